@@ -1,0 +1,25 @@
+"""MLHF's engine: Hessian-free optimizers, their baselines, and the training they run in.
+
+Importing this package is cheap: torch is loaded when a name that needs it is used, so that
+the service can read the specifications without it.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "HessianFree": "engine.optimizers.hessian_free",
+    "load_model": "engine.models.files",
+    "train": "engine.training.loop",
+    "TrainConfig": "engine.training.config",
+}
+
+__all__ = ["HessianFree", "TrainConfig", "__version__", "load_model", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
