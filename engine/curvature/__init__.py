@@ -1,0 +1,1 @@
+"""Products with curvature matrices that share the primal pass with the gradient."""

@@ -1,0 +1,1 @@
+"""Optimizers behind one protocol and one registry."""

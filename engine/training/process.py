@@ -1,0 +1,29 @@
+"""What the trainer process asks of the operating system. Needs no torch."""
+
+import ctypes
+import os
+import signal
+import sys
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped on request, can be resumed
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(sig: int = signal.SIGKILL, expected_parent_pid: int | None = None) -> None:
+    """Ask the kernel to send ``sig`` to this process when its parent ends (Linux only).
+
+    A parent that ended before the request would never be noticed, so the parent's id is
+    compared afterwards and the process ends itself if it is another one. The kernel watches
+    the parent's thread that forked, so that thread must live as long as the parent does.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    if expected_parent_pid is not None and os.getppid() != expected_parent_pid:
+        os.kill(os.getpid(), sig)
