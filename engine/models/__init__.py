@@ -1,0 +1,1 @@
+"""Networks: specifications that need no torch, and the modules built from them."""
