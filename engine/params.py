@@ -3,7 +3,7 @@
 Needs no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -48,9 +48,7 @@ def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:
     """
     pointer = ""
     for at, step in enumerate(loc):
-        if isinstance(value, Mapping) and step in value:
-            value = value[step]
-        elif isinstance(value, list | tuple) and isinstance(step, int) and step < len(value):
+        if _holds(value, step):
             value = value[step]
         elif not (keep_last and at == len(loc) - 1):
             continue
@@ -58,21 +56,23 @@ def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:
     return pointer
 
 
+def _holds(value: Any, step: int | str) -> bool:
+    if isinstance(value, list | tuple):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, Mapping) and step in value
+
+
 def _refuse_deep(params: Any) -> None:
     """Bound the nesting before anything recursive walks the value."""
     level = [params]
     for _ in range(MAX_NESTING):
-        level = [
-            child
-            for value in level
-            for child in (
-                value.values()
-                if isinstance(value, Mapping)
-                else value
-                if isinstance(value, list | tuple)
-                else ()
-            )
-        ]
+        level = [child for value in level for child in _children(value)]
         if not level:
             return
     raise SpecError("/params", f"nested deeper than {MAX_NESTING} levels")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

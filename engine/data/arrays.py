@@ -91,12 +91,12 @@ def counted(available: int, wanted: int | None, parameter: str) -> int:
 
 def held_out(count: int, fraction: float) -> tuple[Array, Array]:
     """Split ``count`` samples into train and test indices (both sorted, neither empty)."""
-    test = test_size(count, fraction)
+    test = held_out_count(count, fraction)
     order = fixed_order(count)
     return np.sort(order[test:]), np.sort(order[:test])
 
 
-def test_size(count: int, fraction: float) -> int:
+def held_out_count(count: int, fraction: float) -> int:
     """Return how many of ``count`` samples are held out for test."""
     if count < 2:
         raise DataError(f"the data set has {count} samples; at least 2 are needed")
