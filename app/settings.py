@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     lease_seconds: Positive = Field(30.0, description="A silent worker loses its run after this.")
     heartbeat_seconds: Positive = 3.0
     poll_seconds: Positive = Field(1.0, description="How often sweepers look at the database.")
-    grace_seconds: Positive = Field(20.0, description="From asking a trainer to stop to killing it.")
+    grace_seconds: Positive = Field(
+        20.0, description="From asking a trainer to stop to killing it."
+    )
     checkpoint_seconds: Positive = 15.0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
 

@@ -160,7 +160,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(TimeoutError)
     def _database(request: Request, error: Exception) -> JSONResponse:
         log.warning("database unavailable: %s", type(error).__name__)
-        problem = Unavailable("The database does not answer. Try again.", None, {"Retry-After": "2"})
+        problem = Unavailable(
+            "The database does not answer. Try again.", None, {"Retry-After": "2"}
+        )
         return response(problem.document(), problem.headers)
 
     @app.exception_handler(Exception)

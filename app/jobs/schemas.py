@@ -1,0 +1,152 @@
+"""What a client sends to make a job, and what it is shown of one."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from app.api.problems import ProblemDocument
+from engine.training.config import Budget, Component, Evaluation, Strict, Target
+
+Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+
+# PostgreSQL cannot store NUL; the other control characters have no place in a name.
+Text = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+TagKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
+TagValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+
+
+class Resources(Strict):
+    """What a run needs of the machine it is trained on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = Field(
+        default=None, description="CPU threads; the deployment's default when absent."
+    )
+
+
+class JobRequest(Strict):
+    """What every kind of job has."""
+
+    name: Text | None = None
+    tags: Annotated[dict[TagKey, TagValue], Field(max_length=32)] = Field(default_factory=dict)
+    model: Component
+    dataset: Component
+    budget: Budget
+    batch_size: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 64
+    target: Target | None = None
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    resources: Resources = Field(default_factory=Resources)
+
+
+class TrainRequest(JobRequest):
+    """One run of one optimizer."""
+
+    kind: Literal["train"]
+    optimizer: Component
+    seed: Seed = 0
+
+
+class SweepOptimizer(Component):
+    """An optimizer, and the hyperparameters to try: every combination of ``grid``."""
+
+    grid: dict[str, Annotated[list[Any], Field(min_length=1, max_length=64)]] = Field(
+        default_factory=dict, max_length=8
+    )
+
+
+class SweepRequest(JobRequest):
+    """Optimizers × their grids × seeds, each one run."""
+
+    kind: Literal["sweep"]
+    optimizers: Annotated[list[SweepOptimizer], Field(min_length=1, max_length=64)]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=64)] = [0]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "SweepRequest":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        return self
+
+
+JobCreate = Annotated[TrainRequest | SweepRequest, Field(discriminator="kind")]
+
+
+class CloneRequest(Strict):
+    """Fields of the specification to replace in the copy; the others stay."""
+
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Progress(BaseModel):
+    """How far a job is, summed over its runs."""
+
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float = 0.0
+    samples: int = 0
+    fraction: float = 0.0
+    eta_seconds: float | None = None
+
+
+class RunCounts(BaseModel):
+    """How many runs of a job are in each state."""
+
+    queued: int = 0
+    running: int = 0
+    paused: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class JobView(BaseModel):
+    """A job as clients see it."""
+
+    id: str
+    kind: Literal["train", "sweep"]
+    name: str
+    tags: dict[str, str]
+    status: Status
+    desired: Literal["cancel", "pause"] | None = Field(
+        description="What was asked for and has not yet come about."
+    )
+    attempts: int = Field(description="The largest number of times one of its runs was started.")
+    progress: Progress
+    error: ProblemDocument | None
+    run_ids: list[str]
+    runs: RunCounts
+    spec: dict[str, Any]
+    retried_from: str | None
+    cloned_from: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Estimate(BaseModel):
+    """What validation found: nothing was created."""
+
+    valid: Literal[True] = True
+    runs: int
+    parameters: int
+    activations_per_sample: int
+    memory_bytes: int = Field(description="Estimated peak of one run.")
+    input_shape: list[int]
+    outputs: int
+    train_samples: int
+    test_samples: int
+    total_steps: int | None = Field(description="Of one run; null when time alone ends it.")
+
+
+class LogLine(BaseModel):
+    """One line of a job's log."""
+
+    seq: int
+    at: datetime
+    run_id: str | None
+    level: str
+    message: str

@@ -1,0 +1,203 @@
+"""What can be done with jobs. Nothing here commits: the request does, once."""
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.orm import Session
+
+from app.api.problems import Conflict, FieldError, Invalid, NotFound, pointer_of
+from app.database import now
+from app.ids import new_id
+from app.jobs import repository
+from app.jobs.models import Job, JobTag, Outbox
+from app.jobs.schemas import JobCreate, JobRequest
+from app.jobs.state import move, settle
+from app.jobs.transitions import TERMINAL
+from app.jobs.validation import Validated, validate
+from app.runs.models import Run
+from app.settings import Settings
+from app.storage.folder import FolderStorage
+from engine.errors import SpecError
+
+_REQUEST: TypeAdapter[Any] = TypeAdapter(JobCreate)
+
+
+def check(
+    session: Session, settings: Settings, storage: FolderStorage, request: JobRequest
+) -> Validated:
+    """Validate a request; what is wrong with it becomes a 422 problem."""
+    try:
+        return validate(session, settings, storage, request)
+    except SpecError as error:
+        raise Invalid.of(error) from None
+
+
+def create(
+    session: Session,
+    settings: Settings,
+    storage: FolderStorage,
+    request: JobRequest,
+    *,
+    retried_from: str | None = None,
+    cloned_from: str | None = None,
+    only: set[int] | None = None,
+) -> Job:
+    """Make a job, its runs and the outbox row that announces them.
+
+    Args:
+        only: Positions of the runs to make, where not all of them are wanted.
+    """
+    validated = check(session, settings, storage, request)
+    created = now()
+    kind = request.kind  # type: ignore[attr-defined]
+    job = Job(
+        id=new_id("job"),
+        kind=kind,
+        name=request.name or _default_name(request, validated),
+        status="queued",
+        spec=request.model_dump(mode="json", exclude_none=True),
+        retried_from=retried_from,
+        cloned_from=cloned_from,
+        created_at=created,
+        event_seq=0,
+        tags=[JobTag(key=key, value=value) for key, value in request.tags.items()],
+    )
+    session.add(job)
+    session.flush()
+    for position, (planned, config) in enumerate(
+        zip(validated.planned, validated.configs, strict=True)
+    ):
+        if only is not None and position not in only:
+            continue
+        name = job.name if kind == "train" else f"{job.name}: {planned.label}"
+        session.add(
+            Run(
+                id=new_id("run"),
+                job_id=job.id,
+                position=position,
+                name=name[:250],
+                status="queued",
+                config=config,
+                model=request.model.name,
+                dataset=request.dataset.name,
+                optimizer=planned.optimizer.name,
+                seed=planned.seed,
+                queue=validated.queue,
+                data_info=validated.dataset.info.to_dict(),
+                created_at=created,
+            )
+        )
+    session.add(Outbox(queue=validated.queue, created_at=created))
+    repository.add_event(session, job.id, "status", {"status": "queued", "error": None})
+    session.flush()
+    session.expire(job)
+    return job
+
+
+def find(session: Session, job_id: str) -> Job:
+    job = repository.get(session, job_id)
+    if job is None:
+        raise NotFound("There is no job of this id.")
+    return job
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Cancel what waits at once; ask trainers to stop at their next heartbeat.
+
+    Cancelling a cancelled job again is no error; other terminal states never change.
+    """
+    job = _locked(session, job_id)
+    if job.status == "cancelled":
+        return find(session, job_id)
+    if job.status in TERMINAL:
+        raise Conflict(f"The job has already {job.status}: it cannot be cancelled.")
+    job.desired = "cancel"
+    for run in repository.runs_of(session, job_id):
+        if run.status in ("queued", "paused"):
+            move(session, run, "cancelled")
+    settle(session, job)
+    return _fresh(session, job)
+
+
+def pause(session: Session, job_id: str) -> Job:
+    """Pause what waits at once; trainers write a checkpoint and stop at their next heartbeat."""
+    job = _locked(session, job_id)
+    if job.status == "paused" or job.desired == "pause":
+        return find(session, job_id)
+    if job.status in TERMINAL:
+        raise Conflict(f"The job has already {job.status}: it cannot be paused.")
+    if job.desired == "cancel":
+        raise Conflict("The job is being cancelled: it cannot be paused.")
+    job.desired = "pause"
+    for run in repository.runs_of(session, job_id):
+        if run.status == "queued":
+            move(session, run, "paused")
+    settle(session, job)
+    return _fresh(session, job)
+
+
+def resume(session: Session, job_id: str) -> Job:
+    """Queue what was paused; each run goes on from its last checkpoint."""
+    job = _locked(session, job_id)
+    if job.status in TERMINAL:
+        raise Conflict(f"The job has already {job.status}. Use retry or clone to run it again.")
+    if job.status != "paused" and job.desired != "pause":
+        raise Conflict("The job is not paused.")
+    job.desired = None
+    for run in repository.runs_of(session, job_id):
+        if run.status == "paused":
+            move(session, run, "queued")
+            session.add(Outbox(queue=run.queue, created_at=now()))
+    settle(session, job)
+    return _fresh(session, job)
+
+
+def retry(session: Session, settings: Settings, storage: FolderStorage, job_id: str) -> Job:
+    """Make a new job of the runs that did not succeed. The old one stays as it ended."""
+    job = find(session, job_id)
+    if job.status not in TERMINAL:
+        raise Conflict("The job has not ended yet: only an ended job can be retried.")
+    failed = {run.position for run in job.runs if run.status != "succeeded"}
+    if not failed:
+        raise Conflict("Every run of the job succeeded. Use clone to run it again.")
+    request = _REQUEST.validate_python(job.spec)
+    return create(session, settings, storage, request, retried_from=job.id, only=failed)
+
+
+def clone(
+    session: Session,
+    settings: Settings,
+    storage: FolderStorage,
+    job_id: str,
+    changes: dict[str, Any],
+) -> Job:
+    """Make a new job of the same specification, with the given top-level fields replaced."""
+    job = find(session, job_id)
+    try:
+        request = _REQUEST.validate_python({**job.spec, **changes})
+    except ValidationError as error:
+        problems = [
+            FieldError(pointer="/changes" + pointer_of(("body", *e["loc"]))[0], detail=e["msg"])
+            for e in error.errors()
+        ]
+        raise Invalid("The changed specification is not valid.", problems) from None
+    return create(session, settings, storage, request, cloned_from=job.id)
+
+
+def _locked(session: Session, job_id: str) -> Job:
+    job = repository.lock(session, job_id)
+    if job is None:
+        raise NotFound("There is no job of this id.")
+    return job
+
+
+def _fresh(session: Session, job: Job) -> Job:
+    session.flush()
+    session.expire_all()
+    return find(session, job.id)
+
+
+def _default_name(request: JobRequest, validated: Validated) -> str:
+    optimizers = sorted({run.optimizer.name for run in validated.planned})
+    shown = ", ".join(optimizers[:4]) + (", …" if len(optimizers) > 4 else "")
+    return f"{request.model.name} on {request.dataset.name} with {shown}"[:200]

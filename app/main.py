@@ -1,0 +1,75 @@
+"""The application factory: settings in, a FastAPI application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+import engine
+from app.api import health, metrics, problems
+from app.api.middleware import BodyLimit, LocalOnly, SafeHeaders
+from app.catalogue import endpoints as catalogue
+from app.comparisons import endpoints as comparisons
+from app.database import Database
+from app.datasets import endpoints as datasets
+from app.jobs import endpoints as jobs
+from app.queue.celery_app import configure
+from app.queue.doorbell import Doorbell
+from app.runs import endpoints as runs
+from app.settings import Settings
+from app.storage.folder import FolderStorage
+from app.web import endpoints as web
+
+_DESCRIPTION = """Train networks with Hessian-free and first-order optimizers, and compare them
+by samples and by seconds. Errors are problem documents (RFC 9457)."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the API. The database must have been migrated (``mlhf migrate``)."""
+    settings = settings or Settings()
+    configure(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.doorbell.start()
+        yield
+        app.state.doorbell.stop()
+        app.state.database.dispose()
+
+    app = FastAPI(
+        title="MLHF as a service",
+        version=engine.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.database = Database(settings.database)
+    app.state.storage = FolderStorage(settings.artifacts_dir)
+    app.state.doorbell = Doorbell(app.state.database)
+
+    problems.install(app)
+    error_responses: dict[int | str, dict[str, object]] = {
+        "default": {
+            "description": "A problem document.",
+            "content": {
+                "application/problem+json": {"schema": problems.ProblemDocument.model_json_schema()}
+            },
+        }
+    }
+    v1 = APIRouter(prefix="/v1", responses=error_responses)
+    for domain in (jobs, runs, comparisons, datasets, catalogue):
+        v1.include_router(domain.router)
+    app.include_router(v1)
+    app.include_router(health.router)
+    app.include_router(web.router)
+    app.mount("/static", web.static_files(), name="static")
+
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_json_bytes, max_upload_bytes=settings.max_upload_bytes
+    )
+    app.add_middleware(LocalOnly, hosts={*LOOPBACK, settings.host})
+    metrics.install(app)
+    return app
