@@ -1,0 +1,5 @@
+"""Errors of curvature products."""
+
+
+class CurvatureError(RuntimeError):
+    """A curvature product that cannot be computed rightly, and why."""

@@ -1,0 +1,256 @@
+"""The Jacobian of a network's output, from the graph its forward pass left behind.
+
+Jᵀw is autograd's own backward. Jv is a walk over the same graph from the parameters to the
+output, each node giving the tangent of its output from what it saved in the forward pass:
+no second forward pass, no other dropout mask, no touched buffers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.curvature.errors import CurvatureError
+from engine.curvature.rules import RULES, Tangent, Tangents
+
+_Outputs = tuple[Tensor | None, ...]
+
+
+class Linearization:
+    """z(θ) near the θ of the forward pass that made ``z``.
+
+    Args:
+        z: The output, with its graph; it must stay alive and unchanged.
+        parameters: The leaves θ. Those that z does not depend on have zero derivatives.
+    """
+
+    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
+        if z.grad_fn is None:
+            raise CurvatureError("the output does not depend on any parameter by a graph")
+        self._z = z
+        self._parameters = list(parameters)
+        self._jvp: Callable[[Sequence[Tensor]], Tensor] | None = None
+
+    def vjp(self, w: Tensor) -> list[Tensor]:
+        """Return Jᵀw, one tensor per parameter."""
+        return list(
+            torch.autograd.grad(
+                self._z,
+                self._parameters,
+                w,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+
+    def jvp(self, v: Sequence[Tensor]) -> Tensor:
+        """Return Jv, shaped like z, for one tensor per parameter."""
+        if self._jvp is None:
+            try:
+                self._jvp = _Walk(self._z, self._parameters)
+            except _NoWalk:
+                self._jvp = _DoubleBackward(self._z, self._parameters)
+        return self._jvp(v)
+
+
+class _NoWalk(Exception):  # noqa: N818
+    """The graph has a node whose tangent the walk cannot give."""
+
+
+class _Walk:
+    """Jv node by node. Each node's part is prepared once and used by every product."""
+
+    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
+        leaves = {id(p): i for i, p in enumerate(parameters)}
+        self._steps: list[tuple[int, Callable[[Tangents], Any], tuple[Any, ...]]] = []
+        self._leaves: list[tuple[int, int]] = []  # (slot, index of the parameter)
+        # The nodes are kept: Python's handle of a node is the same object only while it lives.
+        self._nodes = _topological(z.grad_fn)
+        slots: dict[Any, int] = {}
+        multiple: dict[Any, bool] = {}
+        for node in self._nodes:
+            if node.name() == "torch::autograd::AccumulateGrad":
+                index = leaves.get(id(node.variable))
+                if index is not None:
+                    slots[node] = len(slots)
+                    multiple[node] = False
+                    self._leaves.append((slots[node], index))
+                continue
+            sources = tuple(
+                (slots[source], nr if multiple[source] else -1) if source in slots else None
+                for source, nr in node.next_functions
+            )
+            if not any(source is not None for source in sources):
+                continue
+            tangent, several = _tangent_of(node)
+            slots[node] = len(slots)
+            multiple[node] = several
+            self._steps.append((slots[node], tangent, sources))
+        last = slots.get(z.grad_fn)
+        self._size = len(slots)
+        self._out = None if last is None else (last, z.output_nr if multiple[z.grad_fn] else -1)
+        self._zero = z
+
+    def __call__(self, v: Sequence[Tensor]) -> Tensor:
+        values: list[Any] = [None] * self._size
+        for slot, index in self._leaves:
+            values[slot] = v[index]
+
+        def get(source: tuple[int, int] | None) -> Tensor | None:
+            if source is None:
+                return None
+            slot, nr = source
+            value = values[slot]
+            found: Tensor | None = value if nr < 0 else value[nr]
+            return found
+
+        with torch.no_grad():
+            for slot, tangent, sources in self._steps:
+                inputs = tuple(map(get, sources))
+                if any(t is not None for t in inputs):
+                    values[slot] = tangent(inputs)
+            out = get(self._out)
+        return torch.zeros_like(self._zero) if out is None else out
+
+
+def _topological(root: Any) -> list[Any]:
+    """All nodes the root depends on, sources first (iterative: graphs get deep)."""
+    order: list[Any] = []
+    seen = {root}
+    stack: list[tuple[Any, Any]] = [(root, iter(root.next_functions))]
+    while stack:
+        node, rest = stack[-1]
+        for child, _ in rest:
+            if child is not None and child not in seen:
+                seen.add(child)
+                stack.append((child, iter(child.next_functions)))
+                break
+        else:
+            order.append(node)
+            stack.pop()
+    return order
+
+
+def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], bool]:
+    """Return the node's tangent function and whether it gives a tuple of outputs."""
+    rule = RULES.get(node.name())
+    if rule is not None:
+        tangent: Tangent | None = rule(node)
+        if tangent is not None:
+            return tangent, False
+    several = len(node._input_metadata) > 1
+    return _NodeTwice(node), several
+
+
+class _NodeTwice:
+    """A node's tangent by differentiating its backward, u ↦ Jᵀu, with respect to u.
+
+    The backward is linear in u, so its derivative in the direction v is Jv whatever u is.
+    """
+
+    def __init__(self, node: Any) -> None:
+        name = node.name()
+        if not callable(node):  # a torch.autograd.Function in Python
+            raise _NoWalk
+        self._name = name
+        self._us = [
+            torch.zeros(m.shape, dtype=m.dtype, device=m.device, requires_grad=True)
+            for m in node._input_metadata
+        ]
+        with torch.enable_grad():
+            try:
+                pulled = node(*self._us)
+            except (RuntimeError, TypeError) as error:
+                raise _NoWalk from error
+        self._pulled: _Outputs = pulled if isinstance(pulled, tuple) else (pulled,)
+
+    def __call__(self, inputs: Tangents) -> Any:
+        pairs = [
+            (pulled, v)
+            for pulled, v in zip(self._pulled, inputs, strict=True)
+            if pulled is not None and v is not None
+        ]
+        if any(not pulled.requires_grad for pulled, _ in pairs):
+            raise CurvatureError(
+                f"{self._name}: its backward cannot be differentiated, so a Gauss-Newton "
+                "product through it would be wrong"
+            )
+        if not pairs:
+            return tuple(None for _ in self._us) if len(self._us) > 1 else None
+        try:
+            out = torch.autograd.grad(
+                [pulled for pulled, _ in pairs],
+                self._us,
+                [v for _, v in pairs],
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        except RuntimeError as error:
+            raise CurvatureError(f"{self._name}: {error}") from error
+        return out if len(out) > 1 else out[0]
+
+
+class _DoubleBackward:
+    """Jv by differentiating u ↦ Jᵀu of the whole network, for graphs the walk cannot do.
+
+    Those have functions written in Python, whose backward may be cut off from autograd
+    without a word. So the first product is checked against the plain backward.
+    """
+
+    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
+        self._z, self._parameters = z, list(parameters)
+        self._u = torch.zeros_like(z, requires_grad=True)
+        with torch.enable_grad():
+            self._pulled = torch.autograd.grad(
+                z, self._parameters, self._u, create_graph=True, allow_unused=True
+            )
+        self._checked = False
+
+    def __call__(self, v: Sequence[Tensor]) -> Tensor:
+        pairs = [
+            (p, t)
+            for p, t in zip(self._pulled, v, strict=True)
+            if p is not None and p.requires_grad
+        ]
+        out = torch.zeros_like(self._u)
+        if pairs:
+            try:
+                (out,) = torch.autograd.grad(
+                    [p for p, _ in pairs],
+                    self._u,
+                    [t for _, t in pairs],
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            except RuntimeError as error:
+                raise CurvatureError(str(error)) from error
+        if not self._checked:
+            self._check(v, out)
+            self._checked = True
+        return out
+
+    def _check(self, v: Sequence[Tensor], u: Tensor) -> None:
+        """⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w; the global random state is left alone."""
+        generator = torch.Generator().manual_seed(0)
+        w = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
+        plain = torch.autograd.grad(
+            self._z,
+            self._parameters,
+            w,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        terms = torch.stack([(p * t).sum() for p, t in zip(plain, v, strict=True)])
+        size = torch.stack([(p * t).abs().sum() for p, t in zip(plain, v, strict=True)]).sum()
+        tolerance = size * 100 * torch.finfo(u.dtype).eps
+        # A NaN passes: what is not finite says nothing of the backward.
+        if bool(((w * u).sum() - terms.sum()).abs() > tolerance):
+            raise CurvatureError(
+                "a custom autograd function in this network has a backward that cannot be "
+                "differentiated, so a Gauss-Newton product through it would be wrong"
+            )

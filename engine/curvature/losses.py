@@ -1,0 +1,111 @@
+"""Losses as functions of a network's output, with gradient and Hessian products.
+
+Both losses below are convex in the output, so the Gauss-Newton matrix JᵀHJ they give is
+positive semi-definite.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.curvature.errors import CurvatureError
+
+
+@dataclass(frozen=True)
+class LossAt:
+    """A loss at one output z: what is needed of it, all without a graph.
+
+    Attributes:
+        value: ℓ(z, y), a scalar.
+        gradient: ∂ℓ/∂z, shaped like z.
+        hessian_product: u ↦ (∂²ℓ/∂z²)u, shaped like z.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    hessian_product: Callable[[Tensor], Tensor]
+
+
+LossFunction = Callable[[Tensor, Tensor], LossAt]
+
+
+def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
+    """Softmax cross-entropy, the mean over all positions.
+
+    Args:
+        z: Logits, shape (..., C).
+        y: Classes, integers of shape (...).
+    """
+    if y.shape != z.shape[:-1] or y.is_floating_point():
+        raise CurvatureError(
+            f"cross_entropy needs logits (..., classes) and integer classes (...); "
+            f"got {tuple(z.shape)} and {y.dtype} {tuple(y.shape)}"
+        )
+    z = z.detach()
+    positions = max(y.numel(), 1)
+    log_p = F.log_softmax(z, dim=-1)
+    p = log_p.exp()
+    index = y.unsqueeze(-1)
+    value = log_p.gather(-1, index).sum().neg_().div_(positions)
+    one = torch.ones((), dtype=z.dtype, device=z.device).expand(index.shape)
+    gradient = p.scatter_add(-1, index, -one).div_(positions)
+    scaled = p / positions
+
+    def hessian_product(u: Tensor) -> Tensor:
+        return scaled * (u - (p * u).sum(-1, keepdim=True))
+
+    return LossAt(value, gradient, hessian_product)
+
+
+def mse(z: Tensor, y: Tensor) -> LossAt:
+    """Squared error, the mean over all elements."""
+    if y.shape != z.shape:
+        raise CurvatureError(
+            f"mse needs targets shaped like the output; got {tuple(z.shape)}, {tuple(y.shape)}"
+        )
+    z = z.detach()
+    scale = 2.0 / max(z.numel(), 1)
+    error = z - y
+
+    def hessian_product(u: Tensor) -> Tensor:
+        return scale * u
+
+    return LossAt(error.square().mean(), scale * error, hessian_product)
+
+
+def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+    """Make a loss of any twice differentiable ``function(z, y)``, by derivatives in z alone."""
+
+    def loss(z: Tensor, y: Tensor) -> LossAt:
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            value = function(leaf, y)
+            (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+
+        def hessian_product(u: Tensor) -> Tensor:
+            if not gradient.requires_grad:  # the loss is linear in z
+                return torch.zeros_like(u)
+            with torch.enable_grad():
+                (product,) = torch.autograd.grad(
+                    gradient, leaf, u, retain_graph=True, materialize_grads=True
+                )
+            return product
+
+        return LossAt(value.detach(), gradient.detach(), hessian_product)
+
+    return loss
+
+
+LOSSES: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
+
+
+def resolve(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+    """Return the loss of that name, or the one made of a function (z, y) ↦ scalar."""
+    if not isinstance(loss, str):
+        return from_function(loss)
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+    return LOSSES[loss]

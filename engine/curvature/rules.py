@@ -1,0 +1,288 @@
+"""Tangents of single autograd nodes, from what the primal pass saved.
+
+A rule looks at a node once per step and returns a function from the tangents of the node's
+inputs to the tangent of its output. ``None`` stands for a tangent that is zero; at least one
+is not. The rules here are those worth their lines for speed; every other node gets its
+tangent from its own backward, differentiated (``linearize.py``).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Tangents = tuple[Tensor | None, ...]
+Tangent = Callable[[Tangents], Tensor]
+Rule = Callable[[Any], Tangent | None]
+
+_aten = torch.ops.aten
+
+
+def _self_adjoint(node: Any) -> Tangent:
+    """Elementwise functions of one input: J is diagonal, so the backward is the tangent."""
+
+    def tangent(inputs: Tangents) -> Tensor:
+        result: Tensor = node(inputs[0])
+        return result
+
+    return tangent
+
+
+def _relu(node: Any) -> Tangent:
+    result = node._saved_result
+
+    def tangent(inputs: Tangents) -> Tensor:
+        out: Tensor = _aten.threshold_backward(inputs[0], result, 0)
+        return out
+
+    return tangent
+
+
+def _add(node: Any) -> Tangent | None:
+    if node._saved_alpha != 1:
+        return None
+    shape = _output_shape(node)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        a, b = inputs
+        if a is not None and b is not None:
+            return a + b
+        only = a if a is not None else b
+        assert only is not None
+        return only.expand(shape)
+
+    return tangent
+
+
+def _mul(node: Any) -> Tangent:
+    # An operand is saved only if the other one has a tangent.
+    left, right = node._saved_self, node._saved_other
+
+    def tangent(inputs: Tangents) -> Tensor:
+        a, b = inputs
+        out: Tensor | None = None if a is None else a * right
+        if b is not None:
+            out = left * b if out is None else torch.addcmul(out, left, b)
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _dropout(node: Any) -> Tangent:
+    """Fused dropout: the mask is the one the loss saw."""
+    mask, p = node._saved_result1, node._saved_p
+    scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        out: Tensor = _aten.native_dropout_backward(inputs[0], mask, scale)
+        return out
+
+    return tangent
+
+
+def _transpose2d(node: Any) -> Tangent:
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        return a.t()
+
+    return tangent
+
+
+def _reshape(node: Any) -> Tangent:
+    shape = _output_shape(node)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        return a.reshape(shape)
+
+    return tangent
+
+
+def _addmm(node: Any) -> Tangent | None:
+    if node._saved_alpha != 1 or node._saved_beta != 1:
+        return None
+    left, right = node._saved_mat1, node._saved_mat2
+    shape = _output_shape(node)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        bias, a, b = inputs
+        out = bias
+        for first, second in ((left, b), (a, right)):
+            if first is None or second is None:
+                continue
+            if out is None:
+                out = first.mm(second)
+            elif out is bias:
+                out = torch.addmm(out, first, second)
+            else:
+                out.addmm_(first, second)
+        assert out is not None
+        return out.expand(shape)
+
+    return tangent
+
+
+def _mm(node: Any) -> Tangent:
+    left, right = node._saved_self, node._saved_mat2
+
+    def tangent(inputs: Tangents) -> Tensor:
+        a, b = inputs
+        out: Tensor | None = None if a is None else a.mm(right)
+        if b is not None:
+            out = left.mm(b) if out is None else out.addmm_(left, b)
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _convolution(node: Any) -> Tangent:
+    x, weight = node._saved_input, node._saved_weight
+    settings = (
+        node._saved_stride,
+        node._saved_padding,
+        node._saved_dilation,
+        node._saved_transposed,
+        node._saved_output_padding,
+        node._saved_groups,
+    )
+    channels = _output_shape(node)[1]
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dw, db = inputs
+        out: Tensor | None = None
+        if dx is not None:
+            out = torch.convolution(dx, weight, None if dw is not None else db, *settings)
+        if dw is not None:
+            of_weight = torch.convolution(x, dw, db, *settings)
+            out = of_weight if out is None else out.add_(of_weight)
+        if out is None:
+            assert db is not None
+            spread = db.view(1, channels, *(1,) * (len(_output_shape(node)) - 2))
+            out = spread.expand(_output_shape(node))
+        return out
+
+    return tangent
+
+
+def _max_pool2d(node: Any) -> Tangent:
+    index = node._saved_result1
+    flat = index.flatten(-2)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        return a.flatten(-2).gather(-1, flat).view(index.shape)
+
+    return tangent
+
+
+def _batch_norm(node: Any) -> Tangent:
+    x, weight, training, eps = (
+        node._saved_input,
+        node._saved_weight,
+        node._saved_training,
+        node._saved_eps,
+    )
+    running_mean, running_var = node._saved_running_mean, node._saved_running_var
+    if training:
+        mean, scale = node._saved_result1, node._saved_result2
+    else:
+        mean, scale = running_mean, (running_var + eps).rsqrt()
+    shape = (1, -1, *(1,) * (x.dim() - 2))
+    normed: list[Tensor] = []
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dweight, dbias = inputs
+        out: Tensor | None = None
+        if dx is not None:
+            # γσ⁻¹(I − 11ᵀ/n − x̂x̂ᵀ/n) is symmetric: the tangent is the input's backward.
+            out, _, _ = _aten.native_batch_norm_backward(
+                dx, x, weight, running_mean, running_var, mean, scale, training, eps,
+                [True, False, False],
+            )  # fmt: skip
+        if dweight is not None:
+            if not normed:
+                normed.append((x - mean.view(shape)).mul_(scale.view(shape)))
+            if out is None:
+                out = normed[0] * dweight.view(shape)
+            else:
+                out.addcmul_(normed[0], dweight.view(shape))
+        if dbias is not None:
+            spread = dbias.view(shape)
+            out = spread.expand(x.shape) if out is None else out.add_(spread)
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _layer_norm(node: Any) -> Tangent:
+    x, weight, shape = node._saved_input, node._saved_weight, list(node._saved_normalized_shape)
+    mean, scale = node._saved_result1, node._saved_result2
+    normed = (x - mean) * scale
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dweight, dbias = inputs
+        out: Tensor | None = None
+        if dx is not None:
+            # Without γ the map is symmetric, so its backward is its tangent; γ comes after.
+            out, _, _ = _aten.native_layer_norm_backward(
+                dx, x, shape, mean, scale, None, None, [True, False, False]
+            )
+            assert out is not None
+            if weight is not None:
+                out = out * weight
+        if dweight is not None:
+            out = normed * dweight if out is None else out.addcmul_(normed, dweight)
+        if dbias is not None:
+            out = dbias.expand(x.shape) if out is None else out + dbias
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _embedding(node: Any) -> Tangent:
+    indices = node._saved_indices
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (weight,) = inputs
+        assert weight is not None
+        return F.embedding(indices, weight)
+
+    return tangent
+
+
+def _output_shape(node: Any) -> tuple[int, ...]:
+    return tuple(node._input_metadata[0].shape)
+
+
+_SELF_ADJOINT = (
+    *("Elu", "Gelu", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu", "LogSigmoid", "Mish"),
+    *("Sigmoid", "Silu", "Softplus", "Tanh", "Threshold"),
+    *("Abs", "Exp", "Log", "Neg", "Pow", "Rsqrt", "Sqrt"),
+)
+
+RULES: dict[str, Rule] = {
+    "AddBackward0": _add,
+    "AddmmBackward0": _addmm,
+    "ConvolutionBackward0": _convolution,
+    "EmbeddingBackward0": _embedding,
+    "MaxPool2DWithIndicesBackward0": _max_pool2d,
+    "MmBackward0": _mm,
+    "MulBackward0": _mul,
+    "NativeBatchNormBackward0": _batch_norm,
+    "NativeDropoutBackward0": _dropout,
+    "NativeLayerNormBackward0": _layer_norm,
+    "ReluBackward0": _relu,
+    "TBackward0": _transpose2d,
+    "UnsafeViewBackward0": _reshape,
+    "ViewBackward0": _reshape,
+    **{f"{name}Backward0": _self_adjoint for name in _SELF_ADJOINT},
+}
