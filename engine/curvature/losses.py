@@ -109,3 +109,15 @@ def resolve(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
     return LOSSES[loss]
+
+
+def plain(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the same loss as a function (z, y) ↦ scalar for autograd."""
+    if not isinstance(loss, str):
+        return loss
+    resolve(loss)
+    return _cross_entropy if loss == "cross_entropy" else F.mse_loss
+
+
+def _cross_entropy(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z.flatten(0, -2), y.flatten())

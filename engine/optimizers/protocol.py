@@ -1,0 +1,41 @@
+"""What every optimizer offers to the training loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step's outcome. Tensors stay on the device, so that no step waits to be read.
+
+    Attributes:
+        loss: Mean loss of the batch before the step, a scalar without graph.
+        stats: Further scalars by name.
+    """
+
+    loss: Tensor
+    stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Optimizer(Protocol):
+    """Updates a model's parameters, a batch at a time."""
+
+    def step(self, x: Tensor, y: Tensor) -> StepResult:
+        """Take one step on the batch (x, y)."""
+        ...
+
+    def state_dict(self) -> State:
+        """Return the state as a tree of dicts with string keys, lists, tensors and JSON values.
+
+        The tensors are the live ones: copy them before the next step.
+        """
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore what ``state_dict`` returned; the next step is the same bit for bit."""
+        ...
