@@ -37,6 +37,15 @@ class PCGResult:
     converged: Tensor
 
 
+class Workspace:
+    """Vectors a solve works in. Kept between solves, they spare each one new memory."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.r = torch.empty_like(like)
+        self.y = torch.empty_like(like)
+        self.p = torch.empty_like(like)
+
+
 def pcg(
     product: Product,
     b: Tensor,
@@ -46,6 +55,8 @@ def pcg(
     iterations: int = 4,
     tolerance: float = 1e-6,
     quadratic: Product | None = None,
+    workspace: Workspace | None = None,
+    overwrite: bool = False,
 ) -> PCGResult:
     """Solve Ax = b for a symmetric positive definite A.
 
@@ -58,11 +69,19 @@ def pcg(
         tolerance: x no longer moves once ‖r‖ is below it.
         quadratic: v ↦ ⟨v, Av⟩. Where given, the last iteration uses it in place of a whole
             product: x is the same, the residual after it stays unknown.
+        workspace: Where to work; the result's residual then lives there, until its next use.
+        overwrite: Whether the solution may take x0's place in memory.
     """
-    x = torch.zeros_like(b) if x0 is None else x0.clone()
-    r = b.clone() if x0 is None else b - product(x)
-    y = r if inverse is None else inverse * r
-    p = y.clone()
+    space = Workspace(b) if workspace is None else workspace
+    r, p = space.r, space.p
+    if x0 is None:
+        x = torch.zeros_like(b)
+        r.copy_(b)
+    else:
+        torch.sub(b, product(x0), out=r)
+        x = x0 if overwrite else x0.clone()
+    y = r if inverse is None else torch.mul(inverse, r, out=space.y)
+    p.copy_(y)
     ry = torch.dot(r, y)
     initial = norm = torch.linalg.vector_norm(r)
     count = torch.zeros((), dtype=torch.int64, device=b.device)
@@ -84,10 +103,11 @@ def pcg(
         r.addcmul_(ap, alpha, value=-1)
         norm = torch.linalg.vector_norm(r)
         if not last:
-            y = r if inverse is None else inverse * r
+            if inverse is not None:
+                torch.mul(inverse, r, out=y)
             previous, ry = ry, torch.dot(r, y)
             beta = ry / previous.clamp_min(tiny)
-            p.mul_(beta).add_(y)
+            torch.addcmul(y, p, beta, out=p)
 
     return PCGResult(
         x=x,

@@ -18,7 +18,10 @@ class Damping(Protocol):
         ...
 
     def update(self, gradient: Tensor) -> tuple[Tensor | float, Tensor | None]:
-        """See the step's gradient; return S's diagonal and the inverse preconditioner P."""
+        """See the step's gradient; return S's diagonal and the inverse preconditioner P.
+
+        Both are valid until the next update.
+        """
         ...
 
     def state_dict(self) -> State: ...
@@ -65,6 +68,8 @@ class AdamDamping:
         self._eps = eps
         self._steps = 0
         self._second_moment: Tensor | None = None
+        self._shift: Tensor | None = None  # kept for its memory only
+        self._inverse: Tensor | None = None
         self.scale = damping
 
     def update(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +81,11 @@ class AdamDamping:
         self._steps += 1
         correction = 1 / math.sqrt(1 - self._beta2**self._steps)
         # scale·(√v·correction + eps), with as few passes over memory as it takes
-        shift = v.sqrt().add_(self._eps / correction).mul_(self.scale * correction)
-        return shift, shift.reciprocal()
+        if self._shift is None or self._inverse is None:
+            self._shift, self._inverse = torch.empty_like(v), torch.empty_like(v)
+        torch.sqrt(v, out=self._shift)
+        self._shift.add_(self._eps / correction).mul_(self.scale * correction)
+        return self._shift, torch.reciprocal(self._shift, out=self._inverse)
 
     def state_dict(self) -> State:
         return {"steps": self._steps, "second_moment": self._second_moment}

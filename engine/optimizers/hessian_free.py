@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from engine.curvature.ggn import GGN, Loss, trainable
 from engine.optimizers.damping import AdamDamping, Damping, FixedDamping
 from engine.optimizers.protocol import State, StepResult
-from engine.pcg import pcg
+from engine.pcg import Workspace, pcg
 
 
 class HessianFree:
@@ -61,6 +61,7 @@ class HessianFree:
         )
         self._parameters = trainable(model)
         self._direction: Tensor | None = None  # d of the last step, flat
+        self._space: _Space | None = None
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
         ggn = GGN(self.model, self.loss, x, y, self._parameters)
@@ -73,8 +74,10 @@ class HessianFree:
                 shift = shift + self.weight_decay
             start = None
             if self._direction is not None and self.warm_start:
-                start = self._direction * self.warm_start
-            matrix = _Damped(ggn, shift, self._parameters)
+                start = self._direction.mul_(self.warm_start)
+            if self._space is None:
+                self._space = _Space(b)
+            matrix = _Damped(ggn, shift, self._parameters, self._space.product)
             solved = pcg(
                 matrix.product,
                 b,
@@ -83,6 +86,8 @@ class HessianFree:
                 iterations=self.iterations,
                 tolerance=self.tolerance,
                 quadratic=matrix.quadratic,
+                workspace=self._space,
+                overwrite=True,
             )
             self._direction = solved.x
             torch._foreach_add_(
@@ -102,16 +107,27 @@ class HessianFree:
         self.damping.load_state_dict(state["damping"], like)
 
 
-class _Damped:
-    """G + S on flat vectors."""
+class _Space(Workspace):
+    """The solver's vectors and one for the products."""
 
-    def __init__(self, ggn: GGN, shift: Tensor | float, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, like: Tensor) -> None:
+        super().__init__(like)
+        self.product = torch.empty_like(like)
+
+
+class _Damped:
+    """G + S on flat vectors. A product is valid until the next one."""
+
+    def __init__(
+        self, ggn: GGN, shift: Tensor | float, parameters: Sequence[Tensor], out: Tensor
+    ) -> None:
+        self._out = out
         self._ggn = ggn
         self._shift = shift
         self._parameters = parameters
 
     def product(self, v: Tensor) -> Tensor:
-        gv = flatten(self._ggn.product(unflatten(v, self._parameters)))
+        gv = flatten(self._ggn.product(unflatten(v, self._parameters)), self._out)
         if isinstance(self._shift, Tensor):
             return gv.addcmul_(self._shift, v)
         return gv.add_(v, alpha=self._shift)
@@ -121,9 +137,9 @@ class _Damped:
         return vgv + torch.dot(v * self._shift, v)
 
 
-def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the tensors' elements as one new vector."""
-    return torch.cat([t.reshape(-1) for t in tensors])
+def flatten(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    """Return the tensors' elements as one vector, in ``out`` where given."""
+    return torch.cat([t.reshape(-1) for t in tensors], out=out)
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
