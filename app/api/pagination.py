@@ -46,7 +46,8 @@ class Order:
         self, columns: list[InstrumentedAttribute[Any]], values: list[Any]
     ) -> ColumnElement[bool]:
         if len(columns) == 1:
-            return columns[0] < values[0] if self.down else columns[0] > values[0]
+            only: ColumnElement[bool] = columns[0] < values[0]
+            return only if self.down else columns[0] > values[0]
         first, second = columns
         beyond = first < values[0] if self.down else first > values[0]
         tie = second < values[1] if self.down else second > values[1]

@@ -1,12 +1,13 @@
 """Errors as RFC 9457 problem documents, raised anywhere below an endpoint."""
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
@@ -109,9 +110,10 @@ def document(
     ).model_dump(exclude_none=True)
 
 
-def response(body: dict[str, Any], headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(
-        body, body["status"], headers=headers, media_type="application/problem+json"
+def response(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    # ASCII: a message may quote what UTF-8 cannot encode (a lone surrogate).
+    return Response(
+        json.dumps(body), body["status"], headers=headers, media_type="application/problem+json"
     )
 
 
@@ -132,11 +134,11 @@ def install(app: FastAPI) -> None:
     """Make every error of ``app`` a problem document."""
 
     @app.exception_handler(Problem)
-    def _problem(request: Request, error: Problem) -> JSONResponse:
+    def _problem(request: Request, error: Problem) -> Response:
         return response(error.document(), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    def _validation(request: Request, error: RequestValidationError) -> Response:
         errors = []
         for item in error.errors():
             if item["type"] == "json_invalid":
@@ -148,7 +150,7 @@ def install(app: FastAPI) -> None:
         return response(document(422, Invalid.slug, "The request is not valid", detail, errors))
 
     @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
+    def _http(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         slug = status.phrase.lower().replace(" ", "-")
         return response(
@@ -158,7 +160,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(TimeoutError)
-    def _database(request: Request, error: Exception) -> JSONResponse:
+    def _database(request: Request, error: Exception) -> Response:
         log.warning("database unavailable: %s", type(error).__name__)
         problem = Unavailable(
             "The database does not answer. Try again.", None, {"Retry-After": "2"}
@@ -166,7 +168,7 @@ def install(app: FastAPI) -> None:
         return response(problem.document(), problem.headers)
 
     @app.exception_handler(Exception)
-    def _internal(request: Request, error: Exception) -> JSONResponse:
+    def _internal(request: Request, error: Exception) -> Response:
         log.error("unexpected error", exc_info=error)
         return response(
             document(500, "internal", "Internal error", "An unexpected error; it was logged.")

@@ -245,7 +245,8 @@ def job_logs(
     ]
     if format == "text":
         text = "".join(
-            f"{l.at.isoformat()} {l.level:7} {l.run_id or '-'} {l.message}\n" for l in lines
+            f"{line.at.isoformat()} {line.level:7} {line.run_id or '-'} {line.message}\n"
+            for line in lines
         )
         return PlainTextResponse(text)
     return Page(data=lines, next_cursor=str(lines[-1].seq) if len(rows) > limit else None)

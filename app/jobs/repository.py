@@ -41,7 +41,7 @@ def search(
     model: str | None = None,
     dataset: str | None = None,
     q: str | None = None,
-) -> Select[tuple[Job]]:
+) -> Select[Job]:
     """Select the jobs that meet every condition given."""
     conditions: list[ColumnElement[bool]] = []
     if statuses := list(status):
@@ -88,8 +88,8 @@ def events_after(
 def status_counts(session: Session) -> dict[str, int]:
     """How many jobs are in each status."""
     rows = session.execute(select(Job.status, func.count()).group_by(Job.status))
-    return {status: count for status, count in rows}
+    return dict(rows.tuples().all())
 
 
-def _with_parts() -> Select[tuple[Job]]:
+def _with_parts() -> Select[Job]:
     return select(Job).options(selectinload(Job.runs), selectinload(Job.tags))

@@ -63,7 +63,7 @@ class SweepRequest(JobRequest):
 
     kind: Literal["sweep"]
     optimizers: Annotated[list[SweepOptimizer], Field(min_length=1, max_length=64)]
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=64)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=64)] = Field(default=[0])
 
     @model_validator(mode="after")
     def _distinct(self) -> "SweepRequest":

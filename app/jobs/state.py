@@ -13,7 +13,7 @@ from app.runs.models import Run
 DIVERGED = "/problems/diverged"
 
 
-class IllegalTransition(RuntimeError):
+class IllegalTransitionError(RuntimeError):
     """A status change no rule allows: a fault of ours, never of a user."""
 
 
@@ -23,7 +23,7 @@ def move(session: Session, run: Run, status: str, error: dict[str, Any] | None =
     Leaving ``running`` gives the lease up. Call ``settle`` once all runs are moved.
     """
     if not allowed(run.status, status):
-        raise IllegalTransition(f"run {run.id}: {run.status} -> {status}")
+        raise IllegalTransitionError(f"run {run.id}: {run.status} -> {status}")
     run.status = status
     if status == "running":
         run.started_at = run.started_at or now()
@@ -51,7 +51,7 @@ def settle(session: Session, job: Job) -> None:
     if status == job.status:
         return
     if job.status in TERMINAL:
-        raise IllegalTransition(f"job {job.id}: {job.status} -> {status}")
+        raise IllegalTransitionError(f"job {job.id}: {job.status} -> {status}")
     job.status = status
     if status == "running":
         job.started_at = job.started_at or now()

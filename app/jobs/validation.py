@@ -108,7 +108,7 @@ def total_steps(request: JobRequest, train_samples: int) -> int | None:
 
 
 def _config(request: JobRequest, run: PlannedRun) -> dict[str, Any]:
-    config = TrainConfig(
+    return TrainConfig(
         model=request.model,
         dataset={"name": request.dataset.name, "params": request.dataset.params},  # type: ignore[arg-type]
         optimizer=run.optimizer,
@@ -120,7 +120,6 @@ def _config(request: JobRequest, run: PlannedRun) -> dict[str, Any]:
         device=request.resources.device,
         threads=request.resources.threads,
     ).model_dump(mode="json", exclude_none=True)
-    return config
 
 
 @contextmanager

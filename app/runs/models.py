@@ -32,6 +32,7 @@ class Run(Base):
 
     queue: Mapped[str] = mapped_column(String(20))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    failures: Mapped[int] = mapped_column(Integer, default=0)  # attempts that ended by a fault
     lease_owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[float | None] = mapped_column(Float(53))
     available_at: Mapped[float] = mapped_column(Float(53), default=0.0)

@@ -1,0 +1,28 @@
+"""The embedded broker: kombu's folder transport, with messages that appear whole.
+
+Kombu writes a message in place, so a consumer on another process can take one that is
+still empty and fail to read it. Here a message is renamed into the folder instead.
+"""
+
+import os
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+from uuid import uuid4
+
+from kombu.transport import filesystem
+from kombu.utils.json import dumps
+
+
+class Channel(filesystem.Channel):
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        folder = Path(self.data_folder_out)
+        name = f"{monotonic_ns() // 1_000_000}_{uuid4()}"
+        temporary = folder / f"{name}.tmp"
+        text: str = dumps(message)  # type: ignore[no-untyped-call]
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, folder / f"{name}.{queue}.msg")
+
+
+class Transport(filesystem.Transport):
+    Channel = Channel
