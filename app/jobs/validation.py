@@ -110,7 +110,7 @@ def total_steps(request: JobRequest, train_samples: int) -> int | None:
 def _config(request: JobRequest, run: PlannedRun) -> dict[str, Any]:
     return TrainConfig(
         model=request.model,
-        dataset={"name": request.dataset.name, "params": request.dataset.params},  # type: ignore[arg-type]
+        dataset={"name": request.dataset.name, "params": request.dataset.params},
         optimizer=run.optimizer,
         budget=request.budget,
         batch_size=request.batch_size,

@@ -57,7 +57,7 @@ def _lost(session: Session, job: Job, run: Run, reason: str, max_attempts: int) 
 
 def _wait(session: Session, job: Job, run: Run, seconds: float) -> None:
     move(session, run, "paused" if job.desired == "pause" else "queued")
-    run.available_at = db_now() + seconds  # type: ignore[assignment]
+    run.available_at = db_now() + seconds
     if run.status == "queued":
         session.add(Outbox(queue=run.queue, created_at=now()))
 

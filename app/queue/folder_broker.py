@@ -15,11 +15,11 @@ from kombu.utils.json import dumps
 
 
 class Channel(filesystem.Channel):
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
         folder = Path(self.data_folder_out)
         name = f"{monotonic_ns() // 1_000_000}_{uuid4()}"
         temporary = folder / f"{name}.tmp"
-        text: str = dumps(message)  # type: ignore[no-untyped-call]
+        text: str = dumps(payload)  # type: ignore[no-untyped-call]
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, folder / f"{name}.{queue}.msg")
 

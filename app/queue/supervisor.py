@@ -134,7 +134,7 @@ class Supervisor:
         python = (sys.executable, "-m")
         if self._socket is not None:
             descriptor = self._socket.fileno()
-            command = (*python, "app.api.server", "--fd", str(descriptor), *parent)
+            command: tuple[str, ...] = (*python, "app.api.server", "--fd", str(descriptor), *parent)
             self._children.append(Child("api", command, (descriptor,)))
         for number, queue in enumerate(self._queues, start=1):
             name = f"{queue}-{number}"
@@ -186,8 +186,12 @@ class Supervisor:
                 self._start(child)
 
     def _announce(self) -> None:
-        print(f"MLHF serves {self.address} (data in {self.settings.root}).", flush=True)
-        print(f"Pages: {self.address}/   API: {self.address}/docs   Ctrl-C stops it.", flush=True)
+        text = (
+            f"MLHF serves {self.address} (data in {self.settings.root}).\n"
+            f"Pages: {self.address}/   API: {self.address}/docs   Ctrl-C stops it.\n"
+        )
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop.set()

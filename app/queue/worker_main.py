@@ -1,0 +1,39 @@
+"""Run one worker of one queue in this process: ``python -m app.queue.worker_main``."""
+
+import argparse
+import logging
+import os
+import signal
+
+from app.queue.celery_app import celery_app, configure
+from app.queue.doorbell import QUEUES
+from app.queue.worker import WORKER_QUEUE
+from app.settings import Settings
+from engine.training.process import die_with_parent
+
+
+def main() -> None:
+    """Start Celery with one child, which trains one run at a time."""
+    parser = argparse.ArgumentParser(prog="python -m app.queue.worker_main")
+    parser.add_argument("--queue", choices=QUEUES, default="cpu")
+    parser.add_argument("--name", default="worker")
+    parser.add_argument("--parent", type=int, default=None, help="Stop when this process ends.")
+    options = parser.parse_args()
+    if options.parent is not None:
+        die_with_parent(signal.SIGTERM, options.parent)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    os.environ[WORKER_QUEUE] = options.queue
+    configure(Settings())
+    celery_app.worker_main(
+        [
+            "worker", "--pool=prefork", "--concurrency=1", "--without-gossip",
+            "--without-mingle", "--without-heartbeat", "--loglevel=INFO",
+            f"--queues=mlhf.{options.queue}", f"--hostname={options.name}@%h",
+        ]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
