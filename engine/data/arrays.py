@@ -35,11 +35,12 @@ class Split:
     Attributes:
         inputs: Images (N, C, H, W), uint8 where possible; table (N, F) float64; text: the
             tokens of the whole split, one-dimensional.
-        targets: Labels (N,) int64 or regression targets (N, K) float64; None for text.
+        targets: Labels (N,) int64 or regression targets (N, K) float64; text: where each
+            sample starts in the tokens, int64.
     """
 
     inputs: Array | Lazy
-    targets: Array | None
+    targets: Array
 
 
 @dataclass(frozen=True)
