@@ -1,0 +1,213 @@
+"""A client of a running service, for Python and for the command line."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+Json = dict[str, Any]
+TERMINAL = ("succeeded", "failed", "cancelled")
+
+
+class ServiceError(Exception):
+    """The service refused, or did not answer. The message says why, and where."""
+
+
+class Client:
+    """Talks to the service at ``url``.
+
+    Example:
+        >>> client = Client("http://127.0.0.1:8000")
+        >>> job = client.submit({"kind": "train", ...})
+        >>> client.wait(job["id"])["status"]
+        'succeeded'
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request; a problem document becomes a ServiceError."""
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                f"no answer from {self.url} ({error}). Is it running? Start it with: mlhf serve"
+            ) from None
+        if response.is_error:
+            raise ServiceError(_problem(response))
+        return response
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self.request("GET", path, params=_given(params)).json()
+
+    def submit(self, spec: Json, key: str | None = None) -> Json:
+        """Create a job. With ``key`` it is created once, however often this is called."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return self.request("POST", "/v1/jobs", json=spec, headers=headers).json()  # type: ignore[no-any-return]
+
+    def validate(self, spec: Json) -> Json:
+        """Check a job's specification; nothing is created."""
+        response = self.request("POST", "/v1/jobs", json=spec, params={"validate_only": "true"})
+        return response.json()  # type: ignore[no-any-return]
+
+    def job(self, job_id: str) -> Json:
+        return self.get(f"/v1/jobs/{_part(job_id)}")  # type: ignore[no-any-return]
+
+    def act(self, job_id: str, action: str) -> Json:
+        """Cancel, pause, resume, retry or clone a job."""
+        return self.request("POST", f"/v1/jobs/{_part(job_id)}/{action}").json()  # type: ignore[no-any-return]
+
+    def list(self, resource: str, limit: int = 50, **filters: Any) -> list[Json]:
+        """The first ``limit`` of a list, over as many pages as it takes."""
+        found: list[Json] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            page = self.get(
+                f"/v1/{resource}", limit=min(500, limit - len(found)), cursor=cursor, **filters
+            )
+            found.extend(page["data"])
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                break
+        return found
+
+    def wait(
+        self,
+        job_id: str,
+        on_change: Callable[[Json], None] | None = None,
+        poll_seconds: float = 0.5,
+        timeout: float | None = None,
+    ) -> Json:
+        """Wait until a job has ended, showing it to ``on_change`` at each look."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            job = self.job(job_id)
+            if on_change is not None:
+                on_change(job)
+            if job["status"] in TERMINAL:
+                return job
+            if deadline is not None and time.monotonic() > deadline:
+                raise ServiceError(f"{job_id} is still {job['status']} after {timeout:.0f} s")
+            time.sleep(poll_seconds)
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[Json]:
+        """A job's events as they happen, until it has ended; comes back after a broken line."""
+        failures = 0
+        while True:
+            headers = {"Last-Event-ID": str(after)}
+            try:
+                with self._http.stream(
+                    "GET", f"/v1/jobs/{_part(job_id)}/events", headers=headers, timeout=60.0
+                ) as response:
+                    if response.is_error:
+                        response.read()
+                        raise ServiceError(_problem(response))
+                    for event in _parse(response.iter_lines()):
+                        failures = 0
+                        after = event["id"]
+                        yield event
+                return
+            except httpx.HTTPError as error:
+                failures += 1
+                if failures > 10:
+                    raise ServiceError(f"lost {self.url}: {error}") from None
+                time.sleep(min(5.0, 0.5 * failures))
+
+    def download(self, run_id: str, name: str, target: Path) -> Path:
+        """Download one artifact to ``target``, whole or not at all, its SHA-256 checked."""
+        import hashlib
+
+        path = f"/v1/runs/{_part(run_id)}/artifacts/{_part(name)}"
+        digest = hashlib.sha256()
+        partial = target.with_name(target.name + ".part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._http.stream("GET", path, timeout=300.0) as response:
+                if response.is_error:
+                    response.read()
+                    raise ServiceError(_problem(response))
+                with partial.open("wb") as out:
+                    for chunk in response.iter_bytes():
+                        digest.update(chunk)
+                        out.write(chunk)
+                etag = response.headers.get("etag", "").strip('"')
+        except httpx.HTTPError as error:
+            raise ServiceError(f"the download of {name} broke off: {error}") from None
+        if etag and etag != digest.hexdigest():
+            partial.unlink(missing_ok=True)
+            raise ServiceError(f"{name} arrived damaged (SHA-256 differs). Download it again.")
+        os.replace(partial, target)
+        return target
+
+    def compare(self, run_ids: list[str], **params: Any) -> Json:
+        return self.get("/v1/comparisons", run=run_ids, **params)  # type: ignore[no-any-return]
+
+    def figure(self, run_ids: list[str], format: str = "png", **params: Any) -> bytes:
+        """A picture of runs beside each other: ``png`` or ``svg``."""
+        wanted = _given({"run": run_ids, "format": format, **params})
+        return self.request("GET", "/v1/comparisons", params=wanted).content
+
+    def upload(self, name: str, format: str, files: list[Path], params: Json) -> Json:
+        """Upload a data set."""
+        opened = [("file", (path.name, path.open("rb"))) for path in files]
+        try:
+            data = {"name": name, "format": format, "params": json.dumps(params)}
+            response = self.request("POST", "/v1/datasets", data=data, files=opened, timeout=600.0)
+            return response.json()  # type: ignore[no-any-return]
+        finally:
+            for _, (_, file) in opened:
+                file.close()
+
+
+def _part(value: str) -> str:
+    return quote(value, safe="")
+
+
+def _given(params: Json) -> Json:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _problem(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        return f"{response.status_code} {response.reason_phrase}"
+    if not isinstance(body, dict):
+        return f"{response.status_code} {response.reason_phrase}"
+    text = str(body.get("detail") or body.get("title") or response.reason_phrase)
+    pointers = [e["pointer"] for e in body.get("errors") or [] if e.get("pointer")]
+    where = f" (at {', '.join(pointers)})" if pointers else ""
+    return f"{text}{where}"
+
+
+def _parse(lines: Iterator[str]) -> Iterator[Json]:
+    """Server-sent events from their lines: ``{"id", "event", "data"}``."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            data = json.loads(fields["data"])
+            yield {"id": int(fields["id"]), "event": fields["event"], "data": data}
+            fields = {}
+        else:
+            fields = {}

@@ -1,0 +1,1 @@
+"""The durable queue: the database holds the work, Celery rings the bell."""

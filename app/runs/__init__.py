@@ -1,0 +1,1 @@
+"""Runs: one training each, its curve and its artifacts."""

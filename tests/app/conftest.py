@@ -1,0 +1,247 @@
+"""Fixtures for everything that talks to the service: settings, database, storage, client.
+
+Each test that uses ``database`` runs on SQLite, and on PostgreSQL where a server answers at
+``MLHF_TEST_POSTGRESQL`` (default: this machine's); there a database of our own is made and
+dropped.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from app.api import problems
+from app.api.middleware import BodyLimit, LocalOnly, SafeHeaders
+from app.database import Database, now
+from app.ids import new_id
+from app.jobs.models import Job
+from app.migrate import migrate
+from app.runs.models import Artifact, Point, Run
+from app.settings import Settings
+from app.storage.folder import FolderStorage
+from app.tables import Base
+
+DEFAULT_POSTGRESQL = "postgresql+psycopg://root@127.0.0.1:5432/postgres"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite database, copied for each test."""
+    path = tmp_path_factory.mktemp("template") / "mlhf.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str | None]:
+    """The URL of a migrated database of our own, or None where no server answers."""
+    server = os.environ.get("MLHF_TEST_POSTGRESQL", DEFAULT_POSTGRESQL)
+    engine = create_engine(
+        server, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 2}
+    )
+    name = f"mlhf_test_{uuid4().hex[:12]}"
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"create database {name}"))
+    except OperationalError:
+        yield None
+        return
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    try:
+        database = Database(url)
+        migrate(database)
+        database.dispose()
+        yield url
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"drop database if exists {name} with (force)"))
+        engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a migrated database without rows."""
+    if request.param == "sqlite":
+        path = tmp_path / "data" / "mlhf.sqlite3"
+        path.parent.mkdir()
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    url = request.getfixturevalue("postgresql_url")
+    if url is None:
+        pytest.skip("no PostgreSQL server answers")
+    yield url
+    engine = create_engine(url)
+    tables = ", ".join(Base.metadata.tables)
+    with engine.begin() as connection:
+        connection.execute(text(f"truncate {tables} cascade"))
+    engine.dispose()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        _env_file=None,
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        datasets_dir=tmp_path / "datasets",
+    )
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings.database)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def storage(settings: Settings) -> FolderStorage:
+    return FolderStorage(settings.artifacts_dir)
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application, without a broker."""
+    from app.catalogue import endpoints as catalogue
+    from app.comparisons import endpoints as comparisons
+    from app.datasets import endpoints as datasets
+    from app.runs import endpoints as runs
+
+    app = FastAPI()
+    app.state.settings = settings
+    app.state.database = Database(settings.database)
+    app.state.storage = FolderStorage(settings.artifacts_dir)
+    problems.install(app)
+    for domain in (runs, comparisons, datasets, catalogue):
+        app.include_router(domain.router, prefix="/v1")
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_json_bytes, max_upload_bytes=settings.max_upload_bytes
+    )
+    app.add_middleware(LocalOnly, hosts={"127.0.0.1"})
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+    app.state.database.dispose()
+
+
+class Rows:
+    """Makes jobs, runs, points and artifacts as a finished training would leave them."""
+
+    def __init__(self, database: Database, storage: FolderStorage) -> None:
+        self.database, self.storage = database, storage
+
+    def job(self, **fields: Any) -> str:
+        job = Job(
+            **{
+                "id": new_id("job"),
+                "kind": "train",
+                "name": "a job",
+                "status": "succeeded",
+                "spec": {},
+                "created_at": now(),
+                **fields,
+            }
+        )
+        with self.database.write() as session:
+            session.add(job)
+        return job.id
+
+    def run(self, job_id: str | None = None, **fields: Any) -> str:
+        """Add a run; ``config`` is overlaid on a small one."""
+        optimizer = fields.pop("optimizer", "adam")
+        config = {
+            "model": {"name": "mlp", "params": {"hidden": [32]}},
+            "dataset": {"name": "digits", "params": {}},
+            "optimizer": {"name": optimizer, "params": {}},
+            "budget": {"epochs": 1.0},
+            "batch_size": 64,
+            "seed": fields.get("seed", 0),
+            "device": "cpu",
+            **fields.pop("config", {}),
+        }
+        run = Run(
+            **{
+                "id": new_id("run"),
+                "job_id": job_id or self.job(),
+                "position": 0,
+                "name": "a run",
+                "status": "succeeded",
+                "config": config,
+                "model": config["model"]["name"],
+                "dataset": config["dataset"]["name"],
+                "optimizer": config["optimizer"]["name"],
+                "seed": config["seed"],
+                "queue": "cpu",
+                "attempt": 1,
+                "created_at": now(),
+                **fields,
+            }
+        )
+        with self.database.write() as session:
+            session.add(run)
+        return run.id
+
+    def points(
+        self, run_id: str, metric: str, values: dict[int, float], seconds: float = 0.5
+    ) -> None:
+        """Add points by step: 10 samples, 0.1 epochs and ``seconds`` each step."""
+        with self.database.write() as session:
+            for step, value in values.items():
+                finite = value - value == 0
+                name = "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+                session.add(
+                    Point(
+                        run_id=run_id,
+                        metric=metric,
+                        step=step,
+                        samples=10 * step,
+                        epoch=step / 10,
+                        wall_seconds=seconds * step,
+                        value=value if finite else None,
+                        nonfinite=None if finite else name,
+                    )
+                )
+
+    def artifact(self, run_id: str, name: str, content: bytes, **fields: Any) -> str:
+        """Store a file for a run; returns its SHA-256."""
+        stored = self.storage.put(f"runs/{run_id}/{name}", content)
+        artifact = Artifact(
+            **{
+                "run_id": run_id,
+                "name": name,
+                "kind": "model",
+                "content_type": "application/octet-stream",
+                "size": stored.size,
+                "sha256": stored.sha256,
+                "storage_key": stored.key,
+                "created_at": now(),
+                **fields,
+            }
+        )
+        with self.database.write() as session:
+            session.add(artifact)
+        return stored.sha256
+
+
+@pytest.fixture
+def rows(database: Database, storage: FolderStorage) -> Rows:
+    return Rows(database, storage)
