@@ -1,0 +1,94 @@
+"""How our charts look. matplotlib is imported where one is drawn, and used without pyplot."""
+
+import io
+import threading
+from typing import Any, Literal
+
+# Okabe and Ito's colours: told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
+AXIS_LABELS = {
+    "samples": "samples",
+    "steps": "steps",
+    "epochs": "epochs",
+    "wall_seconds": "training time (s)",
+}
+
+_GRID, _TEXT = "#e3e3e3", "#333333"
+_LOCK = threading.Lock()  # fonts are shared, and drawing with them is not thread-safe
+
+
+def style_of(index: int) -> tuple[str, Any]:
+    """Colour and dashes of the line number ``index``; the first 28 differ from each other."""
+    return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
+
+
+def new_figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=144, layout="constrained", facecolor="white")
+
+
+def dress(axes: Any, xlabel: str, ylabel: str) -> None:
+    """Give axes their labels, a quiet grid, and no box."""
+    axes.set_xlabel(xlabel, color=_TEXT)
+    axes.set_ylabel(ylabel, color=_TEXT)
+    axes.grid(True, which="major", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_TEXT, which="both", labelsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9a9a9a")
+    axes.margins(x=0.01)
+
+
+def log_ticks(axes: Any, start: float) -> None:
+    """Log scale on y, with plain numbers also where less than a decade is shown.
+
+    Args:
+        start: The largest loss at a start. What diverges leaves the picture above it, so
+            that the others can still be told apart.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high > 8 * start > low:
+        axes.set_ylim(top=8 * start)
+        high = 8 * start
+    if low <= 0:
+        return
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def short_ticks(axes: Any) -> None:
+    """Write 50k for 50,000 below the axis."""
+    from matplotlib.ticker import EngFormatter
+
+    if max(abs(bound) for bound in axes.get_xlim()) >= 10_000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def render(figure: Any, form: Literal["png", "svg"] = "png") -> bytes:
+    """Draw the figure to PNG or SVG bytes, the same for the same figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = io.BytesIO()
+    with _LOCK:
+        if form == "png":
+            canvas: Any = FigureCanvasAgg(figure)
+            canvas.print_png(out, metadata={"Software": "mlhf"})
+        else:
+            canvas = FigureCanvasSVG(figure)
+            canvas.print_svg(out, metadata={"Date": None, "Creator": "mlhf"})
+    return out.getvalue()
+
+
+def plain(text: str, length: int) -> str:
+    """Text that matplotlib does not take for mathematics, at most ``length`` characters."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return text.replace("$", r"\$")

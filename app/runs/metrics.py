@@ -1,0 +1,46 @@
+"""What is measured: names, directions, and numbers that JSON cannot hold."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+Axis = Literal["samples", "steps", "epochs", "wall_seconds"]
+
+METRICS: dict[str, str] = {
+    "train_loss": "Loss over the training set.",
+    "test_loss": "Loss over the test set.",
+    "train_accuracy": "Share of the training set that is right.",
+    "test_accuracy": "Share of the test set that is right.",
+    "running_loss": "Mean batch loss since the evaluation before.",
+    "batch_loss": "Loss of each batch, before its step.",
+    "damping": "Scale of the damping (Hessian-free).",
+    "cg_residual": "Relative residual at the end of conjugate gradients (Hessian-free).",
+}
+
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
+# A number, or the name of one that JSON cannot hold.
+Number = Annotated[float | NonFinite, Field(description="NaN and infinities are given by name.")]
+
+
+def larger_is_better(metric: str) -> bool:
+    return metric.endswith("accuracy")
+
+
+def named(value: float) -> float | NonFinite:
+    """The number itself, or its name where it is not finite."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def number(value: float | str | None, nonfinite: str | None = None) -> float:
+    """Undo ``named``, also from the two columns a point is stored in."""
+    if nonfinite is not None:
+        return float(nonfinite)
+    return math.nan if value is None else float(value)
+
+
+def reaches(metric: str, value: float, target: float) -> bool:
+    """Whether ``value`` meets the target; NaN never does."""
+    return value >= target if larger_is_better(metric) else value <= target
