@@ -136,9 +136,7 @@ def datasets(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 def upload(
     file: list[Path],
     name: Annotated[str, typer.Option(help="A name for it.")],
-    format: Annotated[
-        Literal["npz", "image_folder", "hf_images", "table", "text"], typer.Option()
-    ],
+    format: Annotated[Literal["npz", "image_folder", "hf_images", "table", "text"], typer.Option()],
     params: Annotated[str, typer.Option(help="Parameters as JSON.")] = "{}",
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -157,7 +155,9 @@ def _action(action: str) -> Any:
     def command(job: str, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         with Client(url) as client:
             result = client.act(job, action)
-        typer.echo(json.dumps(result, indent=2) if as_json else f"{result['id']} {result['status']}")
+        typer.echo(
+            json.dumps(result, indent=2) if as_json else f"{result['id']} {result['status']}"
+        )
 
     return command
 

@@ -1,0 +1,43 @@
+# Every target sets up what it needs: python3.11 and make are enough.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+DATA_DIR ?= .mlhf
+
+.PHONY: demo serve test lint format clean
+
+# The service alone.
+$(VENV)/.installed: pyproject.toml
+	@echo "Setting up $(VENV) (once; a few minutes on a slow line) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+# With what tests and lint need.
+$(VENV)/.installed-dev: pyproject.toml
+	@echo "Setting up $(VENV) with the development tools (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed  ## Compare optimizers through a service of its own.
+	@$(BIN)/mlhf demo --data-dir $(DATA_DIR)/demo
+
+serve: $(VENV)/.installed  ## Keep the service running on PORT, its state in DATA_DIR.
+	@$(BIN)/mlhf serve --port $(PORT) --data-dir $(DATA_DIR)
+
+test: $(VENV)/.installed-dev  ## Run all tests.
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## Check format, lint and types.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## Format the code and mend what lint can mend.
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## Remove the virtual environment and caches (never the data).
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

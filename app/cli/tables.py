@@ -1,0 +1,76 @@
+"""Tables for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from app.client import Json
+
+NONE = "–"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+def print_comparison(comparison: Json, console: Console | None = None) -> None:
+    """One line a group of seeds: final loss, and what the target took; best values in bold."""
+    console = console or Console()
+    target = comparison["target"]
+    table = Table(title=_title(comparison), title_justify="left", pad_edge=False)
+    table.add_column("optimizer")
+    for name in ("seeds", f"final {comparison['metric'].replace('_', ' ')}", "test accuracy",
+                 "samples to target", "seconds to target"):  # fmt: skip
+        table.add_column(name, justify="right")
+    groups = comparison["groups"]
+    finals = [_mean(g["final_loss"]) for g in groups]
+    samples = [_mean(g["to_target"]["samples"]) if g["to_target"] else None for g in groups]
+    seconds = [_mean(g["to_target"]["wall_seconds"]) if g["to_target"] else None for g in groups]
+    for group, final, sample, second in zip(groups, finals, samples, seconds, strict=True):
+        missed = group["to_target"]["missed"] if group["to_target"] else 0
+        table.add_row(
+            group["label"],
+            str(group["n"]),
+            _best(_spread(group["final_loss"], ".4f"), final, finals),
+            _spread(group["final_accuracy"], ".3f"),
+            _best(_reached(sample, missed, group["n"], ",.0f"), sample, samples),
+            _best(_reached(second, missed, group["n"], ".2f"), second, seconds),
+        )
+    console.print(table)
+    if target is None:
+        console.print("No target was given: samples and seconds to it are not shown.")
+    for warning in comparison["warnings"]:
+        console.print(f"[yellow]note:[/yellow] {warning['message']}")
+
+
+def _title(comparison: Json) -> str:
+    target = comparison["target"]
+    metric = comparison["metric"].replace("_", " ")
+    return f"{metric}, target {target:g}" if target is not None else metric
+
+
+def _mean(band: Json | None) -> float | None:
+    return band["mean"] if band else None
+
+
+def _spread(band: Json | None, form: str) -> str:
+    if not band or band["mean"] is None:
+        return NONE
+    spread = f" ± {band['std']:{form}}" if band["std"] is not None else ""
+    return f"{band['mean']:{form}}{spread}"
+
+
+def _reached(mean: float | None, missed: int, runs: int, form: str) -> str:
+    if mean is not None:
+        return f"{mean:{form}}"
+    return f"missed ({missed}/{runs})" if missed else NONE
+
+
+def _best(text: str, value: float | None, values: Sequence[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    return f"[bold]{text}[/bold]" if value is not None and value == min(known) else text
