@@ -73,7 +73,7 @@ class Client:
         """Cancel, pause, resume, retry or clone a job."""
         return self.request("POST", f"/v1/jobs/{_part(job_id)}/{action}").json()  # type: ignore[no-any-return]
 
-    def list(self, resource: str, limit: int = 50, **filters: Any) -> list[Json]:
+    def find(self, resource: str, limit: int = 50, **filters: Any) -> list[Json]:
         """The first ``limit`` of a list, over as many pages as it takes."""
         found: list[Json] = []
         cursor: str | None = None

@@ -57,7 +57,7 @@ def jobs(
 ) -> None:
     """List jobs, the newest first."""
     with Client(url) as client:
-        found = client.list("jobs", limit, status=status)
+        found = client.find("jobs", limit, status=status)
     rows = [
         [j["id"], j["status"], f"{j['progress']['fraction']:.0%}", len(j["run_ids"]), j["name"]]
         for j in found
@@ -73,7 +73,7 @@ def runs(
 ) -> None:
     """List runs with what they reached."""
     with Client(url) as client:
-        found = client.list("runs", limit, job_id=job)
+        found = client.find("runs", limit, job_id=job)
     rows = [
         [r["id"], r["status"], r["name"], _number(_last(r, "train_loss")),
          _number(_last(r, "test_accuracy"))]

@@ -40,7 +40,7 @@ class _View:
         done = counts["succeeded"] + counts["failed"] + counts["cancelled"]
         note = f"{job['status']}, {done}/{len(job['run_ids'])} runs"
         self._bars.update(self._total, completed=job["progress"]["fraction"], note=note)
-        for run in self._client.list("runs", 64, job_id=self._job_id, status="running"):
+        for run in self._client.find("runs", 64, job_id=self._job_id, status="running"):
             self._show(run)
         for run_id in list(self._rows):
             self._end(run_id)
