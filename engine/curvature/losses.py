@@ -6,12 +6,14 @@ positive semi-definite.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.curvature.errors import CurvatureError
+from engine.models.loss import LossName, mean_loss
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,7 @@ def plain(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, T
     """Return the same loss as a function (z, y) ↦ scalar for autograd."""
     if not isinstance(loss, str):
         return loss
-    resolve(loss)
-    return _cross_entropy if loss == "cross_entropy" else F.mse_loss
-
-
-def _cross_entropy(z: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(z.flatten(0, -2), y.flatten())
+    if loss not in ("cross_entropy", "mse"):
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+    name: LossName = "cross_entropy" if loss == "cross_entropy" else "mse"
+    return partial(mean_loss, name)

@@ -10,6 +10,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped on request, can be resumed
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 def die_with_parent(sig: int = signal.SIGKILL, expected_parent_pid: int | None = None) -> None:
@@ -27,3 +28,19 @@ def die_with_parent(sig: int = signal.SIGKILL, expected_parent_pid: int | None =
         raise OSError(code, os.strerror(code))
     if expected_parent_pid is not None and os.getppid() != expected_parent_pid:
         os.kill(os.getpid(), sig)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep memory that was freed, instead of giving it back each time.
+
+    A training step frees and asks for the same large blocks over and over. By default glibc
+    returns them to the system, and fresh ones have to be zeroed page by page: up to a
+    quarter of a step. Does nothing with other C libraries.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_M_TOP_PAD, 64 << 20)

@@ -1,0 +1,42 @@
+"""The process-wide settings under which a run is reproducible."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def reproducible(threads: int | None, device: torch.device) -> Iterator[None]:
+    """Deterministic algorithms, a fixed number of threads, and random state of its own.
+
+    All is as it was afterwards, so that a run inside a larger program leaves no trace.
+    """
+    if device.type == "cuda":
+        # Read by cuBLAS when it is first used; without it, products may differ between runs.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    fill: Any = torch.utils.deterministic
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        fill.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
+    )
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        # On a GPU a few layers have no deterministic kernel: better a warning than no run.
+        torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+        fill.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+            fill.fill_uninitialized_memory = before[3]
+            torch.backends.cudnn.benchmark = before[4]
