@@ -1,0 +1,151 @@
+"""Saved models give the same outputs after loading, and broken files a clear error."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from engine.data.info import DataInfo
+from engine.errors import DataError
+from engine.models.build import build
+from engine.models.files import load_model, save_model
+from engine.models.loss import loss_name
+from engine.training.config import Component
+
+IMAGE = DataInfo("image", (3, 8, 8), 4, "classification", 100, 20, class_names=tuple("abcd"))
+VALUES = DataInfo("table", (4,), 2, "regression", 100, 20)
+TEXT = DataInfo("text", (6,), 3, "language", 100, 20, vocabulary=3)
+CHARACTERS = {
+    "layers": [
+        {"type": "embedding", "dimension": 3},
+        {"type": "lstm", "hidden_size": 4},
+        {"type": "linear"},
+    ]
+}
+CASES = {
+    "image": (
+        "resnet",
+        {"depth": 8},
+        IMAGE,
+        {"kind": "image", "mean": [1.0, 2.0, 3.0], "std": [2.0, 4.0, 8.0]},
+    ),
+    "table": (
+        "mlp",
+        {"batch_norm": True, "dropout": 0.5},
+        VALUES,
+        {
+            "kind": "table",
+            "mean": [1.0, 2.0, 0.0, 0.0],
+            "std": [2.0, 4.0, 1.0, 1.0],
+            "target_mean": [10.0, 20.0],
+            "target_std": [2.0, 3.0],
+            "columns": [
+                {"name": "size", "categories": None},
+                {"name": "weight", "categories": None},
+                {"name": "colour", "categories": ["blue", "red"]},
+            ],
+        },
+    ),
+    "text": ("sequential", CHARACTERS, TEXT, {"kind": "text", "characters": "abc"}),
+}
+
+
+def saved(folder, case):
+    name, params, info, preprocessing = CASES[case]
+    network = build(name, params, info, seed=0)
+    with torch.no_grad():  # so that running statistics differ from fresh ones
+        for buffer in network.buffers():
+            buffer.add_(1)
+    model = Component(name=name, params=params)
+    save_model(folder, network, model, info, preprocessing, loss_name(info))
+    return network.eval()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loaded_model_gives_the_same_outputs(tmp_path, case):
+    network = saved(tmp_path, case)
+    loaded = load_model(tmp_path)
+    info = CASES[case][2]
+    x = torch.randint(3, (5, *info.input_shape))
+    prepared = loaded.prepare(x)
+    assert torch.equal(loaded.module(prepared), network(prepared))
+    assert not loaded.module.training
+    assert loaded.info == info
+    assert loaded.preprocessing == CASES[case][3]
+    assert loaded.loss == loss_name(info)
+
+
+def test_raw_images_are_normalised(tmp_path):
+    saved(tmp_path, "image")
+    x = np.full((2, 3, 8, 8), 5, np.uint8)
+    loaded = load_model(tmp_path)
+    assert loaded.prepare(x)[0, :, 0, 0].tolist() == [2.0, 0.75, 0.25]
+    assert loaded.predict(x).dtype == torch.int64
+
+
+def test_rows_of_a_table_are_encoded_and_targets_come_in_their_units(tmp_path):
+    network = saved(tmp_path, "table")
+    loaded = load_model(tmp_path)
+    rows = [{"size": 3, "weight": 6.0, "colour": "red"}]
+    prepared = loaded.prepare(rows)
+    assert prepared.tolist() == [[1.0, 1.0, 0.0, 1.0]]
+    expected = network(prepared).detach() * torch.tensor([2.0, 3.0]) + torch.tensor([10.0, 20.0])
+    torch.testing.assert_close(loaded.predict(rows), expected)
+    with pytest.raises(DataError, match="unknown category 'green'"):
+        loaded([{**rows[0], "colour": "green"}])
+    with pytest.raises(DataError, match="lacks the column 'size'"):
+        loaded([{}])
+
+
+def test_texts_of_any_length_are_taken(tmp_path):
+    saved(tmp_path, "text")
+    loaded = load_model(tmp_path)
+    assert loaded.prepare("cab").tolist() == [[2, 0, 1]]
+    assert loaded.predict(["cabca", "aaaaa"]).shape == (2, 5)
+    for bad, message in ((["ab", "a"], "one length"), ("xyz", "never seen"), ("", "non-empty")):
+        with pytest.raises(DataError, match=message):
+            loaded(bad)
+    with pytest.raises(DataError, match="between 0 and 2"):
+        loaded(torch.tensor([[3]]))
+
+
+def test_inputs_of_the_wrong_shape_are_refused(tmp_path):
+    saved(tmp_path, "image")
+    with pytest.raises(DataError, match="needed"):
+        load_model(tmp_path)(torch.zeros(1, 3, 9, 9))
+
+
+@pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
+def test_a_missing_file_is_named(tmp_path, missing):
+    saved(tmp_path, "image")
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=missing):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format=2), "format 2"),
+        (lambda d: d.pop("data"), "broken"),
+        (lambda d: d["model"]["params"].update(depth=9), "broken"),
+        (lambda d: d["model"]["params"].update(width=2.0), "broken"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(tmp_path, change, message):
+    saved(tmp_path, "image")
+    path = tmp_path / "model.json"
+    described = json.loads(path.read_text())
+    change(described)
+    path.write_text(json.dumps(described))
+    with pytest.raises(DataError, match=message):
+        load_model(tmp_path)
+
+
+def test_broken_weights_are_refused(tmp_path):
+    saved(tmp_path, "image")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="broken"):
+        load_model(tmp_path)
