@@ -83,6 +83,19 @@ def _dropout(node: Any) -> Tangent:
     return tangent
 
 
+def _prelu(node: Any) -> Tangent:
+    """Here by need: torch fails to differentiate this backward."""
+    x, weight = node._saved_self, node._saved_weight
+    positive = x >= 0
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dweight = inputs
+        out = x.new_zeros(()) if dx is None else torch.where(positive, dx, weight * dx)
+        return out if dweight is None else out + torch.where(positive, 0.0, x * dweight)
+
+    return tangent
+
+
 def _transpose2d(node: Any) -> Tangent:
     def tangent(inputs: Tangents) -> Tensor:
         (a,) = inputs
@@ -280,6 +293,7 @@ RULES: dict[str, Rule] = {
     "NativeBatchNormBackward0": _batch_norm,
     "NativeDropoutBackward0": _dropout,
     "NativeLayerNormBackward0": _layer_norm,
+    "PreluKernelBackward0": _prelu,
     "ReluBackward0": _relu,
     "TBackward0": _transpose2d,
     "UnsafeViewBackward0": _reshape,
