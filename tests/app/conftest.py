@@ -116,23 +116,10 @@ def storage(settings: Settings) -> FolderStorage:
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
     """The application, without a broker."""
-    from app.catalogue import endpoints as catalogue
-    from app.comparisons import endpoints as comparisons
-    from app.datasets import endpoints as datasets
-    from app.runs import endpoints as runs
+    from app.main import create_app
 
-    app = FastAPI()
-    app.state.settings = settings
-    app.state.database = Database(settings.database)
-    app.state.storage = FolderStorage(settings.artifacts_dir)
-    problems.install(app)
-    for domain in (runs, comparisons, datasets, catalogue):
-        app.include_router(domain.router, prefix="/v1")
-    app.add_middleware(SafeHeaders)
-    app.add_middleware(
-        BodyLimit, max_bytes=settings.max_json_bytes, max_upload_bytes=settings.max_upload_bytes
-    )
-    app.add_middleware(LocalOnly, hosts={"127.0.0.1"})
+    app = create_app(settings)
+    app.state.doorbell.stop()
     return app
 
 

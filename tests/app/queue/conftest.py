@@ -1,0 +1,37 @@
+"""Jobs made as the API makes them, for what happens behind it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.database import Database
+from app.jobs import service
+from app.jobs.schemas import JobCreate
+from app.settings import Settings
+from app.storage.folder import FolderStorage
+
+Submit = Callable[..., str]
+
+
+@pytest.fixture
+def submit(settings: Settings, database: Database, storage: FolderStorage) -> Submit:
+    """Create a small job; returns its id."""
+
+    def make(**changes: Any) -> str:
+        spec = {
+            "kind": "train",
+            "model": {"name": "mlp", "params": {"hidden": [16]}},
+            "dataset": {"name": "digits"},
+            "budget": {"epochs": 2},
+            "batch_size": 64,
+            **changes,
+        }
+        if spec["kind"] == "train":
+            spec.setdefault("optimizer", {"name": "adam"})
+        request: Any = TypeAdapter(JobCreate).validate_python(spec)
+        with database.write() as session:
+            return service.create(session, settings, storage, request).id
+
+    return make

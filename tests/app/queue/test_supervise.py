@@ -1,0 +1,317 @@
+"""Real trainers under supervision: killed, paused, cancelled, diverged, cut off."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.database import Database
+from app.jobs import service
+from app.queue.leases import claim_next
+from app.queue.supervise import Supervision
+from app.queue.sweeper import expire_leases, void_leases
+from app.runs.models import Artifact, Point, Run
+from app.settings import Settings
+from app.storage.folder import FolderStorage
+from engine.optimizers.specs import OPTIMIZERS
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+# Long enough to be killed in the middle, on a network that drops out and normalises.
+MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "dropout": 0.1}}
+STEPS = {"hf": 500, "hf_adam": 500}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"checkpoint_seconds": 0.15, "heartbeat_seconds": 0.2, "threads": 1,
+                "grace_seconds": 10.0}
+    )  # fmt: skip
+
+
+class Service:
+    """A worker in this process, and eyes on what it leaves."""
+
+    def __init__(self, settings: Settings, database: Database, storage: FolderStorage) -> None:
+        self.settings, self.database, self.storage = settings, database, storage
+        self.stopping = False
+
+    def work(self) -> Supervision:
+        """Claim the next run and train it to the end of this attempt."""
+        claim = claim_next(self.database, "cpu", "test", self.settings.lease_seconds)
+        assert claim is not None
+        supervision = Supervision(
+            self.settings, self.database, self.storage, claim, lambda: self.stopping
+        )
+        supervision.run()
+        return supervision
+
+    def when_checkpointed(self, act: Callable[[int], None]) -> threading.Thread:
+        """Call ``act(trainer's pid)`` once a checkpoint is committed and training goes on."""
+
+        def wait() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                if any(a.kind == "checkpoint" for a in self.all(Artifact)) and (pids := trainers()):
+                    act(pids[0])
+                    return
+                time.sleep(0.02)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+    def all(self, table: Any) -> list[Any]:
+        with self.database.read() as session:
+            return list(session.query(table))
+
+    def run(self, run_id: str | None = None) -> Run:
+        return next(r for r in self.all(Run) if run_id in (None, r.id))
+
+    def weights(self, run_id: str) -> str:
+        return next(
+            a.sha256
+            for a in self.all(Artifact)
+            if a.run_id == run_id and a.name == "model.safetensors"
+        )
+
+    def curve(self, run_id: str, metric: str = "batch_loss") -> dict[int, Any]:
+        rows = [p for p in self.all(Point) if p.run_id == run_id and p.metric == metric]
+        assert len(rows) == len({p.step for p in rows})
+        return {p.step: p.value if p.nonfinite is None else p.nonfinite for p in rows}
+
+
+def trainers() -> list[int]:
+    """Processes of the engine that were started by this one."""
+    children = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
+    with open(children) as file:
+        pids = [int(pid) for pid in file.read().split()]
+    found = []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/cmdline") as file:
+                if "engine.training.runner" in file.read():
+                    found.append(pid)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@pytest.fixture
+def worker(settings: Settings, database: Database, storage: FolderStorage) -> Iterator[Service]:
+    yield Service(settings, database, storage)
+    assert trainers() == []
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_run_killed_midway_ends_as_if_it_had_not_been(
+    worker: Service, submit: Any, name: str
+) -> None:
+    steps = STEPS.get(name, 2500)
+    spec = {
+        "model": MODEL,
+        "optimizer": {"name": name},
+        "budget": {"steps": steps},
+        "evaluation": {"every_epochs": 7},
+        "seed": 5,
+    }
+    submit(**spec)
+    undisturbed = worker.work().claim.run_id
+
+    with worker.database.write() as session:  # so that the next claim is seen alone
+        session.query(Artifact).filter_by(kind="checkpoint").delete()
+    submit(**spec)
+    killer = worker.when_checkpointed(kill)
+    run_id = worker.work().claim.run_id
+    killer.join()
+    run = worker.run(run_id)
+    assert (run.status, run.failures) == ("queued", 1), "it was killed before its end"
+    second = worker.work()
+    assert second.claim.checkpoint is not None
+    assert 0 < second.claim.checkpoint.step < steps
+
+    assert worker.run(run_id).status == "succeeded"
+    assert worker.run(run_id).attempt == 2
+    assert worker.weights(run_id) == worker.weights(undisturbed)
+    curve = worker.curve(run_id)
+    assert sorted(curve) == list(range(1, steps + 1))
+    for metric in ("batch_loss", "train_loss", "test_accuracy", "running_loss"):
+        assert worker.curve(run_id, metric) == worker.curve(undisturbed, metric)
+    seconds = [p for p in worker.all(Point) if p.run_id == run_id and p.metric == "batch_loss"]
+    seconds.sort(key=lambda p: p.step)
+    walls = [p.wall_seconds for p in seconds]
+    assert walls == sorted(walls), "the wall clock went back"
+
+
+LONG = {"budget": {"epochs": 5000}, "evaluation": {"every_epochs": 1000}}
+
+
+def test_pause_writes_a_checkpoint_and_resume_goes_on_from_it(
+    worker: Service, submit: Any, database: Database
+) -> None:
+    job_id = submit(**LONG)
+
+    def pause(pid: int) -> None:
+        with database.write() as session:
+            service.pause(session, job_id)
+
+    thread = worker.when_checkpointed(pause)
+    worker.work()
+    thread.join()
+    run = worker.run()
+    assert (run.status, run.failures) == ("paused", 0)
+    steps = sorted(worker.curve(run.id))
+    checkpoint = max(a.step for a in worker.all(Artifact) if a.kind == "checkpoint")
+    assert steps == list(range(1, checkpoint + 1))
+
+    with database.write() as session:
+        service.resume(session, job_id)
+    thread = worker.when_checkpointed(kill)
+    assert worker.work().claim.checkpoint.step == checkpoint  # type: ignore[union-attr]
+    thread.join()
+
+
+def test_cancel_stops_the_trainer(worker: Service, submit: Any, database: Database) -> None:
+    job_id = submit(**LONG)
+
+    def cancel(pid: int) -> None:
+        with database.write() as session:
+            service.cancel(session, job_id)
+
+    thread = worker.when_checkpointed(cancel)
+    worker.work()
+    thread.join()
+    run = worker.run()
+    assert run.status == "cancelled"
+    assert worker.curve(run.id)
+
+
+def test_a_trainer_that_does_not_stop_is_killed_after_the_grace(
+    worker: Service, submit: Any, database: Database
+) -> None:
+    worker.settings = worker.settings.model_copy(update={"grace_seconds": 0.5})
+    job_id = submit(**LONG)
+
+    def freeze_and_cancel(pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        with database.write() as session:
+            service.cancel(session, job_id)
+
+    thread = worker.when_checkpointed(freeze_and_cancel)
+    worker.work()
+    thread.join()
+    assert worker.run().status == "cancelled"
+
+
+def test_a_worker_that_stops_queues_its_run_again(worker: Service, submit: Any) -> None:
+    submit(**LONG)
+
+    def stop(pid: int) -> None:
+        worker.stopping = True
+
+    thread = worker.when_checkpointed(stop)
+    worker.work()
+    thread.join()
+    run = worker.run()
+    assert (run.status, run.failures, run.lease_owner) == ("queued", 0, None)
+
+
+def test_divergence_is_told_clearly_and_its_curve_kept(worker: Service, submit: Any) -> None:
+    submit(optimizer={"name": "sgd", "params": {"lr": 1e6}}, budget={"epochs": 20})
+    worker.work()
+    run = worker.run()
+    assert run.status == "failed"
+    assert run.error["type"] == "/problems/diverged"  # type: ignore[index]
+    curve = worker.curve(run.id)
+    assert curve[max(curve)] in ("NaN", "Infinity")
+    names = {a.name for a in worker.all(Artifact)}
+    assert {"curves.csv", "curves.parquet", "curves.png", "config.json"} <= names
+
+
+def test_a_stale_trainer_is_ended_and_writes_nothing(
+    worker: Service, submit: Any, database: Database
+) -> None:
+    submit(**LONG)
+
+    def steal(pid: int) -> None:
+        void_leases(database)
+        expire_leases(database, 5)
+
+    thread = worker.when_checkpointed(steal)
+    worker.work()
+    thread.join()
+    assert worker.run().status == "queued"
+    last = max(worker.curve(worker.run().id))
+    time.sleep(0.5)
+    assert max(worker.curve(worker.run().id)) == last
+
+
+def test_an_outage_of_the_database_loses_no_point(
+    worker: Service, submit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(budget={"steps": 3000}, evaluation={"every_epochs": 20})
+    real = Database.writer
+    outage = {"from": None, "failed": 0}
+
+    def writer(self: Database) -> Any:
+        began = outage["from"] or time.monotonic()
+        outage["from"] = began
+        if 0.8 < time.monotonic() - began < 4.0:  # the trainer ends in the middle of it
+            outage["failed"] += 1  # type: ignore[operator]
+            raise OperationalError("select", {}, Exception("away"))
+        return real(self)
+
+    monkeypatch.setattr(Database, "writer", writer)
+    worker.work()
+    assert outage["failed"], "there was no outage"
+    run = worker.run()
+    assert run.status == "succeeded"
+    assert sorted(worker.curve(run.id)) == list(range(1, 3001))
+
+
+def test_data_that_is_gone_fails_the_run_in_words(
+    worker: Service, submit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.errors import SpecError
+
+    submit()
+
+    def gone(*_: Any) -> None:
+        raise SpecError("/name", "This data set was deleted.")
+
+    monkeypatch.setattr("app.queue.supervise.resolve", gone)
+    worker.work()
+    run = worker.run()
+    assert run.status == "failed"
+    assert run.error["detail"] == "This data set was deleted."  # type: ignore[index]
+
+
+def test_the_trainer_knows_no_secrets(worker: Service, submit: Any) -> None:
+    submit(**LONG)
+    seen: list[str] = []
+    os.environ["MLHF_DATABASE_URL"] = "postgresql://user:secret@host/db"
+    try:
+
+        def look(pid: int) -> None:
+            with open(f"/proc/{pid}/environ") as file:
+                seen.append(file.read())
+            kill(pid)
+
+        thread = worker.when_checkpointed(look)
+        worker.work()
+        thread.join()
+    finally:
+        del os.environ["MLHF_DATABASE_URL"]
+    assert seen
+    assert "MLHF_" not in seen[0]
+    assert "secret" not in seen[0]

@@ -1,0 +1,29 @@
+"""The API starts fast and never loads torch; forking a process that used torch hangs."""
+
+import subprocess
+import sys
+
+
+def test_the_service_imports_no_torch() -> None:
+    code = (
+        "import sys, app.main, app.cli.main, app.queue.supervisor, app.queue.worker_main;"
+        "heavy = {'torch', 'matplotlib', 'pyarrow', 'sklearn'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_job_is_checked_without_torch() -> None:
+    code = """
+import sys
+from engine.models.specs import MODELS, summarize
+from engine.data.specs import describe
+from engine.optimizers.specs import OPTIMIZERS, parse
+info = describe("digits", {}, None)
+summarize("mlp", {}, info)
+[parse(name, {}) for name in OPTIMIZERS]
+assert "torch" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
