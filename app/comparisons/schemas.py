@@ -37,9 +37,13 @@ class ComparedRun(BaseModel):
     optimizer: str
     seed: int
     batch_size: int | None
-    final_loss: Number | None
+    final_loss: Number | None = Field(
+        description="The compared metric; when that is an accuracy, the loss on the same set."
+    )
     best_loss: Number | None
-    final_accuracy: Number | None
+    final_accuracy: Number | None = Field(
+        description="On the test set, unless the compared metric is another accuracy."
+    )
     best_accuracy: Number | None
     to_target: Reached | None = Field(description="Null when the target was missed.")
     ratio_to_best: Ratios

@@ -79,9 +79,8 @@ def compare(
         metric = common[0] if common is not None and target is None else "train_loss"
     if target is None and common is not None and common[0] == metric:
         target = common[1]
-    split = "test" if metric.startswith("test") else "train"
-    loss = f"{split}_loss" if larger_is_better(metric) else metric
-    accuracy = f"{split}_accuracy"
+    loss = metric.replace("accuracy", "loss")
+    accuracy = metric if larger_is_better(metric) else "test_accuracy"
     curves = repository.curves_of(session, [r.id for r in runs], [loss, accuracy, metric])
 
     groups = group(runs)

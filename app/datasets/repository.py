@@ -1,6 +1,6 @@
 """Queries on uploaded data sets."""
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session
@@ -11,14 +11,27 @@ from app.runs.models import Run
 UNFINISHED = ("queued", "running", "paused")
 
 
-def get(session: Session, dataset_id: str) -> Dataset | None:
-    """The data set, deleted or not."""
-    return session.get(Dataset, dataset_id)
+def get(
+    session: Session, dataset_id: str, lock: Literal["share", "update"] | None = None
+) -> Dataset | None:
+    """The data set, deleted or not; with ``lock`` it stays as it is until the commit.
+
+    Who makes runs of it locks in common, who deletes it alone (PostgreSQL; on SQLite a
+    writer is alone anyway): so no run is made of a data set that is being deleted.
+    """
+    statement = select(Dataset).where(Dataset.id == dataset_id)
+    if lock is not None:
+        statement = statement.with_for_update(read=lock == "share")
+        statement = statement.execution_options(populate_existing=True)
+    return session.scalar(statement)
 
 
-def present() -> Select[Any]:
-    """All that are not deleted."""
-    return select(Dataset).where(Dataset.deleted_at.is_(None))
+def newest(session: Session, before: str | None, limit: int) -> list[Dataset]:
+    """Those that are not deleted, from the newest to the oldest; ``before`` an id."""
+    statement = select(Dataset).where(Dataset.deleted_at.is_(None))
+    if before is not None:
+        statement = statement.where(Dataset.id < before)
+    return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
 
 
 def in_use(session: Session, dataset_id: str) -> bool:

@@ -87,7 +87,7 @@ def _builtin(settings: Settings, name: str, params: dict[str, Any]) -> ResolvedD
 def _uploaded(
     session: Session, storage: FolderStorage, name: str, params: dict[str, Any]
 ) -> ResolvedDataset:
-    dataset = repository.get(session, name)
+    dataset = repository.get(session, name, "share")
     if dataset is None:
         raise SpecError("/name", "there is no data set with this id.")
     if dataset.deleted_at is not None:

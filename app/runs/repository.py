@@ -109,17 +109,6 @@ def first_reaching(session: Session, run_id: str, metric: str, target: float) ->
     )
 
 
-def last_point(session: Session, run_id: str, metric: str) -> Point | None:
-    return session.scalar(_points(run_id, metric).order_by(Point.step.desc()).limit(1))
-
-
-def best_point(session: Session, run_id: str, metric: str) -> Point | None:
-    """The best finite value, the first where several are equal."""
-    order = Point.value.desc() if larger_is_better(metric) else Point.value.asc()
-    finite = _points(run_id, metric).where(_FINITE)
-    return session.scalar(finite.order_by(order, Point.step).limit(1))
-
-
 def artifacts(session: Session, run_id: str) -> list[Artifact]:
     statement = select(Artifact).where(Artifact.run_id == run_id)
     return list(session.scalars(statement.order_by(Artifact.kind, Artifact.name)))
@@ -129,7 +118,3 @@ def artifact(session: Session, run_id: str, name: str) -> Artifact | None:
     if not _RUN_ID.fullmatch(run_id) or "\0" in name:
         return None
     return session.get(Artifact, (run_id, name))
-
-
-def _points(run_id: str, metric: str) -> Select[Point]:
-    return select(Point).where(Point.run_id == run_id, Point.metric == metric)

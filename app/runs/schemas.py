@@ -49,9 +49,7 @@ class RunItem(BaseModel):
     seed: int
     attempts: int = Field(description="How often it was started; more than 1 after a resume.")
     progress: dict[str, Any] | None
-    summary: dict[str, MetricSummary] | None = Field(
-        description="By metric; null in lists while a run is not finished."
-    )
+    summary: dict[str, MetricSummary] | None = Field(description="By metric, so far.")
     totals: dict[str, Any] | None = Field(
         description="Steps, samples, epochs; seconds of training, and apart from them those of "
         "evaluation, checkpoints and compiling."

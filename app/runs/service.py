@@ -9,11 +9,10 @@ from sqlalchemy.orm import Session
 from app.api.problems import FieldError, Invalid, NotFound, Problem
 from app.runs import repository
 from app.runs.curves import Series
-from app.runs.metrics import METRICS, named, number
-from app.runs.models import Artifact, Point, Run
+from app.runs.metrics import METRICS
+from app.runs.models import Artifact, Run
 from app.runs.schemas import (
     ArtifactView,
-    MetricSummary,
     Reached,
     RunItem,
     RunView,
@@ -39,18 +38,14 @@ def item(run: Run) -> RunItem:
 
 
 def view(session: Session, run: Run) -> RunView:
-    """A run in full. The summary of one that is not finished is taken from its points."""
-    fields = _fields(run)
-    metrics = repository.metrics_of(session, run.id)
-    if run.summary is None and metrics:
-        fields["summary"] = {m: _summary(session, run.id, m) for m in metrics}
+    """A run in full."""
     return RunView(
-        **fields,
+        **_fields(run),
         config=run.config,
         environment=run.environment,
         data=run.data_info,
         target=_target(session, run),
-        metrics=metrics,
+        metrics=repository.metrics_of(session, run.id),
     )
 
 
@@ -115,18 +110,6 @@ def _fields(run: Run) -> dict[str, Any]:
         "started_at": run.started_at,
         "finished_at": run.finished_at,
     }
-
-
-def _summary(session: Session, run_id: str, metric: str) -> MetricSummary:
-    last = repository.last_point(session, run_id, metric)
-    best = repository.best_point(session, run_id, metric)
-    return MetricSummary(
-        last=_shown(last), best=_shown(best), best_step=best.step if best else None
-    )
-
-
-def _shown(point: Point | None) -> Any:
-    return None if point is None else named(number(point.value, point.nonfinite))
 
 
 def _target(session: Session, run: Run) -> TargetView | None:

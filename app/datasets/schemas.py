@@ -1,0 +1,39 @@
+"""What a client is shown of data sets."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+Format = Literal["npz", "image_folder", "hf_images", "table", "text"]
+
+
+class DataInfoView(BaseModel):
+    """Shapes and sizes of a data set."""
+
+    kind: Literal["image", "table", "text"]
+    input_shape: list[int] = Field(description="Of one sample: (C, H, W), (F,) or (T,).")
+    outputs: int = Field(description="Classes, regression targets, or size of the vocabulary.")
+    task: Literal["classification", "regression", "language"]
+    train_samples: int
+    test_samples: int
+    vocabulary: int | None = None
+    class_names: list[str] | None = None
+
+
+class DatasetView(BaseModel):
+    """A data set that a job can name by its id."""
+
+    id: str = Field(description="What a job names as `dataset.name`.")
+    name: str
+    source: Literal["builtin", "uploaded"]
+    format: str
+    description: str
+    available: bool
+    reason: str | None = Field(description="Why it is not available, and how to mend that.")
+    params: dict[str, Any] = Field(description="Given at the upload; a job can overlay them.")
+    params_schema: dict[str, Any] = Field(description="JSON Schema of `dataset.params`.")
+    info: DataInfoView | None
+    sha256: str | None
+    size: int | None
+    created_at: datetime | None

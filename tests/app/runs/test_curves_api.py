@@ -1,0 +1,169 @@
+"""Curves over HTTP, in each format."""
+
+import csv
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+
+from app.database import Database
+from app.runs import csv_text, curve_files
+from app.runs.models import Run
+
+ODD = {0: 2.5, 1: math.nan, 2: math.inf, 3: -math.inf, 4: -0.125}
+
+
+@pytest.fixture
+def run(rows: Any) -> str:
+    run = rows.run()
+    rows.points(run, "train_loss", ODD)
+    rows.points(run, "test_accuracy", {0: 0.1, 4: 0.9})
+    return str(run)
+
+
+def test_json_keeps_what_is_not_finite_by_name(client: TestClient, run: str) -> None:
+    body = client.get(f"/v1/runs/{run}/curves", params={"metric": "train_loss"}).json()
+    assert body == {
+        "run_id": run,
+        "x": "samples",
+        "series": [
+            {
+                "metric": "train_loss",
+                "points": [
+                    [0, 2.5], [10, "NaN"], [20, "Infinity"], [30, "-Infinity"], [40, -0.125],
+                ],
+                "total_points": 5,
+                "downsampled": False,
+                "method": None,
+            }
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("x", "last"), [("samples", 40), ("steps", 4), ("epochs", 0.4), ("wall_seconds", 2.0)]
+)
+def test_every_axis(client: TestClient, run: str, x: str, last: float) -> None:
+    body = client.get(f"/v1/runs/{run}/curves", params={"x": x}).json()
+    assert [s["metric"] for s in body["series"]] == ["test_accuracy", "train_loss"]
+    assert body["series"][0]["points"] == [[0, 0.1], [last, 0.9]]
+
+
+def test_csv_in_long_format(client: TestClient, run: str) -> None:
+    response = client.get(f"/v1/runs/{run}/curves", params={"format": "csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["content-disposition"] == f'attachment; filename="{run}.csv"'
+    table = list(csv.DictReader(io.StringIO(response.text)))
+    assert list(table[0]) == list(curve_files.COLUMNS)
+    losses = [row for row in table if row["metric"] == "train_loss"]
+    assert [row["value"] for row in losses] == ["2.5", "NaN", "Infinity", "-Infinity", "-0.125"]
+    assert losses[4] == {
+        "run_id": run, "metric": "train_loss", "step": "4", "samples": "40", "epoch": "0.4",
+        "wall_seconds": "2.0", "value": "-0.125",
+    }  # fmt: skip
+
+
+def test_parquet_holds_real_numbers(client: TestClient, run: str) -> None:
+    response = client.get(f"/v1/runs/{run}/curves", params={"format": "parquet"})
+    table = pq.read_table(io.BytesIO(response.content))
+    assert table.column_names == list(curve_files.COLUMNS)
+    rows = [row for row in table.to_pylist() if row["metric"] == "train_loss"]
+    np.testing.assert_array_equal([row["value"] for row in rows], list(ODD.values()))
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert {row["run_id"] for row in table.to_pylist()} == {run}
+
+
+def test_floats_survive_to_the_last_bit(client: TestClient, rows: Any) -> None:
+    values = {0: 0.1 + 0.2, 1: 5e-324, 2: 1.7976931348623157e308, 3: 1 / 3}
+    run = rows.run()
+    rows.points(run, "batch_loss", values, seconds=0.1)
+    body = client.get(f"/v1/runs/{run}/curves").json()
+    assert [y for _, y in body["series"][0]["points"]] == list(values.values())
+    text = client.get(f"/v1/runs/{run}/curves", params={"format": "csv"}).text
+    assert [float(r["value"]) for r in csv.DictReader(io.StringIO(text))] == list(values.values())
+
+
+def test_downsampling_is_announced(client: TestClient, rows: Any) -> None:
+    run = rows.run()
+    curve = {step: math.sin(step / 20) for step in range(500)}
+    curve |= {123: 7.0, 321: -7.0, 400: math.nan}
+    rows.points(run, "batch_loss", curve)
+    rows.points(run, "train_loss", {0: 1.0, 499: 0.5})
+
+    url = f"/v1/runs/{run}/curves"
+    batch, train = client.get(url, params={"max_points": 20, "x": "steps"}).json()["series"]
+    assert batch["downsampled"]
+    assert batch["method"] == "min_max_buckets"
+    assert batch["total_points"] == 500
+    assert len(batch["points"]) <= 20
+    steps = [x for x, _ in batch["points"]]
+    assert {0, 123, 321, 400, 499} <= set(steps)
+    assert all(curve[x] == y for x, y in batch["points"] if x != 400)
+    assert not train["downsampled"]
+    assert train["method"] is None
+
+    response = client.get(url, params={"max_points": 20, "format": "csv"})
+    assert response.headers["downsampled"] == "min_max_buckets"
+    assert len(response.text.splitlines()) <= 1 + 20 + 2
+
+
+def test_a_metric_not_measured_is_empty_and_an_unknown_one_refused(
+    client: TestClient, run: str
+) -> None:
+    url = f"/v1/runs/{run}/curves"
+    wanted = {"metric": ["test_loss", "train_loss", "train_loss"]}
+    series = client.get(url, params=wanted).json()["series"]
+    assert [(s["metric"], s["total_points"]) for s in series] == [
+        ("test_loss", 0),
+        ("train_loss", 5),
+    ]
+    for params in ({"metric": "los"}, {"metric": "a\0"}, {"x": "time"}, {"format": "xlsx"},
+                   {"max_points": 3}, {"max_points": 10**40}):  # fmt: skip
+        assert client.get(url, params=params).status_code == 422, params
+
+
+def test_a_run_without_points_gives_files_without_rows(client: TestClient, rows: Any) -> None:
+    url = f"/v1/runs/{rows.run()}/curves"
+    assert client.get(url).json()["series"] == []
+    assert client.get(url, params={"format": "csv"}).text.count("\n") == 1
+    parquet = client.get(url, params={"format": "parquet"}).content
+    assert pq.read_table(io.BytesIO(parquet)).num_rows == 0
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "parquet"])
+def test_unchanged_curves_are_not_sent_again(client: TestClient, run: str, form: str) -> None:
+    url = f"/v1/runs/{run}/curves?format={form}"
+    etag = client.get(url).headers["etag"]
+    again = client.get(url, headers={"If-None-Match": f'"x", W/{etag}'})
+    assert again.status_code == 304
+    assert again.content == b""
+    assert client.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+def test_the_files_stored_with_a_run(database: Database, run: str) -> None:
+    with database.read() as session:
+        files = curve_files.render_all(session, session.get_one(Run, run))
+    assert set(files) == {"curves.csv", "curves.parquet", "curves.png"}
+    assert files["curves.csv"][1].count(b"\n") == 8
+    assert pq.read_table(io.BytesIO(files["curves.parquet"][1])).num_rows == 7
+    assert files["curves.png"][0] == "image/png"
+    assert files["curves.png"][1].startswith(b"\x89PNG")
+
+
+def test_a_run_that_measured_nothing_has_files_too(database: Database, rows: Any) -> None:
+    run = rows.run(name="odd $name_{")
+    with database.read() as session:
+        files = curve_files.render_all(session, session.get_one(Run, run))
+    assert files["curves.png"][1].startswith(b"\x89PNG")
+
+
+def test_text_cells_are_no_formulas() -> None:
+    row = ["=1+1", "+a", "-a", "@a", "\tx", "plain", -1.5, math.nan, None, True]
+    table = csv_text.table(["x"] * len(row), [row]).decode()
+    assert next(csv.reader(table.splitlines()[1:])) == [
+        "'=1+1", "'+a", "'-a", "'@a", "'\tx", "plain", "-1.5", "NaN", "", "true",
+    ]  # fmt: skip
