@@ -54,7 +54,8 @@ def run(settings: Settings, output: Path, seeds: int, epochs: int) -> None:
     began = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1/4[/bold] Starting the service (data in {describe(settings.root)}) …")
-    with service(settings) as (client, supervised):
+    workers = max(1, min(2, os.cpu_count() or 1))
+    with service(settings, workers) as (client, supervised):
         console.print(f"      It answers at {client.url}, pages included.")
         spec = sweep(seeds, epochs)
         console.print("[bold]2/4[/bold] Checking and submitting the sweep over HTTP …")
@@ -87,15 +88,17 @@ def _write(client: Client, ids: list[str], output: Path) -> None:
 
 
 @contextmanager
-def service(settings: Settings) -> Iterator[tuple[Client, Path]]:
-    """A service of our own on a free port, stopped at the end whatever happens."""
+def service(settings: Settings, workers: int) -> Iterator[tuple[Client, Path]]:
+    """A service of our own on a free port, stopped at the end whatever happens.
+
+    Yields its client and the file with its output. Each trainer has one thread.
+    """
     settings.logs_dir.mkdir(parents=True, exist_ok=True)
     log = settings.logs_dir / "demo-service.log"
     port = free_port()
     command = [
         sys.executable, "-m", "app.cli.main", "serve", "--port", str(port),
-        "--data-dir", str(settings.root), "--workers", str(max(1, min(2, os.cpu_count() or 1))),
-        "--threads", "1",
+        "--data-dir", str(settings.root), "--workers", str(workers), "--threads", "1",
     ]  # fmt: skip
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)

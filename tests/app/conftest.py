@@ -19,8 +19,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from app.api import problems
-from app.api.middleware import BodyLimit, LocalOnly, SafeHeaders
 from app.database import Database, now
 from app.ids import new_id
 from app.jobs.models import Job

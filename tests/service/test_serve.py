@@ -1,0 +1,168 @@
+"""``mlhf serve``: one command, everything under one folder, nothing left behind."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import ServiceError
+from tests.service.conftest import Serving, checkpointed, long, train, until
+
+
+def steps_of(serving: Serving, run_id: str) -> list[int]:
+    curves = serving.client.get(f"/v1/runs/{run_id}/curves", metric="batch_loss", x="steps")
+    return [int(point[0]) for point in curves["series"][0]["points"]]
+
+
+def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Path) -> None:
+    process = serving.start("serve")
+    serving.wait_until_ready()
+    client = serving.client
+    job = client.submit(train())
+    events = list(client.events(job["id"]))
+    assert [e["id"] for e in events] == list(range(1, len(events) + 1))
+    assert {e["event"] for e in events} == {"status", "metrics", "log"}
+    done = client.job(job["id"])
+    assert (done["status"], done["attempts"], done["progress"]["fraction"]) == ("succeeded", 1, 1.0)
+
+    (run_id,) = done["run_ids"]
+    run = client.get(f"/v1/runs/{run_id}")
+    assert run["environment"]["threads"] >= 1
+    assert steps_of(serving, run_id) == list(range(1, run["totals"]["steps"] + 1))
+    names = {a["name"] for a in client.get(f"/v1/runs/{run_id}/artifacts")["data"]}
+    assert names >= {"model.safetensors", "model.json", "config.json", "curves.csv",
+                     "curves.parquet", "curves.png"}  # fmt: skip
+    model = client.download(run_id, "model.safetensors", tmp_path / "model.safetensors")
+    assert model.stat().st_size > 1000
+    config = json.loads(client.download(run_id, "config.json", tmp_path / "c").read_text())
+    assert str(serving.data_dir) not in json.dumps(config), "paths of the server leaked"
+
+    assert serving.stop(process) == 0
+    assert serving.pids() == {}
+    beside = {path.name for path in serving.data_dir.parent.iterdir()}
+    assert beside == {"data", "serve.out"}
+
+
+def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) -> None:
+    first = serving.start("serve")
+    serving.wait_until_ready()
+    job = serving.client.submit(long())
+    until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
+    assert serving.stop(first) == 0
+    assert serving.pids() == {}
+
+    serving.start("serve")
+    serving.wait_until_ready()
+    assert serving.client.wait(job["id"], timeout=90)["status"] == "succeeded"
+    (run_id,) = job["run_ids"]
+    assert steps_of(serving, run_id) == list(range(1, 3001))
+
+
+@pytest.mark.parametrize("victim", ["trainer", "worker child", "worker", "api", "supervisor"])
+def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim: str) -> None:
+    supervisor = serving.start("serve")
+    serving.wait_until_ready()
+    job = serving.client.submit(long())
+    until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
+    worker = serving.pid_of("app.queue.worker_main")
+    pid = {
+        "trainer": lambda: serving.pid_of("engine.training.runner"),
+        "worker child": lambda: serving.children(worker)[-1],
+        "worker": lambda: worker,
+        "api": lambda: serving.pid_of("app.api.server"),
+        "supervisor": lambda: supervisor.pid,
+    }[victim]()
+    os.kill(pid, signal.SIGKILL)
+    if victim == "supervisor":
+        supervisor.wait()
+        until(lambda: serving.pids() == {}, 40, "processes outlived their supervisor")
+        serving.start("serve")
+    serving.wait_until_ready()
+
+    done = serving.client.wait(job["id"], timeout=90)
+    assert done["status"] == "succeeded", done
+    if victim == "api":
+        assert done["attempts"] == 1, "the trainer was disturbed by the API's fall"
+    (run_id,) = done["run_ids"]
+    assert steps_of(serving, run_id) == list(range(1, 3001))
+    ends = [
+        e for e in serving.client.events(job["id"])
+        if e["event"] == "status" and e["data"]["status"] == "succeeded"
+    ]  # fmt: skip
+    assert len(ends) == 2, "one end of the run, one of the job"
+
+
+def test_a_sweep_is_trained_by_several_workers_and_compared(
+    serving: Serving, environment: dict[str, str]
+) -> None:
+    serving.start("serve", "--workers", "2", "--threads", "1")
+    serving.wait_until_ready()
+    sweep: dict[str, Any] = train(
+        kind="sweep",
+        optimizers=[{"name": "adam", "grid": {"lr": [0.003, 1e30]}}, {"name": "hf_adam"}],
+        seeds=[0, 1],
+        target={"metric": "train_loss", "value": 0.5},
+        budget={"epochs": 8},
+    )
+    del sweep["optimizer"]
+    job = serving.client.submit(sweep)
+    seen = 0
+
+    def look(job: dict[str, Any]) -> None:
+        nonlocal seen
+        seen = max(seen, job["runs"]["running"])
+
+    done = serving.client.wait(job["id"], on_change=look, poll_seconds=0.1, timeout=120)
+    assert seen == 2, "the runs were not trained side by side"
+    assert done["status"] == "succeeded", "a diverged setting is a result, not a fault"
+    assert (done["runs"]["succeeded"], done["runs"]["failed"]) == (4, 2)
+    comparison = serving.client.compare(done["run_ids"])
+    assert comparison["target"] == 0.5
+    assert len(comparison["runs"]) == 6
+    assert sorted(group["n"] for group in comparison["groups"]) == [2, 2, 2]
+    for format in ("png", "svg", "csv"):
+        assert len(serving.client.figure(done["run_ids"], format)) > 300
+
+
+def test_pause_cancel_and_resume_of_what_runs(serving: Serving) -> None:
+    serving.start("serve")
+    serving.wait_until_ready()
+    client = serving.client
+    job = client.submit(long())
+    until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
+    client.act(job["id"], "pause")
+    until(lambda: client.job(job["id"])["status"] == "paused", 20, "not paused")
+    other = client.submit(train())  # the worker is free
+    assert client.wait(other["id"], timeout=60)["status"] == "succeeded"
+    client.act(job["id"], "resume")
+    until(lambda: client.job(job["id"])["status"] == "running", 20, "not resumed")
+    client.act(job["id"], "cancel")
+    assert client.wait(job["id"], timeout=30)["status"] == "cancelled"
+
+
+def test_two_services_cannot_share_a_folder_or_a_port(serving: Serving) -> None:
+    serving.start("serve")
+    serving.wait_until_ready()
+    second = serving.start("serve")
+    assert second.wait(timeout=30) == 1
+    assert "Another mlhf serve uses" in serving.output()
+    elsewhere = Serving(serving.data_dir.parent.parent / "b" / "data", {})
+    elsewhere.port = serving.port
+    third = elsewhere.start("serve")
+    assert third.wait(timeout=30) == 1
+    assert "Cannot listen on 127.0.0.1" in elsewhere.output()
+    assert "Traceback" not in elsewhere.output() + serving.output()
+
+
+def test_without_keys_only_this_machine_is_served(serving: Serving) -> None:
+    process = serving.start("serve", "--host", "0.0.0.0")
+    assert process.wait(timeout=30) == 1
+    assert "Without keys" in serving.output()
+
+
+def test_no_answer_is_said_in_words(serving: Serving) -> None:
+    with pytest.raises(ServiceError, match="mlhf serve"):
+        serving.client.job("job_0")
