@@ -8,6 +8,7 @@ from typing import Any
 from app.runs.models import Run
 
 _LONGEST_VALUE = 40
+_SECTIONS = ("optimizer", "model", "dataset")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def _labels(configs: Sequence[dict[str, Any]]) -> list[str]:
     labels = [str(one.get("optimizer.name", "?")) for one in flat]
     for label in set(labels):
         same = [i for i, other in enumerate(labels) if other == label]
-        paths = dict.fromkeys(path for i in same for path in flat[i])
+        paths = sorted(dict.fromkeys(p for i in same for p in flat[i]), key=_section)
         differing = [p for p in paths if len({_text(flat[i].get(p)) for i in same}) > 1]
         for i in same:
             parts = [f"{_short(p)}={_text(flat[i][p])}" for p in differing if p in flat[i]]
@@ -60,6 +61,12 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     for key, item in value.items():
         flat.update(_flat(item, f"{path}.{key}" if path else str(key)))
     return flat
+
+
+def _section(path: str) -> int:
+    """Where a path comes in a label: what is told of the optimizer first."""
+    section = path.partition(".")[0]
+    return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
 
 
 def _short(path: str) -> str:
