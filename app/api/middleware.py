@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import TooLarge, document, response
@@ -48,23 +49,22 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise _Over
+                raise ClientDisconnect  # ends the reading, whoever reads
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            if seen <= limit:  # else the application answers to half a body
+                started = True
+                await send(message)
 
         try:
             await self.app(scope, counted, watched)
-        except _Over:
-            if not started:
-                await _refuse(limit)(scope, receive, send)
-
-
-class _Over(Exception):  # noqa: N818
-    pass
+        except ClientDisconnect:
+            if seen <= limit:
+                raise
+        if seen > limit and not started:
+            await _refuse(limit)(scope, receive, send)
 
 
 def _refuse(limit: int) -> ASGIApp:

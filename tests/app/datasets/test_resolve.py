@@ -1,0 +1,58 @@
+"""From names to data: what job checks and workers rely on."""
+
+import time
+from typing import Any
+
+import pytest
+
+from app.database import Database
+from app.datasets.service import resolve
+from app.settings import Settings
+from app.storage.folder import FolderStorage
+from engine.errors import SpecError
+
+
+@pytest.fixture
+def resolved(database: Database, settings: Settings, storage: FolderStorage) -> Any:
+    def call(name: str, params: dict[str, Any]) -> Any:
+        with database.read() as session:
+            return resolve(session, settings, storage, name, params)
+
+    return call
+
+
+def test_a_builtin(resolved: Any) -> None:
+    found = resolved("digits", {"train_samples": 100})
+    assert (found.family, found.params, found.root) == ("digits", {"train_samples": 100}, None)
+    assert found.info.train_samples == 100
+    assert found.info.outputs == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "pointer", "said"),
+    [
+        ("digit", {}, "/name", "digits"),
+        ("a\0b", {}, "/name", "unknown"),
+        ("\ud800", {}, "/name", "unknown"),
+        ("ds_" + "0" * 26, {}, "/name", "no data set"),
+        ("table", {}, "/name", "upload"),
+        ("mnist", {}, "/name", "MLHF_DATASETS_DIR"),
+        ("digits", {"train_samples": 0}, "/params/train_samples", "greater"),
+        ("digits", {"train_samples": 10**9}, "/params/train_samples", "holds only"),
+        ("digits", {"sise": 3}, "/params/sise", "not permitted"),
+    ],
+)
+def test_errors_point_to_the_mistake(
+    resolved: Any, name: str, params: dict[str, Any], pointer: str, said: str
+) -> None:
+    with pytest.raises(SpecError, match=said) as found:
+        resolved(name, params)
+    assert found.value.pointer == pointer
+
+
+def test_asking_again_is_fast(resolved: Any) -> None:
+    resolved("digits", {})
+    began = time.perf_counter()
+    for _ in range(20):
+        resolved("digits", {})
+    assert (time.perf_counter() - began) / 20 < 0.01
