@@ -110,7 +110,8 @@ def _describe(family: str, params: dict[str, Any], root: Path | None) -> DataInf
     try:
         return _described(family, json.dumps(params, sort_keys=True), root, changed)
     except DataError as error:
-        raise SpecError("/name", f"the data set cannot be read: {error}") from None
+        text = str(error).replace(f"{root}/", "")  # where our folders lie is no client's matter
+        raise SpecError("/name", f"the data set cannot be read: {text}") from None
     except OSError as error:
         raise SpecError("/name", f"the data set cannot be read: {error.strerror}") from None
 

@@ -83,7 +83,7 @@ def check(folder: Path, name: str, format: str, params: dict[str, Any]) -> Datas
     except SpecError as error:
         raise _invalid(error) from None
     except DataError as error:
-        raise Invalid.at("/file", str(error)) from None
+        raise Invalid.at("/file", str(error).replace(f"{folder}/", "")) from None
     dataset_id = new_id("ds")
     return Dataset(
         id=dataset_id,
