@@ -18,6 +18,8 @@ from engine.errors import DataError
 # n times the size of its row group; n is chosen so that this stays below the bound.
 _BATCH_BYTES, _BATCH_ROWS = 256 * 2**20, 256
 MAX_IMAGE_BYTES = 16 * 2**20
+# No image is stored in less; a file with more rows repeats one to keep its reader busy.
+_MIN_ROW_BYTES = 16
 
 
 def parquet_files(root: Path, *prefixes: str) -> list[Path]:
@@ -62,6 +64,8 @@ class ParquetImages:
                 raise DataError(f"{path.name}: its columns differ from those of {where}")
         if sum(counts) == 0:
             raise DataError(f"{where}: no rows")
+        if sum(counts) * _MIN_ROW_BYTES > sum(path.stat().st_size for path in files):
+            raise DataError(f"{where}: {sum(counts)} rows are more than its size has room for")
         nested = pa.types.is_struct(schema.field(image).type)
         names = _class_names(schema, label)
         return cls(tuple(files), image, label, nested, tuple(counts), names)
