@@ -4,12 +4,15 @@ from typing import Any
 
 from celery import Celery
 from kombu.entity import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from app.queue.doorbell import QUEUES
 from app.settings import Settings
 
 celery_app = Celery("mlhf", set_as_current=False)
 
+_FOLDER = "mlhf-folder"
+TRANSPORT_ALIASES[_FOLDER] = "app.queue.folder_broker:Transport"
 _RABBITMQ = ("amqp", "amqps", "pyamqp")
 
 
@@ -40,7 +43,7 @@ def configure(settings: Settings) -> Celery:
     )
     if scheme == "filesystem":
         settings.broker_dir.mkdir(parents=True, exist_ok=True)
-        celery_app.conf.broker_url = "app.queue.folder_broker:Transport://"
+        celery_app.conf.broker_url = f"{_FOLDER}://"
     return celery_app
 
 

@@ -16,6 +16,7 @@ from app.queue.ingest import Ingestor, Told
 from app.queue.leases import Claim, FencedError, hold
 from app.queue.trainer import Trainer
 from app.runs import curve_files
+from app.runs.models import Run
 from app.settings import Settings
 from app.storage.folder import FolderStorage, Stored
 from engine.errors import SpecError
@@ -200,7 +201,7 @@ class Supervision:
     def _curve_files(self) -> list[tuple[str, str, Stored]]:
         with self.database.read() as session:
             try:
-                rendered = curve_files.render_all(session, self.claim.run_id)
+                rendered = curve_files.render_all(session, session.get_one(Run, self.claim.run_id))
             except SQLAlchemyError:
                 raise
             except Exception:  # a picture that cannot be drawn does not undo a training
