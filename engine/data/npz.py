@@ -260,7 +260,8 @@ def _member(path: Path, entry: zipfile.ZipInfo) -> _Member:
         raise DataError(f"{where}: holds Python objects (a pickle), which are never loaded")
     if dtype.kind not in "iufb" or dtype.itemsize > 8:
         raise DataError(f"{where}: values of type {dtype} are not numbers of at most 8 bytes")
-    if entry.file_size - offset != math.prod(shape) * dtype.itemsize:
+    wrong = entry.file_size - offset != math.prod(shape) * dtype.itemsize
+    if wrong or any(n < 0 for n in shape):
         raise DataError(f"{where}: truncated, or its header is wrong: it promises {shape}")
     return _Member(path, name, shape, dtype, fortran)
 

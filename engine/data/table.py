@@ -118,13 +118,13 @@ def _described(params: TableParams, root: Path | None) -> _Described:
     used = [name for name in names if name != params.target and name not in params.ignore]
     if not used:
         raise DataError("the table has no input columns beside the target")
+    test = held_out_count(table.num_rows, params.test_fraction)
     columns = tuple(_column(table, name) for name in used)
     features = sum(column.width for column in columns)
     if features > _MAX_FEATURES:
         raise DataError(f"the columns give {features} inputs; at most {_MAX_FEATURES} are taken")
     files.check_held(table.num_rows, 8 * features, "/params/ignore")
     task, names_of_classes = _task(params, table)
-    test = held_out_count(table.num_rows, params.test_fraction)
     info = DataInfo(
         kind="table",
         input_shape=(features,),
@@ -192,7 +192,11 @@ def _classes(table: pa.Table, name: str) -> tuple[tuple[str, ...], Array]:
     if not _is_number(_value_type(table, name)):
         raise SpecError("/params/target", f"column {name!r} holds neither text nor numbers")
     values, labels = np.unique(_numbers(table, name), return_inverse=True)
-    return tuple(f"{value:g}" for value in values), labels.astype(np.int64)
+    if pa.types.is_boolean(_value_type(table, name)):
+        names = tuple("true" if value else "false" for value in values)
+    else:
+        names = tuple(f"{value:.15g}" for value in values)
+    return names, labels.astype(np.int64)
 
 
 def _coded(table: pa.Table, name: str) -> tuple[tuple[str, ...], Array]:

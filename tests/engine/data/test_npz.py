@@ -1,0 +1,212 @@
+"""NumPy arrays, friendly and hostile."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.data.params import NpzParams
+from engine.data.specs import DATASETS, describe, digest, validate
+from engine.errors import DataError, SpecError
+
+
+def read(root, **params):
+    return DATASETS["npz"].read(NpzParams(**params), root)
+
+
+def labels(count, classes=3):
+    return np.arange(count) % classes
+
+
+@pytest.mark.parametrize(
+    ("x", "params", "kind", "shape"),
+    [
+        (np.zeros((20, 5)), {}, "table", (5,)),
+        (np.zeros((20, 8, 6), np.uint8), {}, "image", (1, 8, 6)),
+        (np.zeros((20, 3, 8, 6), np.float32), {}, "image", (3, 8, 6)),
+        (np.zeros((20, 8, 6, 3), np.uint8), {}, "image", (3, 8, 6)),
+        (np.zeros((20, 8, 6, 2)), {}, "image", (8, 6, 2)),
+        (np.zeros((20, 8, 6, 2)), {"layout": "hwc"}, "image", (2, 8, 6)),
+        (np.zeros((20, 3, 8, 3)), {}, "image", (3, 8, 3)),
+        (np.zeros((20, 3, 8, 3)), {"layout": "hwc"}, "image", (3, 3, 8)),
+    ],
+)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_shape_says_what_an_input_is(tmp_path, x, params, kind, shape, compressed):
+    save = np.savez_compressed if compressed else np.savez
+    save(tmp_path / "d.npz", x=x, y=labels(20))
+    info = describe("npz", params, tmp_path)
+    assert (info.kind, info.input_shape) == (kind, shape)
+    assert (info.train_samples, info.test_samples, info.outputs) == (16, 4, 3)
+    arrays = read(tmp_path / "d.npz", **params)
+    assert arrays.info == info == validate("npz", params, tmp_path)
+    assert arrays.train.inputs.shape == (16, *shape)
+
+
+def test_channels_last_are_moved(tmp_path, rng):
+    x = rng.integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=labels(10), x_test=x[:4], y_test=labels(4))
+    arrays = read(tmp_path)
+    assert arrays.train.inputs.dtype == np.uint8
+    assert np.array_equal(arrays.train.inputs, x.transpose(0, 3, 1, 2))
+    assert np.array_equal(arrays.test.inputs, x[:4].transpose(0, 3, 1, 2))
+
+
+def test_a_split_keeps_inputs_and_targets_together(tmp_path):
+    x = np.arange(50.0).reshape(50, 1)
+    np.savez(tmp_path / "d.npz", x=x, y=x[:, 0] * 2)
+    arrays = read(tmp_path, test_fraction=0.3, train_samples=20)
+    assert (len(arrays.train.inputs), len(arrays.test.inputs)) == (20, 15)
+    assert arrays.info.task == "regression"
+    for split in (arrays.train, arrays.test):
+        assert np.array_equal(split.targets, split.inputs * 2)
+    assert not set(arrays.train.inputs[:, 0]) & set(arrays.test.inputs[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("y", "params", "task", "outputs"),
+    [
+        (labels(10), {}, "classification", 3),
+        (labels(10)[:, None].astype(np.uint8), {}, "classification", 3),
+        (labels(10, 2).astype(bool), {}, "classification", 2),
+        (labels(10).astype(float), {}, "regression", 1),
+        (labels(10).astype(float), {"task": "classification"}, "classification", 3),
+        (labels(10), {"task": "regression"}, "regression", 1),
+        (np.ones((10, 4)), {}, "regression", 4),
+        (np.ones((10, 4), int), {}, "regression", 4),
+    ],
+)
+def test_the_targets_say_what_is_learned(tmp_path, y, params, task, outputs):
+    np.savez(tmp_path / "d.npz", x=np.zeros((10, 2)), y=y)
+    info = validate("npz", params, tmp_path)
+    assert (info.task, info.outputs) == (task, outputs)
+    targets = read(tmp_path, **params).train.targets
+    assert targets.shape == ((8,) if task == "classification" else (8, outputs))
+    assert targets.dtype == (np.int64 if task == "classification" else np.float64)
+
+
+GOOD_X, GOOD_Y = np.zeros((10, 2)), labels(10)
+NAN = np.where(np.eye(10, 2) > 0, np.nan, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "it has: none"),
+        ({"a": GOOD_X}, "it has: a"),
+        ({"x": GOOD_X, "y": labels(9)}, "10 rows, but y has 9"),
+        ({"x": GOOD_X[:0], "y": GOOD_Y[:0]}, "empty"),
+        ({"x": GOOD_X[:, :0], "y": GOOD_Y}, "empty"),
+        ({"x": GOOD_X[:1], "y": GOOD_Y[:1]}, "same label"),
+        ({"x": GOOD_X[:, 0], "y": GOOD_Y}, "at least 2 axes"),
+        ({"x": np.zeros((10, 1, 1, 1, 1)), "y": GOOD_Y}, "neither a table"),
+        ({"x": GOOD_X, "y": GOOD_Y * 0}, "same label"),
+        ({"x": GOOD_X, "y": GOOD_Y - 1}, "label -1 is out of range"),
+        ({"x": GOOD_X, "y": GOOD_Y + 100}, "without gaps"),
+        ({"x": GOOD_X, "y": GOOD_Y * 2**40}, "is out of range"),
+        ({"x": NAN, "y": GOOD_Y}, "d.npz, x: contains NaN"),
+        ({"x": np.full((10, 2), 1e300), "y": GOOD_Y}, "too large"),
+        ({"x": GOOD_X, "y": NAN[:, 0]}, "d.npz, y: contains NaN"),
+        ({"x": GOOD_X, "y": np.ones((10, 2, 2))}, "shape"),
+        ({"x": GOOD_X.astype(str), "y": GOOD_Y}, "not numbers"),
+        ({"x": GOOD_X.astype(complex), "y": GOOD_Y}, "not numbers"),
+        ({"x_train": GOOD_X, "y_train": GOOD_Y, "x_test": GOOD_X}, "only one of"),
+        (
+            {"x_train": GOOD_X, "y_train": GOOD_Y, "x_test": GOOD_X[:, :1], "y_test": GOOD_Y},
+            "differ in shape",
+        ),
+        (
+            {"x_train": GOOD_X, "y_train": GOOD_Y, "x_test": GOOD_X, "y_test": GOOD_Y + 1},
+            "label 3 is out of range",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, arrays, message):
+    np.savez(tmp_path / "d.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        validate("npz", {}, tmp_path)
+
+
+def test_a_pickle_is_refused_and_never_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    np.savez(tmp_path / "d.npz", x=np.array([Trap()] * 4, object), y=labels(4))
+    for use in (describe, validate):
+        with pytest.raises(DataError, match=r"x: holds Python objects \(a pickle\)"):
+            use("npz", {}, tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def crafted(path, header_shape, content=b"\0" * 160):
+    """Write an archive whose x promises a shape that its content need not have."""
+    buffer = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": header_shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", buffer.getvalue() + content)
+        buffer = io.BytesIO()
+        np.save(buffer, GOOD_Y)
+        archive.writestr("y.npy", buffer.getvalue())
+
+
+@pytest.mark.parametrize("shape", [(10, 3), (10, 1), (10, 2**40), (-10, -2), ()])
+def test_a_header_that_lies_is_refused(tmp_path, shape):
+    crafted(tmp_path / "d.npz", shape)
+    with pytest.raises(DataError):
+        describe("npz", {}, tmp_path)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.data.files.MAX_HELD_BYTES", 1000)
+    np.savez_compressed(tmp_path / "d.npz", x=np.zeros((10, 100)), y=GOOD_Y)
+    with pytest.raises(DataError, match="at most"):
+        describe("npz", {}, tmp_path)
+
+
+@given(cut=st.floats(0, 1), flip=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_any_damage_is_a_data_error_or_harmless(tmp_path_factory, cut, flip):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.arange(60.0).reshape(20, 3), y=labels(20))
+    content = bytearray(buffer.getvalue())
+    content[int(flip * (len(content) - 1))] ^= 0x55
+    path = tmp_path_factory.mktemp("damaged") / "d.npz"
+    path.write_bytes(content[: len(content) if cut > 0.5 else int(2 * cut * len(content))])
+    try:
+        info = validate("npz", {}, path)
+    except DataError:
+        return
+    assert info.train_samples == 16
+
+
+def test_fortran_order_reads_the_same(tmp_path, rng):
+    x = rng.normal(size=(30, 4, 5))
+    for order in "CF":
+        np.savez(tmp_path / f"{order}.npz", x=np.asarray(x, order=order), y=labels(30))
+    one, other = (read(tmp_path / f"{order}.npz").train.inputs for order in "CF")
+    assert np.array_equal(one, other)
+
+
+def test_large_arrays_are_checked_in_chunks(tmp_path, monkeypatch, rng):
+    monkeypatch.setattr("engine.data.npz._CHUNK_BYTES", 100)
+    x = rng.normal(size=(40, 3))
+    np.savez(tmp_path / "d.npz", x=x, y=x.sum(1))
+    assert validate("npz", {}, tmp_path).train_samples == 32
+    arrays = read(tmp_path)
+    np.testing.assert_allclose(arrays.train.inputs.sum(1), arrays.train.targets[:, 0])
+
+
+def test_exactly_one_file_is_needed(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, x=GOOD_X, y=GOOD_Y)
+    with pytest.raises(DataError, match="found 2"):
+        describe("npz", {}, tmp_path)
+    assert len(digest("npz", {}, tmp_path / "a.npz")) == 64
+    with pytest.raises(SpecError) as caught:
+        describe("npz", {"test_samples": 3}, tmp_path / "a.npz")
+    assert caught.value.pointer == "/params/test_samples"
