@@ -203,7 +203,7 @@ def _open(root: Path | None) -> _Members:
     path = files.only_file(root, (".npz",))
     with _reading(path.name), zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
-    names = {name.removesuffix(".npy") for name in entries}
+    names = {name.removesuffix(".npy") for name in entries if name.endswith(".npy")}
 
     def pair(x: str, y: str) -> tuple[_Member, _Member]:
         members = tuple(_member(path, entries[f"{name}.npy"]) for name in (x, y))

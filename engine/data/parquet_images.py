@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.data.arrays import Array
+from engine.data.arrow import reading
 from engine.data.images import map_in_threads
 from engine.errors import DataError
 
@@ -50,8 +50,9 @@ class ParquetImages:
         """Read the files' metadata. Raises DataError unless they agree on the columns."""
         schemas, counts = [], []
         for path in files:
-            with _opened(path) as file:
+            with _opened(path) as file, reading(path):
                 schemas.append(file.schema_arrow)
+                _ = schemas[-1].names  # raises where they are not UTF-8
                 counts.append(file.metadata.num_rows)
         schema, where = schemas[0], files[0].name
         image = _column(schema, image, where, "image", _is_image)
@@ -79,7 +80,7 @@ class ParquetImages:
         """Return the label of every row."""
         parts = []
         for path in self.files:
-            with _opened(path) as file, _reading(path):
+            with _opened(path) as file, reading(path):
                 column = file.read(columns=[self.label]).column(0)
             if column.null_count:
                 raise DataError(f"{path.name}: column {self.label!r} has missing labels")
@@ -146,30 +147,15 @@ def _batches(file: pq.ParquetFile, group: int, column: str, path: Path) -> Itera
     rows = int(min(max(_BATCH_BYTES // size, 1), _BATCH_ROWS))
     batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[column])
     while True:
-        with _reading(path):
+        with reading(path):
             batch = next(batches, None)
         if batch is None:
             return
         yield batch
 
 
-class _reading:  # noqa: N801
-    """Turns Arrow's errors on a broken file into DataError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
-            message = str(error).splitlines()[0][:200]
-            raise DataError(f"{self.path.name}: broken Parquet file: {message}") from None
-
-
 def _opened(path: Path) -> pq.ParquetFile:
-    with _reading(path):
+    with reading(path):
         return pq.ParquetFile(path, memory_map=False)
 
 

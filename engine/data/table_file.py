@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from engine.data.arrow import reading
 from engine.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -20,12 +21,11 @@ def read_table(path: Path) -> pa.Table:
     """Return the table. Raises DataError unless it has rows and distinct column names."""
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path.name}: larger than 1 GiB")
-    try:
+    with reading(path):
         table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        message = str(error).splitlines()[0][:300]
-        raise DataError(f"{path.name}: cannot be read as a table: {message}") from None
-    names = table.column_names
+        # Positions in dictionaries, and UTF-8, which Arrow does not check as it reads.
+        table.validate(full=True)
+        names = table.column_names
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path.name}: two columns are named {twice!r}; rename one")

@@ -133,6 +133,15 @@ def test_a_broken_file_is_refused(tmp_path, images):
         validate("hf_images", SMALL, tmp_path)
 
 
+def test_a_file_whose_names_are_no_text_is_refused(tmp_path, images):
+    path = tmp_path / "train.parquet"
+    table = pa.table({"image": pa.array(images, pa.binary()), "label": [0, 1] * 20})
+    pq.write_table(table, path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"label", b"lab\xffl"))
+    with pytest.raises(DataError, match=r"train.parquet: cannot be read"):
+        describe("hf_images", SMALL, tmp_path)
+
+
 def repeated(path, encode, rng, rows):
     """Write a file whose dictionary holds two images that its rows repeat."""
     junk = [rng.bytes(400_000) for _ in range(2)]

@@ -161,6 +161,14 @@ def test_a_header_that_lies_is_refused(tmp_path, shape):
         describe("npz", {}, tmp_path)
 
 
+def test_a_member_without_the_ending_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x", b"")
+        archive.writestr("y", b"")
+    with pytest.raises(DataError, match="it has: none"):
+        describe("npz", {}, tmp_path)
+
+
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.data.files.MAX_HELD_BYTES", 1000)
     np.savez_compressed(tmp_path / "d.npz", x=np.zeros((10, 100)), y=GOOD_Y)

@@ -156,8 +156,16 @@ def test_a_broken_parquet_file_is_refused(tmp_path, columns):
     content = path.read_bytes()
     for bad in (b"PAR1PAR1", content[:100], content[: len(content) // 2] + content[-300:]):
         path.write_bytes(bad)
-        with pytest.raises(DataError, match="cannot be read as a table"):
+        with pytest.raises(DataError, match=r"t.parquet: cannot be read"):
             validate("table", {"target": "size"}, tmp_path)
+
+
+def test_a_parquet_file_whose_names_are_no_text_is_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"size": [1.0, 2.0], "y": [1, 2]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"size", b"s\xffze"))
+    with pytest.raises(DataError, match=r"t.parquet: cannot be read"):
+        validate("table", {"target": "y"}, tmp_path)
 
 
 def test_a_parquet_bomb_is_refused_by_its_metadata(tmp_path):
