@@ -132,7 +132,7 @@ def _codes(text: str) -> Array:
 
 
 def _file(root: Path | None) -> Path:
-    path = files.only_file(root, (".txt", ".text", ".md"))
+    path = files.only_file(root, (".txt", ".text"))
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path.name}: larger than 1 GiB")
     return path
