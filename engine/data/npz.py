@@ -1,16 +1,10 @@
 """NumPy arrays in an .npz file. Pickles are never loaded; headers are checked before arrays."""
 
 import math
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from engine.data import files
 from engine.data.arrays import (
@@ -26,54 +20,19 @@ from engine.data.arrays import (
     held_out_count,
 )
 from engine.data.info import DataInfo, Task
+from engine.data.npz_file import Member, listed, member
 from engine.data.params import NpzParams
-from engine.errors import DataError, SpecError
+from engine.errors import DataError
 
-_CHUNK_BYTES = 16 * 2**20
 _MAX_AXIS = 65_536
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One array of the file: its header."""
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-
-    @property
-    def where(self) -> str:
-        return f"{self.file.name}, {self.name}"
-
-    def chunks(self) -> Iterator[Array]:
-        """Yield the rows a few at a time (a Fortran-ordered array at once)."""
-        row = self.dtype.itemsize * math.prod(self.shape[1:])
-        rows = self.shape[0] if self.fortran else max(1, _CHUNK_BYTES // max(row, 1))
-        with _reading(self.where), _stream(self.file, self.name) as stream:
-            _header(stream)
-            for start in range(0, self.shape[0], rows):
-                count = min(rows, self.shape[0] - start)
-                content = stream.read(count * row)
-                if len(content) != count * row:
-                    raise DataError(f"{self.where}: truncated")
-                flat = np.frombuffer(content, self.dtype)
-                shape = (count, *self.shape[1:])
-                yield flat.reshape(shape[::-1]).T if self.fortran else flat.reshape(shape)
-            stream.read(1)  # at the end zipfile compares the checksum
-
-    def load(self) -> Array:
-        """Return the whole array."""
-        return np.concatenate(list(self.chunks()))
 
 
 @dataclass(frozen=True)
 class _Members:
     """The arrays of both splits; ``test`` is None where it is to be split off."""
 
-    train: tuple[_Member, _Member]
-    test: tuple[_Member, _Member] | None
+    train: tuple[Member, Member]
+    test: tuple[Member, Member] | None
 
 
 def describe(params: NpzParams, root: Path | None) -> DataInfo:
@@ -137,9 +96,7 @@ def _split(arrays: tuple[Array, Array], rows: Array) -> Split:
     return Split(x, y) if len(rows) == len(x) else Split(x[rows], y[rows])
 
 
-def _load(
-    members: tuple[_Member, _Member], params: NpzParams, info: DataInfo
-) -> tuple[Array, Array]:
+def _load(members: tuple[Member, Member], params: NpzParams, info: DataInfo) -> tuple[Array, Array]:
     """Return the inputs as (N, C, H, W) or (N, F), and the targets."""
     x, y = members
     _, shape, hwc = _layout(x, params)
@@ -154,7 +111,7 @@ def _load(
     return inputs.reshape(-1, *shape), _converted(y.load(), info, y)
 
 
-def _targets(params: NpzParams, values: Array, y: _Member) -> tuple[Task, int]:
+def _targets(params: NpzParams, values: Array, y: Member) -> tuple[Task, int]:
     """Return the task and the number of outputs."""
     whole = y.dtype.kind in "iub" and (values.ndim == 1 or values.shape[1:] == (1,))
     if params.task == "classification" or (params.task == "auto" and whole):
@@ -165,7 +122,7 @@ def _targets(params: NpzParams, values: Array, y: _Member) -> tuple[Task, int]:
     return "regression", 1 if values.ndim == 1 else int(values.shape[1])
 
 
-def _converted(values: Array, info: DataInfo, y: _Member) -> Array:
+def _converted(values: Array, info: DataInfo, y: Member) -> Array:
     """Return labels (N,) or targets (N, K) after checking their values."""
     if info.task == "classification":
         return checked_labels(_squeezed(values), y.where, info.outputs)
@@ -179,7 +136,7 @@ def _squeezed(values: Array) -> Array:
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
-def _layout(x: _Member, params: NpzParams) -> tuple[str, tuple[int, ...], bool]:
+def _layout(x: Member, params: NpzParams) -> tuple[str, tuple[int, ...], bool]:
     """Return the kind, the shape of one input, and whether channels come last."""
     sizes = x.shape[1:]
     if len(sizes) == 1:
@@ -201,12 +158,11 @@ def _layout(x: _Member, params: NpzParams) -> tuple[str, tuple[int, ...], bool]:
 def _open(root: Path | None) -> _Members:
     """Read the headers of all arrays, and check that they fit together."""
     path = files.only_file(root, (".npz",))
-    with _reading(path.name), zipfile.ZipFile(path) as archive:
-        entries = {info.filename: info for info in archive.infolist()}
+    entries = listed(path)
     names = {name.removesuffix(".npy") for name in entries if name.endswith(".npy")}
 
-    def pair(x: str, y: str) -> tuple[_Member, _Member]:
-        members = tuple(_member(path, entries[f"{name}.npy"]) for name in (x, y))
+    def pair(x: str, y: str) -> tuple[Member, Member]:
+        members = tuple(member(path, entries[f"{name}.npy"]) for name in (x, y))
         return _checked(*members)
 
     if {"x_train", "y_train"} <= names:
@@ -236,7 +192,7 @@ def _open(root: Path | None) -> _Members:
     return _Members(train, test)
 
 
-def _checked(x: _Member, y: _Member) -> tuple[_Member, _Member]:
+def _checked(x: Member, y: Member) -> tuple[Member, Member]:
     """Check one split's shapes."""
     if len(x.shape) < 2 or len(y.shape) < 1:
         raise DataError(f"{x.where}: inputs need at least 2 axes, targets 1")
@@ -247,53 +203,3 @@ def _checked(x: _Member, y: _Member) -> tuple[_Member, _Member]:
     if max(x.shape[1:]) > _MAX_AXIS:
         raise DataError(f"{x.where}: shape {x.shape} has an axis above {_MAX_AXIS}")
     return x, y
-
-
-def _member(path: Path, entry: zipfile.ZipInfo) -> _Member:
-    """Read one array's header. Raises DataError for objects, other types, or a wrong size."""
-    name = entry.filename.removesuffix(".npy")
-    where = f"{path.name}, {name}"
-    with _reading(where), _stream(path, name) as stream:
-        shape, fortran, dtype = _header(stream)
-        offset = stream.tell()
-    if dtype.hasobject:
-        raise DataError(f"{where}: holds Python objects (a pickle), which are never loaded")
-    if dtype.kind not in "iufb" or dtype.itemsize > 8:
-        raise DataError(f"{where}: values of type {dtype} are not numbers of at most 8 bytes")
-    wrong = entry.file_size - offset != math.prod(shape) * dtype.itemsize
-    if wrong or any(n < 0 for n in shape):
-        raise DataError(f"{where}: truncated, or its header is wrong: it promises {shape}")
-    return _Member(path, name, shape, dtype, fortran)
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(stream)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
-    return tuple(int(n) for n in shape), fortran, dtype
-
-
-@contextmanager
-def _stream(path: Path, name: str) -> Iterator[IO[bytes]]:
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-        yield stream
-
-
-@contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """Turn the errors of a broken archive into DataError."""
-    try:
-        yield
-    except (DataError, SpecError):
-        raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise DataError(f"{where}: not a readable .npz file: {str(error)[:200]}") from None

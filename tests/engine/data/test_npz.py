@@ -201,7 +201,7 @@ def test_fortran_order_reads_the_same(tmp_path, rng):
 
 
 def test_large_arrays_are_checked_in_chunks(tmp_path, monkeypatch, rng):
-    monkeypatch.setattr("engine.data.npz._CHUNK_BYTES", 100)
+    monkeypatch.setattr("engine.data.npz_file._CHUNK_BYTES", 100)
     x = rng.normal(size=(40, 3))
     np.savez(tmp_path / "d.npz", x=x, y=x.sum(1))
     assert validate("npz", {}, tmp_path).train_samples == 32
