@@ -50,6 +50,7 @@ class Linearization:
         if self._jvp is None:
             try:
                 self._jvp = _Walk(self._z, self._parameters)
+                return self._jvp(v)
             except _NoWalk:
                 self._jvp = _DoubleBackward(self._z, self._parameters)
         return self._jvp(v)
@@ -151,10 +152,8 @@ class _NodeTwice:
     """
 
     def __init__(self, node: Any) -> None:
-        name = node.name()
         if not callable(node):  # a torch.autograd.Function in Python
             raise _NoWalk
-        self._name = name
         self._us = [
             torch.zeros(m.shape, dtype=m.dtype, device=m.device, requires_grad=True)
             for m in node._input_metadata
@@ -173,10 +172,7 @@ class _NodeTwice:
             if pulled is not None and v is not None
         ]
         if any(not pulled.requires_grad for pulled, _ in pairs):
-            raise CurvatureError(
-                f"{self._name}: its backward cannot be differentiated, so a Gauss-Newton "
-                "product through it would be wrong"
-            )
+            raise _NoWalk
         if not pairs:
             return tuple(None for _ in self._us) if len(self._us) > 1 else None
         try:
@@ -189,7 +185,7 @@ class _NodeTwice:
                 materialize_grads=True,
             )
         except RuntimeError as error:
-            raise CurvatureError(f"{self._name}: {error}") from error
+            raise _NoWalk from error
         return out if len(out) > 1 else out[0]
 
 

@@ -84,7 +84,7 @@ def _dropout(node: Any) -> Tangent:
 
 
 def _prelu(node: Any) -> Tangent:
-    """Here by need: torch fails to differentiate this backward."""
+    """Here by need: torch fails to differentiate this node's backward when called alone."""
     x, weight = node._saved_self, node._saved_weight
     positive = x >= 0
 
