@@ -13,6 +13,8 @@ from uuid import uuid4
 from kombu.transport import filesystem
 from kombu.utils.json import dumps
 
+_PATIENCE = 0.3  # seconds
+
 
 class Channel(filesystem.Channel):
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
@@ -26,3 +28,8 @@ class Channel(filesystem.Channel):
 
 class Transport(filesystem.Transport):
     Channel = Channel
+
+    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        # Celery looks whether it should stop only between these: look more often.
+        patience = min(timeout or _PATIENCE, _PATIENCE)
+        return super().drain_events(connection, patience)  # type: ignore[no-untyped-call]

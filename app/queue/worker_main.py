@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 
 from app.queue.celery_app import celery_app, configure
 from app.queue.doorbell import QUEUES
@@ -26,13 +27,22 @@ def main() -> None:
     )
     os.environ[WORKER_QUEUE] = options.queue
     configure(Settings())
-    celery_app.worker_main(
-        [
-            "worker", "--pool=prefork", "--concurrency=1", "--without-gossip",
-            "--without-mingle", "--without-heartbeat", "--loglevel=INFO",
-            f"--queues=mlhf.{options.queue}", f"--hostname={options.name}@%h",
-        ]
-    )  # fmt: skip
+    arguments = [
+        "worker", "--pool=prefork", "--concurrency=1", "--without-gossip",
+        "--without-mingle", "--without-heartbeat", "--loglevel=INFO",
+        f"--queues=mlhf.{options.queue}", f"--hostname={options.name}@%h",
+    ]  # fmt: skip
+    code = 1
+    try:
+        code = celery_app.start(arguments) or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        # Celery has stopped and its child has ended; what is left is a thread of its pool
+        # that sleeps for five seconds.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
