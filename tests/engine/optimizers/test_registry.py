@@ -1,0 +1,121 @@
+"""Every optimizer through the one registry."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from engine.errors import SpecError
+from engine.optimizers.registry import FACTORIES, build
+from engine.optimizers.specs import OPTIMIZERS, parse
+from engine.training import checkpoint
+
+DECAYED = [(name, {"weight_decay": 0.1}) for name in OPTIMIZERS]
+ALL = [
+    *((name, {}) for name in OPTIMIZERS),
+    *DECAYED,
+    ("rmsprop", {"momentum": 0.9}),
+    ("momentum", {"momentum": 0.0}),
+    ("hf_adam", {"iterations": 1, "warm_start": 0.0}),
+]
+
+
+def _problem():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)),
+    )
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(10, 16, 6, generator=generator)
+    y = torch.randint(0, 3, (10, 16), generator=generator)
+    return model, x, y
+
+
+def test_registry_and_specifications_have_the_same_names():
+    assert FACTORIES.keys() == OPTIMIZERS.keys()
+
+
+@pytest.mark.parametrize(("name", "params"), ALL)
+def test_the_loss_falls_and_results_have_the_promised_form(name, params):
+    model, x, y = _problem()
+    optimizer = build(name, params, model)
+    losses = []
+    for _ in range(15):
+        result = optimizer.step(x[0], y[0])
+        assert result.loss.shape == ()
+        assert not result.loss.requires_grad
+        losses.append(float(result.loss))
+    assert losses[-1] < losses[0]
+    if name.startswith("hf"):
+        assert set(result.stats) == {"damping", "cg_residual"}
+
+
+@pytest.mark.parametrize(("name", "params"), ALL)
+def test_restored_from_a_file_it_goes_on_bit_for_bit(name, params, tmp_path):
+    model, x, y = _problem()
+    optimizer = build(name, params, model)
+    torch.manual_seed(2)
+    for i in range(5):
+        optimizer.step(x[i], y[i])
+    path = tmp_path / "state.safetensors"
+    tree = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": checkpoint.rng_state(),
+    }
+    checkpoint.save(path, tree)
+    for i in range(5, 10):
+        optimizer.step(x[i], y[i])
+
+    torch.manual_seed(99)
+    other, _, _ = _problem()
+    restored = build(name, params, other)
+    state = checkpoint.load(path)
+    other.load_state_dict(state["model"])
+    restored.load_state_dict(state["optimizer"])
+    checkpoint.set_rng_state(state["rng"])
+    for i in range(5, 10):
+        restored.step(x[i], y[i])
+    for mine, theirs in zip(other.state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_state_taken_before_the_first_step_restores(name):
+    model, x, y = _problem()
+    state = build(name, {}, model).state_dict()
+    optimizer = build(name, {}, model)
+    optimizer.load_state_dict(state)
+    optimizer.step(x[0], y[0])
+
+
+def test_sgd_is_the_update_it_says():
+    model, x, y = _problem()
+    model.eval()
+    other = copy.deepcopy(model)
+    build("sgd", {"lr": 0.5, "weight_decay": 0.1}, model).step(x[0], y[0])
+    F.cross_entropy(other(x[0]), y[0]).backward()
+    for mine, p in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(mine, p - 0.5 * (p.grad + 0.1 * p), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "pointer"),
+    [
+        ("adamm", {}, "/name"),
+        ("adam", {"lr": float("nan")}, "/params/lr"),
+        ("adam", {"lr": -1}, "/params/lr"),
+        ("adam", {"lr": "fast"}, "/params/lr"),
+        ("adam", {"momentum": 0.9}, "/params/momentum"),
+        ("hf", {"iterations": 0}, "/params/iterations"),
+        ("hf", {"iterations": 2.5}, "/params/iterations"),
+        ("hf_adam", {"beta2": 1.0}, "/params/beta2"),
+        ("hf_adam", {"damping": float("inf")}, "/params/damping"),
+    ],
+)
+def test_wrong_parameters_are_pointed_at(name, params, pointer):
+    with pytest.raises(SpecError) as error:
+        parse(name, params)
+    assert error.value.pointer == pointer
