@@ -30,7 +30,7 @@ class QueueCollector(Collector):
             for name, table in (("jobs", Job), ("runs", Run)):
                 family = GaugeMetricFamily(f"mlhf_{name}", f"{name} by status", labels=["status"])
                 rows = session.execute(select(table.status, func.count()).group_by(table.status))
-                counts: dict[str, int] = dict(rows.tuples().all())
+                counts: dict[str, int] = {row[0]: row[1] for row in rows}
                 for status in STATUSES:
                     family.add_metric([status], counts.get(status, 0))
                 yield family

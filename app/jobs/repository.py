@@ -88,7 +88,7 @@ def events_after(
 def status_counts(session: Session) -> dict[str, int]:
     """How many jobs are in each status."""
     rows = session.execute(select(Job.status, func.count()).group_by(Job.status))
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def _with_parts() -> Select[Job]:

@@ -1,0 +1,79 @@
+"""Whatever is sent within, or just outside, the OpenAPI document: never a 5xx."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+
+from app.database import Database
+from app.main import create_app
+from app.migrate import migrate
+from app.settings import Settings
+
+EXAMPLES = int(os.environ.get("MLHF_TEST_FUZZ_EXAMPLES", "25"))
+
+
+HEADERS = {"Host": "127.0.0.1"}
+
+# Made at collection, since there is one test an operation; its database follows below.
+FOLDER = Path(tempfile.mkdtemp(prefix="mlhf-fuzzed-"))
+CONFIGURED = Settings(_env_file=None, data_dir=FOLDER)
+APP = create_app(CONFIGURED)
+schema = schemathesis.openapi.from_asgi("/openapi.json", APP, headers=HEADERS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fuzzed() -> Iterator[FastAPI]:
+    """One application for all examples, so that they meet what others left."""
+    database = Database(CONFIGURED.database)
+    migrate(database)
+    database.dispose()
+    yield APP
+    APP.state.database.dispose()
+    shutil.rmtree(FOLDER)
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_input_is_an_error_of_ours(case: schemathesis.Case) -> None:
+    case.call_and_validate(checks=[not_a_server_error], headers=HEADERS)
+
+
+def test_the_document_is_complete(fuzzed: FastAPI) -> None:
+    paths = fuzzed.openapi()["paths"]
+    for path in (
+        "/v1/jobs", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/pause",
+        "/v1/jobs/{job_id}/resume", "/v1/jobs/{job_id}/retry", "/v1/jobs/{job_id}/clone",
+        "/v1/jobs/{job_id}/events", "/v1/jobs/{job_id}/logs", "/v1/runs", "/v1/runs/{run_id}",
+        "/v1/runs/{run_id}/curves", "/v1/runs/{run_id}/artifacts",
+        "/v1/runs/{run_id}/artifacts/{name}", "/v1/comparisons", "/v1/models", "/v1/datasets",
+        "/v1/optimizers", "/healthz", "/readyz", "/metrics",
+    ):  # fmt: skip
+        assert path in paths, path
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            assert operation.get("summary"), f"{method} {path}"
+
+
+def test_health_and_metrics_answer(fuzzed: FastAPI) -> None:
+    with TestClient(fuzzed, base_url="http://127.0.0.1") as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/readyz").status_code == 200
+        text = client.get("/metrics").text
+        assert 'mlhf_jobs{status="queued"}' in text
+        assert "mlhf_http_request_seconds" in text
