@@ -96,23 +96,22 @@ class Trainer:
             if self.recorder.diverged_at is not None:
                 return self._diverged()
             reason = self._over()
-            if self._should_stop() or (reason and self._evaluated_step != self.step):
-                # Either way the points must be out, and the loss known, before what follows.
+            stop = self._should_stop()  # once: a signal may come between two questions
+            checkpoint_due = self._checkpoint_due()
+            if stop or reason or checkpoint_due:
+                # The points come first, and only a sound state is saved.
                 self._flush()
                 if self.recorder.diverged_at is not None:
                     return self._diverged()
-            if self._should_stop():
+            if reason and self._evaluated_step == self.step:
+                return Outcome("succeeded", reason)
+            if stop:
                 self._checkpoint()
                 return Outcome("interrupted", "stopped on request")
             if reason:
-                if self._evaluated_step == self.step:
-                    return Outcome("succeeded", reason)
                 self._evaluate()
                 continue
-            if self._checkpoint_due():
-                self._flush()
-                if self.recorder.diverged_at is not None:
-                    return self._diverged()
+            if checkpoint_due:
                 self._checkpoint()
             self._step()
             if self.recorder.due():
