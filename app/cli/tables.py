@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -22,11 +23,10 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
     """One line a group of seeds: final loss, and what the target took; best values in bold."""
     console = console or Console()
     target = comparison["target"]
-    table = Table(title=_title(comparison), title_justify="left", pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("optimizer")
-    for name in ("seeds", f"final {comparison['metric'].replace('_', ' ')}", "test accuracy",
-                 "samples to target", "seconds to target"):  # fmt: skip
-        table.add_column(name, justify="right")
+    for name in ("seeds", "final loss", "accuracy", "samples*", "seconds*"):
+        table.add_column(name, justify="right", no_wrap=True)
     groups = comparison["groups"]
     finals = [_mean(g["final_loss"]) for g in groups]
     samples = [_mean(g["to_target"]["samples"]) if g["to_target"] else None for g in groups]
@@ -42,16 +42,13 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
             _best(_reached(second, missed, group["n"], ".2f"), second, seconds),
         )
     console.print(table)
+    metric = comparison["metric"].replace("_", " ")
     if target is None:
-        console.print("No target was given: samples and seconds to it are not shown.")
+        console.print("* to a target: none was given.")
+    else:
+        console.print(f"* until the {metric} first reached {target:g}, training time only.")
     for warning in comparison["warnings"]:
         console.print(f"[yellow]note:[/yellow] {warning['message']}")
-
-
-def _title(comparison: Json) -> str:
-    target = comparison["target"]
-    metric = comparison["metric"].replace("_", " ")
-    return f"{metric}, target {target:g}" if target is not None else metric
 
 
 def _mean(band: Json | None) -> float | None:
