@@ -28,13 +28,14 @@ class SGDParams(Strict):
 class MomentumParams(SGDParams):
     """Gradient descent with momentum, Nesterov's or Polyak's."""
 
+    lr: Rate = Field(default=0.03, description="Learning rate.")
     momentum: Decay = Field(default=0.9, description="Part of the last step that is kept.")
 
 
 class RMSpropParams(Strict):
     """RMSprop."""
 
-    lr: Rate = Field(default=3e-3, description="Learning rate.")
+    lr: Rate = Field(default=1e-3, description="Learning rate.")
     alpha: Decay = Field(default=0.99, description="Decay of the mean squared gradient.")
     eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
     momentum: Decay = Field(default=0.0, description="Part of the last step that is kept.")
@@ -44,7 +45,7 @@ class RMSpropParams(Strict):
 class AdamParams(Strict):
     """Adam."""
 
-    lr: Rate = Field(default=3e-3, description="Learning rate.")
+    lr: Rate = Field(default=1e-3, description="Learning rate.")
     beta1: Decay = Field(default=0.9, description="Decay of the mean gradient.")
     beta2: Decay = Field(default=0.999, description="Decay of the mean squared gradient.")
     eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")

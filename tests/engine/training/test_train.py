@@ -68,7 +68,9 @@ def test_a_run_leaves_the_process_as_it_was(config):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize("stop", [0, 13, 20, 33])
+# In order: within the evaluation before the first step, after it, within the one at step 10,
+# after it, between, within the last one.
+@pytest.mark.parametrize("stop", [0, 3, 14, 16, 20, 33])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_interrupted_and_resumed_equals_undisturbed(config, points, tmp_path, optimizer, stop):
     run = config(optimizer, budget={"steps": 25})
