@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app.database import Database, db_now
 from app.jobs import service
@@ -322,3 +322,19 @@ def test_a_broker_that_is_away_keeps_the_outbox(
     with pytest.raises(ConnectionError):
         Sweeper(settings, database).sweep()
     assert len(all_of(database, Outbox)) == 1
+
+
+def test_a_run_that_another_took_meanwhile_is_passed_over(
+    database: Database, submit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL may hand over a row as it was before the lock was waited for."""
+    from app.queue import leases
+
+    submit()
+    first = claim(database)
+    stale = select(Run.id, Run.job_id).where(Run.id == first.run_id)
+    looks = iter([stale, leases._next("cpu")])
+    monkeypatch.setattr(leases, "_next", lambda queue: next(looks))
+    assert claim_next(database, "cpu", "late", LEASE) is None
+    (run,) = all_of(database, Run)
+    assert (run.attempt, run.lease_owner) == (1, "me")

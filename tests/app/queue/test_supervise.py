@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.database import Database
 from app.jobs import service
+from app.jobs.models import JobEvent
 from app.queue.leases import claim_next
 from app.queue.supervise import Supervision
 from app.queue.sweeper import expire_leases, void_leases
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # Long enough to be killed in the middle, on a network that drops out and normalises.
 MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "dropout": 0.1}}
-STEPS = {"hf": 500, "hf_adam": 500}
+STEPS = {"hf": 400, "hf_adam": 400}
 
 
 @pytest.fixture
@@ -74,6 +75,10 @@ class Service:
     def run(self, run_id: str | None = None) -> Run:
         return next(r for r in self.all(Run) if run_id in (None, r.id))
 
+    def log(self, run_id: str) -> list[str]:
+        events = [e.data for e in self.all(JobEvent) if e.type == "log"]
+        return [data["message"] for data in events if data["run_id"] == run_id]
+
     def weights(self, run_id: str) -> str:
         return next(
             a.sha256
@@ -117,7 +122,7 @@ def kill(pid: int) -> None:
 def test_a_run_killed_midway_ends_as_if_it_had_not_been(
     worker: Service, submit: Any, name: str
 ) -> None:
-    steps = STEPS.get(name, 2500)
+    steps = STEPS.get(name, 2000)
     spec = {
         "model": MODEL,
         "optimizer": {"name": name},
@@ -138,7 +143,9 @@ def test_a_run_killed_midway_ends_as_if_it_had_not_been(
     assert (run.status, run.failures) == ("queued", 1), "it was killed before its end"
     second = worker.work()
     assert second.claim.checkpoint is not None
-    assert 0 < second.claim.checkpoint.step < steps
+    step = second.claim.checkpoint.step
+    assert 0 < step < steps
+    assert f"attempt 2 trains from step {step}" in worker.log(run_id), "it began anew"
 
     assert worker.run(run_id).status == "succeeded"
     assert worker.run(run_id).attempt == 2

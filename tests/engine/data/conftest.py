@@ -1,25 +1,23 @@
 """Where real data may lie, and small sets written for a test."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[3]
+from tests.data_folder import DATA
 
 
 @pytest.fixture(scope="session")
 def real_data():
     """Return a function to the folder of a real data set; skips the test without it."""
-    root = Path(os.environ.get("MLHF_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
     def folder(name: str) -> Path:
-        if not (root / name).is_dir():
-            pytest.skip(f"no {name} in MLHF_TEST_DATA or ../shared/data")
-        return root / name
+        if not (DATA / name).is_dir():
+            pytest.skip(f"no {name} in {DATA}; set MLHF_TEST_DATA")
+        return DATA / name
 
     return folder
 
