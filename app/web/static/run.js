@@ -1,0 +1,84 @@
+// A run's page: its curve, fetched again while it runs.
+
+import { AXES, Chart } from "./chart.js";
+import "./live.js";
+
+const LOSSES = ["train_loss", "test_loss", "running_loss"];
+const MOST_POINTS = 1500;
+const place = document.getElementById("chart");
+const metric = document.getElementById("metric");
+const axis = document.getElementById("axis");
+const logY = document.getElementById("log-y");
+const note = document.getElementById("chart-note");
+const chart = new Chart(place);
+const words = (name) => name.replaceAll("_", " ");
+let shown = "";
+
+// Both losses first, then each metric by itself; new ones appear as they are measured.
+function offer(metrics) {
+  const together = [LOSSES.slice(0, 2), ["train_accuracy", "test_accuracy"]].filter((pair) => pair.every((name) => metrics.includes(name)));
+  const wanted = [...together, ...metrics.map((name) => [name])];
+  for (const names of wanted) {
+    const value = names.join(",");
+    if ([...metric.options].some((option) => option.value === value)) continue;
+    const label = names.length > 1 ? `${words(names[0])} and ${words(names[1])}` : words(names[0]);
+    metric.add(new Option(label, value));
+  }
+}
+
+const defaultLog = () => !metric.value.includes("accuracy");
+
+function line(series) {
+  const points = series.points.map(([x, value]) => [x, typeof value === "number" ? value : null]);
+  const crosses = [];
+  let before = null;
+  let wild = false;
+  for (const [x, value] of series.points) {
+    if (typeof value === "number") before = value;
+    else if (!wild) crosses.push([x, before ?? 0]);
+    wild = typeof value !== "number";
+  }
+  return { label: words(series.metric), points, crosses };
+}
+
+function describe(curves) {
+  const parts = [];
+  for (const { metric: name, points, downsampled, total_points: total } of curves) {
+    const wild = points.filter(([, value]) => typeof value !== "number");
+    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${AXES[axis.value]} on (×).`);
+    if (downsampled) parts.push(`${points.length.toLocaleString("en")} of ${total.toLocaleString("en")} points of ${words(name)} are drawn; lowest and highest are among them.`);
+  }
+  note.textContent = parts.join(" ");
+}
+
+async function draw() {
+  const names = metric.value.split(",").filter(Boolean);
+  if (!names.length) return chart.show({ lines: [] });
+  const query = new URLSearchParams([["x", axis.value], ["max_points", MOST_POINTS], ...names.map((name) => ["metric", name])]);
+  const response = await fetch(`/v1/runs/${place.dataset.run}/curves?${query}`).catch(() => undefined);
+  if (!response?.ok) return;
+  const text = await response.text();
+  const key = `${query} ${logY.checked} ${text}`;
+  if (key === shown) return;
+  shown = key;
+  const { series } = JSON.parse(text);
+  const target = names.includes(place.dataset.targetMetric) ? Number(place.dataset.target) : undefined;
+  chart.show({ lines: series.map(line), x: AXES[axis.value], y: names.length > 1 ? words(names[0]).split(" ")[1] : words(names[0]), log: logY.checked, target });
+  describe(series);
+}
+
+async function update() {
+  const response = await fetch(`/v1/runs/${place.dataset.run}`).catch(() => undefined);
+  const first = !metric.value;
+  if (response?.ok) offer((await response.json()).metrics);
+  if (first) logY.checked = defaultLog();
+  await draw();
+}
+
+offer(JSON.parse(metric.dataset.metrics));
+logY.checked = defaultLog();
+metric.addEventListener("change", () => { logY.checked = defaultLog(); draw(); });
+axis.addEventListener("change", draw);
+logY.addEventListener("change", draw);
+document.addEventListener("live", update);
+draw();
