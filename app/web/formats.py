@@ -33,11 +33,11 @@ def ratio(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``0.52 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    """``0.0521 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
     if seconds is None:
         return NONE
     if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+        return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"

@@ -4,7 +4,7 @@
 /* global uPlot */
 
 const COLOURS = 7;
-const DASHES = [[], [8, 4], [2, 3], [10, 4, 2, 4]];
+const DASHES = [[[], "solid"], [[8, 4], "dashed"], [[2, 3], "dotted"]];
 const HEIGHT = 340;
 export const AXES = { samples: "samples", steps: "steps", epochs: "epochs", wall_seconds: "training time (s)" };
 
@@ -118,14 +118,15 @@ export class Chart {
     const tables = [];
     for (const [index, line] of lines.entries()) {
       const stroke = colour(index);
+      const [dash, marker] = DASHES[Math.floor(index / COLOURS) % DASHES.length];
       series.push({
-        label: line.label, stroke, width: 2, dash: DASHES[Math.floor(index / COLOURS) % DASHES.length],
+        label: line.label, stroke, width: 2, dash, marker,
         value: (u, value) => short(value), points: { show: line.points.length < 40, size: 5, fill: stroke },
       });
       const columns = [line.points.map(([at]) => at), line.points.map(([, value]) => value)];
       if (line.band) {
         const edge = { class: "band", stroke: "transparent", width: 0, points: { show: false } };
-        bands.push({ series: [series.length + 1, series.length], fill: `${stroke}2a` });
+        bands.push({ series: [series.length + 1, series.length], fill: `${stroke}38` });
         series.push({ ...edge, label: "low" }, { ...edge, label: "high" });
         columns.push(line.band.map(([, low]) => low), line.band.map(([, , high]) => high));
       }
@@ -137,9 +138,9 @@ export class Chart {
     this.plot = new uPlot({
       width: this.place.clientWidth, height: HEIGHT, series, bands,
       scales: { x: { time: false }, y: logarithmic ? { distr: 3, range: logRange(lines) } : {} },
-      axes: [{ ...axis, label: x, values: (u, ticks) => ticks.map((tick) => compact.format(tick)) }, vertical],
+      axes: [{ ...axis, label: x, size: 32, labelSize: 20, values: (u, ticks) => ticks.map((tick) => compact.format(tick)) }, vertical],
       cursor: { dataIdx: nearest, points: { size: 7 }, drag: { x: true, y: false } },
-      legend: { live: true },
+      legend: { markers: { width: 3, dash: (u, index) => u.series[index].marker } },
       hooks: { draw: [decorate(target, lines)] },
     }, uPlot.join(tables), this.place);
   }

@@ -45,7 +45,7 @@ function describe(curves) {
   const parts = [];
   for (const { metric: name, points, downsampled, total_points: total } of curves) {
     const wild = points.filter(([, value]) => typeof value !== "number");
-    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${AXES[axis.value]} on (×).`);
+    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${axis.value === "wall_seconds" ? "s of training" : axis.value} on (×).`);
     if (downsampled) parts.push(`${points.length.toLocaleString("en")} of ${total.toLocaleString("en")} points of ${words(name)} are drawn; lowest and highest are among them.`);
   }
   note.textContent = parts.join(" ");

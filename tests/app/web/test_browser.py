@@ -1,0 +1,170 @@
+"""The pages in a real browser: choose, compare, watch a run grow."""
+
+from typing import Any
+
+import pytest
+
+from app.database import Database, now
+from app.jobs.models import Job
+from app.jobs.repository import add_event
+from app.runs.models import Run
+from tests.app.conftest import Rows
+from tests.app.web.conftest import Watched
+
+INK = """(canvas) => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  let ink = 0;
+  for (let at = 3; at < pixels.length; at += 4) if (pixels[at] > 0) ink++;
+  return ink;
+}"""
+
+
+def ink(page: Any, place: str) -> int:
+    """How many pixels of a chart are drawn on."""
+    page.wait_for_selector(f"{place} canvas")
+    page.wait_for_timeout(100)
+    return int(page.eval_on_selector(f"{place} canvas", INK))
+
+
+def two_runs(rows: Rows) -> list[str]:
+    job = rows.job(name="two", kind="sweep")
+    runs = []
+    for place, (optimizer, last) in enumerate((("adam", 0.5), ("hf_adam", 0.125))):
+        run = rows.run(job, position=place, name=f"two: {optimizer}", optimizer=optimizer)
+        rows.points(run, "train_loss", {0: 2.0, 1: 1.0, 2: last})
+        rows.points(run, "test_accuracy", {0: 0.1, 1: 0.5, 2: 0.75})
+        runs.append(run)
+    return runs
+
+
+def change(database: Database, run_id: str, **fields: Any) -> None:
+    with database.write() as session:
+        run = session.get_one(Run, run_id)
+        job = session.get_one(Job, run.job_id)
+        for name, value in fields.items():
+            setattr(run, name, value)
+            if name == "status":
+                job.status = value
+
+
+def test_choose_two_runs_and_compare_them(watched: Watched, url: str, rows: Rows) -> None:
+    runs = two_runs(rows)
+    page = watched.page
+    page.goto(url)
+    compare = page.get_by_role("button", name="Compare", exact=False)
+    assert compare.is_disabled()
+    for run in runs:
+        page.locator(f"#choose-{run}").focus()
+        page.keyboard.press("Space")
+    assert compare.inner_text() == "Compare (2)"
+    compare.press("Enter")
+    page.wait_for_url("**/compare?**")
+    assert ink(page, "#by-samples") > 1000
+    assert ink(page, "#by-seconds") > 1000
+    page.get_by_label("Target").fill("0.5")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**target=0.5**")
+    table = page.locator("#table").inner_text()
+    for shown in ("0.125", "4×", "75.0 %", "20", "1 s", "hf_adam"):
+        assert shown in table
+    legend = page.locator("#by-samples .u-legend").inner_text()
+    assert "adam" in legend
+    assert "low" not in legend
+    assert watched.wrong == []
+    assert watched.hosts == {url.removeprefix("http://")}
+
+
+def test_the_list_is_live_and_keeps_what_was_chosen(
+    watched: Watched, url: str, rows: Rows, database: Database
+) -> None:
+    job = rows.job(name="live", status="running", started_at=now())
+    run = rows.run(job, name="live", status="running")
+    page = watched.page
+    page.goto(url)
+    page.locator(f"#choose-{run}").press("Space")
+    summary = {"train_loss": {"last": 0.4321, "best": 0.4321, "best_step": 3}}
+    change(database, run, progress={"fraction": 0.5}, summary=summary)
+    page.get_by_text("0.4321").wait_for(timeout=8000)
+    assert page.get_by_text("50 %").is_visible()
+    assert page.locator(f"#choose-{run}").is_checked()
+    assert page.evaluate("document.activeElement.id") == f"choose-{run}"
+    assert watched.wrong == []
+
+
+def test_a_run_draws_and_grows(watched: Watched, url: str, rows: Rows, database: Database) -> None:
+    run = rows.run(rows.job(name="grows", status="running"), name="grows", status="running")
+    page = watched.page
+    page.goto(f"{url}/runs/{run}")
+    page.get_by_text("Nothing measured yet.").wait_for()
+    rows.points(run, "train_loss", {0: 2.0, 1: 1.0})
+    page.wait_for_selector("#chart canvas", timeout=8000)
+    before = ink(page, "#chart")
+    rows.points(run, "train_loss", {2: 0.2, 3: 0.1, 4: float("nan")})
+    page.get_by_text("train loss is NaN from 40 samples on").wait_for(timeout=8000)
+    assert ink(page, "#chart") != before
+    page.locator("#axis").select_option("wall_seconds")
+    page.get_by_text("train loss is NaN from 2 s of training on").wait_for()
+    error = {"title": "Diverged", "detail": "The loss is NaN.", "type": "x", "status": 422}
+    change(database, run, status="failed", error=error)
+    page.get_by_text("The loss is NaN.").wait_for(timeout=8000)
+    assert watched.wrong == []
+
+
+def test_a_job_is_logged_live_and_cancelled(
+    watched: Watched, url: str, rows: Rows, database: Database
+) -> None:
+    job = rows.job(name="logged", status="queued")
+    rows.run(job, name="logged", status="queued")
+    with database.write() as session:
+        add_event(session, job, "log", {"run_id": None, "level": "info", "message": "told before"})
+    page = watched.page
+    page.goto(f"{url}/jobs/{job}")
+    with database.write() as session:
+        add_event(session, job, "log", {"level": "warning", "message": "<b>told now</b>"})
+    page.get_by_text("<b>told now</b>").wait_for(timeout=8000)
+    page.wait_for_timeout(400)
+    assert page.get_by_text("told before").count() == 1
+    assert page.get_by_text("told now").count() == 1
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    page.locator("#state .cancelled").wait_for(timeout=8000)
+    assert page.get_by_role("button", name="Cancel").count() == 0
+    assert watched.wrong == []
+
+
+def test_the_first_job_is_one_click_away(watched: Watched, url: str, database: Database) -> None:
+    page = watched.page
+    page.goto(url)
+    page.get_by_role("button", name="Start this job").click()
+    page.wait_for_url("**/jobs/job_*")
+    page.get_by_role("heading", name="first comparison on handwritten digits").wait_for()
+    assert page.locator("tr.run").count() == 6
+    assert watched.wrong == []
+
+
+def test_what_cannot_be_done_is_said(watched: Watched, url: str, rows: Rows) -> None:
+    job = rows.job(name="old", spec={"kind": "train"})
+    rows.run(job, name="old")
+    page = watched.page
+    page.goto(f"{url}/jobs/{job}")
+    page.get_by_role("button", name="Clone").click()
+    page.get_by_role("status").filter(has_text="not valid").wait_for()
+    assert page.get_by_role("button", name="Clone").is_enabled()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows(browser: Any, url: str, rows: Rows, width: int, scheme: str) -> None:
+    runs = two_runs(rows)
+    job = rows.job(name="a" * 200)
+    rows.run(job, name="a" * 200)
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    watched = Watched(context.new_page())
+    paths = ("/", f"/jobs/{job}", f"/runs/{runs[0]}", f"/compare?run={runs[0]}&run={runs[1]}")
+    for path in paths:
+        watched.page.goto(url + path)
+        watched.page.wait_for_timeout(300)
+        over = watched.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, path
+    context.close()
+    assert watched.wrong == []

@@ -1,0 +1,281 @@
+"""Pages as a client without scripts gets them."""
+
+import re
+from datetime import timedelta
+from html import unescape
+from json import loads
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.database import now
+from app.jobs.models import JobEvent, JobTag
+from app.web import formats
+from tests.app.conftest import Rows
+
+WEB = Path(formats.__file__).parent
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+RUNNING: dict[str, Any] = {
+    "status": "running",
+    "progress": {"step": 5, "total_steps": 20, "epoch": 0.5, "samples": 50, "fraction": 0.25},
+    "summary": {
+        "train_loss": {"last": 0.3333333, "best": 0.3, "best_step": 4},
+        "test_accuracy": {"last": 0.5, "best": 0.5, "best_step": 5},
+    },
+}
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_an_empty_list_offers_a_first_job(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "curl -s http://127.0.0.1/v1/jobs" in page.text
+    body = re.search(r'data-body="([^"]*)"', page.text)
+    assert body is not None
+    checked = client.post("/v1/jobs?validate_only=true", json=loads(unescape(body[1])))
+    assert checked.status_code == 200
+    assert checked.json()["runs"] == 6
+
+
+def test_the_list_shows_jobs_and_runs(client: TestClient, rows: Rows) -> None:
+    old = rows.job(name="an old job", created_at=now() - timedelta(days=3))
+    rows.run(old, name="an old job", optimizer="sgd")
+    job = rows.job(name="a sweep", kind="sweep", status="running", started_at=now())
+    first = rows.run(job, name="a sweep: adam seed 0", **RUNNING)
+    rows.run(job, name="a sweep: hf seed 1", position=1, optimizer="hf", status="queued")
+    page = client.get("/")
+    text = text_of(page.text)
+    for shown in ("an old job", "a sweep", "adam seed 0", "25 %", "0.3333", "50.0 %", "2 runs"):
+        assert shown in text
+    assert page.text.index("a sweep") < page.text.index("an old job")
+    assert f'name="run" value="{first}"' in page.text
+    assert 'data-active="true"' in page.text
+
+
+@pytest.mark.parametrize(
+    ("query", "shown", "hidden"),
+    [
+        ("status=failed", "broken", "fine"),
+        ("optimizer=hf", "fine", "broken"),
+        ("q=FIN", "fine", "broken"),
+        ("status=&optimizer=&q=", "fine", None),
+    ],
+)
+def test_the_list_is_filtered(
+    client: TestClient, rows: Rows, query: str, shown: str, hidden: str | None
+) -> None:
+    rows.run(rows.job(name="fine job"), name="fine job", optimizer="hf")
+    rows.run(rows.job(name="broken job", status="failed"), name="broken job", status="failed")
+    html = client.get(f"/?{query}").text
+    assert f"{shown} job" in html
+    assert hidden is None or f"{hidden} job" not in html
+
+
+def test_nothing_found_says_so(client: TestClient, rows: Rows) -> None:
+    rows.run(rows.job())
+    assert "No job meets these conditions" in client.get("/?q=zebra").text
+
+
+def test_a_long_list_has_pages_and_a_large_sweep_is_cut(client: TestClient, rows: Rows) -> None:
+    for number in range(21):
+        rows.run(rows.job(name=f"job {number:02d}"), name=f"job {number:02d}")
+    first = client.get("/").text
+    assert "job 20" in first
+    assert "job 00" not in first
+    older = re.search(r'href="(/\?cursor=[^"]+)"', first)
+    assert older is not None
+    assert "job 00" in client.get(older[1]).text
+    sweep = rows.job(kind="sweep", name="large")
+    for place in range(15):
+        rows.run(sweep, position=place, name=f"large: {place}")
+    assert "3 more runs" in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"status": "queued"}, {"pause", "cancel", "clone"}),
+        ({"status": "running", "desired": "pause"}, {"resume", "cancel", "clone"}),
+        ({"status": "running", "desired": "cancel"}, {"clone"}),
+        ({"status": "paused"}, {"resume", "cancel", "clone"}),
+        ({"status": "failed"}, {"retry", "clone"}),
+        ({"status": "succeeded"}, {"clone"}),
+    ],
+)
+def test_a_job_offers_what_can_be_done(
+    client: TestClient, rows: Rows, fields: dict[str, str], expected: set[str]
+) -> None:
+    job = rows.job(**fields)
+    rows.run(job, status=fields["status"])
+    html = client.get(f"/jobs/{job}").text
+    assert set(re.findall(rf'data-post="/v1/jobs/{job}/(\w+)"', html)) == expected
+
+
+def test_a_failed_job_says_why_in_words(client: TestClient, rows: Rows) -> None:
+    error = {"type": "/problems/data", "title": "Bad data", "status": 422, "detail": "row 3 <b>"}
+    job = rows.job(status="failed", error=error)
+    rows.run(job, status="failed", error=error)
+    html = client.get(f"/jobs/{job}").text
+    assert "Bad data" in html
+    assert "row 3 &lt;b&gt;" in html
+
+
+def test_a_run_shows_everything(client: TestClient, rows: Rows) -> None:
+    run = rows.run(
+        config={"target": {"metric": "train_loss", "value": 0.5}},
+        environment={"device": "cpu", "parameters": 12345, "data_digest": "ab" * 32},
+        totals={"steps": 2, "samples": 20, "epochs": 0.2, "wall_seconds": 61.0},
+        summary={"train_loss": {"last": "NaN", "best": 0.4, "best_step": 1}},
+    )
+    rows.points(run, "train_loss", {0: 2.0, 1: 0.4, 2: float("nan")})
+    digest = rows.artifact(run, "model.safetensors", b"x" * 2048)
+    text = text_of(page := client.get(f"/runs/{run}").text)
+    for shown in ("reached after 10 samples", "12,345", "NaN", "1 min 01 s", "2.0 KiB", digest):
+        assert shown in text
+    assert f'href="/v1/runs/{run}/artifacts/model.safetensors"' in page
+    for form in ("csv", "parquet"):
+        assert client.get(f"/v1/runs/{run}/curves?format={form}").status_code == 200
+        assert f"/v1/runs/{run}/curves?format={form}" in page
+
+
+def test_a_comparison_shows_its_numbers(client: TestClient, rows: Rows) -> None:
+    runs = [rows.run(optimizer=name) for name in ("adam", "hf")]
+    rows.points(runs[0], "train_loss", {0: 2.0, 4: 0.5})
+    rows.points(runs[1], "train_loss", {0: 2.0, 2: 0.25})
+    address = f"/compare?run={runs[0]}&run={runs[1]}"
+    text = text_of(html := client.get(f"{address}&target=0.5&metric=").text)
+    for shown in ("0.5 2×", "0.25 1×", "40 2×", "20 1×", "2 s", "1 s", "single seed"):
+        assert shown in text
+    assert 'value="0.5"' in html
+    for link in re.findall(r'href="(/v1/comparisons\?[^"]+)"', html):
+        assert client.get(link.replace("&amp;", "&")).status_code == 200
+    missed = text_of(client.get(f"{address}&target=0.3").text)
+    assert "missed missed missed" in missed
+
+
+def test_seeds_of_one_configuration_are_one_group(client: TestClient, rows: Rows) -> None:
+    job = rows.job(kind="sweep")
+    for seed, loss in ((0, 0.2), (1, 0.4)):
+        run = rows.run(job, position=seed, seed=seed, config={"seed": seed})
+        rows.points(run, "train_loss", {0: 1.0, 1: loss})
+    text = text_of(client.get(f"/compare?job={job}&target=").text)
+    assert "mean of 2 seeds" in text
+    assert "0.3 ± 0.14" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/runs/run_none", 404, "no run"),
+        ("/runs/<script>", 404, "no run"),
+        ("/jobs/job_none", 404, "no job"),
+        ("/jobs/%00", 404, "no job"),
+        ("/compare", 422, "at least two runs"),
+        ("/compare?run=run_1&run=run_2", 404, "There is no run run_1"),
+        ("/compare?job=<script>alert(1)</script>", 404, "no job"),
+        ("/compare?" + "&".join(f"run=run_{i}" for i in range(65)), 422, "At most 64"),
+        ("/compare?run=run_1&run=run_2&metric=nonsense", 422, "metric"),
+        ("/?status=nonsense", 422, "status"),
+        ("/?cursor=nonsense", 400, "cursor"),
+        ("/?q=%00", 422, "q"),
+    ],
+)
+def test_errors_of_pages_are_pages(client: TestClient, path: str, status: int, says: str) -> None:
+    page = client.get(path)
+    assert page.status_code == status
+    assert page.headers["content-type"].startswith("text/html")
+    assert says in text_of(page.text)
+    assert "<script>" not in page.text
+
+
+def test_a_target_must_be_a_number(client: TestClient, rows: Rows) -> None:
+    address = "/compare?" + "&".join(f"run={rows.run()}" for _ in range(2))
+    for wrong in ("abc", "nan", "1e999"):
+        assert client.get(f"{address}&target={wrong}").status_code == 400
+    assert client.get(f"{address}&target=%20").status_code == 200
+
+
+def test_the_api_keeps_its_problem_documents(client: TestClient) -> None:
+    answer = client.get("/v1/jobs/job_none", headers={"Accept": "text/html"})
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_what_users_name_is_escaped(client: TestClient, rows: Rows) -> None:
+    error = {"type": "x", "title": EVIL, "status": 500, "detail": EVIL}
+    spec = {"name": EVIL, "tags": {"link": "javascript:alert(1)"}}
+    job = rows.job(name=EVIL, kind="sweep", status="failed", error=error, spec=spec, event_seq=1)
+    with rows.database.write() as session:
+        session.add(JobTag(job_id=job, key="link", value="javascript:alert(1)"))
+        session.add(JobTag(job_id=job, key="evil", value=EVIL))
+        data = {"level": EVIL, "message": EVIL}
+        session.add(JobEvent(job_id=job, seq=1, type="log", data=data, at=now()))
+    runs = [
+        rows.run(
+            job, position=place, name=EVIL, error=error, environment={"device_name": EVIL},
+            config={"model": {"name": EVIL, "params": {}}, "dataset": {"name": EVIL, "params": {}}},
+            summary={EVIL: {"last": 0.5, "best": None, "best_step": None}},
+            data_info={"input_shape": [EVIL]},
+        )
+        for place in range(2)
+    ]  # fmt: skip
+    rows.artifact(runs[0], EVIL.replace("/", "_"), b"x")
+    for path in ("/", f"/jobs/{job}", f"/runs/{runs[0]}", f"/compare?job={job}", f"/?q={EVIL}"):
+        page = client.get(path)
+        assert page.status_code == 200, path
+        assert "<script>alert" not in page.text, path
+        assert "<img src=x" not in page.text, path
+        assert "&lt;script&gt;" in page.text or path.startswith("/compare"), path
+        assert not re.search(r'(href|src|action)="\s*javascript:', page.text), path
+        assert not re.search(r"""["']\s*onerror=""", page.text), path
+
+
+@pytest.mark.parametrize("path", sorted((WEB / "templates").glob("*.html")), ids=lambda p: p.name)
+def test_templates_need_no_inline_script_or_style(path: Path) -> None:
+    html = path.read_text()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:|\|safe", html)
+    for tag in re.findall(r"<script[^>]*>", html):
+        assert "src=" in tag
+    assert not re.search(r"https?://", html)
+
+
+def test_pages_are_served_under_a_strict_policy(client: TestClient) -> None:
+    policy = client.get("/").headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "script-src 'self'" in policy
+
+
+def test_static_files_are_asked_for_again(client: TestClient) -> None:
+    for path in (WEB / "static").rglob("*"):
+        if path.is_file():
+            answer = client.get(f"/static/{path.relative_to(WEB / 'static')}")
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == "no-cache"
+    assert client.get("/static/../endpoints.py").status_code == 404
+    assert client.get("/static/%2e%2e/endpoints.py").status_code == 404
+
+
+def test_pages_are_no_part_of_the_api(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert not {"/", "/jobs/{job_id}", "/runs/{run_id}", "/compare"} & set(paths)
+    assert client.get("/jobs", follow_redirects=False).headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0521, "0.0521 s"), (9.0, "9 s"), (125.4, "2 min 05 s"), (3600, "1 h 00 min"), (None, "–")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert formats.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")]
+)
+def test_sizes(size: int, text: str) -> None:
+    assert formats.size(size) == text
