@@ -28,7 +28,7 @@ serve: $(VENV)/.installed  ## Keep the service running on PORT, its state in DAT
 	@$(BIN)/mlhf serve --port $(PORT) --data-dir $(DATA_DIR)
 
 test: $(VENV)/.installed-dev  ## Run all tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev  ## Check format, lint and types.
 	@$(BIN)/ruff format --check .

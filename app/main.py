@@ -43,6 +43,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=engine.__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # ours asks no other host: app/web
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.database = Database(settings.database)

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents, raised anywhere below an endpoint."""
 
+import errno
 import json
 import logging
 from http import HTTPStatus
@@ -93,6 +94,10 @@ class Invalid(Problem):
     status, slug, title = 422, "invalid", "The request is well-formed but cannot be run"
 
 
+class InsufficientStorage(Problem):
+    status, slug, title = 507, "insufficient-storage", "No room left"
+
+
 class Unavailable(Problem):
     status, slug, title = 503, "unavailable", "Temporarily unavailable"
 
@@ -166,6 +171,14 @@ def install(app: FastAPI) -> None:
             "The database does not answer. Try again.", None, {"Retry-After": "2"}
         )
         return response(problem.document(), problem.headers)
+
+    @app.exception_handler(OSError)
+    def _disk(request: Request, error: OSError) -> Response:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _internal(request, error)
+        log.error("the disk is full")
+        problem = InsufficientStorage("The service's disk is full. Free some room and try again.")
+        return response(problem.document())
 
     @app.exception_handler(Exception)
     def _internal(request: Request, error: Exception) -> Response:

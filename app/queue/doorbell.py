@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from sqlalchemy import delete, select
 
@@ -12,6 +13,7 @@ log = logging.getLogger(__name__)
 
 TASK = "mlhf.doorbell"
 QUEUES = ("cpu", "gpu")
+_GATHER_SECONDS = 0.05
 
 
 def ring(queue: str, expires: float = 60.0) -> None:
@@ -65,6 +67,7 @@ class Doorbell:
     def _loop(self) -> None:
         while True:
             self._wake.wait()
+            time.sleep(_GATHER_SECONDS)  # one ring for many jobs, none against their commits
             self._wake.clear()
             if self._stopping:
                 return

@@ -85,6 +85,12 @@ def list_page(
     )
 
 
+@router.get("/docs")
+def docs_page(request: Request) -> Response:
+    """The API's reference."""
+    return page(request, "docs.html")
+
+
 @router.get("/jobs")
 @router.get("/runs")
 def to_list() -> Response:

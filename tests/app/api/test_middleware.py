@@ -1,5 +1,7 @@
 """What holds for every request."""
 
+import errno
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -31,3 +33,15 @@ def test_what_is_not_there_is_a_problem(client: TestClient) -> None:
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
     assert client.delete("/v1/jobs").status_code == 405
+
+
+def test_a_full_disk_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.jobs.service.create", full)
+    spec = {"kind": "train", "model": {"name": "mlp"}, "dataset": {"name": "digits"},
+            "optimizer": {"name": "adam"}, "budget": {"epochs": 1}}  # fmt: skip
+    response = client.post("/v1/jobs", json=spec)
+    assert response.status_code == 507
+    assert "full" in response.json()["detail"]

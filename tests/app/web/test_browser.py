@@ -168,3 +168,11 @@ def test_nothing_overflows(browser: Any, url: str, rows: Rows, width: int, schem
         assert over <= 0, path
     context.close()
     assert watched.wrong == []
+
+
+def test_the_reference_asks_no_other_host(watched: Watched, url: str) -> None:
+    page = watched.page
+    page.goto(f"{url}/docs")
+    page.get_by_text("/v1/jobs/{job_id}/cancel").first.wait_for()
+    assert watched.hosts == {url.removeprefix("http://")}
+    assert watched.wrong == []
