@@ -21,6 +21,7 @@ from app.jobs.transitions import ACTIVE
 from app.runs import service as runs
 from app.runs.schemas import Status
 from app.web import views
+from app.web.charts import charts
 from app.web.formats import query
 from app.web.rendering import PageRoute, page
 
@@ -146,11 +147,13 @@ def compare_page(
     """Runs side by side."""
     chosen = comparisons.runs_to_compare(session, run or [], job)
     wanted = _number(target)
-    comparison = comparisons.compare(session, chosen, metric or None, wanted).comparison
+    compared = comparisons.compare(session, chosen, metric or None, wanted)
+    comparison = compared.comparison
     return page(
         request,
         "compare.html",
         comparison=comparison,
+        charts=charts(compared),
         by_id={one.run_id: one for one in comparison.runs},
         run=run or [],
         job=job,

@@ -40,7 +40,7 @@ function show(fresh) {
   for (const part of parts()) {
     const next = fresh.getElementById(part.id);
     if (!next) continue;
-    if (next.dataset.active) part.dataset.active = next.dataset.active;
+    Object.assign(part.dataset, next.dataset);
     if (known.get(part.id) === next.innerHTML) continue;
     known.set(part.id, next.innerHTML);
     replace(part, next);

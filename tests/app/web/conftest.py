@@ -63,7 +63,7 @@ class Watched:
         self.page = page
         self.wrong: list[str] = []
         self.hosts: set[str] = set()
-        page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(m.text))
+        page.on("console", lambda m: m.type == "error" and self.wrong.append(m.text))
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
