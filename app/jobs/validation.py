@@ -15,12 +15,11 @@ from app.settings import Settings
 from app.storage.folder import FolderStorage
 from engine.errors import SpecError
 from engine.models import specs as models
+from engine.models.specs import ModelSummary
 from engine.optimizers import specs as optimizers
 from engine.training.config import TrainConfig
 
 _FLOAT_BYTES = 4
-# Parameters, gradient, and the vectors an optimizer keeps and works with.
-_FIRST_ORDER_COPIES, _HESSIAN_FREE_COPIES = 5, 14
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def validate(
         summary = models.summarize(request.model.name, request.model.params, info)
     for run in planned:
         with _under(run.pointer):
-            optimizers.parse(run.optimizer.name, run.optimizer.params)
+            params = optimizers.parse(run.optimizer.name, run.optimizer.params)
+            optimizers.check_run(params, total_steps(request, info.train_samples))
 
     if summary.parameters > settings.max_parameters:
         raise SpecError(
@@ -60,13 +60,11 @@ def validate(
             f"A batch of {request.batch_size:,} is larger than the training set of "
             f"{info.train_samples:,} samples.",
         )
-    second_order = any(run.optimizer.name.startswith("hf") for run in planned)
-    copies = _HESSIAN_FREE_COPIES if second_order else _FIRST_ORDER_COPIES
-    per_batch = summary.activations * request.batch_size * (3 if second_order else 2)
-    memory = _FLOAT_BYTES * (summary.parameters * copies + per_batch)
+    memory, per_batch = max(_floats(run, summary, request.batch_size) for run in planned)
+    memory *= _FLOAT_BYTES
     if memory > settings.max_memory_bytes:
         raise SpecError(
-            "/batch_size" if per_batch > summary.parameters * copies else "/model/params",
+            "/batch_size" if 2 * per_batch * _FLOAT_BYTES > memory else "/model/params",
             f"One run would need about {memory / 2**30:.1f} GiB; at most "
             f"{settings.max_memory_bytes / 2**30:.1f} GiB are allowed here. "
             "Take a smaller network or batch.",
@@ -90,6 +88,13 @@ def validate(
         request.resources.device == "auto" and settings.has_gpu
     )
     return Validated(planned, configs, dataset, estimate, "gpu" if gpu else "cpu")
+
+
+def _floats(run: PlannedRun, summary: ModelSummary, batch_size: int) -> tuple[int, int]:
+    """Floats a run needs at its peak, and those of them that grow with the batch."""
+    spec = optimizers.OPTIMIZERS[run.optimizer.name]
+    per_batch = summary.activations * batch_size * (3 if spec.second_order else 2)
+    return summary.parameters * (1 + spec.state_copies) + per_batch, per_batch
 
 
 def total_steps(request: JobRequest, train_samples: int) -> int | None:

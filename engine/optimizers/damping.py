@@ -1,7 +1,7 @@
 """What is added to the Gauss-Newton matrix's diagonal, and the preconditioner it implies."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ class Damping(Protocol):
     """A rule for S in (G + S)d = ∇ℓ."""
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> float | Tensor:
         """The scale of the last update, for the curves."""
         ...
 
@@ -27,6 +27,19 @@ class Damping(Protocol):
     def state_dict(self) -> State: ...
 
     def load_state_dict(self, state: State, like: Tensor) -> None: ...
+
+
+@runtime_checkable
+class Judging(Damping, Protocol):
+    """A rule that learns from how well the last step did."""
+
+    def judge(self, actual: Tensor, predicted: Tensor) -> Tensor:
+        """See how far the step lowered the objective, and how far its model said it would.
+
+        Returns their ratio, scalar like both arguments. A step whose ratio is not positive
+        is then taken back.
+        """
+        ...
 
 
 class FixedDamping:

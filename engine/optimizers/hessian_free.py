@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.curvature.ggn import GGN, Loss, trainable
-from engine.optimizers.damping import AdamDamping, Damping, FixedDamping
+from engine.curvature.losses import plain
+from engine.optimizers.again import Again
+from engine.optimizers.damping import AdamDamping, Damping, FixedDamping, Judging
 from engine.optimizers.protocol import State, StepResult
 from engine.pcg import Workspace, pcg
 
@@ -24,7 +26,9 @@ class HessianFree:
         model: Any module that returns one tensor.
         loss: ``"cross_entropy"``, ``"mse"``, or a function (z, y) ↦ scalar.
         damping: S: ``"adam"`` is λ(1 + k/T)^a (√v̂ + eps), which also preconditions the
-            solve; ``"fixed"`` a constant; or an object with their two methods.
+            solve; ``"fixed"`` a constant; or an object with their two methods. One that
+            judges steps (``LevenbergMarquardt``) makes each dearer by half a product and a
+            forward pass, and takes back those that do not lower the loss.
         iterations: PCG iterations.
         lr: Factor of the step.
         warm_start: The solve starts from this part of the last solution. By default 0.9
@@ -64,6 +68,8 @@ class HessianFree:
         self._space: _Space | None = None
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
+        judge = self.damping if isinstance(self.damping, Judging) else None
+        again = None if judge is None else Again(self.model, self._parameters[0].device)
         ggn = GGN(self.model, self.loss, x, y, self._parameters)
         with torch.no_grad():
             b = flatten(ggn.gradient)
@@ -90,12 +96,15 @@ class HessianFree:
                 overwrite=True,
             )
             self._direction = solved.x
-            torch._foreach_add_(
-                self._parameters, unflatten(solved.x, self._parameters), alpha=-self.lr
-            )
             tiny = torch.finfo(b.dtype).tiny
             relative = solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
-        return StepResult(ggn.loss, {"damping": self.damping.scale, "cg_residual": relative})
+            stats = {"damping": self.damping.scale, "cg_residual": relative}
+            if judge is None or again is None:
+                self._move(solved.x)
+            else:
+                predicted = self._predicted(ggn, b, solved.x)
+                stats["reduction_ratio"] = self._move_judged(judge, again, ggn, predicted, x, y)
+        return StepResult(ggn.loss, stats)
 
     def state_dict(self) -> State:
         return {"direction": self._direction, "damping": self.damping.state_dict()}
@@ -105,6 +114,34 @@ class HessianFree:
         like = self._parameters[0]
         self._direction = None if direction is None else direction.to(like, copy=True)
         self.damping.load_state_dict(state["damping"], like)
+
+    def _move(self, direction: Tensor) -> None:
+        torch._foreach_add_(
+            self._parameters, unflatten(direction, self._parameters), alpha=-self.lr
+        )
+
+    def _predicted(self, ggn: GGN, b: Tensor, d: Tensor) -> Tensor:
+        """Return by how much θ − lr·d lowers the undamped quadratic model of the objective."""
+        curvature = ggn.quadratic(unflatten(d, self._parameters))
+        curvature = curvature + self.weight_decay * torch.dot(d, d)
+        return self.lr * torch.dot(b, d) - 0.5 * self.lr**2 * curvature
+
+    def _move_judged(
+        self, judge: Judging, again: Again, ggn: GGN, predicted: Tensor, x: Tensor, y: Tensor
+    ) -> Tensor:
+        """Move, let the damping judge, take the step back if it was no good; return the ratio."""
+        assert self._direction is not None
+        before = flatten(self._parameters)
+        self._move(self._direction)
+        after = flatten(self._parameters)
+        penalty = torch.dot(before, before) - torch.dot(after, after)
+        actual = ggn.loss - again.loss(plain(self.loss), x, y) + 0.5 * self.weight_decay * penalty
+        ratio = judge.judge(actual, predicted)
+        kept = ratio > 0
+        for p, old in zip(self._parameters, unflatten(before, self._parameters), strict=True):
+            p.copy_(torch.where(kept, p, old))
+        self._direction = torch.where(kept, self._direction, 0.0)
+        return ratio
 
 
 class _Space(Workspace):

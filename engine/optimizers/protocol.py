@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ class StepResult:
 
     Attributes:
         loss: Mean loss of the batch before the step, a scalar without graph.
-        stats: Further scalars by name.
+        stats: Further scalars by name, the same names in every step.
     """
 
     loss: Tensor
@@ -39,3 +39,26 @@ class Optimizer(Protocol):
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned; the next step is the same bit for bit."""
         ...
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer whose result is not the point it steps from, but an average along the way.
+
+    Steps and ``state_dict`` belong to the training mode, in which it starts. Both calls may
+    be repeated; going there and back changes no bit.
+    """
+
+    def eval_mode(self) -> None:
+        """Put the weights to be measured and kept into the model."""
+        ...
+
+    def train_mode(self) -> None:
+        """Put the weights that steps start from back into the model."""
+        ...
+
+
+class Rated(Optimizer, Protocol):
+    """An optimizer with a learning rate that may be set between steps."""
+
+    lr: float

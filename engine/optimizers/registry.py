@@ -1,45 +1,45 @@
 """Optimizers by name. ``specs.py`` has the same names and the form of their parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from engine.curvature.ggn import Loss
 from engine.optimizers import first_order
-from engine.optimizers.damping import AdamDamping, FixedDamping
+from engine.optimizers.damping import AdamDamping, Damping, FixedDamping
 from engine.optimizers.first_order import FirstOrder
 from engine.optimizers.hessian_free import HessianFree
-from engine.optimizers.protocol import Optimizer
-from engine.optimizers.specs import parse
+from engine.optimizers.kfac import Kfac
+from engine.optimizers.levenberg_marquardt import LevenbergMarquardt
+from engine.optimizers.muon import muon
+from engine.optimizers.params import RateParams
+from engine.optimizers.protocol import Optimizer, Rated
+from engine.optimizers.schedule_free import ScheduleFreeAdamW
+from engine.optimizers.scheduled import scheduled
+from engine.optimizers.shampoo import shampoo
+from engine.optimizers.soap import KEPT as SOAP_KEPT
+from engine.optimizers.soap import soap
+from engine.optimizers.specs import check_run, parse
 
-Factory = Callable[[nn.Module, Loss, Any], Optimizer]
-
-
-def _first_order(of: Callable[[Any], first_order.Build]) -> Factory:
-    return lambda model, loss, params: FirstOrder(model, loss, of(params))
-
-
-def _hf(model: nn.Module, loss: Loss, params: Any) -> Optimizer:
-    return HessianFree(
-        model,
-        loss,
-        FixedDamping(params.damping),
-        iterations=params.iterations,
-        lr=params.lr,
-        warm_start=params.warm_start,
-        weight_decay=params.weight_decay,
-    )
+# From the model, the loss, the parsed parameters and a seed.
+Factory = Callable[[nn.Module, Loss, Any, int], Rated]
 
 
-def _hf_adam(model: nn.Module, loss: Loss, params: Any) -> Optimizer:
-    damping = AdamDamping(
-        damping=params.damping,
-        growth_steps=params.growth_steps,
-        growth_exponent=params.growth_exponent,
-        beta2=params.beta2,
-        eps=params.eps,
-    )
+def _first_order(of: Callable[[Any], first_order.Build], kept: Sequence[str] = ()) -> Factory:
+    return lambda model, loss, params, _: FirstOrder(model, loss, of(params), kept)
+
+
+def _schedule_free(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    return ScheduleFreeAdamW(model, loss, params)
+
+
+def _kfac(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    options = params.model_dump(exclude={"schedule"})
+    return Kfac(model, loss, seed=seed, **options)
+
+
+def _hessian_free(model: nn.Module, loss: Loss, damping: Damping, params: Any) -> Rated:
     return HessianFree(
         model,
         loss,
@@ -51,6 +51,31 @@ def _hf_adam(model: nn.Module, loss: Loss, params: Any) -> Optimizer:
     )
 
 
+def _hf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    return _hessian_free(model, loss, FixedDamping(params.damping), params)
+
+
+def _hf_lm(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    damping = LevenbergMarquardt(
+        damping=params.damping,
+        decrease=params.decrease,
+        increase=params.increase,
+        bounds=(params.min_damping, params.max_damping),
+    )
+    return _hessian_free(model, loss, damping, params)
+
+
+def _hf_adam(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    damping = AdamDamping(
+        damping=params.damping,
+        growth_steps=params.growth_steps,
+        growth_exponent=params.growth_exponent,
+        beta2=params.beta2,
+        eps=params.eps,
+    )
+    return _hessian_free(model, loss, damping, params)
+
+
 FACTORIES: dict[str, Factory] = {
     "sgd": _first_order(first_order.sgd),
     "momentum": _first_order(first_order.momentum),
@@ -58,18 +83,43 @@ FACTORIES: dict[str, Factory] = {
     "rmsprop": _first_order(first_order.rmsprop),
     "adam": _first_order(first_order.adam),
     "adamw": _first_order(first_order.adamw),
+    "schedule_free_adamw": _schedule_free,
+    "muon": _first_order(muon),
+    "shampoo": _first_order(shampoo),
+    "soap": _first_order(soap, SOAP_KEPT),
+    "kfac": _kfac,
     "hf": _hf,
+    "hf_lm": _hf_lm,
     "hf_adam": _hf_adam,
 }
 
 
 def build(
-    name: str, params: Mapping[str, Any], model: nn.Module, loss: Loss = "cross_entropy"
+    name: str,
+    params: Mapping[str, Any],
+    model: nn.Module,
+    loss: Loss = "cross_entropy",
+    *,
+    total_steps: int | None = None,
+    seed: int = 0,
 ) -> Optimizer:
-    """Return the named optimizer for a model.
+    """Return the named optimizer for a model, its learning rate under its schedule.
+
+    Args:
+        name: A registered name.
+        params: Its parameters, as JSON values.
+        model: The model it trains, on its device.
+        loss: A loss's name, or a function (z, y) ↦ scalar.
+        total_steps: How many steps there will be, for schedules.
+        seed: Of what it draws itself.
 
     Raises:
-        SpecError: for an unknown name or parameters that do not fit it.
+        SpecError: for an unknown name, parameters that do not fit it, or a schedule that needs
+            ``total_steps``.
     """
     checked = parse(name, params)
-    return FACTORIES[name](model, loss, checked)
+    check_run(checked, total_steps)
+    inner = FACTORIES[name](model, loss, checked, seed)
+    if not isinstance(checked, RateParams):
+        return inner
+    return scheduled(inner, checked.schedule, total_steps)

@@ -21,9 +21,10 @@ from engine.training import checkpoint, environment
 from engine.training.clock import Clock
 from engine.training.config import TrainConfig
 from engine.training.events import Event, OnEvent, event
+from engine.training.order import BatchOrder
 from engine.training.reproducible import reproducible
 from engine.training.seeds import derive
-from engine.training.trainer import Status, Trainer
+from engine.training.trainer import Status, Trainer, total_steps
 
 _T = TypeVar("_T")
 
@@ -38,7 +39,8 @@ class TrainResult:
         reason: ``budget``, ``target``, or a sentence.
         totals: steps, samples, epochs, and the seconds of each kind.
         summary: Each metric's last and best value, and the best one's step.
-        model: The network, in evaluation mode, as the last step left it.
+        model: The network, in evaluation mode, as the last step left it, or the average that
+            its optimizer keeps.
         dataset: What it was trained on.
     """
 
@@ -92,7 +94,14 @@ def train(
         loss = loss_name(data.info)
         optimizer = _at(
             "/optimizer",
-            lambda: build_optimizer(config.optimizer.name, config.optimizer.params, model, loss),
+            lambda: build_optimizer(
+                config.optimizer.name,
+                config.optimizer.params,
+                model,
+                loss,
+                total_steps=total_steps(config, _order(config, data)),
+                seed=derive(config.seed, "optimizer"),
+            ),
         )
         trainer = Trainer(
             config,
@@ -121,7 +130,7 @@ def train(
             )
         )
         outcome = trainer.run()
-        model.eval()
+        trainer.finish()
         if outcome.status == "interrupted":
             emit(event("interrupted", step=trainer.step))
         else:
@@ -156,6 +165,10 @@ def _checked(config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
         first = error.errors(include_url=False)[0]
         pointer = "".join(f"/{part}" for part in first["loc"])
         raise SpecError(pointer, f"{first['msg']}.") from error
+
+
+def _order(config: TrainConfig, data: Dataset) -> BatchOrder:
+    return BatchOrder(data.size("train"), config.batch_size, config.seed)
 
 
 def _source(config: TrainConfig) -> tuple[str, dict[str, Any], str | None]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from torch import nn
 from engine.models.loss import LossName
 from engine.optimizers.protocol import Optimizer
 from engine.training import checkpoint
+from engine.training.averaging import averaged, keep_average
 from engine.training.clock import Clock
 from engine.training.config import Target, TrainConfig
 from engine.training.evaluation import Samples, evaluate
@@ -76,7 +78,7 @@ class Trainer:
         self.recorder = Recorder(emit, flush_seconds)
         self.step = 0
         self.samples = 0
-        self.total_steps = _total_steps(config, self.order)
+        self.total_steps = total_steps(config, self.order)
         self._emit = emit
         self._run_dir = run_dir
         self._should_stop = should_stop
@@ -116,6 +118,12 @@ class Trainer:
             self._step()
             if self.recorder.due():
                 self._flush()
+
+    def finish(self) -> None:
+        """Leave the result in the model: its last state, or its average, in evaluation mode."""
+        if self.step:
+            keep_average(*self._averaged())
+        self.model.eval()
 
     def totals(self) -> dict[str, float]:
         """Return how much was done, and where the seconds went."""
@@ -172,6 +180,9 @@ class Trainer:
             self.step += 1
             self.samples += len(indices)
             self.recorder.step(self._position(), result)
+
+    def _averaged(self) -> tuple[nn.Module, Optimizer, Samples, torch.device, int]:
+        return self.model, self.optimizer, self.data, self._device, self.config.batch_size
 
     def _position(self) -> Position:
         return Position(
@@ -232,7 +243,9 @@ class Trainer:
         self._flush()
         if self.recorder.diverged_at is not None:
             return
-        with self.clock.section("evaluation"):
+        # At step 0 nothing is averaged yet, and every optimizer is measured at the same point.
+        weights = averaged(*self._averaged()) if self.step else nullcontext()
+        with self.clock.section("evaluation"), weights:
             values = evaluate(
                 self.model,
                 self.data,
@@ -289,7 +302,7 @@ def _reached(target: Target, values: Mapping[str, float]) -> bool:
     return value >= target.value if "accuracy" in target.metric else value <= target.value
 
 
-def _total_steps(config: TrainConfig, order: BatchOrder) -> int | None:
+def total_steps(config: TrainConfig, order: BatchOrder) -> int | None:
     """Return the fewest steps any of the budget's limits allows, as far as steps tell."""
     budget = config.budget
     limits: list[int] = []

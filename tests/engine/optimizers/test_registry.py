@@ -12,6 +12,12 @@ from engine.optimizers.registry import FACTORIES, build
 from engine.optimizers.specs import OPTIMIZERS, parse
 from engine.training import checkpoint
 
+STATS = {
+    "hf": ("damping", "cg_residual"),
+    "hf_adam": ("damping", "cg_residual"),
+    "hf_lm": ("damping", "cg_residual", "reduction_ratio"),
+    "kfac": ("step_scale",),
+}
 DECAYED = [(name, {"weight_decay": 0.1}) for name in OPTIMIZERS]
 ALL = [
     *((name, {}) for name in OPTIMIZERS),
@@ -19,6 +25,12 @@ ALL = [
     ("rmsprop", {"momentum": 0.9}),
     ("momentum", {"momentum": 0.0}),
     ("hf_adam", {"iterations": 1, "warm_start": 0.0}),
+    *(("kfac", {"fisher": fisher}) for fisher in ("empirical", "exact")),
+    ("kfac", {"factors_every": 2, "inverse_every": 3, "norm_clip": 1.0, "kl_clip": None}),
+    ("kfac", {"max_dimension": 7}),
+    ("shampoo", {"block_size": 3, "precondition_every": 3}),
+    ("soap", {"max_dimension": 7, "precondition_every": 2}),
+    ("muon", {"nesterov": False}),
 ]
 
 
@@ -48,8 +60,7 @@ def test_the_loss_falls_and_results_have_the_promised_form(name, params):
         assert not result.loss.requires_grad
         losses.append(float(result.loss))
     assert losses[-1] < losses[0]
-    if name.startswith("hf"):
-        assert set(result.stats) == {"damping", "cg_residual"}
+    assert set(result.stats) == {"learning_rate", *STATS.get(name, ())}
 
 
 @pytest.mark.parametrize(("name", "params"), ALL)

@@ -1,0 +1,221 @@
+"""The blocks of K-FAC's matrix: what each kind of layer contributes, inverts and applies.
+
+Every block is made of the layer's inputs a and of gradients g with respect to its outputs,
+those of ``fisher.py``: F ≈ A ⊗ G for layers that multiply (Martens & Grosse 2015, Grosse &
+Martens 2016 for convolutions), one 2×2 matrix a channel for batch norm (Osawa et al. 2019).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# The rows of a convolution's unfolded input are treated in parts of about this many numbers.
+_PART = 1 << 24
+
+# A call of a layer: its input, and gradients with respect to its output.
+Call = tuple[Tensor, Sequence[Tensor]]
+
+
+class Layer(Protocol):
+    """One block."""
+
+    parameters: list[Tensor]
+
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        """Return this batch's estimate of the block's factors.
+
+        Args:
+            calls: The layer's calls in one forward pass (several where it is shared).
+            rows: Over how many rows of the network's output the loss is a mean.
+        """
+        ...
+
+    def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
+        """Return the inverses of the damped factors."""
+        ...
+
+    def apply(self, inverses: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        """Return the inverse block times a vector shaped like ``parameters``."""
+        ...
+
+
+class Kronecker:
+    """Linear layers and convolutions: A = mean of aaᵀ, G = Σ ggᵀ / rows.
+
+    With T positions a sample (a convolution's, a sequence's), A is the mean over all of them
+    and G the sum over a sample's, as if they were independent. A bias is a column of its
+    weight, fed by an input that is 1.
+
+    Args:
+        module: An ``nn.Linear``, ``nn.Conv1d`` or ``nn.Conv2d`` of one group.
+        max_dimension: A larger factor keeps only its diagonal.
+    """
+
+    def __init__(self, module: nn.Linear | nn.Conv1d | nn.Conv2d, max_dimension: int) -> None:
+        self._module = module
+        self._max = max_dimension
+        self.parameters: list[Tensor] = [module.weight]
+        if module.bias is not None:
+            self.parameters.append(module.bias)
+
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        a: Tensor | None = None
+        g: Tensor | None = None
+        count = 0
+        for x, gradients in calls:
+            for part in self._inputs(x):
+                a = self._moment(part, a)
+                count += len(part)
+            for gradient in gradients:
+                g = self._moment(self._outputs(gradient), g)
+        assert a is not None
+        assert g is not None
+        return [a / count, g / rows]
+
+    def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
+        a, g = factors
+        # Martens & Grosse's π: the damping falls on both factors by their mean eigenvalues.
+        ratio = (_mean_eigenvalue(a) / _mean_eigenvalue(g)).sqrt()
+        root = damping**0.5
+        return [_inverse(a, root * ratio), _inverse(g, root / ratio)]
+
+    def apply(self, inverses: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        a, g = inverses
+        matrix = gradient[0].flatten(1)
+        if len(gradient) == 2:
+            matrix = torch.cat([matrix, gradient[1].unsqueeze(1)], 1)
+        matrix = g @ matrix if g.ndim == 2 else g.unsqueeze(1) * matrix
+        matrix = matrix @ a if a.ndim == 2 else matrix * a
+        if len(gradient) == 1:
+            return [matrix.view_as(gradient[0])]
+        return [matrix[:, :-1].reshape(gradient[0].shape), matrix[:, -1]]
+
+    def _moment(self, rows: Tensor, so_far: Tensor | None) -> Tensor:
+        """Return the sum of outer products of the rows, or its diagonal, added to another."""
+        if rows.shape[1] > self._max:
+            new = rows.square().sum(0)
+            return new if so_far is None else so_far.add_(new)
+        return rows.T @ rows if so_far is None else so_far.addmm_(rows.T, rows)
+
+    def _inputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield parts of the rows that the weight's matrix (out, in) multiplies."""
+        module = self._module
+        if isinstance(module, nn.Linear):
+            yield self._with_bias(x.reshape(-1, x.shape[-1]))
+            return
+        if isinstance(module, nn.Conv1d):
+            x = x.unsqueeze(2)
+        kernel, stride, dilation = (
+            (1,) * (2 - len(size)) + tuple(size)
+            for size in (module.kernel_size, module.stride, module.dilation)
+        )
+        x = F.pad(x, _padding(module, kernel, dilation))
+        per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
+        for part in torch.split(x, max(1, _PART // per_sample)):
+            patches = F.unfold(part, kernel, dilation, stride=stride)  # (N, in·k, T)
+            yield self._with_bias(patches.transpose(1, 2).reshape(-1, patches.shape[1]))
+
+    def _with_bias(self, rows: Tensor) -> Tensor:
+        return F.pad(rows, (0, 1), value=1.0) if len(self.parameters) == 2 else rows
+
+    def _outputs(self, gradient: Tensor) -> Tensor:
+        if isinstance(self._module, nn.Linear):
+            return gradient.reshape(-1, gradient.shape[-1])
+        return gradient.flatten(2).transpose(1, 2).reshape(-1, gradient.shape[1])
+
+
+class BatchNorm:
+    """The exact 2×2 matrix of each channel's (γ, β), of gradients summed over positions."""
+
+    def __init__(self, module: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        self._module = module
+        self.parameters: list[Tensor] = [module.weight, module.bias]
+
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        total: Tensor | None = None
+        for x, gradients in calls:
+            normal = self._normalized(x)
+            for gradient in gradients:
+                pair = torch.stack([_per_sample(gradient * normal), _per_sample(gradient)], -1)
+                block = torch.einsum("nci,ncj->cij", pair, pair)
+                total = block if total is None else total + block
+        assert total is not None
+        return [total / rows]
+
+    def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
+        eye = torch.eye(2, dtype=factors[0].dtype, device=factors[0].device)
+        return [torch.linalg.inv(factors[0] + damping * eye).contiguous()]
+
+    def apply(self, inverses: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        out = torch.einsum("cij,cj->ci", inverses[0], torch.stack(list(gradient), -1))
+        return [out[:, 0], out[:, 1]]
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        module = self._module
+        if module.training or module.running_mean is None:
+            return F.batch_norm(x, None, None, training=True, eps=module.eps)
+        return F.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
+
+
+def layer_of(module: nn.Module, max_dimension: int) -> Layer | None:
+    """Return the module's block, or None where its parameters get none.
+
+    Exact types only: a subclass may do something else in its forward pass.
+    """
+    if not all(
+        p is not None and p.requires_grad for p in module._parameters.values() if p is not None
+    ):
+        return None
+    if type(module) is nn.Linear and _plain(module):
+        return Kronecker(module, max_dimension)
+    if type(module) in (nn.Conv1d, nn.Conv2d) and _plain(module):
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        if module.groups == 1 and module.padding_mode == "zeros":
+            return Kronecker(module, max_dimension)
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and _plain(module):
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        return BatchNorm(module)
+    return None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether the weight is a parameter of the module itself."""
+    return module._parameters.get("weight") is not None
+
+
+def _padding(
+    module: nn.Conv1d | nn.Conv2d, kernel: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Return the padding in ``F.pad``'s order: left, right, top, bottom."""
+    if module.padding == "valid":
+        return [0] * 4
+    if module.padding == "same":
+        both = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [side for total in reversed(both) for side in (total // 2, total - total // 2)]
+    sizes = [0] * (2 - len(module.padding)) + [int(size) for size in module.padding]
+    return [size for size in reversed(sizes) for _ in range(2)]
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    """Sum over the positions of (N, C, …)."""
+    return values.flatten(2).sum(2) if values.ndim > 2 else values
+
+
+def _mean_eigenvalue(factor: Tensor) -> Tensor:
+    diagonal = factor.diagonal() if factor.ndim == 2 else factor
+    return diagonal.mean().clamp_min(1e-12)
+
+
+def _inverse(factor: Tensor, shift: Tensor) -> Tensor:
+    """Return (F + shift·I)⁻¹, of a vector that stands for a diagonal as a vector."""
+    if factor.ndim == 1:
+        return 1 / (factor + shift)
+    shifted = factor.clone()
+    shifted.diagonal().add_(shift)
+    lower, failed = torch.linalg.cholesky_ex(shifted)
+    # Without a check that would wait for the device: a failure shows as NaN.
+    # In rows, as a checkpoint gives it back: products depend on the layout to the last bit.
+    return torch.where(failed > 0, torch.nan, torch.cholesky_inverse(lower)).contiguous()
