@@ -60,7 +60,7 @@ function seriesOf(lines, x) {
       bands.push({ series: [series.length + 1, series.length], fill: `${stroke}38` });
       for (const edge of ["low", "high"]) series.push({ ...aside, label: edge, stroke: "transparent", width: 0 });
     }
-    for (const _ of rests) series.push({ ...aside, label: "alone", stroke, width: 1 });
+    for (const _ of rests) series.push({ ...aside, label: "alone", stroke, width: 1, dash });
   }
   return { series, bands };
 }
@@ -149,8 +149,8 @@ export class Chart {
       ctx.moveTo(left, y);
       ctx.lineTo(left + width, y);
       ctx.stroke();
-      ctx.setLineDash([]);
     }
+    ctx.setLineDash([]); // also what uPlot left
     ctx.lineWidth = 2 * devicePixelRatio;
     const size = 5 * devicePixelRatio;
     for (const [index, line] of lines.entries()) {
