@@ -85,7 +85,7 @@ class MuonParams(RateParams):
     """Muon for matrices and convolution kernels, AdamW for the rest."""
 
     lr: Rate = Field(
-        default=3e-3, description="Learning rate of both, on AdamW's scale (0.2·√max(rows, cols))."
+        default=0.01, description="Learning rate of both, on AdamW's scale (0.2·√max(rows, cols))."
     )
     momentum: Decay = Field(default=0.95, description="Muon's momentum.")
     nesterov: bool = Field(default=True, description="Whether that momentum is Nesterov's.")
@@ -142,7 +142,7 @@ class KfacParams(RateParams):
         default=0.0, description="L2 penalty, part of both the gradient and the curvature."
     )
     damping: Positive = Field(
-        default=1e-3, description="λ, split between both factors of a layer by their traces."
+        default=0.03, description="λ, split between both factors of a layer by their traces."
     )
     decay: Decay = Field(default=0.95, description="Decay of the factors' running means.")
     fisher: Literal["sampled", "empirical", "exact"] = Field(
@@ -150,10 +150,10 @@ class KfacParams(RateParams):
         description="Labels drawn from the network's own outputs, the data's labels, or all "
         "labels by their probability (one backward pass per output).",
     )
-    factors_every: Every = Field(default=1, description="Steps between two updates of factors.")
+    factors_every: Every = Field(default=5, description="Steps between two updates of factors.")
     inverse_every: Every = Field(default=10, description="Steps between two inversions.")
     kl_clip: Positive | None = Field(
-        default=1e-3, description="Bound on a step's squared length in the Fisher metric."
+        default=3e-4, description="Bound on a step's squared length in the Fisher metric."
     )
     norm_clip: Positive | None = Field(
         default=None, description="Bound on the norm of the preconditioned gradient."
@@ -189,12 +189,12 @@ class LevenbergMarquardtParams(HessianFreeParams):
 
     damping: Positive = Field(default=1.0, description="λ at step 0.")
     decrease: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=2 / 3, description="λ is multiplied by it where the ratio is above 3/4."
+        default=0.95, description="λ is multiplied by it where the ratio is above 3/4."
     )
     increase: Annotated[float, Field(ge=1, le=100)] = Field(
-        default=3 / 2, description="λ is multiplied by it where the ratio is below 1/4."
+        default=2.0, description="λ is multiplied by it where the ratio is below 1/4."
     )
-    min_damping: Positive = Field(default=1e-6, description="λ never falls below it.")
+    min_damping: Positive = Field(default=0.1, description="λ never falls below it.")
     max_damping: Positive = Field(default=1e6, description="λ never rises above it.")
     warm_start: Part = Field(
         default=0.95, description="Part of the last solution the next solve starts from."

@@ -13,7 +13,7 @@ from engine.optimizers import fisher
 from engine.optimizers.kfac import Kfac
 from engine.optimizers.kfac_layers import BatchNorm, Kronecker, layer_of
 
-BARE = {"lr": 1.0, "momentum": 0.0, "kl_clip": None, "inverse_every": 1}
+BARE = {"lr": 1.0, "factors_every": 1, "momentum": 0.0, "kl_clip": None, "inverse_every": 1}
 
 
 def _ggn(model, loss, x, y):
@@ -101,7 +101,7 @@ CONVOLUTIONS = {
         nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1), bias=False),
         (4, 2, 7, 6),
     ),
-    "same": (nn.Conv2d(1, 2, (2, 3), padding="same"), (3, 1, 4, 4)),
+    "same": (nn.Conv2d(1, 2, (5, 3), padding="same"), (3, 1, 6, 4)),
     "1d": (nn.Conv1d(2, 3, 3, padding=1, dilation=2), (4, 2, 9)),
 }
 
