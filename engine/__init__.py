@@ -12,11 +12,25 @@ __version__ = "0.1.0"
 _HOME = {
     "HessianFree": "engine.optimizers.hessian_free",
     "load_model": "engine.models.files",
+    "meta_train": "engine.meta.run",
+    "MetaCheckpoint": "engine.mlhf.meta_checkpoint",
+    "MetaTrainConfig": "engine.meta.config",
+    "MLHF": "engine.mlhf.optimizer",
     "train": "engine.training.loop",
     "TrainConfig": "engine.training.config",
 }
 
-__all__ = ["HessianFree", "TrainConfig", "__version__", "load_model", "train"]
+__all__ = [
+    "MLHF",
+    "HessianFree",
+    "MetaCheckpoint",
+    "MetaTrainConfig",
+    "TrainConfig",
+    "__version__",
+    "load_model",
+    "meta_train",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

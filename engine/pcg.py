@@ -50,7 +50,7 @@ def pcg(
     product: Product,
     b: Tensor,
     x0: Tensor | None = None,
-    inverse: Tensor | None = None,
+    inverse: Tensor | Product | None = None,
     *,
     iterations: int = 4,
     tolerance: float = 1e-6,
@@ -64,7 +64,8 @@ def pcg(
         product: v ↦ Av.
         b: Right-hand side, one dimension.
         x0: Start, zero by default (which saves a product).
-        inverse: The elementwise inverse preconditioner P > 0; identity by default.
+        inverse: The elementwise inverse preconditioner P > 0, or a function that is called
+            once and makes it of r₀; identity by default.
         iterations: How many iterations are run.
         tolerance: x no longer moves once ‖r‖ is below it.
         quadratic: v ↦ ⟨v, Av⟩. Where given, the last iteration uses it in place of a whole
@@ -80,6 +81,8 @@ def pcg(
     else:
         torch.sub(b, product(x0), out=r)
         x = x0 if overwrite else x0.clone()
+    if callable(inverse) and not isinstance(inverse, Tensor):
+        inverse = inverse(r)
     y = r if inverse is None else torch.mul(inverse, r, out=space.y)
     p.copy_(y)
     ry = torch.dot(r, y)

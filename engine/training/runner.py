@@ -1,13 +1,15 @@
 """The trainer process: ``python -m engine.training.runner RUN_DIR``.
 
-Reads RUN_DIR/run.json, writes RUN_DIR/events.jsonl, checkpoints/ and artifacts/. What went
-wrong is told in a ``failed`` event in a sentence; the stack trace goes to stderr.
+Reads RUN_DIR/run.json (of ``kind`` ``train``, the default, or ``meta_train``), writes
+RUN_DIR/events.jsonl, checkpoints/ and artifacts/. What went wrong is told in a ``failed``
+event in a sentence; the stack trace goes to stderr.
 """
 
 import json
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -50,9 +52,13 @@ def main(arguments: list[str]) -> int:
     with EventFile(run_dir / "events.jsonl") as emit:
         try:
             # Imported here, since torch takes seconds to import and may fail to.
+            from engine.meta.run import meta_train
             from engine.training.loop import train
 
-            result = train(
+            start: Callable[..., Any] = (
+                meta_train if run.get("kind", "train") == "meta_train" else train
+            )
+            result = start(
                 run["config"],
                 on_event=emit,
                 run_dir=run_dir,

@@ -1,0 +1,1 @@
+"""Meta-training: how the learned optimizers learn (paper, section 5)."""

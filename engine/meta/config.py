@@ -1,0 +1,106 @@
+"""What one meta-training run is, as data. Needs no torch: the service checks it too."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.training.config import Component, DatasetSource, PositiveInt, Strict
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+BatchSize = Annotated[int, Field(ge=2, le=65_536, strict=True)]
+
+
+class TaskFamily(Strict):
+    """Models × data × batch sizes × scales of the initialisation: each combination a task.
+
+    Only the training split is ever used.
+    """
+
+    model: Component
+    dataset: DatasetSource
+    batch_sizes: list[BatchSize] = Field(default=[64], min_length=1, max_length=16)
+    initial_scales: list[Positive] = Field(
+        default=[1.0],
+        min_length=1,
+        max_length=16,
+        description="Factors of the fresh weights; biases and norms keep theirs.",
+    )
+
+
+class BPTT(Strict):
+    """Backpropagation through the unroll."""
+
+    name: Literal["bptt"] = "bptt"
+
+
+class PES(Strict):
+    """Persistent evolution strategies (Vicol, Metz, Sohl-Dickstein 2021), antithetic pairs."""
+
+    name: Literal["pes"] = "pes"
+    pairs: Annotated[int, Field(ge=1, le=1024, strict=True)] = Field(
+        default=4, description="Pairs of perturbed optimizers unrolled each iteration."
+    )
+    sigma: Positive = Field(default=0.01, description="Deviation of the perturbations.")
+    horizon: PositiveInt = Field(
+        default=100, description="Steps of a trajectory; then it starts anew."
+    )
+
+
+class Replay(Strict):
+    """Experience replay (paper, algorithm 3): where unrolls start."""
+
+    keep: Fraction = Field(
+        default=0.3, description="Probability that the next unroll goes on where this one ended."
+    )
+    capacity: Annotated[int, Field(ge=1, le=100_000, strict=True)] = Field(
+        default=200, description="Starting points in the repository."
+    )
+    fresh: Fraction = Field(
+        default=0.1, description="Probability that a restart is from a fresh initialisation."
+    )
+    exponent: NonNegative = Field(
+        default=0.7, description="Starts are drawn by 1/rank to this power, worst error first."
+    )
+
+
+class MetaTrainConfig(Strict):
+    """One meta-training run, complete: the same config and seed give the same run."""
+
+    optimizer: Literal["mlhf", "l2l"] = "mlhf"
+    tasks: list[TaskFamily] = Field(min_length=1, max_length=64)
+    iterations: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = 1000
+    unroll: Annotated[int, Field(ge=1, le=1000, strict=True)] = Field(
+        default=10, description="T: inner steps per meta-step."
+    )
+    pcg_iterations: Annotated[int, Field(ge=1, le=250, strict=True)] = 4
+    lr: Positive = Field(default=1e-3, description="Adam's rate for the meta-parameters.")
+    decay_at: list[Fraction] = Field(
+        default=[0.6, 0.76, 0.88], description="Fractions of the run at which it is cut to 0.1."
+    )
+    weight_decay: NonNegative = Field(default=2e-7, description="L2 of the meta-parameters.")
+    clip: NonNegative = Field(
+        default=1.0,
+        description="A network's meta-gradient is cut to this times its weights' norm; 0: never.",
+    )
+    step_clip: Positive = Field(
+        default=0.25, description="An inner step is cut to this part of the weights' norm."
+    )
+    noise: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.02, description="Inner steps are multiplied by U(1 - noise, 1 + noise)."
+    )
+    replay: Replay = Field(default_factory=Replay)
+    estimator: Annotated[BPTT | PES, Field(discriminator="name")] = Field(default_factory=BPTT)
+    start: str | None = Field(
+        default=None, description="Meta-checkpoint to begin from: a path, or `default`."
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _horizon_holds_an_unroll(self) -> "MetaTrainConfig":
+        if isinstance(self.estimator, PES) and self.estimator.horizon < self.unroll:
+            raise ValueError("the horizon must hold at least one unroll")
+        return self

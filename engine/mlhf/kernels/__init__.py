@@ -1,0 +1,1 @@
+"""Fused kernels for the coordinatewise networks; ``choose.py`` says which one runs."""

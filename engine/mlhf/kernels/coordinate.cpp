@@ -1,0 +1,317 @@
+// MLHF's coordinatewise network in one pass over memory: tanh of three inputs, two LSTM layers
+// of 4 units, a linear map to 1, softplus. reference.py says the same in a few lines.
+//
+// Everything is laid out [features, n], so a vector register holds one feature of LANES
+// neighbouring coordinates, and a weight is one scalar for all of them. Written with the
+// vector types that GCC and Clang share, for any instruction set.
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+constexpr int LANES = 16, IN = 3, HIDDEN = 4, GATES = 4 * HIDDEN, STATE = 4 * HIDDEN;
+typedef float V __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
+typedef int32_t I __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+// Offsets in a kind's packed weights: gates in the order i, f, g, o.
+constexpr int COLS1 = IN + HIDDEN, COLS2 = 2 * HIDDEN;
+constexpr int W1 = 0, B1 = W1 + GATES * COLS1, W2 = B1 + GATES, B2 = W2 + GATES * COLS2;
+constexpr int W3 = B2 + GATES, B3 = W3 + HIDDEN, WEIGHTS = B3 + 1;
+
+INLINE V all(float a) { return V{} + a; }
+// NaN stays NaN.
+INLINE V clamp(V x, float a) {
+#ifdef __AVX512F__  // GCC makes a comparison and a blend of each ?: below
+  return (V)_mm512_min_ps((__m512)all(a), _mm512_max_ps((__m512)all(-a), (__m512)x));
+#else
+  x = x < -a ? all(-a) : x;
+  return x > a ? all(a) : x;
+#endif
+}
+
+struct Ratio { V n, d; };  // n / d: divisions are put off, since a cell needs only two
+
+// tanh by a rational function fitted to it on [-8, 8]; its error there is 2e-7.
+INLINE Ratio tanh_ratio(V x) {
+  x = clamp(x, 8.0f);
+  const V t = x * x;
+  V n = all(-6.0617123499986766e-09f);
+  n = n * t + 7.110633157555949e-06f;
+  n = n * t + 2.688628781657874e-03f;
+  n = n * t + 1.2704163135328594e-01f;
+  n = n * t + 9.99999447657461e-01f;
+  V d = all(1.9579855888382554e-04f);
+  d = d * t + 2.2815824481386478e-02f;
+  d = d * t + 4.603723080269645e-01f;
+  d = d * t + 1.0f;
+  return {x * n, d};
+}
+
+INLINE V tanh_of(V x) { const Ratio a = tanh_ratio(x); return a.n / a.d; }
+// sigmoid(2h) = (1 + tanh h) / 2; the gates' weights are halved when they are loaded.
+INLINE V sigmoid_of_double(V h) { const Ratio a = tanh_ratio(h); return 0.5f + 0.5f * a.n / a.d; }
+
+// exp of a number <= 0: 2^k times a polynomial on [-1/2, 1/2].
+INLINE V exp_of_negative(V x) {
+  x = x < -87.0f ? all(-87.0f) : x;
+  const V scaled = x * 1.4426950408889634f;
+  const I k = __builtin_convertvector(scaled - 0.5f, I);  // towards zero: rounds, as x <= 0
+  const V r = (scaled - __builtin_convertvector(k, V)) * 0.6931471805599453f;
+  V p = all(1.0f / 720);
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const I bits = (k + 127) << 23;
+  V power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+// log(1 + e) for 0 <= e <= 1, by 2 artanh(u), u = e / (2 + e) <= 1/3: small e stay exact.
+INLINE V log1p_of(V e) {
+  const V u = e / (2.0f + e), t = u * u;
+  V s = all(1.0f / 15);
+  s = s * t + 1.0f / 13;
+  s = s * t + 1.0f / 11;
+  s = s * t + 1.0f / 9;
+  s = s * t + 1.0f / 7;
+  s = s * t + 1.0f / 5;
+  s = s * t + 1.0f / 3;
+  s = s * t + 1.0f;
+  return 2.0f * u * s;
+}
+
+INLINE V softplus(V y) {
+  const V away = y > 0.0f ? -y : y;
+  const V low = log1p_of(exp_of_negative(away));
+  return y > 0.0f ? y + low : low;
+}
+
+// One kind's weights with those of the sigmoid gates (i, f, o) halved.
+struct Weights {
+  float of[WEIGHTS];
+  explicit Weights(const float* packed) {
+    std::memcpy(of, packed, sizeof of);
+    for (int gate = 0; gate < GATES; ++gate) {
+      if (gate / HIDDEN == 2) continue;
+      for (int c = 0; c < COLS1; ++c) of[W1 + gate * COLS1 + c] *= 0.5f;
+      for (int c = 0; c < COLS2; ++c) of[W2 + gate * COLS2 + c] *= 0.5f;
+      of[B1 + gate] *= 0.5f;
+      of[B2 + gate] *= 0.5f;
+    }
+  }
+};
+
+template <int COLS>
+INLINE V gate_sum(const float* w, const float* bias, int gate, const V* in) {
+  V sum = all(bias[gate]);
+#pragma GCC unroll 16
+  for (int c = 0; c < COLS; ++c) sum += w[gate * COLS + c] * in[c];
+  return sum;
+}
+
+// in: the layer's inputs and its old h; c: the old c. Gives the new h and c.
+template <int COLS>
+INLINE void cell(const float* w, const float* bias, const V* in, const V* c, V* h_new, V* c_new) {
+#pragma GCC unroll 4
+  for (int j = 0; j < HIDDEN; ++j) {
+    const Ratio i = tanh_ratio(gate_sum<COLS>(w, bias, j, in));
+    const Ratio f = tanh_ratio(gate_sum<COLS>(w, bias, HIDDEN + j, in));
+    const Ratio g = tanh_ratio(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
+    const Ratio o = tanh_ratio(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
+    const V ig = i.d * g.d;
+    c_new[j] = (c[j] * (f.d + f.n) * ig + (i.d + i.n) * g.n * f.d) / (2.0f * f.d * ig);
+    const Ratio t = tanh_ratio(c_new[j]);
+    h_new[j] = (o.d + o.n) * t.n / (2.0f * o.d * t.d);
+  }
+}
+
+// State rows: h and c of the first layer, then of the second.
+INLINE V network(const float* w, V* in1, V* state) {
+  V in2[COLS2], h1[HIDDEN], h2[HIDDEN], c1[HIDDEN], c2[HIDDEN];
+  for (int j = 0; j < HIDDEN; ++j) {
+    in1[IN + j] = state[j];
+    in2[HIDDEN + j] = state[2 * HIDDEN + j];
+  }
+  cell<COLS1>(w + W1, w + B1, in1, state + HIDDEN, h1, c1);
+  for (int j = 0; j < HIDDEN; ++j) in2[j] = h1[j];
+  cell<COLS2>(w + W2, w + B2, in2, state + 3 * HIDDEN, h2, c2);
+  V y = all(w[B3]);
+  for (int j = 0; j < HIDDEN; ++j) {
+    y += w[W3 + j] * h2[j];
+    state[j] = h1[j];
+    state[HIDDEN + j] = c1[j];
+    state[2 * HIDDEN + j] = h2[j];
+    state[3 * HIDDEN + j] = c2[j];
+  }
+  return y;
+}
+
+INLINE V load(const float* from, int lanes) {
+  V v{};
+  std::memcpy(&v, from, lanes * sizeof(float));
+  return v;
+}
+INLINE void store(float* to, V v, int lanes) { std::memcpy(to, &v, lanes * sizeof(float)); }
+
+struct Forward {
+  const float *inputs[IN], *state_in;
+  float *state_out, *out;
+  std::ptrdiff_t n;
+  float offset;
+
+  template <bool WHOLE>
+  INLINE void block(const float* w, std::ptrdiff_t at, int rest) const {
+    const int lanes = WHOLE ? LANES : rest;
+    V in1[COLS1], state[STATE];
+    for (int c = 0; c < IN; ++c) in1[c] = tanh_of(load(inputs[c] + at, lanes));
+    for (int row = 0; row < STATE; ++row) state[row] = load(state_in + row * n + at, lanes);
+    const V y = network(w, in1, state);
+    for (int row = 0; row < STATE; ++row) store(state_out + row * n + at, state[row], lanes);
+    store(out + at, softplus(y) + offset, lanes);
+  }
+};
+
+struct Layer { V i[HIDDEN], f[HIDDEN], g[HIDDEN], o[HIDDEN], c[HIDDEN], t[HIDDEN], h[HIDDEN]; };
+
+template <int COLS>
+INLINE void cell_kept(const float* w, const float* bias, const V* in, const V* c, Layer& a) {
+  for (int j = 0; j < HIDDEN; ++j) {
+    a.i[j] = sigmoid_of_double(gate_sum<COLS>(w, bias, j, in));
+    a.f[j] = sigmoid_of_double(gate_sum<COLS>(w, bias, HIDDEN + j, in));
+    a.g[j] = tanh_of(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
+    a.o[j] = sigmoid_of_double(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
+    a.c[j] = a.f[j] * c[j] + a.i[j] * a.g[j];
+    a.t[j] = tanh_of(a.c[j]);
+    a.h[j] = a.o[j] * a.t[j];
+  }
+}
+
+// dh, dc: gradients of the new h and c; dc becomes that of the old c. din is added to.
+template <int COLS>
+INLINE void cell_back(const float* w, const V* in, const V* c_old, const Layer& a, const V* dh,
+                      V* dc, V* din, V* dw, V* db) {
+  V dz[GATES];
+  for (int j = 0; j < HIDDEN; ++j) {
+    const V d = dc[j] + dh[j] * a.o[j] * (1.0f - a.t[j] * a.t[j]);
+    dz[j] = d * a.g[j] * a.i[j] * (1.0f - a.i[j]);
+    dz[HIDDEN + j] = d * c_old[j] * a.f[j] * (1.0f - a.f[j]);
+    dz[2 * HIDDEN + j] = d * a.i[j] * (1.0f - a.g[j] * a.g[j]);
+    dz[3 * HIDDEN + j] = dh[j] * a.t[j] * a.o[j] * (1.0f - a.o[j]);
+    dc[j] = d * a.f[j];
+  }
+  for (int gate = 0; gate < GATES; ++gate) {
+    db[gate] += dz[gate];
+    for (int c = 0; c < COLS; ++c) {
+      din[c] += w[gate * COLS + c] * dz[gate];
+      dw[gate * COLS + c] += dz[gate] * in[c];
+    }
+  }
+}
+
+struct Backward {
+  const float *inputs[IN], *state_in, *d_out, *d_state_out;  // d_state_out may be null
+  float *d_inputs[IN], *d_state_in;                          // d_inputs may be null each
+  std::ptrdiff_t n;
+
+  template <bool WHOLE>
+  INLINE void block(const float* w, const float* plain, V* dw, std::ptrdiff_t at, int rest) const {
+    const int lanes = WHOLE ? LANES : rest;
+    V in1[COLS1], in2[COLS2], c1[HIDDEN], c2[HIDDEN];
+    for (int c = 0; c < IN; ++c) in1[c] = tanh_of(load(inputs[c] + at, lanes));
+    for (int j = 0; j < HIDDEN; ++j) {
+      in1[IN + j] = load(state_in + j * n + at, lanes);
+      c1[j] = load(state_in + (HIDDEN + j) * n + at, lanes);
+      in2[HIDDEN + j] = load(state_in + (2 * HIDDEN + j) * n + at, lanes);
+      c2[j] = load(state_in + (3 * HIDDEN + j) * n + at, lanes);
+    }
+    Layer first, second;
+    cell_kept<COLS1>(w + W1, w + B1, in1, c1, first);
+    for (int j = 0; j < HIDDEN; ++j) in2[j] = first.h[j];
+    cell_kept<COLS2>(w + W2, w + B2, in2, c2, second);
+    V y = all(w[B3]);
+    for (int j = 0; j < HIDDEN; ++j) y += w[W3 + j] * second.h[j];
+
+    const V dy = load(d_out + at, lanes) * sigmoid_of_double(0.5f * y);
+    V dh1[HIDDEN], dc1[HIDDEN], dh2[HIDDEN], dc2[HIDDEN], din1[COLS1]{}, din2[COLS2]{};
+    dw[B3] += dy;
+    for (int j = 0; j < HIDDEN; ++j) {
+      dw[W3 + j] += dy * second.h[j];
+      dh2[j] = w[W3 + j] * dy;
+      dh1[j] = dc1[j] = dc2[j] = V{};
+      if (d_state_out != nullptr) {
+        dh1[j] = load(d_state_out + j * n + at, lanes);
+        dc1[j] = load(d_state_out + (HIDDEN + j) * n + at, lanes);
+        dh2[j] += load(d_state_out + (2 * HIDDEN + j) * n + at, lanes);
+        dc2[j] = load(d_state_out + (3 * HIDDEN + j) * n + at, lanes);
+      }
+    }
+    cell_back<COLS2>(plain + W2, in2, c2, second, dh2, dc2, din2, dw + W2, dw + B2);
+    for (int j = 0; j < HIDDEN; ++j) dh1[j] += din2[j];
+    cell_back<COLS1>(plain + W1, in1, c1, first, dh1, dc1, din1, dw + W1, dw + B1);
+    for (int j = 0; j < HIDDEN; ++j) {
+      store(d_state_in + j * n + at, din1[IN + j], lanes);
+      store(d_state_in + (HIDDEN + j) * n + at, dc1[j], lanes);
+      store(d_state_in + (2 * HIDDEN + j) * n + at, din2[HIDDEN + j], lanes);
+      store(d_state_in + (3 * HIDDEN + j) * n + at, dc2[j], lanes);
+    }
+    for (int c = 0; c < IN; ++c)
+      if (d_inputs[c] != nullptr)
+        store(d_inputs[c] + at, din1[c] * (1.0f - in1[c] * in1[c]), lanes);
+  }
+};
+
+}  // namespace
+
+// segments: (start, end, kind) of each run of coordinates that share weights, `count` of them.
+// Only coordinates in [begin, end) are done, so that threads can share the work. state_in and
+// state_out may be the same memory. All arrays of state are [16, n].
+extern "C" void coordinate_forward(const float* a, const float* b, const float* c,
+                                   const float* state_in, float* state_out, float* out,
+                                   const float* packed, const int64_t* segments, int64_t count,
+                                   int64_t n, int64_t begin, int64_t end, float offset) {
+  const Forward run{{a, b, c}, state_in, state_out, out, (std::ptrdiff_t)n, offset};
+  for (int64_t s = 0; s < count; ++s) {
+    const int64_t* segment = segments + 3 * s;
+    int64_t at = segment[0] > begin ? segment[0] : begin;
+    const int64_t stop = segment[1] < end ? segment[1] : end;
+    if (at >= stop) continue;
+    const Weights w(packed + segment[2] * WEIGHTS);
+    for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, at, LANES);
+    if (at < stop) run.block<false>(w.of, at, (int)(stop - at));
+  }
+}
+
+// d_packed, [kinds, 277] in double precision, is added to.
+extern "C" void coordinate_backward(const float* a, const float* b, const float* c,
+                                    const float* state_in, const float* d_out,
+                                    const float* d_state_out, float* d_a, float* d_b, float* d_c,
+                                    float* d_state_in, double* d_packed, const float* packed,
+                                    const int64_t* segments, int64_t count, int64_t n,
+                                    int64_t begin, int64_t end) {
+  const Backward run{{a, b, c},       state_in, d_out, d_state_out, {d_a, d_b, d_c},
+                     d_state_in, (std::ptrdiff_t)n};
+  for (int64_t s = 0; s < count; ++s) {
+    const int64_t* segment = segments + 3 * s;
+    int64_t at = segment[0] > begin ? segment[0] : begin;
+    const int64_t stop = segment[1] < end ? segment[1] : end;
+    if (at >= stop) continue;
+    const float* plain = packed + segment[2] * WEIGHTS;
+    const Weights w(plain);
+    V dw[WEIGHTS]{};
+    for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, plain, dw, at, LANES);
+    if (at < stop) run.block<false>(w.of, plain, dw, at, (int)(stop - at));
+    double* total = d_packed + segment[2] * WEIGHTS;
+    for (int k = 0; k < WEIGHTS; ++k)
+      for (int lane = 0; lane < LANES; ++lane) total[k] += dw[k][lane];
+  }
+}
