@@ -53,14 +53,14 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             "muon", "Orthogonalised momentum for matrices, AdamW for the rest.", forms.MuonParams, 4
         ),
         OptimizerSpec(
-            "shampoo", "Kronecker-factored AdaGrad with Adam's step size.", forms.ShampooParams, 14
+            "shampoo", "Kronecker-factored AdaGrad with Adam's step size.", forms.ShampooParams, 26
         ),
         OptimizerSpec("soap", "Adam in the eigenbasis of Shampoo.", forms.SoapParams, 14),
         OptimizerSpec(
             "kfac",
             "K-FAC: natural gradient with Kronecker factors for each layer.",
             forms.KfacParams,
-            40,
+            48,
             second_order=True,
         ),
         OptimizerSpec(

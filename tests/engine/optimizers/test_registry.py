@@ -93,6 +93,28 @@ def test_restored_from_a_file_it_goes_on_bit_for_bit(name, params, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+def _numbers(value):
+    if isinstance(value, torch.Tensor):
+        return value.numel() if value.ndim else 0
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_numbers, value)) if isinstance(value, list) else 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_is_as_large_as_the_specification_says(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(200, 100), nn.ReLU(), nn.Linear(100, 10))
+    optimizer = build(name, {}, model)
+    for _ in range(2):
+        optimizer.step(torch.randn(16, 200), torch.randint(0, 10, (16,)))
+    vectors = 1 + _numbers(optimizer.state_dict()) / sum(p.numel() for p in model.parameters())
+    told = OPTIMIZERS[name].state_copies
+    if name in ("sgd", "momentum", "nesterov", "adam", "adamw"):
+        assert vectors == pytest.approx(told, rel=1e-3)  # nothing but state and gradient
+    assert 1 <= vectors <= told
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_state_taken_before_the_first_step_restores(name):
     model, x, y = _problem()

@@ -75,7 +75,7 @@ def test_every_optimizer_with_a_rate_follows_its_schedule(name):
     for _ in range(8):
         before = [p.detach().clone() for p in model.parameters()]
         rates.append(optimizer.step(x, y).stats["learning_rate"])
-        after = model.parameters()
+        after = [p.detach() for p in model.parameters()]
         moved.append(max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True)))
     full = OPTIMIZERS[name].params().lr
     assert rates == pytest.approx([full] * 4 + [full * 1e-12] * 4)
