@@ -14,8 +14,11 @@ METRICS: dict[str, str] = {
     "test_accuracy": "Share of the test set that is right.",
     "running_loss": "Mean batch loss since the evaluation before.",
     "batch_loss": "Loss of each batch, before its step.",
+    "learning_rate": "Learning rate of each step, by its schedule.",
     "damping": "Scale of the damping (Hessian-free).",
     "cg_residual": "Relative residual at the end of conjugate gradients (Hessian-free).",
+    "reduction_ratio": "Actual by predicted reduction of the batch's loss (hf_lm).",
+    "step_scale": "What the step was shortened to by its bounds (K-FAC).",
 }
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]

@@ -88,6 +88,13 @@ def test_validate_only_creates_nothing(client: TestClient, database: Database) -
         ({"kind": "nope"}, ""),
         ({"resources": {"device": "cuda"}}, "/resources/device"),
         (
+            {
+                "optimizer": {"name": "adam", "params": {"schedule": {"type": "cosine"}}},
+                "budget": {"wall_seconds": 5},
+            },
+            "/optimizer/params/schedule",
+        ),
+        (
             {"model": {"name": "cuda_convnet"}, "dataset": {"name": "digits"}, "batch_size": 1000},
             None,
         ),
@@ -335,3 +342,16 @@ def test_events_are_numbered_streamed_and_resumable(client: TestClient, database
     assert '"status":"succeeded"' in text
     rest = client.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": "2"}).text
     assert [int(x.split()[1]) for x in rest.splitlines() if x.startswith("id:")] == ids[2:]
+
+
+def test_memory_is_that_of_the_largest_optimizer(client: TestClient) -> None:
+    """As the optimizers say it; parameters, state and gradient, activations."""
+
+    def memory(*names: str) -> int:
+        sweep = {**SWEEP, "optimizers": [{"name": name} for name in names]}
+        response = client.post("/v1/jobs?validate_only=true", json=sweep)
+        return int(response.json()["memory_bytes"])
+
+    parameters = 64 * 16 + 16 + 16 * 10 + 10
+    assert memory("adam") - memory("sgd") == 4 * parameters * 2
+    assert memory("sgd", "kfac", "adam") == memory("kfac") > memory("adam")
