@@ -17,7 +17,7 @@ class LevenbergMarquardt:
 
     Martens' factors, ⅔ and 3/2 without bounds, are for batches of thousands. On small batches
     a step that overfits its own batch looks good, λ falls and the run with it; the defaults
-    here fall slowly, rise fast and stop at 0.1.
+    here fall slowly, rise fast and stop at 0.3.
 
     Args:
         damping: λ at first.
@@ -30,8 +30,8 @@ class LevenbergMarquardt:
         self,
         damping: float = 1.0,
         decrease: float = 0.95,
-        increase: float = 2.0,
-        bounds: tuple[float, float] = (0.1, 1e6),
+        increase: float = 3.0,
+        bounds: tuple[float, float] = (0.3, 1e6),
     ) -> None:
         self._start = damping
         self._decrease = decrease

@@ -192,9 +192,9 @@ class LevenbergMarquardtParams(HessianFreeParams):
         default=0.95, description="λ is multiplied by it where the ratio is above 3/4."
     )
     increase: Annotated[float, Field(ge=1, le=100)] = Field(
-        default=2.0, description="λ is multiplied by it where the ratio is below 1/4."
+        default=3.0, description="λ is multiplied by it where the ratio is below 1/4."
     )
-    min_damping: Positive = Field(default=0.1, description="λ never falls below it.")
+    min_damping: Positive = Field(default=0.3, description="λ never falls below it.")
     max_damping: Positive = Field(default=1e6, description="λ never rises above it.")
     warm_start: Part = Field(
         default=0.95, description="Part of the last solution the next solve starts from."
