@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.curvature.apart import apart, in_backward
 from engine.curvature.errors import CurvatureError
 from engine.curvature.rules import RULES, Tangent, Tangents
 
@@ -47,6 +48,9 @@ class Linearization:
 
     def jvp(self, v: Sequence[Tensor]) -> Tensor:
         """Return Jv, shaped like z, for one tensor per parameter."""
+        return apart(lambda: self._tangent(v)) if in_backward() else self._tangent(v)
+
+    def _tangent(self, v: Sequence[Tensor]) -> Tensor:
         if self._jvp is None:
             try:
                 self._jvp = _Walk(self._z, self._parameters)

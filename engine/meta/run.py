@@ -180,8 +180,10 @@ def _lineage(
 
 def _command() -> str:
     """How the process was started, without the machine's paths."""
-    words = [Path(sys.argv[0]).name] if sys.argv and sys.argv[0] else []
-    return shlex.join(words + [Path(w).name if "/" in w else w for w in sys.argv[1:]])
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    if program == "runner.py":
+        program = "python -m engine.training.runner"
+    return " ".join([program, *(shlex.quote(Path(w).name) for w in sys.argv[1:])])
 
 
 def _write_artifacts(folder: Path, made: MetaCheckpoint, emit: OnEvent) -> None:

@@ -40,11 +40,10 @@ def network(
     Returns:
         The outputs (n,) and the new state (4H, n).
     """
-    hidden = weights.hidden
     outputs, states = [], []
     for part in segments:
         x = torch.stack([v[part.start : part.end] for v in inputs], 1)
-        h1, c1, h2, c2 = state[:, part.start : part.end].T.split(hidden, 1)
+        h1, c1, h2, c2 = torch.split(state[:, part.start : part.end].T, weights.hidden, 1)
         k = part.kind
         h1, c1 = lstm_cell(x, h1, c1, weights.w1[k], weights.b1[k])
         h2, c2 = lstm_cell(h1, h2, c2, weights.w2[k], weights.b2[k])
