@@ -113,10 +113,14 @@ def total_steps(request: JobRequest, train_samples: int) -> int | None:
 
 
 def _config(request: JobRequest, run: PlannedRun) -> dict[str, Any]:
+    """The run's configuration, defaults written out: an upgrade must not change a run that
+    waits or resumes, and its record says what it was trained with."""
+    model = models.parse(request.model.name, request.model.params).model_dump(mode="json")
+    optimizer = optimizers.parse(run.optimizer.name, run.optimizer.params).model_dump(mode="json")
     return TrainConfig(
-        model=request.model,
+        model={"name": request.model.name, "params": model},
         dataset={"name": request.dataset.name, "params": request.dataset.params},
-        optimizer=run.optimizer,
+        optimizer={"name": run.optimizer.name, "params": optimizer},
         budget=request.budget,
         batch_size=request.batch_size,
         seed=run.seed,

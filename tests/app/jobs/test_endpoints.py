@@ -52,6 +52,9 @@ def test_a_job_is_created_with_its_run_and_its_doorbell(
     assert [run.id] == job["run_ids"]
     assert (run.status, run.queue, run.seed) == ("queued", "cpu", 3)
     assert run.config["batch_size"] == 64
+    params = run.config["optimizer"]["params"]
+    assert params["lr"] == 0.01
+    assert params["beta1"] == 0.9, "defaults are written out: an upgrade must not change them"
     assert [row.queue for row in rows(database, Outbox)] == ["cpu"]
 
 
