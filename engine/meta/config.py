@@ -58,10 +58,10 @@ class Replay(Strict):
         default=200, description="Starting points in the repository."
     )
     fresh: Fraction = Field(
-        default=0.1, description="Probability that a restart is from a fresh initialisation."
+        default=0.05, description="Probability that a restart is from a fresh initialisation."
     )
     exponent: NonNegative = Field(
-        default=0.7, description="Starts are drawn by 1/rank to this power, worst error first."
+        default=0.5, description="Starts are drawn by 1/rank to this power, worst error first."
     )
 
 

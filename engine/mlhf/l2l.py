@@ -21,6 +21,7 @@ from engine.mlhf.weights import NetworkWeights
 from engine.optimizers.hessian_free import flatten, unflatten
 from engine.optimizers.protocol import State, StepResult
 
+_CHUNK = 1 << 16  # coordinates at a time: the gates of all would be hundreds of vectors
 _RANGE = 10.0  # p of the paper: gradients below e^-p are taken as they are
 
 
@@ -119,9 +120,13 @@ class L2L:
             g = flatten(gradients)
             if self.weight_decay:
                 g.add_(flatten(self._parameters), alpha=self.weight_decay)
-            state = self._rule.initial_state(g) if self._state is None else self._state
+            state = self._rule.initial_state(g) if self._state is None else self._state.to(g)
             self._rule.weights.to(g)
-            update, self._state = self._rule(g, state.to(g))
+            update = torch.empty_like(g)
+            for at in range(0, g.numel(), _CHUNK):
+                part = slice(at, at + _CHUNK)
+                update[part], state[:, part] = self._rule(g[part], state[:, part])
+            self._state = state
             torch._foreach_add_(
                 self._parameters, unflatten(update, self._parameters), alpha=self.lr
             )

@@ -1,0 +1,89 @@
+"""L2L's closed form, its gradient, and the optimizer against the unroll."""
+
+import math
+
+import pytest
+import torch
+
+from engine.meta.config import MetaTrainConfig
+from engine.meta.l2l_unroll import L2LUnroll
+from engine.meta.trainer import MetaTrainer
+from engine.meta.trajectory import Bench
+from engine.mlhf.l2l import L2L, LinearUpdate, LSTMUpdate, preprocess
+from engine.mlhf.meta_checkpoint import MetaCheckpoint
+from tests.engine.meta.conftest import Plain, SquareTask
+
+FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
+
+
+def test_closed_form(monkeypatch):
+    """f = x², x₀ = 1, a linear update at 0: one Adam step makes both its weights −0.01, and
+    then x ← 0.98x − 0.01 five times."""
+    config = MetaTrainConfig.model_validate(
+        {"optimizer": "l2l", "tasks": [FAMILY], "unroll": 5, "lr": 0.01, "weight_decay": 0.0,
+         "clip": 0.0, "iterations": 2, "decay_at": [], "replay": {"keep": 0.0, "fresh": 1.0}}
+    )  # fmt: skip
+    learned, seen = L2LUnroll(LinearUpdate()), []
+    unroll = learned.unroll
+
+    def watched(*args):
+        seen.append(unroll(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(learned, "unroll", watched)
+    trainer = MetaTrainer(
+        config, learned, [SquareTask()], device=torch.device("cpu"), emit=lambda _: None
+    )
+    trainer._step()
+    weights = [float(p.detach()) for p in learned.networks["update"].parameters()]
+    assert weights == pytest.approx([-0.01, -0.01], abs=1e-7)
+    trainer._step()
+    x = float(seen[1].end.theta)
+    assert x == pytest.approx(0.85588, abs=5e-6)
+    assert x**2 == pytest.approx(0.732533, abs=5e-6)
+    losses, value = [], 1.0
+    for _ in range(5):
+        value = 0.98 * value - 0.01
+        losses.append(value**2)
+    assert float(seen[1].losses["update"].detach()) == pytest.approx(sum(losses), rel=1e-6)
+
+
+def test_gradient_stops_at_the_gradients_alone():
+    """Of x ← x + w·g + c with g held fixed: dL/dw = Σ_t 2 x_t Σ_{s<t} g_s at w = c = 0."""
+    learned = L2LUnroll(LinearUpdate())
+    bench = Bench(SquareTask(), 0, 4)
+    batch = bench.task.batch(torch.Generator())
+    found = learned.unroll(bench, bench.fresh(0), [batch] * 4, torch.Generator())
+    w, c = torch.autograd.grad(
+        found.losses["update"], list(learned.networks["update"].parameters())
+    )
+    assert float(w) == pytest.approx(2 * (2 + 4 + 6))
+    assert float(c) == pytest.approx(2 * (1 + 2 + 3))
+
+
+def test_gradients_enter_by_logarithm_and_sign():
+    g = torch.tensor([1.0, -1e-3, 1e-6, 0.0], dtype=torch.float64)
+    first, second = preprocess(g)
+    expected = [0.0, math.log(1e-3) / 10, -1, -1]
+    assert torch.allclose(first, torch.tensor(expected, dtype=torch.float64))
+    expected = [1, -1, math.exp(10) * 1e-6, 0]
+    assert torch.allclose(second, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_the_optimizer_steps_as_the_unroll_does(monkeypatch):
+    monkeypatch.setattr("engine.mlhf.l2l._CHUNK", 16)
+    task = Plain(torch.float32)
+    rule = LSTMUpdate(seed=4)
+    bench = Bench(task, 0, 1)
+    generator = torch.Generator().manual_seed(3)
+    batches = [task.batch(generator) for _ in range(5)]
+    with torch.no_grad():
+        end = L2LUnroll(rule).unroll(bench, bench.fresh(5), batches, generator).end
+    model = task.model(5)
+    weights = MetaCheckpoint("l2l", {"update": dict(rule.weights.state_dict())}, {})
+    optimizer = L2L(model, meta_checkpoint=weights)
+    for x, y in batches[:4]:
+        optimizer.step(x, y)
+    bench.place(0, end.theta)
+    for mine, theirs in zip(model.parameters(), bench.model(0).parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
