@@ -7,10 +7,12 @@ A node that is called while autograd runs a backward pass leaves out every gradi
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def in_backward() -> bool:
@@ -18,9 +20,9 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def apart(work: Callable[[], Tensor]) -> Tensor:
+def apart(work: Callable[[], T]) -> T:
     """Return ``work()``, called in a nested backward pass of its own that needs everything."""
-    results: list[Tensor] = []
+    results: list[T] = []
     with torch.enable_grad():
         anchor = torch.zeros((), requires_grad=True)
         end = _Hook.apply(anchor, lambda: results.append(work()))  # type: ignore[no-untyped-call]

@@ -1,108 +1,96 @@
 """The generalized Gauss-Newton matrix of a network's loss on one batch."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from engine.curvature.errors import CurvatureError
+from engine.curvature.joint import joint, outputs
 from engine.curvature.linearize import Linearization
-from engine.curvature.losses import LossFunction, resolve
+from engine.curvature.primal import chosen, full_precision, primal, trainable
+from engine.curvature.protocol import Loss
+from engine.curvature.symmetric import symmetric
 
-Loss = str | Callable[[Tensor, Tensor], Tensor]
+__all__ = ["GGN", "Loss", "trainable"]
 
 
 class GGN:
     """G = Jᵀ H_ℓ J at the model's parameters, its loss and gradient, from one forward pass.
 
-    J = ∂z/∂θ for the output z = model(x), H_ℓ = ∂²ℓ/∂z². The forward pass is run here, once,
+    J = ∂z/∂θ for the outputs z = model(x), H_ℓ = ∂²ℓ/∂z². The forward pass is run here, once,
     as in a plain training step: batch-norm statistics move once, dropout draws one mask, and
     every product uses what that pass saw. The parameters must not change while the object
     is used.
 
     Args:
-        model: Any module that returns one tensor.
-        loss: ``"cross_entropy"``, ``"mse"``, or a function (z, y) ↦ scalar that is twice
-            differentiable in z.
+        model: Any module that returns a tensor, or a tuple, list or dict of tensors.
+        loss: ``"cross_entropy"``, ``"mse"`` or ``"binary_cross_entropy"`` for one tensor;
+            or a function (z, y) ↦ scalar of all that the model returns, twice
+            differentiable in it.
         x: The model's input.
         y: The loss's target.
-        parameters: θ; by default all that require a gradient.
+        parameters: θ, any leaves; by default all of the model's that require a gradient.
+            Those the output does not depend on have zero gradients and products.
+        autocast: The type of a forward pass under autocast, such as ``torch.bfloat16``.
+            Gradients and products then have the parameters' own type.
 
     Attributes:
         loss: The mean loss, a scalar without graph.
         gradient: ∇θℓ, one tensor per parameter.
+        output: What the model returned, without graph.
+
+    Raises:
+        CurvatureError: where no right product can be had.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss: Loss,
-        x: Tensor,
-        y: Tensor,
+        x: Any,
+        y: Any,
         parameters: Sequence[Tensor] | None = None,
+        *,
+        autocast: torch.dtype | None = None,
     ) -> None:
-        self.parameters = trainable(model) if parameters is None else list(parameters)
-        function: LossFunction = resolve(loss)
-        with torch.enable_grad(), differentiable_twice(model):
-            z = model(x)
-        if not isinstance(z, Tensor):
-            raise CurvatureError(f"the model must return one tensor, not {type(z).__name__}")
-        self._at = function(z, y)
-        self._linear = Linearization(z, self.parameters)
-        self.output = z.detach()
-        self.loss = self._at.value
-        self.gradient = self._linear.vjp(self._at.gradient)
+        self.parameters = chosen(model, parameters)
+        self._device = self.parameters[0].device
+        z = primal(model, x, self.parameters, autocast)
+        found = outputs(z)
+        self.output: Any = z.detach() if isinstance(z, Tensor) else _detached(z)
+        with full_precision(self._device):
+            self._at = joint(loss, z, y)
+            self._linear = Linearization(found, self.parameters)
+            self.loss = self._at.value
+            self.gradient = self._linear.vjp(self._at.gradient)
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return Gv, one tensor per parameter."""
-        u = self._linear.jvp(v)  # v → Jv
-        w = self._at.hessian_product(u)  # Jv → H_ℓ Jv
-        return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv
+        """Return Gv, one tensor per parameter; differentiable in v (G is a constant)."""
+        return symmetric(self._product, v)
 
     def quadratic(self, v: Sequence[Tensor]) -> Tensor:
-        """Return vᵀGv, a scalar, for about half the cost of a product."""
-        u = self._linear.jvp(v)
-        return (u * self._at.hessian_product(u)).sum()
+        """Return vᵀGv, a scalar without graph, for about half the cost of a product."""
+        with torch.no_grad(), full_precision(self._device):
+            u = self._linear.jvp(v)
+            w = self._middle(u)
+            return sum((_dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), _dot(u[0], w[0]))
+
+    def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        with full_precision(self._device):
+            u = self._linear.jvp(v)  # v → Jv
+            w = self._middle(u)  # Jv → H_ℓ Jv
+            return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv
+
+    def _middle(self, u: list[Tensor]) -> list[Tensor]:
+        """What stands between Jᵀ and J: here the loss's Hessian."""
+        return self._at.hessian_product(u)
 
 
-def trainable(model: nn.Module) -> list[Tensor]:
-    """Return the model's parameters that require a gradient, each once."""
-    found: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    if not found:
-        raise CurvatureError("the model has no parameter that requires a gradient")
-    return found
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dtype=torch.float32 if a.dtype.itemsize < 4 else None)
 
 
-@contextmanager
-def differentiable_twice(model: nn.Module) -> Iterator[None]:
-    """Keep fused kernels whose backward cannot be differentiated out of the forward pass.
-
-    These are the fused recurrent layers (oneDNN, cuDNN) and fused attention.
-    """
-    switches = list(_ATTENTION)
-    if any(isinstance(m, nn.RNNBase) for m in model.modules()):
-        switches += _RECURRENT
-    before = [get() for get, _, _ in switches]
-    for _, put, wanted in switches:
-        put(wanted)
-    try:
-        yield
-    finally:
-        for (_, put, _), value in zip(switches, before, strict=True):
-            put(value)
-
-
-_C = torch._C
-_Switch = tuple[Callable[[], bool], Callable[[bool], None], bool]  # get, set, wanted
-# The setters below torch.backends: its context managers warn, and cost more than a small step.
-_ATTENTION: tuple[_Switch, ...] = (
-    (_C._get_flash_sdp_enabled, _C._set_sdp_use_flash, False),
-    (_C._get_mem_efficient_sdp_enabled, _C._set_sdp_use_mem_efficient, False),
-    (_C._get_cudnn_sdp_enabled, _C._set_sdp_use_cudnn, False),
-    (_C._get_math_sdp_enabled, _C._set_sdp_use_math, True),
-)
-_RECURRENT: tuple[_Switch, ...] = (
-    (_C._get_mkldnn_enabled, _C._set_mkldnn_enabled, False),
-    (_C._get_cudnn_enabled, _C._set_cudnn_enabled, False),
-)
+def _detached(z: Any) -> Any:
+    return pytree.tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, z)

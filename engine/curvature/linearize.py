@@ -1,4 +1,4 @@
-"""The Jacobian of a network's output, from the graph its forward pass left behind.
+"""The Jacobian of a network's outputs, from the graph its forward pass left behind.
 
 Jᵀw is autograd's own backward. Jv is a walk over the same graph from the parameters to the
 output, each node giving the tangent of its output from what it saved in the forward pass:
@@ -6,10 +6,11 @@ no second forward pass, no other dropout mask, no touched buffers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from engine.curvature.apart import apart, in_backward
 from engine.curvature.errors import CurvatureError
@@ -22,35 +23,24 @@ class Linearization:
     """z(θ) near the θ of the forward pass that made ``z``.
 
     Args:
-        z: The output, with its graph; it must stay alive and unchanged.
+        z: The outputs, each with its graph; they must stay alive and unchanged.
         parameters: The leaves θ. Those that z does not depend on have zero derivatives.
     """
 
-    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
-        if z.grad_fn is None:
-            raise CurvatureError("the output does not depend on any parameter by a graph")
-        self._z = z
+    def __init__(self, z: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+        self._z = list(z)
         self._parameters = list(parameters)
-        self._jvp: Callable[[Sequence[Tensor]], Tensor] | None = None
+        self._jvp: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
 
-    def vjp(self, w: Tensor) -> list[Tensor]:
-        """Return Jᵀw, one tensor per parameter."""
-        return list(
-            torch.autograd.grad(
-                self._z,
-                self._parameters,
-                w,
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        )
+    def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
+        """Return Jᵀw, one tensor per parameter, for one tensor per output."""
+        return _vjp(self._z, self._parameters, w)
 
-    def jvp(self, v: Sequence[Tensor]) -> Tensor:
-        """Return Jv, shaped like z, for one tensor per parameter."""
+    def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return Jv, one tensor per output, for one tensor per parameter."""
         return apart(lambda: self._tangent(v)) if in_backward() else self._tangent(v)
 
-    def _tangent(self, v: Sequence[Tensor]) -> Tensor:
+    def _tangent(self, v: Sequence[Tensor]) -> list[Tensor]:
         if self._jvp is None:
             try:
                 self._jvp = _Walk(self._z, self._parameters)
@@ -60,6 +50,14 @@ class Linearization:
         return self._jvp(v)
 
 
+def _vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
+    return list(
+        torch.autograd.grad(
+            z, parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+    )
+
+
 class _NoWalk(Exception):  # noqa: N818
     """The graph has a node whose tangent the walk cannot give."""
 
@@ -67,12 +65,13 @@ class _NoWalk(Exception):  # noqa: N818
 class _Walk:
     """Jv node by node. Each node's part is prepared once and used by every product."""
 
-    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
         leaves = {id(p): i for i, p in enumerate(parameters)}
         self._steps: list[tuple[int, Callable[[Tangents], Any], tuple[Any, ...]]] = []
         self._leaves: list[tuple[int, int]] = []  # (slot, index of the parameter)
         # The nodes are kept: Python's handle of a node is the same object only while it lives.
-        self._nodes = _topological(z.grad_fn)
+        ends = [get_gradient_edge(t) for t in z]
+        self._nodes = _topological([end.node for end in ends])
         slots: dict[Any, int] = {}
         multiple: dict[Any, bool] = {}
         for node in self._nodes:
@@ -93,12 +92,16 @@ class _Walk:
             slots[node] = len(slots)
             multiple[node] = several
             self._steps.append((slots[node], tangent, sources))
-        last = slots.get(z.grad_fn)
         self._size = len(slots)
-        self._out = None if last is None else (last, z.output_nr if multiple[z.grad_fn] else -1)
-        self._zero = z
+        self._out = [
+            (slots[end.node], end.output_nr if multiple[end.node] else -1)
+            if end.node in slots
+            else None
+            for end in ends
+        ]
+        self._like = z
 
-    def __call__(self, v: Sequence[Tensor]) -> Tensor:
+    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
         values: list[Any] = [None] * self._size
         for slot, index in self._leaves:
             values[slot] = v[index]
@@ -116,15 +119,19 @@ class _Walk:
                 inputs = tuple(map(get, sources))
                 if any(t is not None for t in inputs):
                     values[slot] = tangent(inputs)
-            out = get(self._out)
-        return torch.zeros_like(self._zero) if out is None else out
+            found = map(get, self._out)
+            return [
+                torch.zeros_like(z) if t is None else t
+                for t, z in zip(found, self._like, strict=True)
+            ]
 
 
-def _topological(root: Any) -> list[Any]:
-    """All nodes the root depends on, sources first (iterative: graphs get deep)."""
+def _topological(roots: list[Any]) -> list[Any]:
+    """All nodes the roots depend on, sources first (iterative: graphs get deep)."""
     order: list[Any] = []
-    seen = {root}
-    stack: list[tuple[Any, Any]] = [(root, iter(root.next_functions))]
+    top = _Top(tuple((root, 0) for root in roots))
+    seen: set[Any] = set()
+    stack: list[tuple[Any, Any]] = [(top, iter(top.next_functions))]
     while stack:
         node, rest = stack[-1]
         for child, _ in rest:
@@ -135,7 +142,13 @@ def _topological(root: Any) -> list[Any]:
         else:
             order.append(node)
             stack.pop()
-    return order
+    return order[:-1]
+
+
+class _Top(NamedTuple):
+    """One node above all outputs."""
+
+    next_functions: tuple[tuple[Any, int], ...]
 
 
 def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], bool]:
@@ -200,32 +213,25 @@ class _DoubleBackward:
     without a word. So the first product is checked against the plain backward.
     """
 
-    def __init__(self, z: Tensor, parameters: Sequence[Tensor]) -> None:
-        self._z, self._parameters = z, list(parameters)
-        self._u = torch.zeros_like(z, requires_grad=True)
+    def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
+        self._z, self._parameters = z, parameters
+        self._u = [torch.zeros_like(t, requires_grad=True) for t in z]
         with torch.enable_grad():
             self._pulled = torch.autograd.grad(
-                z, self._parameters, self._u, create_graph=True, allow_unused=True
+                z, parameters, self._u, create_graph=True, allow_unused=True
             )
         self._checked = False
 
-    def __call__(self, v: Sequence[Tensor]) -> Tensor:
+    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
         pairs = [
             (p, t)
             for p, t in zip(self._pulled, v, strict=True)
             if p is not None and p.requires_grad
         ]
-        out = torch.zeros_like(self._u)
+        out = [torch.zeros_like(t) for t in self._z]
         if pairs:
             try:
-                (out,) = torch.autograd.grad(
-                    [p for p, _ in pairs],
-                    self._u,
-                    [t for _, t in pairs],
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
+                out = _vjp([p for p, _ in pairs], self._u, [t for _, t in pairs])
             except RuntimeError as error:
                 raise CurvatureError(str(error)) from error
         if not self._checked:
@@ -233,23 +239,17 @@ class _DoubleBackward:
             self._checked = True
         return out
 
-    def _check(self, v: Sequence[Tensor], u: Tensor) -> None:
+    def _check(self, v: Sequence[Tensor], u: list[Tensor]) -> None:
         """⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w; the global random state is left alone."""
         generator = torch.Generator().manual_seed(0)
-        w = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
-        plain = torch.autograd.grad(
-            self._z,
-            self._parameters,
-            w,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        w = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in u]
+        plain = _vjp(self._z, self._parameters, w)
         terms = torch.stack([(p * t).sum() for p, t in zip(plain, v, strict=True)])
         size = torch.stack([(p * t).abs().sum() for p, t in zip(plain, v, strict=True)]).sum()
-        tolerance = size * 100 * torch.finfo(u.dtype).eps
+        there = torch.stack([(a * b).sum() for a, b in zip(w, u, strict=True)]).sum()
+        tolerance = size * 100 * max(torch.finfo(t.dtype).eps for t in u)
         # A NaN passes: what is not finite says nothing of the backward.
-        if bool(((w * u).sum() - terms.sum()).abs() > tolerance):
+        if bool((there - terms.sum()).abs() > tolerance):
             raise CurvatureError(
                 "a custom autograd function in this network has a backward that cannot be "
                 "differentiated, so a Gauss-Newton product through it would be wrong"

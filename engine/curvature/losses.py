@@ -1,12 +1,13 @@
 """Losses as functions of a network's output, with gradient and Hessian products.
 
-Both losses below are convex in the output, so the Gauss-Newton matrix JᵀHJ they give is
+The named losses are convex in the output, so the Gauss-Newton matrix JᵀHJ they give is
 positive semi-definite.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +79,31 @@ def mse(z: Tensor, y: Tensor) -> LossAt:
     return LossAt(error.square().mean(), scale * error, hessian_product)
 
 
+def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
+    """Cross-entropy of sigmoid(z) and y, the mean over all elements.
+
+    Args:
+        z: Logits, any shape.
+        y: Probabilities of the same shape, of any type: 0, 1 or between.
+    """
+    if y.shape != z.shape:
+        raise CurvatureError(
+            "binary_cross_entropy needs targets shaped like the logits; "
+            f"got {tuple(z.shape)}, {tuple(y.shape)}"
+        )
+    z, y = z.detach(), y.to(z.dtype)
+    count = max(z.numel(), 1)
+    p = torch.sigmoid(z)
+    # 1 − p as sigmoid(−z): it does not cancel where p is near 1.
+    slope = p * torch.sigmoid(-z) / count
+
+    def hessian_product(u: Tensor) -> Tensor:
+        return slope * u
+
+    value = F.binary_cross_entropy_with_logits(z, y)
+    return LossAt(value, (p - y).div_(count), hessian_product)
+
+
 def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
     """Make a loss of any twice differentiable ``function(z, y)``, by derivatives in z alone."""
 
@@ -101,23 +127,31 @@ def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
     return loss
 
 
-LOSSES: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
+LOSSES: dict[str, LossFunction] = {
+    "binary_cross_entropy": binary_cross_entropy,
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+}
+
+
+def named(name: str) -> LossFunction:
+    """Return the loss of that name."""
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
+    return LOSSES[name]
 
 
 def resolve(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
     """Return the loss of that name, or the one made of a function (z, y) ↦ scalar."""
-    if not isinstance(loss, str):
-        return from_function(loss)
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-    return LOSSES[loss]
+    return named(loss) if isinstance(loss, str) else from_function(loss)
 
 
-def plain(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def plain(loss: str | Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """Return the same loss as a function (z, y) ↦ scalar for autograd."""
     if not isinstance(loss, str):
         return loss
-    if loss not in ("cross_entropy", "mse"):
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+    named(loss)
+    if loss == "binary_cross_entropy":
+        return lambda z, y: F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
     name: LossName = "cross_entropy" if loss == "cross_entropy" else "mse"
     return partial(mean_loss, name)

@@ -3,34 +3,23 @@
 ``engine.pcg`` solves the same in place; this one keeps what its derivatives need.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from engine.curvature.ggn import GGN
+from engine.curvature.symmetric import symmetric
 from engine.optimizers.hessian_free import flatten, unflatten
 
 
-class _Product(torch.autograd.Function):
-    """v ↦ Gv. G is symmetric and constant here, so the backward is g ↦ Gg: no graph of G."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, ggn: GGN) -> Tensor:
-        ctx.ggn = ggn
-        return flatten(ggn.product(unflatten(v, ggn.parameters)))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (g,) = gradients
-        return flatten(ctx.ggn.product(unflatten(g, ctx.ggn.parameters))), None
-
-
 def product(ggn: GGN, v: Tensor) -> Tensor:
-    """Return Gv for a flat v, differentiable in v."""
-    out: Tensor = _Product.apply(v, ggn)  # type: ignore[no-untyped-call]
-    return out
+    """Return Gv for a flat v, differentiable in v: the backward is a product again."""
+
+    def flat(vs: Sequence[Tensor]) -> list[Tensor]:
+        return [flatten(ggn.product(unflatten(vs[0], ggn.parameters)))]
+
+    return symmetric(flat, [v])[0]
 
 
 def solve(

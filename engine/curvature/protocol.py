@@ -1,0 +1,45 @@
+"""What a curvature matrix is to those who use one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+# A name, or a function (z, y) ↦ scalar; z is what the model returns.
+Loss = str | Callable[[Any, Any], Tensor]
+
+
+class Curvature(Protocol):
+    """A symmetric matrix at the model's parameters, with the loss and gradient there.
+
+    Attributes:
+        parameters: θ, the leaves it is taken at.
+        loss: The mean loss, a scalar without graph.
+        gradient: ∇θℓ, one tensor per parameter.
+    """
+
+    parameters: list[Tensor]
+    loss: Tensor
+    gradient: list[Tensor]
+
+    def product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return the matrix times v, one tensor per parameter; differentiable in v."""
+        ...
+
+    def quadratic(self, v: Sequence[Tensor]) -> Tensor:
+        """Return vᵀ·matrix·v, a scalar without graph."""
+        ...
+
+
+class MakesCurvature(Protocol):
+    """``GGN``, ``Hessian``, ``EmpiricalFisher``: the matrix of a model's loss on a batch."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        x: Any,
+        y: Any,
+        parameters: Sequence[Tensor] | None = None,
+        /,
+    ) -> Curvature: ...
