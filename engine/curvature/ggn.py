@@ -59,7 +59,7 @@ class GGN:
         self._device = self.parameters[0].device
         z = primal(model, x, self.parameters, autocast)
         found = outputs(z)
-        self.output: Any = z.detach() if isinstance(z, Tensor) else _detached(z)
+        self.output: Any = detached(z)
         with full_precision(self._device):
             self._at = joint(loss, z, y)
             self._linear = Linearization(found, self.parameters)
@@ -92,5 +92,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dtype=torch.float32 if a.dtype.itemsize < 4 else None)
 
 
-def _detached(z: Any) -> Any:
+def detached(z: Any) -> Any:
+    """Return what a model returned, without graph."""
+    if isinstance(z, Tensor):
+        return z.detach()
     return pytree.tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, z)

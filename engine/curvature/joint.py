@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from engine.curvature.errors import CurvatureError
-from engine.curvature.losses import from_function, named
+from engine.curvature.losses import check, from_function, named, plain
 from engine.curvature.protocol import Loss
 
 
@@ -54,20 +54,25 @@ def joint(loss: Loss, z: Any, y: Any) -> JointLossAt:
     """
     if isinstance(z, Tensor):
         function = named(loss) if isinstance(loss, str) else from_function(loss)
-        at = function(_wide(z), y)
+        at = function(wide(z), y)
         low = z.dtype
 
         def product(u: Sequence[Tensor]) -> list[Tensor]:
-            return [at.hessian_product(_wide(u[0])).to(low)]
+            return [at.hessian_product(wide(u[0])).to(low)]
 
         return JointLossAt(at.value, [at.gradient.to(low)], product)
-    if isinstance(loss, str):
-        named(loss)
-        raise CurvatureError(
-            f"{loss} needs a model that returns one tensor, not {type(z).__name__}; for "
-            "several outputs give the loss as a function (z, y) ↦ scalar"
+    return _general(_of_several(loss, z), z, y)
+
+
+def loss_of(loss: Loss, z: Any, y: Any) -> Tensor:
+    """Return ℓ(z, y) for autograd, in float32 at least."""
+    if not isinstance(z, Tensor):
+        return _of_several(loss, z)(
+            pytree.tree_map(lambda t: wide(t) if isinstance(t, Tensor) else t, z), y
         )
-    return _general(loss, z, y)
+    if isinstance(loss, str):
+        check(loss, z, y)
+    return plain(loss)(wide(z), y)
 
 
 def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLossAt:
@@ -80,7 +85,7 @@ def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLos
             needed, flat[i] = t.requires_grad, t.detach()
             if needed:
                 types.append(t.dtype)
-                flat[i] = _wide(t).detach().requires_grad_()
+                flat[i] = wide(t).detach().requires_grad_()
                 leaves.append(flat[i])
     with torch.enable_grad():
         value = function(pytree.tree_unflatten(flat, spec), y)
@@ -92,7 +97,7 @@ def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLos
     def hessian_product(u: Sequence[Tensor]) -> list[Tensor]:
         if not curved:  # the loss is linear in z
             return [torch.zeros_like(t) for t in u]
-        along = [_wide(t) for t, g in zip(u, gradient, strict=True) if g.requires_grad]
+        along = [wide(t) for t, g in zip(u, gradient, strict=True) if g.requires_grad]
         found = torch.autograd.grad(
             curved, leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -102,5 +107,16 @@ def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLos
     return JointLossAt(value.detach(), grads, hessian_product)
 
 
-def _wide(t: Tensor) -> Tensor:
+def _of_several(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
+    if not isinstance(loss, str):
+        return loss
+    named(loss)
+    raise CurvatureError(
+        f"{loss} needs a model that returns one tensor, not {type(z).__name__}; for "
+        "several outputs give the loss as a function (z, y) ↦ scalar"
+    )
+
+
+def wide(t: Tensor) -> Tensor:
+    """Return t in float32 where its type is of lower precision."""
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t

@@ -71,7 +71,7 @@ class _Walk:
         self._leaves: list[tuple[int, int]] = []  # (slot, index of the parameter)
         # The nodes are kept: Python's handle of a node is the same object only while it lives.
         ends = [get_gradient_edge(t) for t in z]
-        self._nodes = _topological([end.node for end in ends])
+        self._nodes = topological([end.node for end in ends])
         slots: dict[Any, int] = {}
         multiple: dict[Any, bool] = {}
         for node in self._nodes:
@@ -126,7 +126,7 @@ class _Walk:
             ]
 
 
-def _topological(roots: list[Any]) -> list[Any]:
+def topological(roots: list[Any]) -> list[Any]:
     """All nodes the roots depend on, sources first (iterative: graphs get deep)."""
     order: list[Any] = []
     top = _Top(tuple((root, 0) for root in roots))

@@ -6,7 +6,6 @@ positive semi-definite.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.curvature.errors import CurvatureError
-from engine.models.loss import LossName, mean_loss
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,20 @@ class LossAt:
 LossFunction = Callable[[Tensor, Tensor], LossAt]
 
 
+def check(name: str, z: Tensor, y: Tensor) -> None:
+    """Refuse a target that does not fit the output: it would be broadcast without a word."""
+    if name == "cross_entropy":
+        if y.shape != z.shape[:-1] or y.is_floating_point():
+            raise CurvatureError(
+                f"cross_entropy needs logits (..., classes) and integer classes (...); "
+                f"got {tuple(z.shape)} and {y.dtype} {tuple(y.shape)}"
+            )
+    elif y.shape != z.shape:
+        raise CurvatureError(
+            f"{name} needs targets shaped like the output; got {tuple(z.shape)}, {tuple(y.shape)}"
+        )
+
+
 def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
     """Softmax cross-entropy, the mean over all positions.
 
@@ -42,11 +54,7 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
         z: Logits, shape (..., C).
         y: Classes, integers of shape (...).
     """
-    if y.shape != z.shape[:-1] or y.is_floating_point():
-        raise CurvatureError(
-            f"cross_entropy needs logits (..., classes) and integer classes (...); "
-            f"got {tuple(z.shape)} and {y.dtype} {tuple(y.shape)}"
-        )
+    check("cross_entropy", z, y)
     z = z.detach()
     positions = max(y.numel(), 1)
     log_p = F.log_softmax(z, dim=-1)
@@ -65,10 +73,7 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
 
 def mse(z: Tensor, y: Tensor) -> LossAt:
     """Squared error, the mean over all elements."""
-    if y.shape != z.shape:
-        raise CurvatureError(
-            f"mse needs targets shaped like the output; got {tuple(z.shape)}, {tuple(y.shape)}"
-        )
+    check("mse", z, y)
     z = z.detach()
     scale = 2.0 / max(z.numel(), 1)
     error = z - y
@@ -86,11 +91,7 @@ def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
         z: Logits, any shape.
         y: Probabilities of the same shape, of any type: 0, 1 or between.
     """
-    if y.shape != z.shape:
-        raise CurvatureError(
-            "binary_cross_entropy needs targets shaped like the logits; "
-            f"got {tuple(z.shape)}, {tuple(y.shape)}"
-        )
+    check("binary_cross_entropy", z, y)
     z, y = z.detach(), y.to(z.dtype)
     count = max(z.numel(), 1)
     p = torch.sigmoid(z)
@@ -151,7 +152,8 @@ def plain(loss: str | Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tens
     if not isinstance(loss, str):
         return loss
     named(loss)
+    if loss == "cross_entropy":
+        return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1))
     if loss == "binary_cross_entropy":
         return lambda z, y: F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
-    name: LossName = "cross_entropy" if loss == "cross_entropy" else "mse"
-    return partial(mean_loss, name)
+    return F.mse_loss

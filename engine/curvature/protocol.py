@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 # A name, or a function (z, y) ↦ scalar; z is what the model returns.
@@ -32,7 +33,7 @@ class Curvature(Protocol):
 
 
 class MakesCurvature(Protocol):
-    """``GGN``, ``Hessian``, ``EmpiricalFisher``: the matrix of a model's loss on a batch."""
+    """The matrix of a model's loss on a batch: ``GGN``, ``Hessian``, ``EmpiricalFisher``."""
 
     def __call__(
         self,
@@ -42,4 +43,6 @@ class MakesCurvature(Protocol):
         y: Any,
         parameters: Sequence[Tensor] | None = None,
         /,
+        *,
+        autocast: torch.dtype | None = None,
     ) -> Curvature: ...

@@ -1,9 +1,16 @@
 """The loss of a step's batch at other parameters, under the same circumstances."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from engine.curvature.joint import loss_of
+from engine.curvature.parts import Part, select
+from engine.curvature.protocol import Loss
+from engine.curvature.replay import Replay
 
 
 class Again:
@@ -12,31 +19,40 @@ class Again:
     Args:
         model: The model, in the mode it is trained in.
         device: Where its random draws are made, beside the CPU.
+        autocast: The forward pass's type under autocast.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, device: torch.device, autocast: torch.dtype | None = None
+    ) -> None:
         self._model = model
-        self._cuda = device if device.type == "cuda" else None
-        self._draws = self._random_state()
+        self._device = device.type
+        self._autocast = autocast
+        self._replay = Replay(model, device)
 
     @torch.no_grad()
-    def loss(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """Return function(model(x), y); neither buffers nor random state move by it."""
-        buffers = [(buffer, buffer.clone()) for buffer in self._model.buffers()]
-        after = self._random_state()
-        self._set_random_state(self._draws)
-        try:
-            return function(self._model(x), y)
-        finally:
-            self._set_random_state(after)
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    def loss(self, loss: Loss, x: Any, y: Any, parts: Sequence[Part] | None = None) -> Tensor:
+        """Return the loss of model(x); neither buffers nor random state move by it.
 
-    def _random_state(self) -> tuple[Tensor, Tensor | None]:
-        cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
-        return torch.get_rng_state(), cuda
-
-    def _set_random_state(self, state: tuple[Tensor, Tensor | None]) -> None:
-        torch.set_rng_state(state[0])
-        if self._cuda is not None and state[1] is not None:
-            torch.cuda.set_rng_state(state[1], self._cuda)
+        Args:
+            loss: As for ``GGN``.
+            x: The input.
+            y: The target.
+            parts: How the batch was cut in the first pass.
+        """
+        cast = (
+            nullcontext()
+            if self._autocast is None
+            else torch.autocast(self._device, dtype=self._autocast)
+        )
+        with self._replay.again():
+            if parts is None:
+                with cast:
+                    z = self._model(x)
+                return loss_of(loss, z, y)
+            found = []
+            for part in parts:
+                with cast:
+                    z = self._model(select(x, part))
+                found.append(part.weight * loss_of(loss, z, select(y, part)))
+            return torch.stack(found).sum()

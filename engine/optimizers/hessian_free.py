@@ -1,13 +1,15 @@
 """Hessian-free steps: solve (G + S)d = ∇ℓ by a few PCG iterations, then θ ← θ − lr·d."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from engine.curvature.ggn import GGN, Loss, trainable
-from engine.curvature.losses import plain
+from engine.curvature.ggn import GGN
+from engine.curvature.parts import Parts, samples_in, split
+from engine.curvature.primal import chosen
+from engine.curvature.protocol import Curvature, Loss, MakesCurvature
 from engine.optimizers.again import Again
 from engine.optimizers.damping import AdamDamping, Damping, FixedDamping, Judging
 from engine.optimizers.protocol import State, StepResult
@@ -23,8 +25,9 @@ class HessianFree:
     would cost half a product more and change nothing.
 
     Args:
-        model: Any module that returns one tensor.
-        loss: ``"cross_entropy"``, ``"mse"``, or a function (z, y) ↦ scalar.
+        model: Any module that returns a tensor, or a tuple, list or dict of tensors.
+        loss: ``"cross_entropy"``, ``"mse"``, ``"binary_cross_entropy"``, or a function
+            (z, y) ↦ scalar of what the model returns.
         damping: S: ``"adam"`` is λ(1 + k/T)^a (√v̂ + eps), which also preconditions the
             solve; ``"fixed"`` a constant; or an object with their two methods. One that
             judges steps (``LevenbergMarquardt``) makes each dearer by half a product and a
@@ -35,6 +38,15 @@ class HessianFree:
             with ``"adam"``, 1 with ``"fixed"``.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         tolerance: A solve stops moving once its residual's norm is below it.
+        parameters: Which parameters to train, by default all that require a gradient.
+        curvature: Which matrix takes G's place: ``EmpiricalFisher``, or ``Hessian`` under a
+            damping that makes it positive.
+        micro_batch: The batch is computed in parts of this size, in the memory of one part;
+            each product then runs the forward pass again. ``Parts`` says when the result is
+            that of the whole batch.
+        curvature_batch: The matrix is that of this many samples of each batch.
+        autocast: The type of forward and backward passes under autocast, such as
+            ``torch.bfloat16``; the solve and its inner products stay in the parameters' own.
     """
 
     def __init__(
@@ -48,6 +60,11 @@ class HessianFree:
         warm_start: float | None = None,
         weight_decay: float = 0.0,
         tolerance: float = 1e-6,
+        parameters: Sequence[Tensor] | None = None,
+        curvature: MakesCurvature = GGN,
+        micro_batch: int | None = None,
+        curvature_batch: int | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
@@ -63,14 +80,18 @@ class HessianFree:
             if isinstance(damping, str)
             else damping
         )
-        self._parameters = trainable(model)
+        self._parameters = chosen(model, parameters)
+        self._make = curvature
+        self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
+        self._autocast = autocast
         self._direction: Tensor | None = None  # d of the last step, flat
         self._space: _Space | None = None
 
-    def step(self, x: Tensor, y: Tensor) -> StepResult:
+    def step(self, x: Any, y: Any) -> StepResult:
         judge = self.damping if isinstance(self.damping, Judging) else None
-        again = None if judge is None else Again(self.model, self._parameters[0].device)
-        ggn = GGN(self.model, self.loss, x, y, self._parameters)
+        device = self._parameters[0].device
+        again = None if judge is None else Again(self.model, device, self._autocast)
+        ggn = self._curvature(x, y)
         with torch.no_grad():
             b = flatten(ggn.gradient)
             if self.weight_decay:
@@ -106,6 +127,19 @@ class HessianFree:
                 stats["reduction_ratio"] = self._move_judged(judge, again, ggn, predicted, x, y)
         return StepResult(ggn.loss, stats)
 
+    def _curvature(self, x: Any, y: Any) -> Curvature:
+        of_batch = self.model, self.loss, x, y, self._parameters
+        if self._micro_batch is None and self._curvature_batch is None:
+            return self._make(*of_batch, autocast=self._autocast)
+        return Parts(
+            *of_batch,
+            autocast=self._autocast,
+            size=self._micro_batch,
+            curvature_samples=self._curvature_batch,
+            keep=self._micro_batch is None,
+            curvature=self._make,
+        )
+
     def state_dict(self) -> State:
         return {"direction": self._direction, "damping": self.damping.state_dict()}
 
@@ -120,14 +154,14 @@ class HessianFree:
             self._parameters, unflatten(direction, self._parameters), alpha=-self.lr
         )
 
-    def _predicted(self, ggn: GGN, b: Tensor, d: Tensor) -> Tensor:
+    def _predicted(self, ggn: Curvature, b: Tensor, d: Tensor) -> Tensor:
         """Return by how much θ − lr·d lowers the undamped quadratic model of the objective."""
         curvature = ggn.quadratic(unflatten(d, self._parameters))
         curvature = curvature + self.weight_decay * torch.dot(d, d)
         return self.lr * torch.dot(b, d) - 0.5 * self.lr**2 * curvature
 
     def _move_judged(
-        self, judge: Judging, again: Again, ggn: GGN, predicted: Tensor, x: Tensor, y: Tensor
+        self, judge: Judging, again: Again, ggn: Curvature, predicted: Tensor, x: Any, y: Any
     ) -> Tensor:
         """Move, let the damping judge, take the step back if it was no good; return the ratio."""
         assert self._direction is not None
@@ -135,7 +169,9 @@ class HessianFree:
         self._move(self._direction)
         after = flatten(self._parameters)
         penalty = torch.dot(before, before) - torch.dot(after, after)
-        actual = ggn.loss - again.loss(plain(self.loss), x, y) + 0.5 * self.weight_decay * penalty
+        whole = self._micro_batch is None and self._curvature_batch is None
+        parts = None if whole else split(samples_in(x), self._micro_batch, self._curvature_batch)
+        actual = ggn.loss - again.loss(self.loss, x, y, parts) + 0.5 * self.weight_decay * penalty
         ratio = judge.judge(actual, predicted)
         kept = ratio > 0
         for p, old in zip(self._parameters, unflatten(before, self._parameters), strict=True):
@@ -156,7 +192,7 @@ class _Damped:
     """G + S on flat vectors. A product is valid until the next one."""
 
     def __init__(
-        self, ggn: GGN, shift: Tensor | float, parameters: Sequence[Tensor], out: Tensor
+        self, ggn: Curvature, shift: Tensor | float, parameters: Sequence[Tensor], out: Tensor
     ) -> None:
         self._out = out
         self._ggn = ggn

@@ -1,0 +1,113 @@
+"""The Hessian of a network's loss on one batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from engine.curvature.errors import CurvatureError
+from engine.curvature.ggn import detached
+from engine.curvature.joint import loss_of
+from engine.curvature.linearize import topological
+from engine.curvature.primal import chosen, full_precision, primal
+from engine.curvature.protocol import Loss
+from engine.curvature.symmetric import symmetric
+
+
+class Hessian:
+    """H = ∂²ℓ/∂θ², its loss and gradient, from one forward pass.
+
+    Products differentiate the gradient (Pearlmutter's Hv as a backward pass of a backward
+    pass), at about twice a GGN product's cost. H is indefinite in general: conjugate gradients
+    need a damping above its most negative eigenvalue.
+
+    Args:
+        model: Any module; its operations must be twice differentiable.
+        loss: As for ``GGN``.
+        x: The model's input.
+        y: The loss's target.
+        parameters: θ, by default all that require a gradient.
+        autocast: As for ``GGN``.
+        custom_functions: Whether the ``torch.autograd.Function``s in the model are known to
+            have backwards that are right to differentiate. Nothing but their author can
+            know: one that detaches something gives wrong products without an error, so by
+            default they are refused.
+
+    Attributes:
+        loss: The mean loss, a scalar without graph.
+        gradient: ∇θℓ, one tensor per parameter.
+        output: What the model returned, without graph.
+
+    Raises:
+        CurvatureError: where no right product can be had.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        x: Any,
+        y: Any,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        autocast: torch.dtype | None = None,
+        custom_functions: bool = False,
+    ) -> None:
+        self.parameters = chosen(model, parameters)
+        self._device = self.parameters[0].device
+        z = primal(model, x, self.parameters, autocast)
+        self.output: Any = detached(z)
+        with torch.enable_grad(), full_precision(self._device):
+            value = loss_of(loss, z, y)
+            if not value.requires_grad:
+                raise CurvatureError("the loss does not depend on any parameter by a graph")
+            if not custom_functions:
+                _refuse_custom(value)
+            self._graph = torch.autograd.grad(
+                value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        self.loss = value.detach()
+        self.gradient = [g.detach() for g in self._graph]
+
+    def product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return Hv, one tensor per parameter; differentiable in v (H is a constant)."""
+        return symmetric(self._product, v)
+
+    def quadratic(self, v: Sequence[Tensor]) -> Tensor:
+        """Return vᵀHv, a scalar without graph."""
+        with torch.no_grad():
+            hv = self._product(v)
+            return torch.stack([(a * b).sum() for a, b in zip(v, hv, strict=True)]).sum()
+
+    def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        # A gradient without graph is constant in θ: its row of H is zero.
+        pairs = [(g, t) for g, t in zip(self._graph, v, strict=True) if g.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(p) for p in self.parameters]
+        with full_precision(self._device):
+            try:
+                return list(
+                    torch.autograd.grad(
+                        [g for g, _ in pairs],
+                        self.parameters,
+                        [t for _, t in pairs],
+                        retain_graph=True,
+                        allow_unused=True,
+                        materialize_grads=True,
+                    )
+                )
+            except RuntimeError as error:
+                if "modified by an inplace operation" in str(error):
+                    raise
+                raise CurvatureError(f"no second derivative: {error}") from error
+
+
+def _refuse_custom(value: Tensor) -> None:
+    for node in topological([get_gradient_edge(value).node]):
+        if not callable(node) and node.name() != "torch::autograd::AccumulateGrad":
+            raise CurvatureError(
+                f"{node.name()} is a custom autograd function, which may hide second "
+                "derivatives: say custom_functions=True if its backward may be differentiated"
+            )
