@@ -13,6 +13,7 @@ from app.comparisons import endpoints as comparisons
 from app.database import Database
 from app.datasets import endpoints as datasets
 from app.jobs import endpoints as jobs
+from app.meta_checkpoints import endpoints as meta_checkpoints
 from app.queue.celery_app import configure
 from app.queue.doorbell import Doorbell
 from app.runs import endpoints as runs
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         }
     }
     v1 = APIRouter(prefix="/v1", responses=error_responses)
-    for domain in (jobs, runs, comparisons, datasets, catalogue):
+    for domain in (jobs, runs, comparisons, datasets, meta_checkpoints, catalogue):
         v1.include_router(domain.router)
     app.include_router(v1)
     app.include_router(health.router)

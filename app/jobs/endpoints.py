@@ -23,6 +23,7 @@ from app.jobs.schemas import (
     Estimate,
     JobCreate,
     JobView,
+    Kind,
     LogLine,
     Status,
 )
@@ -97,7 +98,7 @@ def create_job(
 def list_jobs(
     session: ReadSession,
     status: Annotated[list[Status] | None, Query(description="Any of these.")] = None,
-    kind: Literal["train", "sweep"] | None = None,
+    kind: Kind | None = None,
     tag: Annotated[
         list[Annotated[str, Query(max_length=330, pattern=r"^[^\x00]+$")]] | None,
         Query(max_length=32, description="`key` or `key:value`; all must match."),

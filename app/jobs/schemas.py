@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from app.api.problems import ProblemDocument
+from engine.meta.config import MetaSettings, TaskGrid
 from engine.training.config import Budget, Component, Evaluation, Strict, Target
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -28,18 +29,23 @@ class Resources(Strict):
     )
 
 
-class JobRequest(Strict):
+class AnyRequest(Strict):
     """What every kind of job has."""
 
     name: Text | None = None
     tags: Annotated[dict[TagKey, TagValue], Field(max_length=32)] = Field(default_factory=dict)
+    resources: Resources = Field(default_factory=Resources)
+
+
+class JobRequest(AnyRequest):
+    """What jobs that train networks have."""
+
     model: Component
     dataset: Component
     budget: Budget
     batch_size: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 64
     target: Target | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    resources: Resources = Field(default_factory=Resources)
 
 
 class TrainRequest(JobRequest):
@@ -72,7 +78,21 @@ class SweepRequest(JobRequest):
         return self
 
 
-JobCreate = Annotated[TrainRequest | SweepRequest, Field(discriminator="kind")]
+class MetaTask(TaskGrid):
+    """A grid of tasks on one data set. Only the training split is ever used."""
+
+    dataset: Component
+
+
+class MetaTrainRequest(AnyRequest, MetaSettings):
+    """Meta-train a learned optimizer; what comes of it is a meta-checkpoint."""
+
+    kind: Literal["meta_train"]
+    tasks: Annotated[list[MetaTask], Field(min_length=1, max_length=64)]
+
+
+Kind = Literal["train", "sweep", "meta_train"]
+JobCreate = Annotated[TrainRequest | SweepRequest | MetaTrainRequest, Field(discriminator="kind")]
 
 
 class CloneRequest(Strict):
@@ -107,7 +127,7 @@ class JobView(BaseModel):
     """A job as clients see it."""
 
     id: str
-    kind: Literal["train", "sweep"]
+    kind: Kind
     name: str
     tags: dict[str, str]
     status: Status

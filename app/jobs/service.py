@@ -10,7 +10,7 @@ from app.database import now
 from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job, JobTag, Outbox
-from app.jobs.schemas import JobCreate, JobRequest
+from app.jobs.schemas import AnyRequest, JobCreate
 from app.jobs.state import move, settle
 from app.jobs.transitions import TERMINAL
 from app.jobs.validation import Validated, validate
@@ -23,7 +23,7 @@ _REQUEST: TypeAdapter[Any] = TypeAdapter(JobCreate)
 
 
 def check(
-    session: Session, settings: Settings, storage: FolderStorage, request: JobRequest
+    session: Session, settings: Settings, storage: FolderStorage, request: AnyRequest
 ) -> Validated:
     """Validate a request; what is wrong with it becomes a 422 problem."""
     try:
@@ -36,7 +36,7 @@ def create(
     session: Session,
     settings: Settings,
     storage: FolderStorage,
-    request: JobRequest,
+    request: AnyRequest,
     *,
     retried_from: str | None = None,
     cloned_from: str | None = None,
@@ -53,7 +53,7 @@ def create(
     job = Job(
         id=new_id("job"),
         kind=kind,
-        name=request.name or _default_name(request, validated),
+        name=request.name or _default_name(kind, validated),
         status="queued",
         spec=request.model_dump(mode="json", exclude_none=True),
         retried_from=retried_from,
@@ -64,26 +64,26 @@ def create(
     )
     session.add(job)
     session.flush()
-    for position, (planned, config) in enumerate(
-        zip(validated.planned, validated.configs, strict=True)
-    ):
-        if only is not None and position not in only:
+    for new in validated.runs:
+        if only is not None and new.position not in only:
             continue
-        name = job.name if kind == "train" else f"{job.name}: {planned.label}"
+        name = f"{job.name}: {new.label}" if kind == "sweep" else job.name
         session.add(
             Run(
                 id=new_id("run"),
                 job_id=job.id,
-                position=position,
+                position=new.position,
                 name=name[:250],
+                kind=new.kind,
                 status="queued",
-                config=config,
-                model=request.model.name,
-                dataset=request.dataset.name,
-                optimizer=planned.optimizer.name,
-                seed=planned.seed,
+                config=new.config,
+                model=new.model,
+                dataset=new.dataset,
+                optimizer=new.optimizer,
+                seed=new.seed,
+                meta_checkpoint_id=new.meta_checkpoint_id,
                 queue=validated.queue,
-                data_info=validated.dataset.info.to_dict(),
+                data_info=new.info.to_dict() if new.info else None,
                 created_at=created,
             )
         )
@@ -197,7 +197,10 @@ def _fresh(session: Session, job: Job) -> Job:
     return find(session, job.id)
 
 
-def _default_name(request: JobRequest, validated: Validated) -> str:
-    optimizers = sorted({run.optimizer.name for run in validated.planned})
+def _default_name(kind: str, validated: Validated) -> str:
+    run = validated.runs[0]
+    optimizers = sorted({run.optimizer for run in validated.runs})
     shown = ", ".join(optimizers[:4]) + (", …" if len(optimizers) > 4 else "")
-    return f"{request.model.name} on {request.dataset.name} with {shown}"[:200]
+    if kind == "meta_train":
+        return f"meta-train {shown} with {run.model} on {run.dataset}"[:200]
+    return f"{run.model} on {run.dataset} with {shown}"[:200]

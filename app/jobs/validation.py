@@ -8,73 +8,190 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.datasets.service import ResolvedDataset, resolve
-from app.jobs.schemas import Estimate, JobRequest
+from app.datasets.service import resolve
+from app.jobs.schemas import AnyRequest, Estimate, JobRequest, MetaTrainRequest
 from app.jobs.sweeps import PlannedRun, plan
+from app.meta_checkpoints import service as meta_checkpoints
 from app.settings import Settings
 from app.storage.folder import FolderStorage
+from engine.data.info import DataInfo
 from engine.errors import SpecError
 from engine.models import specs as models
 from engine.models.specs import ModelSummary
 from engine.optimizers import specs as optimizers
-from engine.training.config import TrainConfig
+from engine.training.config import Component, TrainConfig
 
 _FLOAT_BYTES = 4
+# What backpropagation keeps of both networks, a coordinate and unrolled step.
+_UNROLLED_FLOATS = 120
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run to be made, checked."""
+
+    position: int
+    label: str
+    kind: str
+    config: dict[str, Any]
+    model: str
+    dataset: str
+    optimizer: str
+    seed: int
+    info: DataInfo | None = None
+    meta_checkpoint_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Validated:
-    """A request that can be run: its runs, their configurations, and what they need."""
+    """A request that can be run: its runs, and what they need."""
 
-    planned: list[PlannedRun]
-    configs: list[dict[str, Any]]
-    dataset: ResolvedDataset
+    runs: list[NewRun]
     estimate: Estimate
     queue: str
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """What a request is checked against."""
+
+    session: Session
+    settings: Settings
+    storage: FolderStorage
+
+
 def validate(
-    session: Session, settings: Settings, storage: FolderStorage, request: JobRequest
+    session: Session, settings: Settings, storage: FolderStorage, request: AnyRequest
 ) -> Validated:
     """Check names, parameters, shapes and budgets. Raises SpecError with a pointer."""
-    planned = plan(request, settings.max_sweep_runs)
-    with _under("/dataset"):
-        dataset = resolve(session, settings, storage, request.dataset.name, request.dataset.params)
-    info = dataset.info
-    with _under("/model"):
-        summary = models.summarize(request.model.name, request.model.params, info)
-    for run in planned:
-        with _under(run.pointer):
-            params = optimizers.parse(run.optimizer.name, run.optimizer.params)
-            optimizers.check_run(params, total_steps(request, info.train_samples))
-
-    if summary.parameters > settings.max_parameters:
-        raise SpecError(
-            "/model/params",
-            f"The network has {summary.parameters:,} parameters; at most "
-            f"{settings.max_parameters:,} are allowed here.",
-        )
-    if request.batch_size > info.train_samples:
-        raise SpecError(
-            "/batch_size",
-            f"A batch of {request.batch_size:,} is larger than the training set of "
-            f"{info.train_samples:,} samples.",
-        )
-    memory, per_batch = max(_floats(run, summary, request.batch_size) for run in planned)
-    memory *= _FLOAT_BYTES
-    if memory > settings.max_memory_bytes:
-        raise SpecError(
-            "/batch_size" if 2 * per_batch * _FLOAT_BYTES > memory else "/model/params",
-            f"One run would need about {memory / 2**30:.1f} GiB; at most "
-            f"{settings.max_memory_bytes / 2**30:.1f} GiB are allowed here. "
-            "Take a smaller network or batch.",
-        )
-    if request.resources.device == "cuda" and not settings.has_gpu:
+    here = Deployment(session, settings, storage)
+    device = request.resources.device
+    if device == "cuda" and not settings.has_gpu:
         raise SpecError("/resources/device", "No GPU serves this deployment: use auto or cpu.")
+    queue = "gpu" if settings.has_gpu and device != "cpu" else "cpu"
+    if isinstance(request, MetaTrainRequest):
+        run, estimate = _meta_train(here, request)
+        return Validated([run], estimate, queue)
+    assert isinstance(request, JobRequest)
+    runs, estimate = _training(here, request)
+    return Validated(runs, estimate, queue)
 
-    configs = [_config(request, run) for run in planned]
-    estimate = Estimate(
-        runs=len(planned),
+
+def _training(here: Deployment, request: JobRequest) -> tuple[list[NewRun], Estimate]:
+    planned = plan(request, here.settings.max_sweep_runs)
+    info, summary = _network(here, request.model, request.dataset, [request.batch_size], "")
+    steps = total_steps(request, info.train_samples)
+    model = models.parse(request.model.name, request.model.params).model_dump(mode="json")
+    runs, memory, per_batch = [], 0, 0
+    for position, run in enumerate(planned):
+        with under(run.pointer):
+            parsed = optimizers.parse(run.optimizer.name, run.optimizer.params)
+            optimizers.check_run(parsed, steps)
+            params = parsed.model_dump(mode="json")
+            pinned = _pin(here, run.optimizer.name, params)
+        floats, of_batch = _floats(run, summary, request.batch_size)
+        memory, per_batch = max((memory, per_batch), (_FLOAT_BYTES * floats, of_batch))
+        runs.append(
+            NewRun(
+                position=position,
+                label=run.label,
+                kind="train",
+                config=_config(request, model, run, params),
+                model=request.model.name,
+                dataset=request.dataset.name,
+                optimizer=run.optimizer.name,
+                seed=run.seed,
+                info=info,
+                meta_checkpoint_id=pinned,
+            )
+        )
+    _check_memory(here, memory, 2 * per_batch * _FLOAT_BYTES > memory, "")
+    return runs, _estimate(len(runs), summary, memory, info, steps)
+
+
+def _meta_train(here: Deployment, request: MetaTrainRequest) -> tuple[NewRun, Estimate]:
+    config = request.model_dump(mode="json", exclude={"kind", "name", "tags", "resources"})
+    estimates = []
+    for number, (task, written) in enumerate(zip(request.tasks, config["tasks"], strict=True)):
+        pointer = f"/tasks/{number}"
+        info, summary = _network(here, task.model, task.dataset, task.batch_sizes, pointer)
+        parsed = models.parse(task.model.name, task.model.params)
+        written["model"]["params"] = parsed.model_dump(mode="json")
+        per_step = _UNROLLED_FLOATS * summary.parameters + summary.activations * max(
+            task.batch_sizes
+        )
+        memory = _FLOAT_BYTES * request.unroll * per_step
+        _check_memory(here, memory, False, pointer)
+        estimates.append(_estimate(1, summary, memory, info, request.iterations))
+    if request.start is not None:
+        with under("/start"):
+            config["start"] = meta_checkpoints.resolve(
+                here.session, request.optimizer, request.start
+            )
+    run = NewRun(
+        position=0,
+        label=request.optimizer,
+        kind="meta_train",
+        config={**config, **request.resources.model_dump(mode="json", exclude_none=True)},
+        model=", ".join(dict.fromkeys(t.model.name for t in request.tasks))[:100],
+        dataset=", ".join(dict.fromkeys(t.dataset.name for t in request.tasks))[:100],
+        optimizer=request.optimizer,
+        seed=request.seed,
+        meta_checkpoint_id=config["start"],
+    )
+    return run, max(estimates, key=lambda estimate: estimate.memory_bytes)
+
+
+def _network(
+    here: Deployment, model: Component, dataset: Component, batch_sizes: list[int], pointer: str
+) -> tuple[DataInfo, ModelSummary]:
+    """What a model on a data set is, checked against the deployment's limits."""
+    with under(f"{pointer}/dataset"):
+        info = resolve(here.session, here.settings, here.storage, dataset.name, dataset.params).info
+    with under(f"{pointer}/model"):
+        summary = models.summarize(model.name, model.params, info)
+    if summary.parameters > here.settings.max_parameters:
+        raise SpecError(
+            f"{pointer}/model/params",
+            f"The network has {summary.parameters:,} parameters; at most "
+            f"{here.settings.max_parameters:,} are allowed here.",
+        )
+    for number, size in enumerate(batch_sizes):
+        if size > info.train_samples:
+            raise SpecError(
+                f"{pointer}/batch_sizes/{number}" if pointer else "/batch_size",
+                f"A batch of {size:,} is larger than the training set of "
+                f"{info.train_samples:,} samples.",
+            )
+    return info, summary
+
+
+def _pin(here: Deployment, optimizer: str, params: dict[str, Any]) -> str | None:
+    """Replace the name of a meta-checkpoint by its id: an alias that is moved later must not
+    change a run. Users name meta-checkpoints, never files."""
+    if "meta_checkpoint" not in params:
+        return None
+    with under("/params/meta_checkpoint"):
+        identity = meta_checkpoints.resolve(here.session, optimizer, params["meta_checkpoint"])
+    params["meta_checkpoint"] = identity
+    return identity
+
+
+def _check_memory(here: Deployment, memory: int, batch: bool, pointer: str) -> None:
+    limit = here.settings.max_memory_bytes
+    if memory > limit:
+        raise SpecError(
+            "/batch_size" if batch else f"{pointer}/model/params",
+            f"One run would need about {memory / 2**30:.1f} GiB; at most "
+            f"{limit / 2**30:.1f} GiB are allowed here. Take a smaller network or batch.",
+        )
+
+
+def _estimate(
+    runs: int, summary: ModelSummary, memory: int, info: DataInfo, steps: int | None
+) -> Estimate:
+    return Estimate(
+        runs=runs,
         parameters=summary.parameters,
         activations_per_sample=summary.activations,
         memory_bytes=memory,
@@ -82,12 +199,8 @@ def validate(
         outputs=info.outputs,
         train_samples=info.train_samples,
         test_samples=info.test_samples,
-        total_steps=total_steps(request, info.train_samples),
+        total_steps=steps,
     )
-    gpu = request.resources.device == "cuda" or (
-        request.resources.device == "auto" and settings.has_gpu
-    )
-    return Validated(planned, configs, dataset, estimate, "gpu" if gpu else "cpu")
 
 
 def _floats(run: PlannedRun, summary: ModelSummary, batch_size: int) -> tuple[int, int]:
@@ -112,15 +225,15 @@ def total_steps(request: JobRequest, train_samples: int) -> int | None:
     return min(limits) if limits else None
 
 
-def _config(request: JobRequest, run: PlannedRun) -> dict[str, Any]:
+def _config(
+    request: JobRequest, model: dict[str, Any], run: PlannedRun, params: dict[str, Any]
+) -> dict[str, Any]:
     """The run's configuration, defaults written out: an upgrade must not change a run that
     waits or resumes, and its record says what it was trained with."""
-    model = models.parse(request.model.name, request.model.params).model_dump(mode="json")
-    optimizer = optimizers.parse(run.optimizer.name, run.optimizer.params).model_dump(mode="json")
     return TrainConfig(
         model={"name": request.model.name, "params": model},
         dataset={"name": request.dataset.name, "params": request.dataset.params},
-        optimizer={"name": run.optimizer.name, "params": optimizer},
+        optimizer={"name": run.optimizer.name, "params": params},
         budget=request.budget,
         batch_size=request.batch_size,
         seed=run.seed,
@@ -132,7 +245,7 @@ def _config(request: JobRequest, run: PlannedRun) -> dict[str, Any]:
 
 
 @contextmanager
-def _under(prefix: str) -> Iterator[None]:
+def under(prefix: str) -> Iterator[None]:
     try:
         yield
     except SpecError as error:

@@ -81,7 +81,7 @@ class Ingestor:
                 run.progress = {k: v for k, v in event.items() if k not in ("type", "at")}
             case "started":
                 run.environment = event["environment"]
-                run.data_info = event.get("data", run.data_info)
+                run.data_info = event.get("data") or run.data_info
                 step = event.get("resumed_from_step", 0)
                 where = f"from step {step}" if step else "from the beginning"
                 self._log(session, "info", f"attempt {run.attempt} trains {where}")
@@ -90,7 +90,7 @@ class Ingestor:
                 self.add_artifact(session, name, "checkpoint", told.stored, step=event["step"])
             case "artifact" if told.stored is not None:
                 name = event["name"]
-                kind = "config" if name == "config.json" else "model"
+                kind = name.partition(".")[0]  # model, config or meta_checkpoint
                 self.add_artifact(session, name, kind, told.stored, event["content_type"])
             case "log":
                 self._log(session, event["level"], event["message"])

@@ -34,6 +34,7 @@ class Claim:
     job_id: str
     attempt: int
     owner: str
+    kind: str
     config: dict[str, Any]
     threads: int | None
     checkpoint: Checkpoint | None
@@ -102,6 +103,7 @@ def _start(session: Session, run_id: str, job_id: str, owner: str) -> Claim:
         job_id=job_id,
         attempt=run.attempt,
         owner=owner,
+        kind=run.kind,
         config=run.config,
         threads=(run.environment or {}).get("threads"),
         checkpoint=checkpoint,

@@ -3,20 +3,22 @@
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.database import Database
-from app.datasets.service import resolve
 from app.jobs.state import settle
+from app.meta_checkpoints import service as meta_checkpoints
+from app.meta_checkpoints.files import describe as describe_meta_checkpoint
 from app.queue.finish import Outcome, end_attempt
 from app.queue.ingest import Ingestor, Told
 from app.queue.leases import Claim, FencedError, hold
+from app.queue.prepare import prepare
 from app.queue.trainer import Trainer
 from app.runs import curve_files
-from app.runs.models import Run
+from app.runs.models import Artifact, Run
 from app.settings import Settings
 from app.storage.folder import FolderStorage, Stored
 from engine.errors import SpecError
@@ -70,11 +72,12 @@ class Supervision:
 
     def _train(self) -> Outcome:
         try:
-            config, checkpoint = self._prepare()
+            with self.database.read() as session:
+                config, files = prepare(session, self.settings, self.storage, self.claim)
         except SpecError as error:
             detail = {"type": "spec", "title": "The run cannot start", "detail": error.message}
             return Outcome("failed", {"error": detail})
-        self.trainer.start(self.claim, config, checkpoint, self.settings.checkpoint_seconds)
+        self.trainer.start(self.claim, config, files, self.settings.checkpoint_seconds)
         while True:
             ended = self.trainer.exit_code() is not None  # before reading: nothing comes after
             self._gather()
@@ -86,26 +89,6 @@ class Supervision:
                 time.sleep(_TICK_SECONDS)
             elif self._pending:
                 time.sleep(_TICK_SECONDS)  # the database is away: the spool keeps what was told
-
-    def _prepare(self) -> tuple[dict[str, Any], Path | None]:
-        """The engine's configuration, with the data's folder and the threads filled in."""
-        config = dict(self.claim.config)
-        wanted = config["dataset"]
-        with self.database.read() as session:
-            found = resolve(
-                session, self.settings, self.storage, wanted["name"], wanted.get("params", {})
-            )
-        config["dataset"] = {
-            "name": found.family,
-            "params": found.params,
-            "root": str(found.root) if found.root else None,
-        }
-        # A resumed run keeps the threads it began with: sums depend on their number.
-        config["threads"] = (
-            self.claim.threads or config.get("threads") or self.settings.trainer_threads
-        )
-        checkpoint = self.claim.checkpoint
-        return config, self.storage.path(checkpoint.storage_key) if checkpoint else None
 
     def _gather(self) -> bool:
         """Take what the trainer told since; files it speaks of go into the store first."""
@@ -196,7 +179,26 @@ class Supervision:
             for name, content_type, stored in files:
                 self.ingestor.add_artifact(session, name, "curves", stored, content_type)
             end_attempt(session, job, run, outcome, self.settings.max_attempts)
+            if run.kind == "meta_train" and run.status == "succeeded":
+                self._keep_meta_checkpoint(session, run)
             settle(session, job)
+
+    def _keep_meta_checkpoint(self, session: Session, run: Run) -> None:
+        """What meta-training yields outlives its run: a resource of its own."""
+        artifact = session.get(Artifact, (run.id, "meta_checkpoint.safetensors"))
+        if artifact is None:
+            return
+        path = self.storage.path(artifact.storage_key)
+        meta_checkpoints.add(
+            session,
+            name=run.name,
+            stored=Stored(artifact.storage_key, artifact.size, artifact.sha256),
+            described=describe_meta_checkpoint(path),
+            source="meta_train",
+            job_id=run.job_id,
+            run_id=run.id,
+            parent_id=run.meta_checkpoint_id,
+        )
 
     def _curve_files(self) -> list[tuple[str, str, Stored]]:
         with self.database.read() as session:

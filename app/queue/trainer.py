@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -34,19 +35,22 @@ class Trainer:
         self,
         claim: Claim,
         config: dict[str, Any],
-        checkpoint: Path | None,
+        files: Mapping[str, Path],
         checkpoint_seconds: float,
     ) -> None:
-        """Write the run's folder anew and start the engine on it."""
+        """Write the run's folder anew and start the engine on it.
+
+        Args:
+            files: What the configuration and the claim speak of, by its path in the folder.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True)
-        resume = None
-        if claim.checkpoint is not None and checkpoint is not None:
-            resume = f"checkpoints/step-{claim.checkpoint.step:09d}.safetensors"
-            shutil.copyfile(checkpoint, self.folder / resume)
+        for name, source in files.items():
+            shutil.copyfile(source, self.folder / name)
         run = {
+            "kind": claim.kind,
             "config": config,
-            "resume": resume,
+            "resume": checkpoint_name(claim),
             "checkpoint_seconds": checkpoint_seconds,
             "parent_pid": os.getpid(),
         }
@@ -110,6 +114,13 @@ class Trainer:
         # It leads a session of its own: its process group is its process id.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def checkpoint_name(claim: Claim) -> str | None:
+    """Where in the trainer's folder the checkpoint lies that it resumes from."""
+    if claim.checkpoint is None:
+        return None
+    return f"checkpoints/step-{claim.checkpoint.step:09d}.safetensors"
 
 
 def _spawn(folder: Path, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:

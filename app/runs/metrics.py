@@ -18,6 +18,9 @@ METRICS: dict[str, str] = {
     "damping": "Scale of the damping (Hessian-free).",
     "cg_residual": "Relative residual at the end of conjugate gradients (Hessian-free).",
     "reduction_ratio": "Actual by predicted reduction of the batch's loss (hf_lm).",
+    "meta_loss_p": "Meta-loss of the preconditioner's network (meta-training of MLHF).",
+    "meta_loss_s": "Meta-loss of the damping's network (meta-training of MLHF).",
+    "meta_loss": "Meta-loss of the learned update (meta-training of L2L).",
     "step_scale": "What the step was shortened to by its bounds (K-FAC).",
 }
 

@@ -23,12 +23,15 @@ class Run(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     position: Mapped[int] = mapped_column(Integer)
     name: Mapped[str] = mapped_column(String(250))
+    kind: Mapped[str] = mapped_column(String(20), default="train")  # train | meta_train
     status: Mapped[str] = mapped_column(String(20))
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
     model: Mapped[str] = mapped_column(String(100))
     dataset: Mapped[str] = mapped_column(String(100))
     optimizer: Mapped[str] = mapped_column(String(100))
     seed: Mapped[int] = mapped_column(BigInteger)
+    # What a learned optimizer was told to use; pinned when the job was made.
+    meta_checkpoint_id: Mapped[str | None] = mapped_column(String(40), index=True)
 
     queue: Mapped[str] = mapped_column(String(20))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
@@ -77,7 +80,8 @@ class Artifact(Base):
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(20))  # model | config | curves | checkpoint
+    # model | config | curves | checkpoint | meta_checkpoint
+    kind: Mapped[str] = mapped_column(String(20))
     step: Mapped[int | None] = mapped_column(BigInteger)
     content_type: Mapped[str] = mapped_column(String(100))
     size: Mapped[int] = mapped_column(BigInteger)

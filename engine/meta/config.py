@@ -1,6 +1,6 @@
 """What one meta-training run is, as data. Needs no torch: the service checks it too."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,14 +12,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=2, le=65_536, strict=True)]
 
 
-class TaskFamily(Strict):
-    """Models × data × batch sizes × scales of the initialisation: each combination a task.
-
-    Only the training split is ever used.
-    """
+class TaskGrid(Strict):
+    """Models × data × batch sizes × scales of the initialisation: each combination a task."""
 
     model: Component
-    dataset: DatasetSource
     batch_sizes: list[BatchSize] = Field(default=[64], min_length=1, max_length=16)
     initial_scales: list[Positive] = Field(
         default=[1.0],
@@ -27,6 +23,12 @@ class TaskFamily(Strict):
         max_length=16,
         description="Factors of the fresh weights; biases and norms keep theirs.",
     )
+
+
+class TaskFamily(TaskGrid):
+    """A grid of tasks on one data set. Only the training split is ever used."""
+
+    dataset: DatasetSource
 
 
 class BPTT(Strict):
@@ -65,11 +67,10 @@ class Replay(Strict):
     )
 
 
-class MetaTrainConfig(Strict):
-    """One meta-training run, complete: the same config and seed give the same run."""
+class MetaSettings(Strict):
+    """How a learned optimizer is meta-trained, whatever the tasks and the machine."""
 
     optimizer: Literal["mlhf", "l2l"] = "mlhf"
-    tasks: list[TaskFamily] = Field(min_length=1, max_length=64)
     iterations: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = 1000
     unroll: Annotated[int, Field(ge=1, le=1000, strict=True)] = Field(
         default=10, description="T: inner steps per meta-step."
@@ -96,11 +97,17 @@ class MetaTrainConfig(Strict):
         default=None, description="Meta-checkpoint to begin from: a path, or `default`."
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None
 
     @model_validator(mode="after")
-    def _horizon_holds_an_unroll(self) -> "MetaTrainConfig":
+    def _horizon_holds_an_unroll(self) -> Self:
         if isinstance(self.estimator, PES) and self.estimator.horizon < self.unroll:
             raise ValueError("the horizon must hold at least one unroll")
         return self
+
+
+class MetaTrainConfig(MetaSettings):
+    """One meta-training run, complete: the same config and seed give the same run."""
+
+    tasks: list[TaskFamily] = Field(min_length=1, max_length=64)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None

@@ -1,6 +1,6 @@
 """Jobs made as the API makes them, for what happens behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from app.jobs import service
 from app.jobs.schemas import JobCreate
 from app.settings import Settings
 from app.storage.folder import FolderStorage
+from tests.app.queue.worker import Service, trainers
 
 Submit = Callable[..., str]
 
@@ -35,3 +36,16 @@ def submit(settings: Settings, database: Database, storage: FolderStorage) -> Su
             return service.create(session, settings, storage, request).id
 
     return make
+
+
+@pytest.fixture
+def worker(settings: Settings, database: Database, storage: FolderStorage) -> Iterator[Service]:
+    """A worker with short times; no trainer may outlive the test."""
+    short = {
+        "checkpoint_seconds": 0.05,
+        "heartbeat_seconds": 0.2,
+        "threads": 1,
+        "grace_seconds": 10.0,
+    }
+    yield Service(settings.model_copy(update=short), database, storage)
+    assert trainers() == []

@@ -2,11 +2,7 @@
 
 import hashlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,128 +11,16 @@ from sqlalchemy.exc import OperationalError
 
 from app.database import Database
 from app.jobs import service
-from app.jobs.models import JobEvent
-from app.queue.leases import claim_next
-from app.queue.supervise import Supervision
 from app.queue.sweeper import expire_leases, void_leases
-from app.runs.models import Artifact, Point, Run
-from app.settings import Settings
-from app.storage.folder import FolderStorage
+from app.runs.models import Artifact, Point
 from engine.optimizers.specs import OPTIMIZERS
+from tests.app.queue.worker import Service, kill
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # Long enough to be killed in the middle, on a network that drops out and normalises.
 MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "dropout": 0.1}}
 STEPS = {"hf": 200, "hf_adam": 200, "hf_lm": 200, "kfac": 400, "soap": 500, "shampoo": 500}
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return settings.model_copy(
-        update={"checkpoint_seconds": 0.05, "heartbeat_seconds": 0.2, "threads": 1,
-                "grace_seconds": 10.0}
-    )  # fmt: skip
-
-
-class Service:
-    """A worker in this process, and eyes on what it leaves."""
-
-    def __init__(self, settings: Settings, database: Database, storage: FolderStorage) -> None:
-        self.settings, self.database, self.storage = settings, database, storage
-        self.stopping = False
-
-    def work(self) -> Supervision:
-        """Claim the next run and train it to the end of this attempt."""
-        claim = claim_next(self.database, "cpu", "test", self.settings.lease_seconds)
-        assert claim is not None
-        supervision = Supervision(
-            self.settings, self.database, self.storage, claim, lambda: self.stopping
-        )
-        supervision.run()
-        return supervision
-
-    def when_checkpointed(self, act: Callable[[int], None], go_on: bool = True) -> threading.Thread:
-        """Call ``act(trainer's pid)`` in the middle of a run, its first checkpoint committed.
-
-        The trainer is held still from its first checkpoint on, so that it cannot end before
-        its worker has written that down, however fast it is and however slow the machine.
-        """
-
-        def wait() -> None:
-            spool = self.settings.spool_dir
-            until(lambda: any(spool.glob("*/checkpoints/step-*.safetensors")) and trainers())
-            (pid, *_) = trainers()
-            os.kill(pid, signal.SIGSTOP)
-            while not any(a.kind == "checkpoint" for a in self.all(Artifact)):
-                time.sleep(0.3)  # it may be held between the file and the event: a moment more
-                os.kill(pid, signal.SIGCONT)
-                time.sleep(0.01)
-                os.kill(pid, signal.SIGSTOP)
-            act(pid)
-            if go_on:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        return thread
-
-    def all(self, table: Any) -> list[Any]:
-        with self.database.read() as session:
-            return list(session.query(table))
-
-    def run(self, run_id: str | None = None) -> Run:
-        return next(r for r in self.all(Run) if run_id in (None, r.id))
-
-    def log(self, run_id: str) -> list[str]:
-        events = [e.data for e in self.all(JobEvent) if e.type == "log"]
-        return [data["message"] for data in events if data["run_id"] == run_id]
-
-    def weights(self, run_id: str) -> str:
-        return next(
-            a.sha256
-            for a in self.all(Artifact)
-            if a.run_id == run_id and a.name == "model.safetensors"
-        )
-
-    def curve(self, run_id: str, metric: str = "batch_loss") -> dict[int, Any]:
-        rows = [p for p in self.all(Point) if p.run_id == run_id and p.metric == metric]
-        assert len(rows) == len({p.step for p in rows})
-        return {p.step: p.value if p.nonfinite is None else p.nonfinite for p in rows}
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
-
-
-def trainers() -> list[int]:
-    """Processes of the engine that were started by this one."""
-    children = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
-    with open(children) as file:
-        pids = [int(pid) for pid in file.read().split()]
-    found = []
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/cmdline") as file:
-                if "engine.training.runner" in file.read():
-                    found.append(pid)
-        except FileNotFoundError:
-            continue
-    return found
-
-
-@pytest.fixture
-def worker(settings: Settings, database: Database, storage: FolderStorage) -> Iterator[Service]:
-    yield Service(settings, database, storage)
-    assert trainers() == []
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -186,6 +70,9 @@ def engine_alone(config: dict[str, Any], folder: Path) -> tuple[dict[str, dict[i
             for metric, value in point["values"].items():
                 curves.setdefault(metric, {})[point["step"]] = value
 
+    params = config["optimizer"]["params"]
+    if "meta_checkpoint" in params:  # the service's id of what ships
+        params["meta_checkpoint"] = "default"
     train({**config, "threads": 1}, on_event=keep, run_dir=folder)
     file = folder / "artifacts" / "model.safetensors"
     return curves, hashlib.sha256(file.read_bytes()).hexdigest()
@@ -326,7 +213,7 @@ def test_data_that_is_gone_fails_the_run_in_words(
     def gone(*_: Any) -> None:
         raise SpecError("/name", "This data set was deleted.")
 
-    monkeypatch.setattr("app.queue.supervise.resolve", gone)
+    monkeypatch.setattr("app.queue.prepare.resolve", gone)
     worker.work()
     run = worker.run()
     assert run.status == "failed"

@@ -1,0 +1,1 @@
+"""Meta-checkpoints: what meta-training yields and learned optimizers use."""

@@ -1,0 +1,79 @@
+"""Read meta-checkpoint files without torch: what they are, and whether they can be used."""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import engine
+from engine.errors import DataError
+
+FORMAT = "mlhf-meta-1"
+MAX_BYTES = 4 * 2**20
+_MAX_HEADER = 2**20
+_SHIPPED = Path(engine.__file__).parent / "mlhf" / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a file says of itself."""
+
+    optimizer: str
+    lineage: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def shipped() -> dict[str, Path]:
+    """The meta-checkpoints that the product brings: optimizer to file."""
+    files = {"mlhf": _SHIPPED / "default.safetensors", "l2l": _SHIPPED / "l2l.safetensors"}
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+def describe(path: Path) -> Described:
+    """Read a file's header. Raises DataError where it is not a meta-checkpoint."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER:
+                raise DataError("Its header is too large for a meta-checkpoint.")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__")
+        if metadata["format"] != FORMAT:
+            raise DataError(f"It is not a meta-checkpoint of this version ({FORMAT}).")
+        lineage = json.loads(metadata["lineage"])
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        if not isinstance(lineage, dict) or not isinstance(metadata["optimizer"], str):
+            raise DataError("Its lineage is not an object.")
+        return Described(metadata["optimizer"], lineage, shapes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            "It is not a safetensors file with a meta-checkpoint's metadata (format, optimizer, "
+            "lineage): upload one that a meta_train job made."
+        ) from None
+
+
+def check(path: Path) -> Described:
+    """Check all of a file: header, names, shapes, values. Raises DataError."""
+    found = describe(path)
+    ours = shipped().get(found.optimizer)
+    if ours is None:
+        raise DataError(f"There is no learned optimizer {found.optimizer!r} here.")
+    expected = describe(ours).shapes
+    if found.shapes != expected:
+        wrong = sorted(set(found.shapes.items()) ^ set(expected.items()))[0][0]
+        raise DataError(f"Its tensors are not those of {found.optimizer}'s networks: see {wrong}.")
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise DataError(f"It cannot be read: {error}") from None
+    for name, values in tensors.items():
+        if values.dtype != np.float32 or not np.isfinite(values).all():
+            raise DataError(f"{name} must be finite float32 numbers.")
+    return found

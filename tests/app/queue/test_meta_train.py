@@ -1,0 +1,128 @@
+"""Meta-training through the queue: killed, resumed, kept, and used by a training run."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.meta_checkpoints.files import check
+from app.meta_checkpoints.models import MetaCheckpoint
+from tests.app.queue.worker import Service, kill
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+META: dict[str, Any] = {
+    "kind": "meta_train",
+    "name": "small tasks",
+    "optimizer": "mlhf",
+    "tasks": [
+        {
+            "model": {"name": "mlp", "params": {"hidden": [8]}},
+            "dataset": {"name": "digits", "params": {"train_samples": 256}},
+            "batch_sizes": [32],
+        }
+    ],
+    "iterations": 40,
+    "unroll": 3,
+    "seed": 3,
+}
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "model": {"name": "mlp", "params": {"hidden": [16]}},
+    "dataset": {"name": "digits"},
+    "budget": {"epochs": 2},
+    "batch_size": 64,
+}
+
+
+def test_from_meta_training_to_a_run_that_uses_it(worker: Service, client: TestClient) -> None:
+    created = client.post("/v1/jobs", json=META)
+    assert created.status_code == 201, created.text
+    killer = worker.when_checkpointed(kill)
+    run_id = worker.work().claim.run_id
+    killer.join()
+    assert worker.run(run_id).status == "queued", "it was not killed before its end"
+    worker.work()
+    job = client.get(f"/v1/jobs/{created.json()['id']}").json()
+    assert (job["status"], job["kind"], job["attempts"]) == ("succeeded", "meta_train", 2)
+    curves = client.get(f"/v1/runs/{run_id}/curves", params={"x": "steps"}).json()
+    lengths = {s["metric"]: len(s["points"]) for s in curves["series"]}
+    assert 40 in lengths.values(), lengths
+
+    (made,) = worker.all(MetaCheckpoint)
+    assert (made.source, made.job_id, made.run_id) == ("meta_train", job["id"], run_id)
+    assert made.lineage["iterations"] == 40
+    assert made.lineage["config"]["tasks"][0]["data_digest"]
+    assert str(worker.settings.root) not in str(made.lineage), "a path of the server leaked"
+    check(worker.storage.path(made.storage_key))
+    shown = client.get(f"/v1/meta-checkpoints/{made.id}").json()
+    assert (shown["used_by"], shown["aliases"]) == (0, [])
+    file = client.get(f"/v1/meta-checkpoints/{made.id}/file")
+    assert file.headers["etag"] == f'"{made.sha256}"'
+
+    again = client.post(
+        "/v1/meta-checkpoints",
+        data={"name": "again"},
+        files={"file": ("x.safetensors", file.content)},
+    )
+    assert again.status_code == 201, again.text
+    assert again.json()["sha256"] == made.sha256
+
+    alias = client.put(
+        "/v1/meta-checkpoints/aliases/mlhf/default", json={"meta_checkpoint_id": made.id}
+    )
+    assert alias.json()["aliases"] == ["default"]
+    used = client.post("/v1/jobs", json={**TRAIN, "optimizer": {"name": "mlhf"}})
+    assert used.status_code == 201, used.text
+    run = worker.run(worker.work().claim.run_id)
+    assert run.status == "succeeded", run.error
+    assert run.meta_checkpoint_id == made.id
+    assert run.config["optimizer"]["params"]["meta_checkpoint"] == made.id
+    assert client.get(f"/v1/meta-checkpoints/{made.id}").json()["used_by"] == 1
+
+    further = client.post("/v1/jobs", json={**META, "start": made.id, "iterations": 2})
+    assert further.status_code == 201, further.text
+    worker.work()
+    latest = max(worker.all(MetaCheckpoint), key=lambda row: row.id)
+    assert latest.parent_id == made.id
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"tasks": []}, "/tasks"),
+        ({"tasks": [{**META["tasks"][0], "model": {"name": "x"}}]}, "/tasks/0/model/name"),
+        ({"tasks": [{**META["tasks"][0], "dataset": {"name": "x"}}]}, "/tasks/0/dataset/name"),
+        ({"tasks": [{**META["tasks"][0], "batch_sizes": [999]}]}, "/tasks/0/batch_sizes/0"),
+        (
+            {"tasks": [{**META["tasks"][0], "dataset": {"name": "digits", "root": "/etc"}}]},
+            "/tasks/0/dataset/root",
+        ),
+        ({"start": "../../etc/passwd"}, "/start"),
+        ({"start": "mc_0000"}, "/start"),
+        ({"start": "mc_shipped_l2l"}, "/start"),
+        ({"iterations": 0}, "/iterations"),
+        ({"estimator": {"name": "pes", "sigma": -1}}, "/estimator/sigma"),
+        ({"estimator": {"name": "pes", "horizon": 1}}, ""),
+        ({"threads": 2}, "/threads"),
+        ({"unroll": 1000, "tasks": [{"model": {"name": "cuda_convnet"},
+                                     "dataset": {"name": "digits"}}]}, "/tasks/0/model"),
+    ],
+)  # fmt: skip
+def test_bad_meta_training_is_refused(
+    client: TestClient, changes: dict[str, Any], pointer: str
+) -> None:
+    response = client.post("/v1/jobs", json={**META, **changes})
+    assert response.status_code == 422, response.text
+    assert any(e["pointer"].startswith(pointer) for e in response.json()["errors"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../x", "nope", "mc_0000", "mc_shipped_l2l", "a\x00b", "./x.safetensors"],
+)
+def test_users_name_meta_checkpoints_never_files(client: TestClient, name: str) -> None:
+    optimizer = {"name": "mlhf", "params": {"meta_checkpoint": name}}
+    response = client.post("/v1/jobs", json={**TRAIN, "optimizer": optimizer})
+    assert response.status_code == 422, response.text
+    assert response.json()["errors"][0]["pointer"] == "/optimizer/params/meta_checkpoint"
