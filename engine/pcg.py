@@ -23,7 +23,6 @@ class PCGResult:
         residual: r = b − Ax, or None where the last one was not asked for.
         residual_norm: ‖r‖ of the last residual that was computed, a scalar.
         initial_residual_norm: ‖b − Ax₀‖, a scalar.
-        curvature: ⟨x, Ax⟩ = ⟨x, b − r⟩, a scalar; None where r is.
         iterations: How many iterations moved x, a scalar integer.
         converged: Whether ‖r‖ < tolerance, a scalar boolean, of the same r.
     """
@@ -32,9 +31,14 @@ class PCGResult:
     residual: Tensor | None
     residual_norm: Tensor
     initial_residual_norm: Tensor
-    curvature: Tensor | None
     iterations: Tensor
     converged: Tensor
+    right_side: Tensor
+
+    @property
+    def curvature(self) -> Tensor | None:
+        """⟨x, Ax⟩ = ⟨x, b − r⟩, a scalar; None where r is. Ask while b and r are unchanged."""
+        return None if self.residual is None else torch.dot(self.x, self.right_side - self.residual)
 
 
 class Workspace:
@@ -117,7 +121,7 @@ def pcg(
         residual=r if known else None,
         residual_norm=norm,
         initial_residual_norm=initial,
-        curvature=torch.dot(x, b - r) if known else None,
         iterations=count,
         converged=norm < tolerance,
+        right_side=b,
     )

@@ -131,7 +131,7 @@ class MLHF:
                 overwrite=True,
             )
             assert solved.residual is not None
-            state.r.copy_(solved.residual)
+            state.r, space.r = solved.residual, state.r  # the next solve works in the old one
             state.d = solved.x
             torch._foreach_add_(
                 self._parameters, unflatten(state.d, self._parameters), alpha=-self.lr

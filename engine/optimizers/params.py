@@ -201,6 +201,28 @@ class LevenbergMarquardtParams(HessianFreeParams):
     )
 
 
+_META_CHECKPOINT = (
+    "What its networks learned: `default` is what ships with the product, any other text the "
+    "path of a meta-checkpoint."
+)
+MetaCheckpointName = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class MLHFParams(HessianFreeParams):
+    """MLHF: damping and preconditioner by learned networks."""
+
+    meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
+    variant: Literal["paper"] = Field(default="paper", description="Which form of MLHF.")
+
+
+class L2LParams(RateParams):
+    """L2L: updates by a learned LSTM."""
+
+    lr: Rate = Field(default=1.0, description="Factor of the learned update.")
+    meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
+    weight_decay: NonNegative = Field(default=0.0, description=_L2)
+
+
 class AdamDampingParams(HessianFreeParams):
     """Hessian-free with growing Adam-shaped damping: λ(1 + k/T)^a · (√v̂ + eps)."""
 

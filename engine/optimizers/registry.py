@@ -6,6 +6,8 @@ from typing import Any
 from torch import nn
 
 from engine.curvature.ggn import Loss
+from engine.mlhf.l2l import L2L
+from engine.mlhf.optimizer import MLHF
 from engine.optimizers import first_order
 from engine.optimizers.damping import AdamDamping, Damping, FixedDamping
 from engine.optimizers.first_order import FirstOrder
@@ -76,6 +78,22 @@ def _hf_adam(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
     return _hessian_free(model, loss, damping, params)
 
 
+def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    return MLHF(
+        model,
+        loss,
+        params.meta_checkpoint,
+        params.variant,
+        iterations=params.iterations,
+        lr=params.lr,
+        weight_decay=params.weight_decay,
+    )
+
+
+def _l2l(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    return L2L(model, loss, params.meta_checkpoint, lr=params.lr, weight_decay=params.weight_decay)
+
+
 FACTORIES: dict[str, Factory] = {
     "sgd": _first_order(first_order.sgd),
     "momentum": _first_order(first_order.momentum),
@@ -91,6 +109,8 @@ FACTORIES: dict[str, Factory] = {
     "hf": _hf,
     "hf_lm": _hf_lm,
     "hf_adam": _hf_adam,
+    "mlhf": _mlhf,
+    "l2l": _l2l,
 }
 
 

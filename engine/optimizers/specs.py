@@ -84,6 +84,14 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             14,
             second_order=True,
         ),
+        OptimizerSpec(
+            "mlhf",
+            "MLHF: Hessian-free with meta-learned damping and preconditioner.",
+            forms.MLHFParams,
+            46,
+            second_order=True,
+        ),
+        OptimizerSpec("l2l", "L2L: updates by a meta-learned LSTM.", forms.L2LParams, 90),
     )
 }
 

@@ -25,55 +25,51 @@ constexpr int W1 = 0, B1 = W1 + GATES * COLS1, W2 = B1 + GATES, B2 = W2 + GATES 
 constexpr int W3 = B2 + GATES, B3 = W3 + HIDDEN, WEIGHTS = B3 + 1;
 
 INLINE V all(float a) { return V{} + a; }
-// NaN stays NaN.
-INLINE V clamp(V x, float a) {
-#ifdef __AVX512F__  // GCC makes a comparison and a blend of each ?: below
-  return (V)_mm512_min_ps((__m512)all(a), _mm512_max_ps((__m512)all(-a), (__m512)x));
+
+// 2^z for z <= 40 (larger ones count as 40), to 2e-7 of its size: the whole part of z by the
+// exponent's bits, the rest by a polynomial fitted on [0, 1). NaN stays NaN.
+INLINE V exp2_of(V z) {
+#ifdef __AVX512DQ__
+  z = (V)_mm512_min_ps((__m512)all(40.0f), (__m512)z);
+  const V r = (V)_mm512_reduce_ps((__m512)z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 #else
-  x = x < -a ? all(-a) : x;
-  return x > a ? all(a) : x;
+  z = z > 40.0f ? all(40.0f) : z;
+  z = z < -126.0f ? all(-126.0f) : z;
+  I k = __builtin_convertvector(z, I);  // towards zero
+  k += __builtin_convertvector(k, V) > z;  // a true comparison is -1
+  const V r = z - __builtin_convertvector(k, V);
 #endif
-}
-
-struct Ratio { V n, d; };  // n / d: divisions are put off, since a cell needs only two
-
-// tanh by a rational function fitted to it on [-8, 8]; its error there is 2e-7.
-INLINE Ratio tanh_ratio(V x) {
-  x = clamp(x, 8.0f);
-  const V t = x * x;
-  V n = all(-6.0617123499986766e-09f);
-  n = n * t + 7.110633157555949e-06f;
-  n = n * t + 2.688628781657874e-03f;
-  n = n * t + 1.2704163135328594e-01f;
-  n = n * t + 9.99999447657461e-01f;
-  V d = all(1.9579855888382554e-04f);
-  d = d * t + 2.2815824481386478e-02f;
-  d = d * t + 4.603723080269645e-01f;
-  d = d * t + 1.0f;
-  return {x * n, d};
-}
-
-INLINE V tanh_of(V x) { const Ratio a = tanh_ratio(x); return a.n / a.d; }
-// sigmoid(2h) = (1 + tanh h) / 2; the gates' weights are halved when they are loaded.
-INLINE V sigmoid_of_double(V h) { const Ratio a = tanh_ratio(h); return 0.5f + 0.5f * a.n / a.d; }
-
-// exp of a number <= 0: 2^k times a polynomial on [-1/2, 1/2].
-INLINE V exp_of_negative(V x) {
-  x = x < -87.0f ? all(-87.0f) : x;
-  const V scaled = x * 1.4426950408889634f;
-  const I k = __builtin_convertvector(scaled - 0.5f, I);  // towards zero: rounds, as x <= 0
-  const V r = (scaled - __builtin_convertvector(k, V)) * 0.6931471805599453f;
-  V p = all(1.0f / 720);
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
+  V p = all(1.8775765927631916e-03f);
+  p = p * r + 8.989340290005088e-03f;
+  p = p * r + 5.5826317885842414e-02f;
+  p = p * r + 2.401536171009589e-01f;
+  p = p * r + 6.931530731936185e-01f;
   p = p * r + 1.0f;
-  p = p * r + 1.0f;
+#ifdef __AVX512DQ__
+  return (V)_mm512_scalef_ps((__m512)p, (__m512)z);
+#else
   const I bits = (k + 127) << 23;
   V power;
   std::memcpy(&power, &bits, sizeof power);
   return p * power;
+#endif
+}
+
+constexpr float LOG2E = 1.4426950408889634f;
+
+// sigmoid(x) = 1 / (1 + e) with e = 2^z, z = -x log2(e);
+// tanh(x) = (1 - e) / (1 + e) with e = 2^z, z = -2x log2(e).
+// The gates' weights are scaled when they are loaded, so that they sum up to z.
+INLINE V sigmoid_at(V z) { return 1.0f / (1.0f + exp2_of(z)); }
+INLINE V tanh_at(V z) { const V e = exp2_of(z); return (1.0f - e) / (1.0f + e); }
+
+// tanh of the inputs, which may be tiny and must not drown in 1 - e: near 0 by its series.
+INLINE V tanh_of(V x) {
+  const V t = x * x;
+  V near = all(2.0f / 15);
+  near = near * t - 1.0f / 3;
+  near = x + x * t * near;
+  return t < 0.0036f ? near : tanh_at(-2.0f * LOG2E * x);
 }
 
 // log(1 + e) for 0 <= e <= 1, by 2 artanh(u), u = e / (2 + e) <= 1/3: small e stay exact.
@@ -92,21 +88,21 @@ INLINE V log1p_of(V e) {
 
 INLINE V softplus(V y) {
   const V away = y > 0.0f ? -y : y;
-  const V low = log1p_of(exp_of_negative(away));
+  const V low = log1p_of(exp2_of(LOG2E * away));
   return y > 0.0f ? y + low : low;
 }
 
-// One kind's weights with those of the sigmoid gates (i, f, o) halved.
+// One kind's weights, the gates' times -log2(e), for the tanh gate g twice that.
 struct Weights {
   float of[WEIGHTS];
   explicit Weights(const float* packed) {
     std::memcpy(of, packed, sizeof of);
     for (int gate = 0; gate < GATES; ++gate) {
-      if (gate / HIDDEN == 2) continue;
-      for (int c = 0; c < COLS1; ++c) of[W1 + gate * COLS1 + c] *= 0.5f;
-      for (int c = 0; c < COLS2; ++c) of[W2 + gate * COLS2 + c] *= 0.5f;
-      of[B1 + gate] *= 0.5f;
-      of[B2 + gate] *= 0.5f;
+      const float scale = gate / HIDDEN == 2 ? -2.0f * LOG2E : -LOG2E;
+      for (int c = 0; c < COLS1; ++c) of[W1 + gate * COLS1 + c] *= scale;
+      for (int c = 0; c < COLS2; ++c) of[W2 + gate * COLS2 + c] *= scale;
+      of[B1 + gate] *= scale;
+      of[B2 + gate] *= scale;
     }
   }
 };
@@ -119,19 +115,20 @@ INLINE V gate_sum(const float* w, const float* bias, int gate, const V* in) {
   return sum;
 }
 
-// in: the layer's inputs and its old h; c: the old c. Gives the new h and c.
+// in: the layer's inputs and its old h; c: the old c. Gives the new h and c. All five
+// sigmoids and tanhs of a unit are fractions; brought together they need two divisions.
 template <int COLS>
 INLINE void cell(const float* w, const float* bias, const V* in, const V* c, V* h_new, V* c_new) {
 #pragma GCC unroll 4
   for (int j = 0; j < HIDDEN; ++j) {
-    const Ratio i = tanh_ratio(gate_sum<COLS>(w, bias, j, in));
-    const Ratio f = tanh_ratio(gate_sum<COLS>(w, bias, HIDDEN + j, in));
-    const Ratio g = tanh_ratio(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
-    const Ratio o = tanh_ratio(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
-    const V ig = i.d * g.d;
-    c_new[j] = (c[j] * (f.d + f.n) * ig + (i.d + i.n) * g.n * f.d) / (2.0f * f.d * ig);
-    const Ratio t = tanh_ratio(c_new[j]);
-    h_new[j] = (o.d + o.n) * t.n / (2.0f * o.d * t.d);
+    const V i = 1.0f + exp2_of(gate_sum<COLS>(w, bias, j, in));
+    const V f = 1.0f + exp2_of(gate_sum<COLS>(w, bias, HIDDEN + j, in));
+    const V g = exp2_of(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
+    const V o = 1.0f + exp2_of(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
+    const V ig = i * (1.0f + g);
+    c_new[j] = (c[j] * ig + (1.0f - g) * f) / (f * ig);
+    const V t = exp2_of(-2.0f * LOG2E * c_new[j]);
+    h_new[j] = (1.0f - t) / (o * (1.0f + t));
   }
 }
 
@@ -173,6 +170,9 @@ struct Forward {
   INLINE void block(const float* w, std::ptrdiff_t at, int rest) const {
     const int lanes = WHOLE ? LANES : rest;
     V in1[COLS1], state[STATE];
+    // The rows are more streams than processors follow: ask for the next block by hand.
+    if (WHOLE)
+      for (int row = 0; row < STATE; ++row) __builtin_prefetch(state_in + row * n + at + LANES, 1);
     for (int c = 0; c < IN; ++c) in1[c] = tanh_of(load(inputs[c] + at, lanes));
     for (int row = 0; row < STATE; ++row) state[row] = load(state_in + row * n + at, lanes);
     const V y = network(w, in1, state);
@@ -186,12 +186,12 @@ struct Layer { V i[HIDDEN], f[HIDDEN], g[HIDDEN], o[HIDDEN], c[HIDDEN], t[HIDDEN
 template <int COLS>
 INLINE void cell_kept(const float* w, const float* bias, const V* in, const V* c, Layer& a) {
   for (int j = 0; j < HIDDEN; ++j) {
-    a.i[j] = sigmoid_of_double(gate_sum<COLS>(w, bias, j, in));
-    a.f[j] = sigmoid_of_double(gate_sum<COLS>(w, bias, HIDDEN + j, in));
-    a.g[j] = tanh_of(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
-    a.o[j] = sigmoid_of_double(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
+    a.i[j] = sigmoid_at(gate_sum<COLS>(w, bias, j, in));
+    a.f[j] = sigmoid_at(gate_sum<COLS>(w, bias, HIDDEN + j, in));
+    a.g[j] = tanh_at(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
+    a.o[j] = sigmoid_at(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
     a.c[j] = a.f[j] * c[j] + a.i[j] * a.g[j];
-    a.t[j] = tanh_of(a.c[j]);
+    a.t[j] = tanh_at(-2.0f * LOG2E * a.c[j]);
     a.h[j] = a.o[j] * a.t[j];
   }
 }
@@ -241,7 +241,7 @@ struct Backward {
     V y = all(w[B3]);
     for (int j = 0; j < HIDDEN; ++j) y += w[W3 + j] * second.h[j];
 
-    const V dy = load(d_out + at, lanes) * sigmoid_of_double(0.5f * y);
+    const V dy = load(d_out + at, lanes) * sigmoid_at(-LOG2E * y);
     V dh1[HIDDEN], dc1[HIDDEN], dh2[HIDDEN], dc2[HIDDEN], din1[COLS1]{}, din2[COLS2]{};
     dw[B3] += dy;
     for (int j = 0; j < HIDDEN; ++j) {

@@ -17,6 +17,7 @@ STATS = {
     "hf_adam": ("damping", "cg_residual"),
     "hf_lm": ("damping", "cg_residual", "reduction_ratio"),
     "kfac": ("step_scale",),
+    "mlhf": ("damping", "cg_residual"),
 }
 DECAYED = [(name, {"weight_decay": 0.1}) for name in OPTIMIZERS]
 ALL = [
