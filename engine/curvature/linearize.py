@@ -51,11 +51,10 @@ class Linearization:
 
 
 def _vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
-    return list(
-        torch.autograd.grad(
-            z, parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+    found = torch.autograd.grad(
+        z, parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
     )
+    return [t if t.layout is torch.strided else t.to_dense() for t in found]
 
 
 class _NoWalk(Exception):  # noqa: N818

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.curvature.errors import CurvatureError
+
 Tangents = tuple[Tensor | None, ...]
 Tangent = Callable[[Tangents], Tensor]
 Rule = Callable[[Any], Tangent | None]
@@ -43,7 +45,7 @@ def _relu(node: Any) -> Tangent:
 def _add(node: Any) -> Tangent | None:
     if node._saved_alpha != 1:
         return None
-    shape = _output_shape(node)
+    shape, dtype = _output_shape(node), node._input_metadata[0].dtype
 
     def tangent(inputs: Tangents) -> Tensor:
         a, b = inputs
@@ -51,7 +53,7 @@ def _add(node: Any) -> Tangent | None:
             return a + b
         only = a if a is not None else b
         assert only is not None
-        return only.expand(shape)
+        return only.expand(shape).to(dtype)  # the other operand may have had a wider type
 
     return tangent
 
@@ -195,13 +197,15 @@ def _max_pool2d(node: Any) -> Tangent:
     return tangent
 
 
-def _batch_norm(node: Any) -> Tangent:
+def _batch_norm(node: Any) -> Tangent | None:
     x, weight, training, eps = (
         node._saved_input,
         node._saved_weight,
         node._saved_training,
         node._saved_eps,
     )
+    if weight is not None and weight.dtype != x.dtype:  # under autocast
+        return None
     running_mean, running_var = node._saved_running_mean, node._saved_running_var
     if training:
         mean, scale = node._saved_result1, node._saved_result2
@@ -235,8 +239,10 @@ def _batch_norm(node: Any) -> Tangent:
     return tangent
 
 
-def _layer_norm(node: Any) -> Tangent:
+def _layer_norm(node: Any) -> Tangent | None:
     x, weight, shape = node._saved_input, node._saved_weight, list(node._saved_normalized_shape)
+    if weight is not None and weight.dtype != x.dtype:  # under autocast
+        return None
     mean, scale = node._saved_result1, node._saved_result2
     normed = (x - mean) * scale
 
@@ -262,6 +268,7 @@ def _layer_norm(node: Any) -> Tangent:
 
 
 def _embedding(node: Any) -> Tangent:
+    _refuse_scaled(node)
     indices = node._saved_indices
 
     def tangent(inputs: Tangents) -> Tensor:
@@ -270,6 +277,35 @@ def _embedding(node: Any) -> Tangent:
         return F.embedding(indices, weight)
 
     return tangent
+
+
+def _embedding_bag(node: Any) -> Tangent | None:
+    """Here by need: torch cannot differentiate this node's backward."""
+    _refuse_scaled(node)
+    if node._saved_per_sample_weights is not None:
+        return None
+    indices, offsets, mode = node._saved_indices, node._saved_offsets, node._saved_mode
+    filled, largest = node._saved_result2 > 0, node._saved_result3
+    padding = node._saved_padding_idx
+    settings = (mode, False, None, _output_shape(node)[0] < len(offsets),
+                -1 if padding >= 2**63 else padding)  # fmt: skip
+
+    def tangent(inputs: Tangents) -> Tensor:
+        weight = inputs[0]
+        assert weight is not None
+        if mode == 2:  # the maximum
+            return torch.where(filled.unsqueeze(1), weight.gather(0, largest), 0.0)
+        out: Tensor = _aten._embedding_bag(weight, indices, offsets, False, *settings)[0]
+        return out
+
+    return tangent
+
+
+def _refuse_scaled(node: Any) -> None:
+    if node._saved_scale_grad_by_freq:
+        raise CurvatureError(
+            "an embedding with scale_grad_by_freq has a backward that is not its derivative"
+        )
 
 
 def _output_shape(node: Any) -> tuple[int, ...]:
@@ -287,6 +323,7 @@ RULES: dict[str, Rule] = {
     "AddmmBackward0": _addmm,
     "ConvolutionBackward0": _convolution,
     "EmbeddingBackward0": _embedding,
+    "EmbeddingBagBackward0": _embedding_bag,
     "MaxPool2DWithIndicesBackward0": _max_pool2d,
     "MmBackward0": _mm,
     "MulBackward0": _mul,

@@ -40,7 +40,7 @@ def _dense(model: nn.Module, loss: str, x: Tensor, y: Tensor) -> Dense:
             z, parameters, e.view_as(z), retain_graph=True, allow_unused=True,
             materialize_grads=True,
         )  # fmt: skip
-        rows.append(torch.cat([r.reshape(-1) for r in row]))
+        rows.append(torch.cat([r.to_dense().reshape(-1) for r in row]))
     with torch.no_grad():
         for name, b in model.named_buffers():
             b.copy_(buffers[name])
