@@ -130,10 +130,13 @@ class Client:
                 time.sleep(min(5.0, 0.5 * failures))
 
     def download(self, run_id: str, name: str, target: Path) -> Path:
-        """Download one artifact to ``target``, whole or not at all, its SHA-256 checked."""
+        """Download one artifact of a run to ``target``."""
+        return self.download_file(f"/v1/runs/{_part(run_id)}/artifacts/{_part(name)}", target)
+
+    def download_file(self, path: str, target: Path) -> Path:
+        """Download a file to ``target``, whole or not at all, its SHA-256 checked."""
         import hashlib
 
-        path = f"/v1/runs/{_part(run_id)}/artifacts/{_part(name)}"
         digest = hashlib.sha256()
         partial = target.with_name(target.name + ".part")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -148,10 +151,12 @@ class Client:
                         out.write(chunk)
                 etag = response.headers.get("etag", "").strip('"')
         except httpx.HTTPError as error:
-            raise ServiceError(f"the download of {name} broke off: {error}") from None
+            raise ServiceError(f"the download of {target.name} broke off: {error}") from None
         if etag and etag != digest.hexdigest():
             partial.unlink(missing_ok=True)
-            raise ServiceError(f"{name} arrived damaged (SHA-256 differs). Download it again.")
+            raise ServiceError(
+                f"{target.name} arrived damaged (SHA-256 differs). Download it again."
+            )
         os.replace(partial, target)
         return target
 
@@ -173,6 +178,14 @@ class Client:
         finally:
             for _, (_, file) in opened:
                 file.close()
+
+    def upload_meta_checkpoint(self, name: str, path: Path) -> Json:
+        """Upload a meta-checkpoint that a meta_train job made."""
+        with path.open("rb") as file:
+            response = self.request(
+                "POST", "/v1/meta-checkpoints", data={"name": name}, files={"file": file}
+            )
+        return response.json()  # type: ignore[no-any-return]
 
 
 def _part(value: str) -> str:

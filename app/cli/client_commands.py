@@ -19,6 +19,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 def add_to(cli: typer.Typer) -> None:
     for command in (submit, jobs, watch, runs, compare, download, upload, datasets):
         cli.command()(command)
+    cli.command("meta-checkpoints")(meta_checkpoints)
     for action in ("cancel", "pause", "resume", "retry", "clone"):
         cli.command(action, help=f"{action.capitalize()} a job.")(_action(action))
 
@@ -149,6 +150,31 @@ def upload(
             typer.echo(json.dumps(client.upload(name, format, file, parsed), indent=2))
     except (OSError, ValueError) as error:
         raise ServiceError(str(error)) from None
+
+
+def meta_checkpoints(
+    url: Url = DEFAULT_URL,
+    optimizer: Annotated[str | None, typer.Option(help="Only those for mlhf, or l2l.")] = None,
+    fetch: Annotated[str | None, typer.Option("--download", help="Download this one.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
+    add: Annotated[Path | None, typer.Option("--upload", help="Upload a .safetensors.")] = None,
+    name: Annotated[str, typer.Option(help="Name of what is uploaded.")] = "uploaded",
+    as_json: AsJson = False,
+) -> None:
+    """List what learned optimizers can use; download or upload one."""
+    with Client(url) as client:
+        if fetch is not None:
+            target = output / f"{fetch}.safetensors"
+            typer.echo(client.download_file(f"/v1/meta-checkpoints/{fetch}/file", target))
+            return
+        if add is not None:
+            typer.echo(json.dumps(client.upload_meta_checkpoint(name, add), indent=2))
+            return
+        found = client.find("meta-checkpoints", 500, optimizer=optimizer)
+    rows = [
+        [m["id"], m["optimizer"], ", ".join(m["aliases"]), m["used_by"], m["name"]] for m in found
+    ]
+    _show(found, as_json, ["id", "optimizer", "aliases", "runs", "name"], rows)
 
 
 def _action(action: str) -> Any:
