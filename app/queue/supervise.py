@@ -78,6 +78,7 @@ class Supervision:
             detail = {"type": "spec", "title": "The run cannot start", "detail": error.message}
             return Outcome("failed", {"error": detail})
         self.trainer.start(self.claim, config, files, self.settings.checkpoint_seconds)
+        curve_files.warm_up()  # while the trainer imports torch, not after it has ended
         while True:
             ended = self.trainer.exit_code() is not None  # before reading: nothing comes after
             self._gather()

@@ -45,6 +45,7 @@ class Child:
     name: str
     command: Sequence[str]
     pass_fds: tuple[int, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     started_at: float = 0.0
@@ -139,7 +140,11 @@ class Supervisor:
         for number, queue in enumerate(self._queues, start=1):
             name = f"{queue}-{number}"
             command = (*python, "app.queue.worker_main", "--queue", queue, "--name", name, *parent)
-            self._children.append(Child(f"worker-{name}", command))
+            # One GPU a worker, unless the deployment says which.
+            device = {"CUDA_VISIBLE_DEVICES": str(number - 1)} if queue == "gpu" else {}
+            if "CUDA_VISIBLE_DEVICES" in os.environ:
+                device = {}
+            self._children.append(Child(f"worker-{name}", command, environment=device))
 
     def _start(self, child: Child) -> None:
         path = self.settings.logs_dir / f"{child.name}.log"
@@ -147,7 +152,7 @@ class Supervisor:
         with path.open("ab") as output:
             child.process = subprocess.Popen(
                 child.command,
-                env=self._environment(),
+                env=self._environment() | child.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 
 from sqlalchemy.orm import Session
 
@@ -43,6 +44,16 @@ def to_parquet(series: Sequence[Series]) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries(), out)
     return out.getvalue()
+
+
+@cache
+def warm_up() -> None:
+    """Import what rendering needs, while there is time: half a second, once a process."""
+    import pyarrow.parquet  # noqa: F401
+
+    from app.runs.figures import run_figure
+
+    run_figure("", [])
 
 
 def render_all(session: Session, run: Run) -> dict[str, tuple[str, bytes]]:
