@@ -1,0 +1,174 @@
+"""Unrolls a second in meta-training, against a straightforward eager version of the same.
+
+That version walks the same steps with the same losses and stops, but runs the networks cell
+by cell as in ``reference.py`` under autograd, and takes Gv by two backward passes instead of a
+tangent walk and one (its backward is v ↦ Gv too). Both find the same losses and gradients.
+
+    python bench/meta_throughput.py [--rounds N] [--threads N]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.curvature.ggn import GGN
+from engine.data.info import DataInfo
+from engine.meta import mlhf_unroll, solve
+from engine.meta.learned import Unrolled
+from engine.meta.mlhf_unroll import MLHFUnroll
+from engine.meta.trajectory import Bench
+from engine.mlhf import networks as networks_module
+from engine.mlhf import reference
+from engine.models.build import build
+from engine.training.process import keep_freed_memory
+
+UNROLL = 10
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network on made-up data."""
+
+    name: str
+    build: Callable[[int], nn.Module]
+    shape: tuple[int, ...]
+    batch_size: int = 64
+    samples: int = 64
+    loss: str = "cross_entropy"
+
+    def model(self, seed: int) -> nn.Module:
+        return self.build(seed)
+
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = torch.randn(self.batch_size, *self.shape, generator=generator)
+        return x, torch.randint(0, 10, (self.batch_size,), generator=generator)
+
+
+def tasks() -> list[Made]:
+    """Return what is unrolled."""
+    small = DataInfo("table", (64,), 10, "classification", 1437, 360)
+    flat = DataInfo("table", (784,), 10, "classification", 60_000, 10_000)
+    image = DataInfo("image", (3, 32, 32), 10, "classification", 50_000, 10_000)
+    return [
+        Made("MLP 64-64-32-10", lambda s: build("mlp", {"hidden": [64, 32]}, small, s), (64,)),
+        Made("MLP 784-256-128-10", lambda s: build("mlp", {"hidden": [256, 128]}, flat, s), (784,)),
+        Made(
+            "CUDA-convnet, width 1/4",
+            lambda s: build("cuda_convnet", {"width": 0.25}, image, s),
+            (3, 32, 32),
+        ),
+    ]
+
+
+class _TwoBackwards(torch.autograd.Function):
+    """Gv with the Jacobian's product by differentiating the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, ggn: GGN) -> Tensor:
+        ctx.ggn = ggn
+        return _TwoBackwards.product(v, ggn)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _TwoBackwards.product(gradients[0], ctx.ggn), None
+
+    @staticmethod
+    def product(v: Tensor, ggn: GGN) -> Tensor:
+        (z,), parameters = ggn._linear._z, list(ggn.parameters)
+        with torch.enable_grad():
+            w = torch.zeros_like(z, requires_grad=True)
+            pulled = torch.autograd.grad(z, parameters, w, create_graph=True)
+            parts = torch.split(v, [p.numel() for p in parameters])
+            shaped = [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+            (u,) = torch.autograd.grad(pulled, w, shaped)
+        out = torch.autograd.grad(z, parameters, ggn._middle([u])[0], retain_graph=True)
+        return torch.cat([g.reshape(-1) for g in out])
+
+
+class Straightforward:
+    """While entered, unrolls are the straightforward ones."""
+
+    def __enter__(self) -> None:
+        self._product, self._call = solve.product, networks_module.CoordinateNetwork.__call__
+
+        def product(ggn: GGN, v: Tensor) -> Tensor:
+            out: Tensor = _TwoBackwards.apply(v, ggn)  # type: ignore[no-untyped-call]
+            return out
+
+        def call(
+            network: networks_module.CoordinateNetwork, inputs: list[Tensor], state: Tensor,
+            offset: float = 0.0,
+        ) -> tuple[Tensor, Tensor]:  # fmt: skip
+            squashed = [torch.tanh(v) for v in inputs]
+            y, new = reference.network(squashed, state, network.weights, network.segments)
+            return F.softplus(y) + offset, new
+
+        vars(mlhf_unroll)["product"] = product
+        networks_module.CoordinateNetwork.__call__ = call  # type: ignore[assignment,method-assign]
+
+    def __exit__(self, *_: object) -> None:
+        vars(mlhf_unroll)["product"] = self._product
+        networks_module.CoordinateNetwork.__call__ = self._call  # type: ignore[method-assign]
+
+
+def meta_gradient(learned: MLHFUnroll, bench: Bench) -> tuple[Unrolled, list[Tensor]]:
+    """Take one unroll and both networks' gradients, as an iteration of meta-training does."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [bench.task.batch(generator) for _ in range(UNROLL + 1)]
+    result = learned.unroll(bench, bench.fresh(0), batches, generator)
+    gradients: list[Tensor] = []
+    for name, loss in result.losses.items():
+        weights = list(learned.networks[name].parameters())
+        gradients += torch.autograd.grad(loss, weights, retain_graph=name != "damping")
+    return result, gradients
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    print(f"unrolls of {UNROLL} steps, both meta-gradients, {arguments.threads} threads")
+    for task in tasks():
+        learned, bench = MLHFUnroll(), Bench(task, 0, UNROLL + 1)
+        n = bench.fresh(0).theta.numel()
+        rounds = arguments.rounds * (4 if n < 50_000 else 1)
+        ours: list[float] = []
+        theirs: list[float] = []
+        for round_ in range(rounds + 1):
+            start = time.perf_counter()
+            mine, gradients = meta_gradient(learned, bench)
+            middle = time.perf_counter()
+            with Straightforward():
+                other, expected = meta_gradient(learned, bench)
+            end = time.perf_counter()
+            if round_:
+                ours.append(middle - start)
+                theirs.append(end - middle)
+            else:
+                _compare(mine, gradients, other, expected)
+        a, b = statistics.median(ours), statistics.median(theirs)
+        print(f"  {task.name:<26}{n:>9} parameters {1 / a:8.2f} unrolls/s; straightforward "
+              f"{1 / b:6.2f}; {b / a:5.1f} times as many")  # fmt: skip
+
+
+def _compare(
+    mine: Unrolled, gradients: list[Tensor], other: Unrolled, expected: list[Tensor]
+) -> None:
+    for name, loss in mine.losses.items():
+        torch.testing.assert_close(loss, other.losses[name], rtol=1e-3, atol=1e-4)
+    for a, b in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=1e-6 + 0.02 * float(b.abs().max()))
+
+
+if __name__ == "__main__":
+    main()
