@@ -9,8 +9,8 @@ from torch.autograd.graph import get_gradient_edge
 
 from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import detached
-from engine.curvature.joint import loss_of
-from engine.curvature.linearize import topological
+from engine.curvature.joint import loss_of, outputs
+from engine.curvature.linearize import topological, vjp
 from engine.curvature.primal import chosen, full_precision, primal
 from engine.curvature.protocol import Loss
 from engine.curvature.symmetric import symmetric
@@ -20,8 +20,11 @@ class Hessian:
     """H = ∂²ℓ/∂θ², its loss and gradient, from one forward pass.
 
     Products differentiate the gradient (Pearlmutter's Hv as a backward pass of a backward
-    pass), at about twice a GGN product's cost. H is indefinite in general: conjugate gradients
-    need a damping above its most negative eigenvalue.
+    pass). H is indefinite in general: conjugate gradients need a damping above its most
+    negative eigenvalue.
+
+    Some second derivatives are wrong without an error, torch's own of ``weight_norm`` among
+    them. So the first product is checked for symmetry, for one more product.
 
     Args:
         model: Any module; its operations must be twice differentiable.
@@ -68,6 +71,8 @@ class Hessian:
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
+        self._types = {t.dtype for t in outputs(z)} | {p.dtype for p in self.parameters}
+        self._checked = False
         self.loss = value.detach()
         self.gradient = [g.detach() for g in self._graph]
 
@@ -82,26 +87,45 @@ class Hessian:
             return torch.stack([(a * b).sum() for a, b in zip(v, hv, strict=True)]).sum()
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        hv = self._differentiated(v)
+        if not self._checked:
+            self._check(v, hv)
+            self._checked = True
+        return hv
+
+    def _differentiated(self, v: Sequence[Tensor]) -> list[Tensor]:
         # A gradient without graph is constant in θ: its row of H is zero.
         pairs = [(g, t) for g, t in zip(self._graph, v, strict=True) if g.requires_grad]
         if not pairs:
             return [torch.zeros_like(p) for p in self.parameters]
         with full_precision(self._device):
             try:
-                return list(
-                    torch.autograd.grad(
-                        [g for g, _ in pairs],
-                        self.parameters,
-                        [t for _, t in pairs],
-                        retain_graph=True,
-                        allow_unused=True,
-                        materialize_grads=True,
-                    )
-                )
+                return vjp([g for g, _ in pairs], self.parameters, [t for _, t in pairs])
             except RuntimeError as error:
                 if "modified by an inplace operation" in str(error):
                     raise
                 raise CurvatureError(f"no second derivative: {error}") from error
+
+    def _check(self, v: Sequence[Tensor], hv: Sequence[Tensor]) -> None:
+        """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u; the global random state is left alone."""
+        ends = [get_gradient_edge(g).node for g in self._graph if g.requires_grad]
+        if any(node.name() == "torch::autograd::Error" for node in topological(ends)):
+            # Torch raises this error only where the node is on the way to a parameter.
+            raise CurvatureError("no second derivative: a function is once differentiable")
+        generator = torch.Generator().manual_seed(0)
+        u = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in hv]
+        hu = self._differentiated(u)
+        terms = [
+            torch.stack([(a * b).sum(), (c * d).sum(), (a * b).abs().sum()])
+            for a, b, c, d in zip(u, hv, v, hu, strict=True)
+        ]
+        left, right, size = torch.stack(terms).sum(0)
+        eps = max(torch.finfo(t).eps for t in self._types)
+        if bool((left - right).abs() > 100 * eps * size):  # a NaN passes, and shows
+            raise CurvatureError(
+                "this network's second derivative is not symmetric, so a product would be "
+                "wrong: one of its functions has a backward that is wrong to differentiate"
+            )
 
 
 def _refuse_custom(value: Tensor) -> None:

@@ -34,7 +34,7 @@ class Linearization:
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
         """Return Jᵀw, one tensor per parameter, for one tensor per output."""
-        return _vjp(self._z, self._parameters, w)
+        return vjp(self._z, self._parameters, w)
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Jv, one tensor per output, for one tensor per parameter."""
@@ -50,7 +50,8 @@ class Linearization:
         return self._jvp(v)
 
 
-def _vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
+def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
+    """Return Jᵀw for J = ∂z/∂(parameters), dense; the graph stays."""
     found = torch.autograd.grad(
         z, parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
     )
@@ -230,7 +231,7 @@ class _DoubleBackward:
         out = [torch.zeros_like(t) for t in self._z]
         if pairs:
             try:
-                out = _vjp([p for p, _ in pairs], self._u, [t for _, t in pairs])
+                out = vjp([p for p, _ in pairs], self._u, [t for _, t in pairs])
             except RuntimeError as error:
                 raise CurvatureError(str(error)) from error
         if not self._checked:
@@ -242,7 +243,7 @@ class _DoubleBackward:
         """⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w; the global random state is left alone."""
         generator = torch.Generator().manual_seed(0)
         w = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in u]
-        plain = _vjp(self._z, self._parameters, w)
+        plain = vjp(self._z, self._parameters, w)
         terms = torch.stack([(p * t).sum() for p, t in zip(plain, v, strict=True)])
         size = torch.stack([(p * t).abs().sum() for p, t in zip(plain, v, strict=True)]).sum()
         there = torch.stack([(a * b).sum() for a, b in zip(w, u, strict=True)]).sum()

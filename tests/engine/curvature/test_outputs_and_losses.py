@@ -1,0 +1,161 @@
+"""Several outputs, chosen parameters, and losses named and general, against dense matrices."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from engine.curvature.errors import CurvatureError
+from engine.curvature.ggn import GGN
+from engine.curvature.losses import LOSSES, plain
+from tests.engine.curvature.cases import D, Heads, assert_close, case, flat, shake, split
+
+
+def _joint_loss(z, y):
+    """Couples the outputs, so that the blocks of its Hessian between them count."""
+    found = [
+        t for t in pytree.tree_leaves(z) if isinstance(t, torch.Tensor) and t.is_floating_point()
+    ]
+    a, rest = found[0], torch.cat([t.reshape(-1) for t in found[1:]])
+    return F.cross_entropy(a * (1 + rest.square().mean()), y) + rest.exp().mean()
+
+
+def _dense_by_parts(model, loss, x, y):
+    """JᵀHJ of all outputs laid side by side, built from autograd's rows."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    z = model(x)
+    leaves, spec = pytree.tree_flatten(z)
+    at = [i for i, t in enumerate(leaves) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    every = torch.cat([leaves[i].reshape(-1) for i in at])
+    rows = [
+        flat(
+            torch.autograd.grad(
+                e, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        )
+        for e in every
+    ]
+    jacobian = torch.stack(rows)
+
+    def of_flat(v):
+        parts = v.split([leaves[i].numel() for i in at])
+        filled = list(leaves)
+        for i, part in zip(at, parts, strict=True):
+            filled[i] = part.view(leaves[i].shape)
+        return loss(pytree.tree_unflatten(filled, spec), y)
+
+    hessian = torch.autograd.functional.hessian(of_flat, every.detach())
+    gradient = torch.autograd.functional.jacobian(of_flat, every.detach())
+    return jacobian.T @ hessian @ jacobian, jacobian.T @ gradient, of_flat(every.detach())
+
+
+@pytest.mark.parametrize("form", ["tuple", "dict", "nested"])
+def test_a_loss_over_several_outputs(form):
+    torch.manual_seed(0)
+    model = shake(Heads(form).to(D))
+    x, y = torch.randn(5, 6, dtype=D), torch.randint(0, 3, (5,))
+    matrix, gradient, loss = _dense_by_parts(model, _joint_loss, x, y)
+    ggn = GGN(model, _joint_loss, x, y)
+    v = torch.randn(len(gradient), dtype=D)
+    assert_close(ggn.loss, loss)
+    assert_close(flat(ggn.gradient), gradient)
+    assert_close(flat(ggn.product(split(v, model))), matrix @ v)
+    assert_close(ggn.quadratic(split(v, model)), v @ matrix @ v)
+
+
+def test_an_output_the_loss_leaves_out():
+    torch.manual_seed(0)
+    model = Heads("tuple").to(D)
+    x, y = torch.randn(5, 6, dtype=D), torch.randint(0, 3, (5,))
+    ggn = GGN(model, lambda z, y: F.cross_entropy(z[0], y), x, y)
+    product = dict(zip(dict(model.named_parameters()), ggn.product(ggn.gradient), strict=True))
+    assert not product["second.weight"].any()
+    alone = nn.Sequential(model.body, nn.Tanh(), model.first)
+    expected = GGN(alone, "cross_entropy", x, y)
+    assert_close(product["body.weight"], expected.product(expected.gradient)[0])
+
+
+def test_a_recurrent_layer_alone_returns_a_tuple(dense):
+    torch.manual_seed(0)
+    model, x = nn.LSTM(3, 2).to(D), torch.randn(4, 3, 3, dtype=D)
+    y = torch.randn(4, 3, 2, dtype=D)
+    both = lambda z, y: F.mse_loss(z[0], y) + z[1][1].square().sum()  # noqa: E731
+    ggn = GGN(model, both, x, y)
+    torch._C._set_mkldnn_enabled(False)
+    matrix, gradient, _ = _dense_by_parts(model, both, x, y)
+    torch._C._set_mkldnn_enabled(True)
+    v = torch.randn(len(gradient), dtype=D)
+    assert_close(flat(ggn.product(split(v, model))), matrix @ v)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_named_losses_are_the_general_form_of_the_same_function(loss):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).to(D), torch.randn(5, 6)
+    x = x.to(D)
+    y = torch.randint(0, 3, (5,)) if loss == "cross_entropy" else torch.rand(5, 3, dtype=D)
+    named, general = GGN(model, loss, x, y), GGN(model, plain(loss), x, y)
+    v = [torch.randn_like(p) for p in model.parameters()]
+    assert_close(named.loss, general.loss)
+    assert_close(flat(named.gradient), flat(general.gradient))
+    assert_close(flat(named.product(v)), flat(general.product(v)))
+
+
+def test_binary_cross_entropy_in_closed_form():
+    """Logistic regression: G = Xᵀ diag(p(1−p)) X / N."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 1, bias=False).to(D), torch.randn(7, 4, dtype=D)
+    y = torch.randint(0, 2, (7, 1))
+    ggn = GGN(model, "binary_cross_entropy", x, y)
+    p = torch.sigmoid(x @ model.weight.detach().T)
+    assert_close(ggn.loss, -(y * p.log() + (1 - y) * (1 - p).log()).mean())
+    assert_close(ggn.gradient[0], ((p - y).T @ x) / 7)
+    v = torch.randn(1, 4, dtype=D)
+    assert_close(ggn.product([v])[0], (x.T @ (p * (1 - p) * x) @ v.T / 7).T)
+
+
+def test_binary_cross_entropy_far_out_keeps_its_curvature():
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(30.0)
+    ggn = GGN(model, "binary_cross_entropy", torch.ones(1, 1), torch.ones(1, 1))
+    product = float(ggn.product([torch.ones(1, 1)])[0])
+    assert product == pytest.approx(9.36e-14, rel=1e-2)  # 1 − p would be 0 in float32
+
+
+@pytest.mark.parametrize("name", ["mlp", "batch_norm2d", "lstm", "encoder_no_dropout", "shared"])
+def test_a_chosen_subset_of_parameters_has_its_block_of_the_matrix(name, dense):
+    model, x, y = case(name)
+    expected = dense(model, "cross_entropy", x, y)
+    parameters = list(model.parameters())
+    chosen = list(range(len(parameters)))[::-2]  # not in the model's order
+    ends = torch.tensor([0, *(p.numel() for p in parameters)]).cumsum(0)
+    index = torch.cat([torch.arange(int(ends[i]), int(ends[i + 1])) for i in chosen])
+    ggn = GGN(model, "cross_entropy", x, y, [parameters[i] for i in chosen])
+    v = torch.randn(len(index), dtype=D)
+    shaped = [
+        part.view(parameters[i].shape)
+        for i, part in zip(chosen, v.split([parameters[i].numel() for i in chosen]), strict=True)
+    ]
+    assert_close(flat(ggn.gradient), expected.gradient[index])
+    assert_close(flat(ggn.product(shaped)), expected.matrix[index][:, index] @ v)
+
+
+def test_parameters_that_cannot_be_told_apart_are_refused():
+    model, x, y = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(CurvatureError, match="twice"):
+        GGN(model, "cross_entropy", x, y, [model.weight, model.weight])
+    with pytest.raises(CurvatureError, match="leaves"):
+        GGN(model, "cross_entropy", x, y, [model.weight * 1])
+    with pytest.raises(CurvatureError, match="no parameter"):
+        GGN(model, "cross_entropy", x, y, [])
+    with pytest.raises(CurvatureError, match="by a graph"):
+        GGN(nn.ReLU(), "cross_entropy", x, y, [model.weight])
+
+
+def test_an_embedding_that_scales_its_gradient_is_refused():
+    model = nn.Embedding(3, 2, scale_grad_by_freq=True)
+    ggn = GGN(model, "cross_entropy", torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]))
+    with pytest.raises(CurvatureError, match="not its derivative"):
+        ggn.product(ggn.gradient)
