@@ -7,6 +7,7 @@ with steps of length zero instead.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +42,24 @@ class PCGResult:
         return None if self.residual is None else torch.dot(self.x, self.right_side - self.residual)
 
 
+class Vectors(Protocol):
+    """The vector work of an iteration, for an elementwise inverse P; y = P∘r throughout."""
+
+    def begin(self, p: Tensor, r: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """p ← y; return ‖r‖ and ⟨r, y⟩."""
+        ...
+
+    def move(
+        self, x: Tensor, r: Tensor, p: Tensor, ap: Tensor, alpha: Tensor, inverse: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x ← x + αp, r ← r − αAp; return the new ‖r‖ and ⟨r, y⟩."""
+        ...
+
+    def turn(self, p: Tensor, r: Tensor, beta: Tensor, inverse: Tensor) -> None:
+        """p ← y + βp."""
+        ...
+
+
 class Workspace:
     """Vectors a solve works in. Kept between solves, they spare each one new memory."""
 
@@ -61,6 +80,7 @@ def pcg(
     quadratic: Product | None = None,
     workspace: Workspace | None = None,
     overwrite: bool = False,
+    vectors: Vectors | None = None,
 ) -> PCGResult:
     """Solve Ax = b for a symmetric positive definite A.
 
@@ -76,6 +96,7 @@ def pcg(
             product: x is the same, the residual after it stays unknown.
         workspace: Where to work; the result's residual then lives there, until its next use.
         overwrite: Whether the solution may take x0's place in memory.
+        vectors: A faster form of the vector work; used where there is a preconditioner.
     """
     space = Workspace(b) if workspace is None else workspace
     r, p = space.r, space.p
@@ -87,10 +108,17 @@ def pcg(
         x = x0 if overwrite else x0.clone()
     if callable(inverse) and not isinstance(inverse, Tensor):
         inverse = inverse(r)
-    y = r if inverse is None else torch.mul(inverse, r, out=space.y)
-    p.copy_(y)
-    ry = torch.dot(r, y)
-    initial = norm = torch.linalg.vector_norm(r)
+    fused = None if inverse is None else vectors
+    y = r if inverse is None else space.y
+    if fused is not None and inverse is not None:
+        norm, ry = fused.begin(p, r, inverse)
+    else:
+        if inverse is not None:
+            torch.mul(inverse, r, out=y)
+        p.copy_(y)
+        ry = torch.dot(r, y)
+        norm = torch.linalg.vector_norm(r)
+    initial = norm
     count = torch.zeros((), dtype=torch.int64, device=b.device)
     tiny = torch.finfo(b.dtype).tiny
     known = True
@@ -106,14 +134,23 @@ def pcg(
             break
         ap = product(p)
         alpha = torch.where(active, ry / torch.dot(p, ap).clamp_min(tiny), 0.0)
-        x.addcmul_(p, alpha)
-        r.addcmul_(ap, alpha, value=-1)
-        norm = torch.linalg.vector_norm(r)
-        if not last:
-            if inverse is not None:
-                torch.mul(inverse, r, out=y)
-            previous, ry = ry, torch.dot(r, y)
-            beta = ry / previous.clamp_min(tiny)
+        previous = ry
+        if fused is not None and inverse is not None:
+            norm, ry = fused.move(x, r, p, ap, alpha, inverse)
+        else:
+            x.addcmul_(p, alpha)
+            r.addcmul_(ap, alpha, value=-1)
+            norm = torch.linalg.vector_norm(r)
+            if not last:
+                if inverse is not None:
+                    torch.mul(inverse, r, out=y)
+                ry = torch.dot(r, y)
+        if last:
+            break
+        beta = ry / previous.clamp_min(tiny)
+        if fused is not None and inverse is not None:
+            fused.turn(p, r, beta, inverse)
+        else:
             torch.addcmul(y, p, beta, out=p)
 
     return PCGResult(

@@ -6,6 +6,7 @@ preconditioned conjugate gradients on Ĝ = G + diag(s + λ₀), then θ ← θ �
 gradient, and d', r' are the last step's solution and residual.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from engine.curvature.ggn import GGN, Loss
 from engine.errors import DataError
 from engine.mlhf.kernels.choose import Choice, Wanted
+from engine.mlhf.kernels.vectors import FusedVectors
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.mlhf.networks import CoordinateNetwork
@@ -92,6 +94,7 @@ class MLHF:
             raise DataError("the model has no parameter that requires a gradient")
         self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
         self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
+        self._kernel = kernel
         self._state: _State | None = None
         self._space: _Space | None = None
         self._move(flatten([p.detach() for p in self._parameters]))
@@ -112,10 +115,16 @@ class MLHF:
             mean_damping = shift.mean()
             if self.weight_decay:
                 shift.add_(self.weight_decay)
+            shifts = unflatten(shift, self._parameters)
 
             def product(v: Tensor) -> Tensor:
-                gv = flatten(ggn.product(unflatten(v, self._parameters)), space.product)
-                return gv.addcmul_(shift, v)
+                pieces = unflatten(v, self._parameters)
+                # Gv + s∘v straight into its place in one vector
+                for gv, s, piece, out in zip(
+                    ggn.product(pieces), shifts, pieces, space.pieces, strict=True
+                ):
+                    torch.addcmul(gv, s, piece, out=out)
+                return space.product
 
             def inverse(r0: Tensor) -> Tensor:
                 return self._preconditioner.step([b, r0, state.d], state.preconditioner)
@@ -129,6 +138,7 @@ class MLHF:
                 tolerance=self.tolerance,
                 workspace=space,
                 overwrite=True,
+                vectors=space.vectors,
             )
             assert solved.residual is not None
             state.r, space.r = solved.residual, state.r  # the next solve works in the old one
@@ -165,7 +175,7 @@ class MLHF:
                 preconditioner=self.networks["preconditioner"].initial_state(like),
             )
         if self._space is None or self._space.product.device != like.device or self._space.product.dtype != like.dtype:  # noqa: E501  # fmt: skip
-            self._space = _Space(like)
+            self._space = _Space(like, self._parameters, self._kernel)
             self._state = _State(**{name: v.to(like) for name, v in vars(self._state).items()})
             for network in self.networks.values():
                 network.to(like)
@@ -180,8 +190,11 @@ class _State:
 
 
 class _Space(Workspace):
-    """The solver's vectors and one for the products."""
+    """The solver's vectors, one for the products, and who does the vector work."""
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, parameters: Sequence[Tensor], kernel: Wanted) -> None:
         super().__init__(like)
         self.product = torch.empty_like(like)
+        self.pieces = unflatten(self.product, parameters)
+        fused = kernel in ("auto", "cpp") and FusedVectors.can(like)
+        self.vectors = FusedVectors() if fused else None

@@ -202,8 +202,8 @@ class LevenbergMarquardtParams(HessianFreeParams):
 
 
 _META_CHECKPOINT = (
-    "What its networks learned: `default` is what ships with the product, any other text the "
-    "path of a meta-checkpoint."
+    "What its networks learned: `default` is what ships with the product, `none` leaves them "
+    "untrained, any other text is the path of a meta-checkpoint."
 )
 MetaCheckpointName = Annotated[str, Field(min_length=1, max_length=4096)]
 

@@ -78,11 +78,15 @@ def _hf_adam(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
     return _hessian_free(model, loss, damping, params)
 
 
+def _meta_checkpoint(params: Any) -> str | None:
+    return None if params.meta_checkpoint == "none" else str(params.meta_checkpoint)
+
+
 def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
     return MLHF(
         model,
         loss,
-        params.meta_checkpoint,
+        _meta_checkpoint(params),
         params.variant,
         iterations=params.iterations,
         lr=params.lr,
@@ -91,7 +95,7 @@ def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
 
 
 def _l2l(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
-    return L2L(model, loss, params.meta_checkpoint, lr=params.lr, weight_decay=params.weight_decay)
+    return L2L(model, loss, _meta_checkpoint(params), lr=params.lr, weight_decay=params.weight_decay)
 
 
 FACTORIES: dict[str, Factory] = {

@@ -15,7 +15,7 @@ from engine.mlhf.kernels.compiler import build
 from engine.mlhf.kinds import Segment
 
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
-_CHUNK = 1 << 16  # coordinates; fixed, so that sums do not depend on the number of threads
+CHUNK = 1 << 16  # coordinates; fixed, so that sums do not depend on the number of threads
 _SMALL = 1 << 15  # below this, handing work to other threads costs more than it gains
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -56,7 +56,7 @@ def forward(
         *(v.data_ptr() for v in inputs), state.data_ptr(), state_out.data_ptr(), out.data_ptr(),
         packed.data_ptr(), segments.data_ptr(),
     ]  # fmt: skip
-    _in_threads(n, lambda begin, end: run(*pointers, len(segments), n, begin, end, offset))
+    in_threads(n, lambda begin, end: run(*pointers, len(segments), n, begin, end, offset))
 
 
 def backward(
@@ -72,7 +72,7 @@ def backward(
     n = d_out.numel()
     d_inputs = [torch.empty_like(d_out) if need else None for need in needs]
     d_state = torch.empty_like(state)
-    bounds = range(0, n, _CHUNK)
+    bounds = range(0, n, CHUNK)
     d_packed = torch.zeros(len(bounds), *packed.shape, dtype=torch.float64)
     run = library().coordinate_backward
     pointers = [
@@ -83,23 +83,23 @@ def backward(
     rest = [packed.data_ptr(), segments.data_ptr(), len(segments), n]
 
     def work(begin: int, end: int) -> None:
-        for at in range(begin, end, _CHUNK):
-            sums = d_packed[at // _CHUNK].data_ptr()
-            run(*pointers, sums, *rest, at, min(at + _CHUNK, end))
+        for at in range(begin, end, CHUNK):
+            sums = d_packed[at // CHUNK].data_ptr()
+            run(*pointers, sums, *rest, at, min(at + CHUNK, end))
 
-    _in_threads(n, work)
+    in_threads(n, work)
     return d_inputs, d_state, d_packed.sum(0).to(packed.dtype)
 
 
-def _in_threads(n: int, work: Callable[[int, int], None]) -> None:
+def in_threads(n: int, work: Callable[[int, int], None]) -> None:
     """Call ``work(begin, end)`` on whole chunks of [0, n), by as many threads as torch uses."""
     threads = torch.get_num_threads()
     if threads == 1 or n <= _SMALL:
         work(0, n)
         return
     # One thread does neighbouring chunks; ctypes lets go of the interpreter's lock meanwhile.
-    chunks = -(-n // _CHUNK)
-    edges = sorted({chunks * i // threads * _CHUNK for i in range(threads)} | {n})
+    chunks = -(-n // CHUNK)
+    edges = sorted({chunks * i // threads * CHUNK for i in range(threads)} | {n})
     parts = list(itertools.pairwise(edges))
     for each in [_pool(threads).submit(work, *part) for part in parts]:
         each.result()

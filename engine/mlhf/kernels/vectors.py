@@ -1,0 +1,66 @@
+"""Conjugate gradients' vector work on a CPU in few passes over memory, for ``engine.pcg``."""
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.mlhf.kernels.compiler import NoCompiler, build
+from engine.mlhf.kernels.cpu import CHUNK, in_threads
+
+_POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
+
+
+@functools.cache
+def library() -> Any:
+    """Return the kernels' library, or None where it cannot be had."""
+    try:
+        found = build(Path(__file__).with_name("vectors.cpp"))
+    except NoCompiler:
+        return None
+    found.pcg_move.argtypes = [*[_POINTER] * 7, _LONG, _LONG]
+    found.pcg_turn.argtypes = [*[_POINTER] * 4, _LONG, _LONG]
+    found.pcg_begin.argtypes = [*[_POINTER] * 4, _LONG, _LONG]
+    for function in (found.pcg_move, found.pcg_turn, found.pcg_begin):
+        function.restype = None
+    return found
+
+
+class FusedVectors:
+    """As ``engine.pcg.TorchVectors``, for contiguous float32 vectors in memory."""
+
+    @staticmethod
+    def can(like: Tensor) -> bool:
+        """Whether it works on such vectors here."""
+        fits = like.device.type == "cpu" and like.dtype == torch.float32
+        return fits and library() is not None
+
+    def begin(self, p: Tensor, r: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        pointers = (p.data_ptr(), r.data_ptr(), inverse.data_ptr())
+        return self._sums(library().pcg_begin, pointers, p)
+
+    def move(
+        self, x: Tensor, r: Tensor, p: Tensor, ap: Tensor, alpha: Tensor, inverse: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        pointers = [v.data_ptr() for v in (x, r, p, ap, inverse, alpha)]
+        return self._sums(library().pcg_move, pointers, p)
+
+    def turn(self, p: Tensor, r: Tensor, beta: Tensor, inverse: Tensor) -> None:
+        run = library().pcg_turn
+        pointers = [v.data_ptr() for v in (p, r, inverse, beta)]
+        in_threads(p.numel(), lambda begin, end: run(*pointers, begin, end))
+
+    def _sums(self, run: Any, pointers: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+        n = like.numel()
+        sums = torch.zeros(-(-n // CHUNK), 2, dtype=torch.float64)
+
+        def work(begin: int, end: int) -> None:
+            for at in range(begin, end, CHUNK):
+                run(*pointers, sums[at // CHUNK].data_ptr(), at, min(at + CHUNK, end))
+
+        in_threads(n, work)
+        squared, ry = sums.sum(0).to(like.dtype)
+        return squared.sqrt(), ry
