@@ -24,27 +24,38 @@ class Replay:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Set buffers, modes and random state back; afterwards all are as they were."""
+        """Set buffers, modes and random state back; afterwards all are as they were.
+
+        The model's own buffers are put aside, not written to: graphs that saved them live on.
+        """
         draws, modes = self._random_state(), [m.training for m in self._model.modules()]
-        buffers = [b.clone() for b in self._model.buffers()]
-        self._set(self._draws, self._buffers, self._modes)
+        own = [(m, name, b) for m in self._model.modules() for name, b in m._buffers.items()]
+        at_first = {
+            id(b): value.clone()
+            for b, value in zip(self._model.buffers(), self._buffers, strict=True)
+        }
+        self._set_random_state(self._draws)
+        self._set_modes(self._modes)
+        for module, name, buffer in own:
+            if buffer is not None:
+                module._buffers[name] = at_first[id(buffer)]
         try:
             yield
         finally:
-            self._set(draws, buffers, modes)
+            for module, name, buffer in own:
+                module._buffers[name] = buffer
+            self._set_modes(modes)
+            self._set_random_state(draws)
 
-    def _set(
-        self, draws: tuple[Tensor, Tensor | None], buffers: list[Tensor], modes: list[bool]
-    ) -> None:
-        torch.set_rng_state(draws[0])
-        if self._cuda is not None and draws[1] is not None:
-            torch.cuda.set_rng_state(draws[1], self._cuda)
+    def _set_modes(self, modes: list[bool]) -> None:
         for module, mode in zip(self._model.modules(), modes, strict=True):
             module.training = mode
-        with torch.no_grad():
-            for buffer, value in zip(self._model.buffers(), buffers, strict=True):
-                buffer.copy_(value)
 
     def _random_state(self) -> tuple[Tensor, Tensor | None]:
         cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
         return torch.get_rng_state(), cuda
+
+    def _set_random_state(self, state: tuple[Tensor, Tensor | None]) -> None:
+        torch.set_rng_state(state[0])
+        if self._cuda is not None and state[1] is not None:
+            torch.cuda.set_rng_state(state[1], self._cuda)

@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from engine.curvature.fisher import EmpiricalFisher
+from engine.curvature.ggn import GGN
+from engine.curvature.hessian import Hessian
+from engine.curvature.parts import Parts, split
+from engine.optimizers.again import Again
 from engine.optimizers.damping import AdamDamping, FixedDamping
-from engine.optimizers.hessian_free import HessianFree
+from engine.optimizers.hessian_free import HessianFree, unflatten
+from engine.optimizers.levenberg_marquardt import LevenbergMarquardt
 
 SHAPES = [(4, 5), (4,), (3, 4), (3,)]
 
@@ -147,3 +153,113 @@ def test_it_works_alone_on_regression():
 def test_iterations_must_be_positive():
     with pytest.raises(ValueError, match="at least 1"):
         HessianFree(nn.Linear(2, 2), iterations=0)
+
+
+def _problem(dtype=torch.float64):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to(dtype)
+    batches = [(torch.randn(8, 5, dtype=dtype), torch.randint(0, 3, (8,))) for _ in range(4)]
+    return model, batches
+
+
+def _trained(batches, model, **settings):
+    own = copy.deepcopy(model)
+    settings = {"damping": "adam"} | settings
+    optimizer = HessianFree(own, **settings)
+    results = [optimizer.step(x, y) for x, y in batches]
+    return torch.cat([p.detach().reshape(-1) for p in own.parameters()]), results
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize("judging", [False, True])
+def test_micro_batches_take_the_whole_batchs_steps(size, judging):
+    model, batches = _problem()
+    damping = LevenbergMarquardt if judging else AdamDamping
+    whole, expected = _trained(batches, model, damping=damping())
+    parts, results = _trained(batches, model, damping=damping(), micro_batch=size)
+    assert torch.allclose(parts, whole, rtol=1e-9, atol=1e-12)
+    for mine, theirs in zip(results, expected, strict=True):
+        assert torch.allclose(mine.loss, theirs.loss, rtol=1e-9)
+        if judging:
+            ratios = [r.stats["reduction_ratio"] for r in (mine, theirs)]
+            assert torch.allclose(*ratios, rtol=1e-6)
+
+
+def test_micro_batches_are_judged_under_their_own_masks():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.5), nn.Linear(9, 3)).double()
+    x, y = torch.randn(8, 6, dtype=torch.float64), torch.randint(0, 3, (8,))
+    again = Again(model, torch.device("cpu"))
+    first = Parts(model, "cross_entropy", x, y, size=3)
+    found = again.loss("cross_entropy", x, y, split(8, 3, None))
+    assert torch.allclose(found, first.loss, rtol=1e-12)
+
+
+def test_a_sub_batchs_curvature_with_the_whole_batchs_gradient():
+    model, batches = _problem()
+    (x, y), kept = batches[0], FixedDamping(0.5)
+    own = copy.deepcopy(model)
+    HessianFree(own, damping=kept, iterations=60, curvature_batch=3, tolerance=1e-14).step(x, y)
+    parameters = list(model.parameters())
+    flat = lambda ts: torch.cat([t.detach().reshape(-1) for t in ts])  # noqa: E731
+    gradient = flat(GGN(model, "cross_entropy", x, y).gradient)
+    small = GGN(model, "cross_entropy", x[:3], y[:3])
+    columns = [
+        flat(small.product(unflatten(e, parameters)))
+        for e in torch.eye(len(gradient), dtype=torch.float64)
+    ]
+    matrix = torch.stack(columns) + 0.5 * torch.eye(len(gradient), dtype=torch.float64)
+    expected = flat(parameters) - torch.linalg.solve(matrix, gradient)
+    assert torch.allclose(flat(own.parameters()), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_a_chosen_part_of_the_parameters_is_trained():
+    model, batches = _problem()
+    last = list(model[2].parameters())
+    before = [p.detach().clone() for p in model.parameters()]
+    HessianFree(model, parameters=last).step(*batches[0])
+    moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+    assert moved == [False, False, True, True]
+
+
+@pytest.mark.parametrize("curvature", [EmpiricalFisher, Hessian])
+def test_other_matrices_train_too(curvature):
+    model, batches = _problem()
+    _, results = _trained(batches[:1] * 30, model, curvature=curvature, damping=FixedDamping(1.0))
+    assert results[-1].loss < 0.5 * results[0].loss
+
+
+def test_bfloat16_trains_nearly_as_float32():
+    model, batches = _problem(torch.float32)
+    many = batches * 10
+    full, _ = _trained(many, model)
+    low, results = _trained(many, model, autocast=torch.bfloat16)
+    start = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    assert low.dtype == torch.float32
+    assert not torch.equal(low, full)
+    assert (low - full).norm() < 0.1 * (full - start).norm()
+    assert results[-1].stats["cg_residual"].dtype == torch.float32
+
+
+def test_several_outputs_and_binary_targets():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return {"kind": self.a(x), "yes": self.b(x)}
+
+    def loss(z, y):
+        kind = nn.functional.cross_entropy(z["kind"], y["kind"])
+        return kind + nn.functional.binary_cross_entropy_with_logits(z["yes"], y["yes"])
+
+    torch.manual_seed(0)
+    model, x = Both(), torch.randn(16, 4)
+    y = {"kind": torch.randint(0, 3, (16,)), "yes": torch.randint(0, 2, (16, 1)).float()}
+    optimizer = HessianFree(model, loss, FixedDamping(0.1))
+    losses = [float(optimizer.step(x, y).loss) for _ in range(10)]
+    assert losses[-1] < losses[0]
+    alone = HessianFree(model.b, "binary_cross_entropy", FixedDamping(0.1))
+    values = [float(alone.step(x, y["yes"]).loss) for _ in range(10)]
+    assert values[-1] < values[0]

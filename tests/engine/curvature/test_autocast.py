@@ -1,0 +1,67 @@
+"""Forward passes in bfloat16, with parameters, gradients and products in float32."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from engine.curvature.fisher import EmpiricalFisher
+from engine.curvature.ggn import GGN
+from engine.curvature.hessian import Hessian
+from engine.curvature.parts import Parts
+from tests.engine.curvature.cases import case, flat
+
+LOW = torch.bfloat16
+NAMES = (
+    *("mlp", "conv", "batch_norm2d", "batch_norm_eval", "layer_norm", "group_norm", "dropout"),
+    *("residual", "shared", "lstm", "tied", "encoder_no_dropout", "attention_weights"),
+)
+
+
+def _single(name):
+    model, x, y = case(name)
+    return model.float(), x.float() if x.is_floating_point() else x, y
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_products_are_near_those_of_float32(name):
+    model, x, y = _single(name)
+    other = copy.deepcopy(model)
+    torch.manual_seed(0)
+    low = GGN(model, "cross_entropy", x, y, autocast=LOW)
+    torch.manual_seed(0)
+    full = GGN(other, "cross_entropy", x, y)
+    v = [torch.randn_like(p) for p in model.parameters()]
+    found, expected = flat(low.product(v)), flat(full.product(v))
+    assert found.dtype == torch.float32
+    assert low.output.dtype == LOW
+    assert low.loss.dtype == low.gradient[0].dtype == torch.float32
+    assert not torch.equal(found, expected)
+    assert (found - expected).norm() < 0.1 * expected.norm()
+    assert (flat(low.gradient) - flat(full.gradient)).norm() < 0.1 * flat(full.gradient).norm()
+    quadratic = low.quadratic(v)
+    assert quadratic.dtype == torch.float32
+    assert abs(quadratic - full.quadratic(v)) < 0.1 * full.quadratic(v)
+
+
+@pytest.mark.parametrize("kind", [GGN, EmpiricalFisher, Hessian, Parts])
+def test_a_callers_autocast_does_the_same(kind):
+    model, x, y = _single("residual")
+    own = kind(model, "cross_entropy", x, y, autocast=LOW)
+    v = [torch.randn_like(p) for p in model.parameters()]
+    expected = flat(own.product(v))
+    with torch.autocast("cpu", dtype=LOW):
+        around = kind(model, "cross_entropy", x, y)
+        assert torch.equal(flat(around.product(v)), expected)
+        assert torch.equal(flat(own.product(v)), expected)
+    assert torch.equal(flat(around.product(v)), expected)
+    assert torch.equal(flat(around.gradient), flat(own.gradient))
+
+
+def test_the_loss_is_computed_in_float32():
+    model = nn.Linear(4, 3)
+    x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
+    low = GGN(model, "cross_entropy", x, y, autocast=LOW)
+    expected = nn.functional.cross_entropy(low.output.float(), y)
+    assert torch.allclose(low.loss, expected, rtol=1e-6)
