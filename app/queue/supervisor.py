@@ -168,8 +168,9 @@ class Supervisor:
             **self.settings.environment(),
             # What libraries cache goes under the data folder too.
             "TMPDIR": str(root / "tmp"),
-            "MPLCONFIGDIR": str(root / "tmp" / "matplotlib"),
-            "TORCHINDUCTOR_CACHE_DIR": str(root / "tmp" / "inductor"),
+            "XDG_CACHE_HOME": str(root / "cache"),
+            "MPLCONFIGDIR": str(root / "cache" / "matplotlib"),
+            "TORCHINDUCTOR_CACHE_DIR": str(root / "cache" / "inductor"),
         }
 
     def _watch(self) -> None:

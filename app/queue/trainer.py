@@ -14,8 +14,10 @@ from typing import IO, Any
 from app.queue.leases import Claim
 from engine.training import events
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH",
-              "CUDA_VISIBLE_DEVICES", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")  # fmt: skip
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+    "XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR",
+)  # fmt: skip
 _BATCH = 2000  # events taken at once, so that memory stays bounded after an outage
 
 

@@ -36,16 +36,22 @@ class Serving:
         arguments += ["--data-dir", str(self.data_dir)]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("MLHF_")}
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(exist_ok=True)
         with (self.data_dir.parent / f"{command[0]}.out").open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli.main", *arguments],
-                env={**clean, **self.environment},
+                env={**clean, "HOME": str(self.home), **self.environment},
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
         self.processes.append(process)
         return process
+
+    @property
+    def home(self) -> Path:
+        """The home folder of whoever starts the service: nothing may be left there."""
+        return self.data_dir.parent.with_name("home")
 
     def wait_until_ready(self) -> None:
         until(lambda: self._ready(), START_SECONDS, "the service did not answer")
