@@ -22,8 +22,11 @@ Rule = Callable[[Any], Tangent | None]
 _aten = torch.ops.aten
 
 
-def _self_adjoint(node: Any) -> Tangent:
+def _self_adjoint(node: Any) -> Tangent | None:
     """Elementwise functions of one input: J is diagonal, so the backward is the tangent."""
+    saved = getattr(node, "_saved_self", None)
+    if node._input_metadata[0].dtype.is_complex or (saved is not None and saved.is_complex()):
+        return None  # the backward is by the conjugate
 
     def tangent(inputs: Tangents) -> Tensor:
         result: Tensor = node(inputs[0])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 S = nn.Sequential
 D = torch.float64
@@ -27,6 +28,11 @@ class Residual(nn.Module):
 
     def forward(self, x):
         return x + self.body(x)
+
+
+class Checkpointed(Residual):
+    def forward(self, x):
+        return checkpoint(self.body, x, use_reentrant=False)
 
 
 class Unpool(nn.Module):
@@ -161,6 +167,18 @@ class Custom(nn.Module):
         return self.out(self.function.apply(self.first(x)))
 
 
+class Spectrum(nn.Module):
+    """Complex numbers in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Linear(6, 6), nn.Linear(12, 3)
+
+    def forward(self, x):
+        z = torch.fft.rfft(self.first(x))
+        return self.out(torch.cat([z.abs(), torch.view_as_real((0.1j * z).exp()).flatten(1)], 1))
+
+
 def dense_net(*middle, width=5):
     return S(nn.Linear(6, width), *middle, nn.LazyLinear(3))
 
@@ -203,6 +221,12 @@ DENSE = {
     "residual": lambda: dense_net(Residual(S(nn.ReLU(), nn.Linear(5, 5)))),
     "shared": Shared,
     "in_place": InPlace,
+    "complex": Spectrum,
+    "rms_norm": lambda: dense_net(nn.RMSNorm(5), nn.ReLU()),
+    "spectral_norm": lambda: S(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 3)), nn.Tanh()),
+    "alpha_dropout": lambda: dense_net(nn.AlphaDropout(0.3)),
+    "random_relu": lambda: dense_net(nn.RReLU()),
+    "checkpointed": lambda: dense_net(Checkpointed(S(nn.Linear(5, 5), nn.Tanh(), nn.Dropout(0.5)))),
     "custom_function": lambda: Custom(Sine),
     "weight_norm": lambda: S(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)), nn.Tanh()),
 }
