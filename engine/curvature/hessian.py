@@ -9,7 +9,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import detached
-from engine.curvature.joint import loss_of, outputs
+from engine.curvature.joint import loss_of
 from engine.curvature.linearize import topological, vjp
 from engine.curvature.primal import chosen, full_precision, primal
 from engine.curvature.protocol import Loss
@@ -71,7 +71,6 @@ class Hessian:
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
-        self._types = {t.dtype for t in outputs(z)} | {p.dtype for p in self.parameters}
         self._checked = False
         self.loss = value.detach()
         self.gradient = [g.detach() for g in self._graph]
@@ -109,7 +108,8 @@ class Hessian:
     def _check(self, v: Sequence[Tensor], hv: Sequence[Tensor]) -> None:
         """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u; the global random state is left alone."""
         ends = [get_gradient_edge(g).node for g in self._graph if g.requires_grad]
-        if any(node.name() == "torch::autograd::Error" for node in topological(ends)):
+        nodes = topological(ends)
+        if any(node.name() == "torch::autograd::Error" for node in nodes):
             # Torch raises this error only where the node is on the way to a parameter.
             raise CurvatureError("no second derivative: a function is once differentiable")
         generator = torch.Generator().manual_seed(0)
@@ -120,7 +120,9 @@ class Hessian:
             for a, b, c, d in zip(u, hv, v, hu, strict=True)
         ]
         left, right, size = torch.stack(terms).sum(0)
-        eps = max(torch.finfo(t).eps for t in self._types)
+        # The least precise type on the way, as under autocast, bounds what can be asked.
+        types = {m.dtype for n in nodes for m in getattr(n, "_input_metadata", ())}
+        eps = max(torch.finfo(t).eps for t in types if t.is_floating_point or t.is_complex)
         if bool((left - right).abs() > 100 * eps * size):  # a NaN passes, and shows
             raise CurvatureError(
                 "this network's second derivative is not symmetric, so a product would be "

@@ -59,6 +59,30 @@ def test_a_callers_autocast_does_the_same(kind):
     assert torch.equal(flat(around.gradient), flat(own.gradient))
 
 
+class _Mixed(nn.Module):
+    """Keeps its last layer out of autocast."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = self.first(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.out(h.float())
+
+
+@pytest.mark.parametrize("kind", [GGN, Hessian])
+def test_products_under_a_callers_autocast_keep_each_operations_own_type(kind):
+    torch.manual_seed(0)
+    model, x, y = _Mixed(), torch.randn(5, 6), torch.randint(0, 3, (5,))
+    own = kind(model, "cross_entropy", x, y, autocast=LOW)
+    expected = flat(own.product(own.gradient))
+    with torch.autocast("cpu", dtype=LOW):
+        around = kind(model, "cross_entropy", x, y)
+        assert torch.equal(flat(around.product(own.gradient)), expected)
+
+
 def test_the_loss_is_computed_in_float32():
     model = nn.Linear(4, 3)
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))

@@ -185,9 +185,11 @@ def test_micro_batches_take_the_whole_batchs_steps(size, judging):
             assert torch.allclose(*ratios, rtol=1e-6)
 
 
-def test_micro_batches_are_judged_under_their_own_masks():
+def test_micro_batches_are_judged_under_their_own_masks_and_statistics():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.5), nn.Linear(9, 3)).double()
+    model = nn.Sequential(
+        nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Dropout(0.5), nn.Linear(9, 3)
+    ).double()
     x, y = torch.randn(8, 6, dtype=torch.float64), torch.randint(0, 3, (8,))
     again = Again(model, torch.device("cpu"))
     first = Parts(model, "cross_entropy", x, y, size=3)
