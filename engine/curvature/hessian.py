@@ -108,6 +108,8 @@ class Hessian:
     def _check(self, v: Sequence[Tensor], hv: Sequence[Tensor]) -> None:
         """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u; the global random state is left alone."""
         ends = [get_gradient_edge(g).node for g in self._graph if g.requires_grad]
+        if not ends:
+            return
         nodes = topological(ends)
         if any(node.name() == "torch::autograd::Error" for node in nodes):
             # Torch raises this error only where the node is on the way to a parameter.
