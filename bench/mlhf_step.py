@@ -1,8 +1,10 @@
 """What an MLHF step costs, part by part, in steps of SGD and against the machine's floor.
 
 The floor of a part is the larger of its floating-point operations at the speed of a large
-matrix product here, and its bytes at the speed of a large copy here. All parts take turns
-within one run, so that the machine's other load falls on all alike; ratios are of medians.
+matrix product or convolution here, whichever is faster, and its bytes at that of a large
+copy. All parts take turns within one run, so that the machine's other load falls on all alike;
+ratios are of medians. With one thread it is that thread's processor time that counts: on a busy
+machine a long part is interrupted more often than a short one.
 
     python bench/mlhf_step.py [--rounds N] [--threads N] [--device cpu|cuda]
 """
@@ -85,11 +87,12 @@ def parts(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Part], MLHF
     ggn = GGN(model, "cross_entropy", x, y)
     vector = [torch.randn_like(p) for p in ggn.parameters]
     inputs = [torch.randn(n, device=x.device) for _ in range(3)]
-    states = [torch.zeros(16, n, device=x.device) for _ in range(2)]
+    optimizer.step(x, y)
+    states = optimizer.state_dict()["state"]
 
     def both_networks() -> None:
-        optimizer._damping.step(inputs, states[0])
-        optimizer._preconditioner.step(inputs, states[1])
+        optimizer._damping.step(inputs, states["damping"])
+        optimizer._preconditioner.step(inputs, states["preconditioner"])
 
     def gradient() -> GGN:
         return GGN(model, "cross_entropy", x, y)
@@ -127,25 +130,30 @@ def timed(run: Run, device: str) -> float:
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3
-    began = time.perf_counter()
+    now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = now()
     run()
-    return time.perf_counter() - began
+    return now() - began
 
 
 def machine(device: str) -> Machine:
-    """Measure a matrix product and a copy, each at its best of a few."""
+    """Measure a matrix product, a convolution and a copy, each at its best of a few."""
     a, b = (torch.randn(1536, 1536, device=device) for _ in range(2))
+    x, w = (torch.randn(64, 64, side, side, device=device) for side in (16, 5))
     source = torch.randn(1 << 25, device=device)
     target = torch.empty_like(source)
     product = min(timed(lambda: torch.mm(a, b), device) for _ in range(12))
+    convolved = min(timed(lambda: F.conv2d(x, w, padding=2), device) for _ in range(12))
     copied = min(timed(lambda: target.copy_(source), device) for _ in range(12))
-    return Machine(2 * 1536**3 / product, 8 * source.numel() / copied)
+    flops = max(2 * 1536**3 / product, 2 * 64**3 * 25 * 16**2 / convolved)
+    return Machine(flops, 8 * source.numel() / copied)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=list(LIMITS), help="one network alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -154,6 +162,8 @@ def main() -> None:
     where = f"{arguments.threads} threads" if arguments.device == "cpu" else "CUDA"
     print(f"{where}: {speed.flops / 1e9:.0f} GFLOP/s, {speed.bytes / 1e9:.1f} GB/s")
     for title, (name, model, x, y) in cases(arguments.device).items():
+        if arguments.only not in (None, name):
+            continue
         measured, optimizer = parts(model, x, y)
         rounds = arguments.rounds * (20 if name == "mlp" else 1)
         seconds: dict[str, list[float]] = {part: [] for part in measured}

@@ -6,6 +6,7 @@ preconditioned conjugate gradients on Ĝ = G + diag(s + λ₀), then θ ← θ �
 gradient, and d', r' are the last step's solution and residual.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -29,11 +30,16 @@ FLOOR = 2e-5  # λ₀, added to the learned damping
 
 
 def fresh_networks(seed: int = 0) -> dict[str, NetworkWeights]:
-    """Return untrained networks: RNN_s as ``damping``, RNN_p as ``preconditioner``."""
-    return {
+    """Return untrained networks: RNN_s as ``damping``, RNN_p as ``preconditioner``.
+
+    The damping starts at about 1, where Hessian-free steps without learning are stable.
+    """
+    networks = {
         "damping": NetworkWeights(seed=2 * seed),
         "preconditioner": NetworkWeights(seed=2 * seed + 1),
     }
+    nn.init.constant_(networks["damping"].b3, math.log(math.expm1(1.0)))  # softplus gives 1
+    return networks
 
 
 class MLHF:

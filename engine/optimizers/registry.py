@@ -95,7 +95,8 @@ def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
 
 
 def _l2l(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
-    return L2L(model, loss, _meta_checkpoint(params), lr=params.lr, weight_decay=params.weight_decay)
+    learned = _meta_checkpoint(params)
+    return L2L(model, loss, learned, lr=params.lr, weight_decay=params.weight_decay)
 
 
 FACTORIES: dict[str, Factory] = {

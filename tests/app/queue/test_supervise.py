@@ -20,7 +20,16 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # Long enough to be killed in the middle, on a network that drops out and normalises.
 MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "dropout": 0.1}}
-STEPS = {"hf": 200, "hf_adam": 200, "hf_lm": 200, "kfac": 400, "soap": 500, "shampoo": 500}
+STEPS = {
+    "hf": 200,
+    "hf_adam": 200,
+    "hf_lm": 200,
+    "mlhf": 150,
+    "l2l": 300,
+    "kfac": 400,
+    "soap": 500,
+    "shampoo": 500,
+}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
