@@ -22,6 +22,11 @@ _LOSSES = (
     ("train_loss", "training set", COLOURS[0], 2.0),
     ("test_loss", "test set", COLOURS[1], 2.0),
 )
+_META_LOSSES = (
+    ("meta_loss_p", "preconditioner", COLOURS[0], 1.4),
+    ("meta_loss_s", "damping", COLOURS[1], 1.4),
+    ("meta_loss", "update", COLOURS[0], 1.4),
+)
 _ACCURACIES = (
     ("train_accuracy", "training set", COLOURS[0], 2.0),
     ("test_accuracy", "test set", COLOURS[1], 2.0),
@@ -37,8 +42,9 @@ def run_figure(name: str, series: Sequence[Series]) -> bytes:
     panels = figure.subplots(1, 2 if accuracies else 1, squeeze=False)[0]
     figure.suptitle(plain(name, 90), fontsize=11)
 
-    drawn = _draw(panels[0], found, _LOSSES)
-    dress(panels[0], "samples", "loss")
+    meta = any(metric in found for metric, *_ in _META_LOSSES)
+    drawn = _draw(panels[0], found, _META_LOSSES if meta else _LOSSES)
+    dress(panels[0], "samples", "meta-loss" if meta else "loss")
     if drawn and min(float(np.min(v)) for v in drawn) > 0:
         log_ticks(panels[0], max(float(v[0]) for v in drawn))
     short_ticks(panels[0])

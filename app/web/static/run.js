@@ -17,7 +17,9 @@ let shown = "";
 // Both losses first, then each metric by itself; new ones appear as they are measured.
 function offer(metrics) {
   const together = [LOSSES.slice(0, 2), ["train_accuracy", "test_accuracy"]].filter((pair) => pair.every((name) => metrics.includes(name)));
-  const wanted = [...together, ...metrics.map((name) => [name])];
+  const meta = (name) => name.startsWith("meta_loss"); // what meta-training is about comes first
+  const single = [...metrics.filter(meta), ...metrics.filter((name) => !meta(name))];
+  const wanted = [...together, ...single.map((name) => [name])];
   for (const names of wanted) {
     const value = names.join(",");
     if ([...metric.options].some((option) => option.value === value)) continue;

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from app.database import Database
 from app.runs import csv_text, curve_files
 from app.runs.models import Run
+from tests.app.conftest import Rows
 
 ODD = {0: 2.5, 1: math.nan, 2: math.inf, 3: -math.inf, 4: -0.125}
 
@@ -167,3 +168,15 @@ def test_text_cells_are_no_formulas() -> None:
     assert next(csv.reader(table.splitlines()[1:])) == [
         "'=1+1", "'+a", "'-a", "'@a", "'\tx", "plain", "-1.5", "NaN", "", "true",
     ]  # fmt: skip
+
+
+def test_the_picture_of_meta_training_shows_its_losses(rows: Rows, database: Database) -> None:
+    from app.runs import repository
+    from app.runs.figures import run_figure
+
+    run = rows.run()
+    rows.points(run, "meta_loss_p", {1: -0.3, 2: -0.4, 3: float("nan")})
+    with database.read() as session:
+        drawn = run_figure("meta", repository.curves(session, run))
+    assert drawn.startswith(b"\x89PNG")
+    assert drawn != run_figure("meta", [])
