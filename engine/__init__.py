@@ -10,6 +10,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "EmpiricalFisher": "engine.curvature.fisher",
+    "GGN": "engine.curvature.ggn",
+    "Hessian": "engine.curvature.hessian",
     "HessianFree": "engine.optimizers.hessian_free",
     "load_model": "engine.models.files",
     "meta_train": "engine.meta.run",
@@ -21,7 +24,10 @@ _HOME = {
 }
 
 __all__ = [
+    "GGN",
     "MLHF",
+    "EmpiricalFisher",
+    "Hessian",
     "HessianFree",
     "MetaCheckpoint",
     "MetaTrainConfig",

@@ -23,8 +23,8 @@ class Hessian:
     pass). H is indefinite in general: conjugate gradients need a damping above its most
     negative eigenvalue.
 
-    Some second derivatives are wrong without an error, torch's own of ``weight_norm`` among
-    them. So the first product is checked for symmetry, for one more product.
+    Some second derivatives are wrong without an error. Torch's own of ``weight_norm`` is, and
+    is refused; for the rest the first product is checked for symmetry, for one more product.
 
     Args:
         model: Any module; its operations must be twice differentiable.
@@ -66,8 +66,7 @@ class Hessian:
             value = loss_of(loss, z, y)
             if not value.requires_grad:
                 raise CurvatureError("the loss does not depend on any parameter by a graph")
-            if not custom_functions:
-                _refuse_custom(value)
+            _refuse(value, custom_functions)
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -132,10 +131,17 @@ class Hessian:
             )
 
 
-def _refuse_custom(value: Tensor) -> None:
+_WRONG = {"WeightNormInterfaceBackward0": "weight_norm"}  # it takes the norm for a constant
+
+
+def _refuse(value: Tensor, custom_functions: bool) -> None:
     for node in topological([get_gradient_edge(value).node]):
-        if not callable(node) and node.name() != "torch::autograd::AccumulateGrad":
-            raise CurvatureError(
-                f"{node.name()} is a custom autograd function, which may hide second "
-                "derivatives: say custom_functions=True if its backward may be differentiated"
-            )
+        name = node.name()
+        if name in _WRONG:
+            raise CurvatureError(f"torch's second derivative of {_WRONG[name]} is wrong")
+        if custom_functions or callable(node) or name == "torch::autograd::AccumulateGrad":
+            continue
+        raise CurvatureError(
+            f"{name} is a custom autograd function, which may hide second derivatives: say "
+            "custom_functions=True if its backward may be differentiated"
+        )

@@ -112,11 +112,15 @@ def test_what_torch_cannot_differentiate_twice_says_so(name):
         Hessian(model, "cross_entropy", x, y).product(v)
 
 
-def test_what_torch_differentiates_wrongly_is_found_out():
+def test_what_is_differentiated_wrongly_is_found_out():
     model, x, y = case("weight_norm")
-    hessian = Hessian(model, "cross_entropy", x, y)
+    with pytest.raises(CurvatureError, match="second derivative of weight_norm is wrong"):
+        Hessian(model, "cross_entropy", x, y)
+    _, x, y = case("mlp")
+    model = Custom(SineCut).to(D)
+    hessian = Hessian(model, "cross_entropy", x, y, custom_functions=True)
     with pytest.raises(CurvatureError, match="not symmetric"):
-        hessian.product(hessian.gradient)
+        hessian.product([torch.ones_like(p) for p in model.parameters()])
 
 
 def test_a_target_that_does_not_fit_is_refused():
