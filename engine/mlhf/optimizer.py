@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import GGN, Loss
-from engine.errors import DataError
 from engine.mlhf.kernels.choose import Choice, Wanted
 from engine.mlhf.kernels.vectors import FusedVectors
 from engine.mlhf.kinds import by_kind
@@ -63,6 +63,7 @@ class MLHF:
             ``kernel_choice`` says which it was.
 
     Raises:
+        CurvatureError: where no parameter requires a gradient.
         DataError: where the meta-checkpoint cannot be read.
     """
 
@@ -97,7 +98,7 @@ class MLHF:
         found, segments = by_kind(model)
         self._parameters: list[Tensor] = list(found)
         if not self._parameters:
-            raise DataError("the model has no parameter that requires a gradient")
+            raise CurvatureError("the model has no parameter that requires a gradient")
         self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
         self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
         self._kernel = kernel

@@ -170,3 +170,24 @@ def test_the_default_is_there_with_its_lineage():
     text = str(lineage)
     assert "fashion" not in text
     assert "root" not in text
+
+
+def test_by_name_the_networks_may_be_untrained_or_a_files(tmp_path):
+    from engine.optimizers.registry import build
+
+    made = _loud_checkpoint()
+    made.save(tmp_path / "m.safetensors")
+    found = {}
+    for name in ("default", "none", str(tmp_path / "m.safetensors")):
+        optimizer = build("mlhf", {"meta_checkpoint": name}, Tanh())
+        found[name] = optimizer.state_dict()["inner"]["networks"]["damping"]["w1"].clone()
+    assert torch.equal(found["none"], fresh_networks()["damping"].w1)
+    assert torch.equal(found[str(tmp_path / "m.safetensors")], made.weights["damping"]["w1"])
+    assert not torch.equal(found["default"], found["none"])
+
+
+def test_a_model_without_parameters_is_refused():
+    from engine.curvature.errors import CurvatureError
+
+    with pytest.raises(CurvatureError):
+        MLHF(torch.nn.ReLU(), meta_checkpoint=None)
