@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import DataError, SpecError
-from engine.experiments.contract import Context
+from engine.experiments.contract import Context, Experiment
 from engine.experiments.meta import meta_trained
 from engine.experiments.paper import EXPERIMENTS, experiment
+from engine.experiments.runs import alone
 from engine.training.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, keep_freed_memory
 
 
@@ -61,26 +62,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     try:
-        if given.meta_train is not None:
-            made = meta_trained(context, given.meta_train)
-            if made is None:
-                return _later()
-            context = replace(context, meta_checkpoint=str(made))
-        done = chosen.run(context)
-        for path in chosen.report(context):
-            _say(f"wrote {path}")
+        with alone(given.output):
+            done = _carry_out(chosen, context, given.meta_train)
     except (DataError, SpecError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILED
-    if not done:
-        return _later()
-    _say("done")
-    return EXIT_OK
+    _say("done" if done else "not done yet: the same command goes on")
+    return EXIT_OK if done else EXIT_INTERRUPTED
 
 
-def _later() -> int:
-    _say("not done yet: the same command goes on")
-    return EXIT_INTERRUPTED
+def _carry_out(chosen: Experiment, context: Context, recipe: Path | None) -> bool:
+    """Meta-train where a recipe is given, run, report; return whether all is done."""
+    if recipe is not None:
+        made = meta_trained(context, recipe)
+        if made is None:
+            return False
+        context = replace(context, meta_checkpoint=str(made))
+    done = chosen.run(context)
+    for path in chosen.report(context):
+        _say(f"wrote {path}")
+    return done
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=default,
                         help=f"holds cifar10/ (default {default})")  # fmt: skip
     parser.add_argument("--meta-checkpoint", default="default",
-                        help="what mlhf has learned, a path (default: as shipped)")  # fmt: skip
+                        help="what mlhf learned: a path or none (default: as shipped)")  # fmt: skip
     parser.add_argument("--meta-train", type=Path, metavar="JOB.json",
                         help="meta-train by this job first, and use what comes of it")  # fmt: skip
     return parser

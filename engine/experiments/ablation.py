@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.experiments import figures, tables
-from engine.experiments.configs import identity, train_config
+from engine.experiments.configs import UNTRAINED, identity, train_config
 from engine.experiments.contract import Context, Task
 from engine.experiments.forms import FORMS, STEPPING, Form, Forms
 from engine.experiments.runs import Ended, carry_out, curve_of, result_of
@@ -50,9 +50,10 @@ class Ablation:
         note = (
             f"Means over all steps of a trajectory, then over seeds (lowest to highest); θ is "
             f"moved by {STEPPING!r}. l_p and ‖r‖: lower is better. All forms of one damping "
-            "solve the same systems; l_p does not compare between dampings, its part of that "
-            "at the most iterations does. s: RNN_s in the learned damping, Adam-shaped and "
-            "not learned in hf_adam's."
+            "solve the same systems; l_p does not compare between dampings, nor do its "
+            "means where single steps dwarf the rest; its part of the longest solve's, taken "
+            "step by step, does (higher is better). s: RNN_s in the learned damping, "
+            "Adam-shaped and not learned in hf_adam's."
         )
         return [
             tables.markdown(context.output / "table.md", self.title, rows, note),
@@ -82,9 +83,11 @@ class Ablation:
             [mean([p["values"][f"{what}/{form.name}"] for p in c]) for c in curves]
             for what in ("l_p", "residual")
         )
-        most = max((f for f in self.forms if f.matrix == form.matrix), key=lambda f: f.iterations)
-        longest = [mean([p["values"][f"l_p/{most.name}"] for p in c]) for c in curves]
-        part = [a / b for a, b in zip(l_p, longest, strict=True)]
+        longest = max((f for f in self.forms if f.matrix == form.matrix), key=_iterations)
+        part = [
+            mean([p["values"][f"l_p/{form.name}"] / p["values"][f"l_p/{longest.name}"] for p in c])
+            for c in curves
+        ]
         return {
             "task": task.name,
             "damping": form.matrix,
@@ -136,7 +139,8 @@ def measure(
         model = build(config.model.name, config.model.params, data.info, seed).to(device)
         torch.manual_seed(derive(config.seed, "dropout"))
         loss = loss_name(data.info)
-        meta = str(config.optimizer.params["meta_checkpoint"])
+        named = str(config.optimizer.params["meta_checkpoint"])
+        meta = None if named == UNTRAINED else named
         trainer = Trainer(
             config,
             model,
@@ -155,6 +159,10 @@ def measure(
         outcome = trainer.run()
     summary: Mapping[str, Any] = trainer.recorder.summary()
     return Ended(outcome.status, outcome.reason, trainer.totals(), dict(summary))
+
+
+def _iterations(form: Form) -> int:
+    return form.iterations
 
 
 def _steps(points: Points) -> Points:

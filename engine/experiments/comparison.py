@@ -106,7 +106,7 @@ class Comparison:
     def _folder(
         self, context: Context, setting: Setting, choice: Mapping[str, Any], seed: int
     ) -> Path:
-        label = "-".join([*(f"{k}={v:g}" for k, v in choice.items()), f"seed={seed}"])
+        label = "-".join([*(f"{k}={_short(v)}" for k, v in choice.items()), f"seed={seed}"])
         return context.output / "runs" / setting.name / label
 
     def _curves(self, context: Context, setting: Setting) -> list[Curve]:
@@ -134,7 +134,7 @@ class Comparison:
         named = {**setting.params, **best}
         row: Row = {
             "optimizer": setting.name,
-            "parameters": ", ".join(f"{k}={v:g}" for k, v in named.items()) or "defaults",
+            "parameters": ", ".join(f"{k}={_short(v)}" for k, v in named.items()) or "defaults",
             "batch": setting.batch_size or self.task.batch_size,
             "seeds": len(curves),
             "final training loss": summarize([c.final("train_loss") for c in curves]),
@@ -154,6 +154,10 @@ class Comparison:
                 "missed" if missed else summarize([p["wall_seconds"] for p in hit], 2)
             )
         return row
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _final(result: Result) -> float:

@@ -1,14 +1,15 @@
 """From a task and an optimizer to the configuration of a run."""
 
+import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from engine.experiments.contract import Context, Task
-from engine.training.checkpoint import measure
+from engine.mlhf.meta_checkpoint import load_meta_checkpoint
 from engine.training.config import Component, DatasetSource, TrainConfig
 
 _LEARNED = ("mlhf", "l2l")
+UNTRAINED = "none"  # names fresh networks in place of a meta-checkpoint
 
 
 def train_config(
@@ -19,12 +20,15 @@ def train_config(
     seed: int,
     batch_size: int | None = None,
 ) -> TrainConfig:
-    """Return one run's configuration; learned optimizers get the context's meta-checkpoint."""
+    """Return one run's configuration.
+
+    Learned optimizers get the context's meta-checkpoint, where ``params`` names none.
+    """
     learned = {"meta_checkpoint": context.meta_checkpoint} if optimizer in _LEARNED else {}
     return TrainConfig(
         model=task.model,
         dataset=DatasetSource(**task.dataset.model_dump(), root=context.root(task.dataset)),
-        optimizer=Component(name=optimizer, params={**params, **learned}),
+        optimizer=Component(name=optimizer, params={**learned, **params}),
         budget=task.budget,
         batch_size=batch_size or task.batch_size,
         seed=seed,
@@ -38,12 +42,23 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     """Return what makes a run this run and no other, as JSON values.
 
     Where files lie does not, so that a run may go on on another machine: the data's folder is
-    left out, and a meta-checkpoint counts by its content.
+    left out, and a meta-checkpoint counts by its content. The shipped one does too: another
+    version's is another run.
     """
     document = config.model_dump(mode="json")
     document["dataset"].pop("root")
     params = document["optimizer"]["params"]
-    name = params.get("meta_checkpoint", "default")
-    if name != "default" and Path(name).is_file():
-        params["meta_checkpoint"] = measure(Path(name))[1]
+    name = params.get("meta_checkpoint", UNTRAINED)
+    if name != UNTRAINED:
+        params["meta_checkpoint"] = _digest(name, config.optimizer.name)
     return document
+
+
+def _digest(name: str, optimizer: str) -> str:
+    """Return the sha256 of what a meta-checkpoint's networks learned."""
+    digest = hashlib.sha256()
+    for network, weights in sorted(load_meta_checkpoint(name, optimizer).weights.items()):
+        for key, tensor in sorted(weights.items()):
+            digest.update(f"{network}.{key} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

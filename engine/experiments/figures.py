@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from engine.experiments.statistics import Curve, mean
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; then again, dashed.
@@ -47,23 +49,24 @@ def comparison(
 
 
 def panels(path: Path, rows: Sequence[Sequence[Panel]]) -> Path:
-    """Draw a grid of panels by samples seen, with a legend in each row's last."""
+    """Draw a grid of panels by samples seen, with a legend beside each row."""
     figure, grid = _figure(len(rows), len(rows[0]))
     for row, places in zip(rows, grid, strict=True):
         for (title, label, lines), axes in zip(row, places, strict=True):
             for i, (name, xs, ys) in enumerate(lines):
                 axes.plot(xs, ys, label=name, linewidth=1.4, color=_COLOURS[i % 7],
-                          linestyle="-" if i < 7 else "--")  # fmt: skip
+                          linestyle="-" if i < 4 else (0, (4, 3)))  # fmt: skip
             axes.set_title(title, fontsize=9)
             _dress(axes, _LABELS["samples"], label)
-        places[-1].legend(fontsize=7, frameon=False)
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        places[-1].legend(fontsize=8, frameon=False, **beside)
     return _save(figure, path)
 
 
 def _figure(rows: int, columns: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0 if columns == 1 else 9.6, 3.9 if rows == 1 else 3.1 * rows),
+    figure = Figure(figsize=(6.0 if columns == 1 else 10.5, 3.9 if rows == 1 else 3.1 * rows),
                     dpi=100, layout="constrained", facecolor="white")  # fmt: skip
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -80,7 +83,11 @@ def _dress(axes: Any, xlabel: str, ylabel: str) -> None:
 
 def _save(figure: Any, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(str(path), metadata={"Software": "mlhf"})
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    # Few colours are used: a palette makes a third of the file, to be kept in a repository.
+    image.quantize(128).save(path, format="PNG", optimize=True)
     return path

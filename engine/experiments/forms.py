@@ -72,7 +72,8 @@ class Forms:
     Args:
         model: Any module that returns one tensor.
         loss: A named loss, or a function.
-        meta_checkpoint: Of ``mlhf``: ``default``, a path, or one that is loaded.
+        meta_checkpoint: Of ``mlhf``: ``default``, a path, one that is loaded, or None for
+            untrained networks.
         forms: What is measured.
         stepping: Name of the form that moves θ.
     """
@@ -81,14 +82,15 @@ class Forms:
         self,
         model: nn.Module,
         loss: Loss = "cross_entropy",
-        meta_checkpoint: str | Path | MetaCheckpoint = "default",
+        meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
         forms: Sequence[Form] = FORMS,
         stepping: str = STEPPING,
     ) -> None:
-        if not isinstance(meta_checkpoint, MetaCheckpoint):
-            meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
         networks = fresh_networks()
-        meta_checkpoint.into(networks)
+        if isinstance(meta_checkpoint, str | Path):
+            meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
+        if meta_checkpoint is not None:
+            meta_checkpoint.into(networks)
         found, segments = by_kind(model)
         like = flatten([p.detach() for p in found])
         for network in networks.values():

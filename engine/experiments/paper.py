@@ -19,6 +19,7 @@ SETTINGS = (
     Setting("hf", "hf"),
     Setting("hf_adam", "hf_adam"),
     Setting("mlhf", "mlhf"),
+    Setting("mlhf, untrained", "mlhf", {"meta_checkpoint": "none"}),
 )
 # The paper's own settings of two peers, whose batches are 512.
 PAPER_SETTINGS = (

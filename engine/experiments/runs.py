@@ -6,12 +6,13 @@ result.json    status, totals and summary, written last
 checkpoints/   while it is going on
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from engine.errors import DataError
 from engine.experiments.contract import Result
@@ -85,6 +86,21 @@ def carry_out(
     checkpoint.write(folder / "result.json", encode(result))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return result_of(folder)
+
+
+def alone(output: Path) -> IO[str]:
+    """Keep other processes out of an output folder until the returned file is closed.
+
+    Raises:
+        DataError: where another process is in it.
+    """
+    file = open(output / ".lock", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise DataError(f"Another process is working in {output}.") from error
+    return file
 
 
 def claim(folder: Path, config: Mapping[str, Any]) -> None:

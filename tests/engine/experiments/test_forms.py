@@ -50,10 +50,14 @@ def test_l_p_of_the_exact_solution_is_the_lowest():
     assert values[0] > values[1] > values[2] == pytest.approx(exact, rel=1e-12)
 
 
-def test_the_form_that_steps_goes_as_mlhf_does():
+@pytest.mark.parametrize("learned", ["default", None])
+def test_the_form_that_steps_goes_as_mlhf_does(learned):
     # RNN_s, RNN_p, warm start and step are MLHF's: after five steps so are the weights.
     measured, alone = _model(), _model()
-    forms, optimizer = Forms(measured), MLHF(alone)
+    forms, optimizer = (
+        Forms(measured, "cross_entropy", learned),
+        MLHF(alone, "cross_entropy", learned),
+    )
     for x, y in _batches(5):
         mine, theirs = forms.step(x, y), optimizer.step(x, y)
         assert mine.loss.item() == theirs.loss.item()

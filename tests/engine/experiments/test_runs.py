@@ -8,6 +8,7 @@ import pytest
 from engine.errors import DataError
 from engine.experiments.__main__ import main
 from engine.experiments.comparison import TUNING_SEED, Comparison
+from engine.experiments.configs import identity, train_config
 from engine.experiments.contract import Context, Setting
 from engine.experiments.paper import EXPERIMENTS, experiment, experiment1, experiment3
 from engine.experiments.runs import curve_of, result_of
@@ -229,6 +230,28 @@ def test_a_recipe_that_is_none_is_refused(tmp_path, capsys):
         arguments = ["experiment1", "--scale", "tiny", "--output", str(tmp_path / "out")]
         assert main([*arguments, "--meta-train", str(tmp_path / "recipe.json")]) == EXIT_FAILED
         assert "meta_train job" in capsys.readouterr().err
+
+
+def test_a_runs_identity_is_what_was_learned_not_where_it_lies(tmp_path):
+    task, shipped = _TASK, load_meta_checkpoint("default")
+    shipped.save(tmp_path / "copy.safetensors")
+    shipped.weights["damping"]["b3"][0] += 1
+    shipped.save(tmp_path / "other.safetensors")
+
+    def of(name, data=None, params=()):
+        context, _ = _context(tmp_path, meta_checkpoint=str(name), data=data)
+        return identity(train_config(context, task, "mlhf", dict(params), 0))
+
+    assert of("default") == of(tmp_path / "copy.safetensors") == of("default", tmp_path)
+    assert of("default") != of(tmp_path / "other.safetensors")
+    assert of("default") != of("none") == of("default", params={"meta_checkpoint": "none"})
+    context, _ = _context(tmp_path)
+    assert identity(train_config(context, task, "adam", {}, 0))["optimizer"]["params"] == {}
+    cifar = experiment1("cpu").task
+    here, there = (_context(tmp_path, data=tmp_path / f)[0] for f in ("a", "b"))
+    assert train_config(here, cifar, "adam", {}, 0).dataset.root == str(tmp_path / "a/cifar10")
+    a, b = (identity(train_config(c, cifar, "adam", {}, 0)) for c in (here, there))
+    assert a == b
 
 
 def test_statistics():
