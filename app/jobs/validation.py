@@ -12,6 +12,7 @@ from app.datasets.service import resolve
 from app.jobs.schemas import AnyRequest, Estimate, JobRequest, MetaTrainRequest
 from app.jobs.sweeps import PlannedRun, plan
 from app.meta_checkpoints import service as meta_checkpoints
+from app.meta_checkpoints.service import UNTRAINED
 from app.settings import Settings
 from app.storage.folder import FolderStorage
 from engine.data.info import DataInfo
@@ -169,7 +170,7 @@ def _network(
 def _pin(here: Deployment, optimizer: str, params: dict[str, Any]) -> str | None:
     """Replace the name of a meta-checkpoint by its id: an alias that is moved later must not
     change a run. Users name meta-checkpoints, never files."""
-    if "meta_checkpoint" not in params:
+    if params.get("meta_checkpoint", UNTRAINED) == UNTRAINED:
         return None
     with under("/params/meta_checkpoint"):
         identity = meta_checkpoints.resolve(here.session, optimizer, params["meta_checkpoint"])

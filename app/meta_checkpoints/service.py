@@ -16,6 +16,7 @@ from app.storage.folder import FolderStorage, Stored
 from engine.errors import SpecError
 
 DEFAULT = "default"
+UNTRAINED = "none"  # networks that learned nothing: the control
 _SHIPPED = "mc_shipped_"
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.datasets.service import resolve
 from app.meta_checkpoints import service as meta_checkpoints
+from app.meta_checkpoints.service import UNTRAINED
 from app.queue.leases import Claim
 from app.queue.trainer import checkpoint_name
 from app.settings import Settings
@@ -43,7 +44,7 @@ def prepare(
     else:
         config["dataset"] = located(config["dataset"])
         params = config["optimizer"].get("params", {})
-        if "meta_checkpoint" in params:
+        if params.get("meta_checkpoint", UNTRAINED) != UNTRAINED:
             named = {**params, "meta_checkpoint": laid(params["meta_checkpoint"])}
             config["optimizer"] = {**config["optimizer"], "params": named}
     # A resumed run keeps the threads it began with: sums depend on their number.

@@ -87,6 +87,13 @@ def test_from_meta_training_to_a_run_that_uses_it(worker: Service, client: TestC
     assert latest.parent_id == made.id
 
 
+def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -> None:
+    optimizer = {"name": "mlhf", "params": {"meta_checkpoint": "none"}}
+    assert client.post("/v1/jobs", json={**TRAIN, "optimizer": optimizer}).status_code == 201
+    run = worker.run(worker.work().claim.run_id)
+    assert (run.status, run.meta_checkpoint_id) == ("succeeded", None)
+
+
 @pytest.mark.parametrize(
     ("changes", "pointer"),
     [
