@@ -1,6 +1,6 @@
 """What the service costs a run: the same training through HTTP and by the engine alone.
 
-    python bench/service_overhead.py [--epochs 150] [--repeats 3]
+    python bench/service_overhead.py [--epochs 400] [--repeats 2]
 
 Both are timed from the outside, start-up included: a trainer process by itself, and a job
 from its POST to its end, in turns, one thread each. The training clock of both is shown
@@ -32,8 +32,8 @@ SPEC: dict[str, Any] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     spec = {**SPEC, "budget": {"epochs": options.epochs}}
     alone, served = [], []
