@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, exists, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from app.database import now
@@ -83,12 +83,6 @@ def events_after(
     if type_ is not None:
         statement = statement.where(JobEvent.type == type_)
     return list(session.scalars(statement.order_by(JobEvent.seq).limit(limit)))
-
-
-def status_counts(session: Session) -> dict[str, int]:
-    """How many jobs are in each status."""
-    rows = session.execute(select(Job.status, func.count()).group_by(Job.status))
-    return {row[0]: row[1] for row in rows}
 
 
 def _with_parts() -> Select[Job]:

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from app.database import Database, db_now
 from app.jobs import repository as jobs
@@ -108,10 +108,3 @@ def void_leases(database: Database) -> int:
             update(Run).where(Run.status == "running").values(lease_expires_at=0.0)
         )
         return int(result.rowcount)  # type: ignore[attr-defined]
-
-
-def waiting_count(database: Database) -> int:
-    """How many runs wait for a worker."""
-    with database.read() as session:
-        statement = select(func.count()).select_from(Run).where(Run.status == "queued")
-        return session.scalar(statement) or 0

@@ -61,10 +61,6 @@ class Trainer:
         with self.log_path.open("wb") as log:
             self._process = _spawn(self.folder, config.get("threads") or 1, log)
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
     def exit_code(self) -> int | None:
         """None while it runs; negative for the signal that ended it."""
         return self._process.poll() if self._process else None

@@ -54,7 +54,7 @@ def _obstacle(weights: NetworkWeights, like: Tensor, fast: Path) -> str:
 @functools.cache
 def _no_library() -> str:
     try:
-        cpu.library()
+        cpu.loaded()
     except NoCompiler as error:
         return str(error)
     return ""

@@ -22,7 +22,7 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 @functools.cache
-def library() -> Any:
+def loaded() -> Any:
     """Return the kernel's library; raises NoCompiler where it cannot be had."""
     found = build(Path(__file__).with_name("coordinate.cpp"))
     found.coordinate_forward.argtypes = [*[_POINTER] * 8, *[_LONG] * 4, ctypes.c_float]
@@ -51,7 +51,7 @@ def forward(
     ``state_out`` may be ``state``. All float32, contiguous, on the CPU.
     """
     n = out.numel()
-    run = library().coordinate_forward
+    run = loaded().coordinate_forward
     pointers = [
         *(v.data_ptr() for v in inputs), state.data_ptr(), state_out.data_ptr(), out.data_ptr(),
         packed.data_ptr(), segments.data_ptr(),
@@ -74,7 +74,7 @@ def backward(
     d_state = torch.empty_like(state)
     bounds = range(0, n, CHUNK)
     d_packed = torch.zeros(len(bounds), *packed.shape, dtype=torch.float64)
-    run = library().coordinate_backward
+    run = loaded().coordinate_backward
     pointers = [
         *(v.data_ptr() for v in inputs), state.data_ptr(), d_out.data_ptr(),
         None if d_state_out is None else d_state_out.data_ptr(),

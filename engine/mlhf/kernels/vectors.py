@@ -15,7 +15,7 @@ _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
 
 
 @functools.cache
-def library() -> Any:
+def loaded() -> Any:
     """Return the kernels' library, or None where it cannot be had."""
     try:
         found = build(Path(__file__).with_name("vectors.cpp"))
@@ -36,20 +36,20 @@ class FusedVectors:
     def can(like: Tensor) -> bool:
         """Whether it works on such vectors here."""
         fits = like.device.type == "cpu" and like.dtype == torch.float32
-        return fits and library() is not None
+        return fits and loaded() is not None
 
     def begin(self, p: Tensor, r: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
         pointers = (p.data_ptr(), r.data_ptr(), inverse.data_ptr())
-        return self._sums(library().pcg_begin, pointers, p)
+        return self._sums(loaded().pcg_begin, pointers, p)
 
     def move(
         self, x: Tensor, r: Tensor, p: Tensor, ap: Tensor, alpha: Tensor, inverse: Tensor
     ) -> tuple[Tensor, Tensor]:
         pointers = [v.data_ptr() for v in (x, r, p, ap, inverse, alpha)]
-        return self._sums(library().pcg_move, pointers, p)
+        return self._sums(loaded().pcg_move, pointers, p)
 
     def turn(self, p: Tensor, r: Tensor, beta: Tensor, inverse: Tensor) -> None:
-        run = library().pcg_turn
+        run = loaded().pcg_turn
         pointers = [v.data_ptr() for v in (p, r, inverse, beta)]
         in_threads(p.numel(), lambda begin, end: run(*pointers, begin, end))
 

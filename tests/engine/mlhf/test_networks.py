@@ -143,7 +143,7 @@ def test_extreme_outputs_stay_positive_and_right():
 
 def test_without_a_compiler_plain_torch_runs_and_says_why(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for cached in (cpu.library, choosing._no_library):
+    for cached in (cpu.loaded, choosing._no_library):
         cached.cache_clear()
     try:
         choice = CoordinateNetwork(loud(1), PARTS).choice(torch.zeros(1))
@@ -152,7 +152,7 @@ def test_without_a_compiler_plain_torch_runs_and_says_why(monkeypatch, tmp_path)
         with pytest.raises(RuntimeError, match="no-such-compiler"):
             CoordinateNetwork(loud(1), PARTS, "cpp").choice(torch.zeros(1))
     finally:
-        for cached in (cpu.library, choosing._no_library):
+        for cached in (cpu.loaded, choosing._no_library):
             cached.cache_clear()
 
 
