@@ -90,6 +90,14 @@ def counted(available: int, wanted: int | None, parameter: str) -> int:
     return wanted
 
 
+def part(split: str, count: int) -> Array:
+    """Return the indices of a part of ``count`` training samples: all, meta or compare."""
+    cut = round(0.6 * count)
+    return {"all": np.arange(count), "meta": np.arange(cut), "compare": np.arange(cut, count)}[
+        split
+    ]
+
+
 def held_out(count: int, fraction: float) -> tuple[Array, Array]:
     """Split ``count`` samples into train and test indices (both sorted, neither empty)."""
     test = held_out_count(count, fraction)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.arrays import Array, Arrays, Split, chosen, counted, held_out
+from engine.data.arrays import Array, Arrays, Split, chosen, counted, held_out, part
 from engine.data.info import DataInfo
 from engine.data.params import DigitsParams
 from engine.errors import DataError
@@ -18,7 +18,7 @@ _COUNT, _TEST_FRACTION = 1797, 0.2
 
 def describe(params: DigitsParams, root: Path | None) -> DataInfo:
     """Return the known sizes."""
-    train, test = held_out(_COUNT, _TEST_FRACTION)
+    train, test = _rows(params)
     return DataInfo(
         kind="image",
         input_shape=(1, 8, 8),
@@ -39,10 +39,15 @@ def read(params: DigitsParams, root: Path | None) -> Arrays:
     """Return the images with values 0 to 16."""
     info = describe(params, root)
     images, labels = _load()
-    train, test = held_out(_COUNT, _TEST_FRACTION)
+    train, test = _rows(params)
     train = train[chosen(len(train), params.train_samples, "train_samples")]
     test = test[chosen(len(test), params.test_samples, "test_samples")]
     return Arrays(info, Split(images[train], labels[train]), Split(images[test], labels[test]))
+
+
+def _rows(params: DigitsParams) -> tuple[Array, Array]:
+    train, test = held_out(_COUNT, _TEST_FRACTION)
+    return train[part(params.split, len(train))], test
 
 
 def digest(root: Path | None) -> str:

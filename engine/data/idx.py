@@ -12,7 +12,7 @@ from typing import IO, cast
 import numpy as np
 
 from engine.data import files
-from engine.data.arrays import Array, Arrays, Split, checked_labels, chosen, counted
+from engine.data.arrays import Array, Arrays, Split, checked_labels, chosen, counted, part
 from engine.data.images import half_size
 from engine.data.info import DataInfo
 from engine.data.params import MnistParams
@@ -59,12 +59,13 @@ def present(root: Path) -> bool:
 
 def describe(params: MnistParams, root: Path, names: tuple[str, ...]) -> DataInfo:
     """Read the headers."""
+    train = len(part(params.split, find(root, "train").count))
     return DataInfo(
         kind="image",
         input_shape=(1, params.size, params.size),
         outputs=_CLASSES,
         task="classification",
-        train_samples=counted(find(root, "train").count, params.train_samples, "train_samples"),
+        train_samples=counted(train, params.train_samples, "train_samples"),
         test_samples=counted(find(root, "test").count, params.test_samples, "test_samples"),
         class_names=names,
     )
@@ -76,7 +77,8 @@ def read(params: MnistParams, root: Path, names: tuple[str, ...]) -> Arrays:
     splits = {}
     for name, wanted in (("train", params.train_samples), ("test", params.test_samples)):
         found = find(root, name)
-        rows = chosen(found.count, wanted, f"{name}_samples")
+        rows = part(params.split if name == "train" else "all", found.count)
+        rows = rows[chosen(len(rows), wanted, f"{name}_samples")]
         images = read_array(found.images, 3)[rows, None]
         labels = checked_labels(read_array(found.labels, 1), found.labels.name, _CLASSES)[rows]
         splits[name] = Split(images if params.size == _SIDE else half_size(images), labels)

@@ -34,7 +34,17 @@ class SplitParams(CommonParams):
     )
 
 
-class DigitsParams(CommonParams):
+class PartParams(CommonParams):
+    """For families of which meta-training sees one part and comparisons another."""
+
+    split: Literal["all", "meta", "compare"] = Field(
+        default="all",
+        description="Part of the training samples: all, the first 60 % (meta), or the last 40 % "
+        "(compare). The test samples are the same.",
+    )
+
+
+class DigitsParams(PartParams):
     """scikit-learn's 8x8 digits."""
 
 
@@ -51,7 +61,7 @@ class Cifar10Params(CommonParams):
     )
 
 
-class MnistParams(CommonParams):
+class MnistParams(PartParams):
     """MNIST and Fashion-MNIST."""
 
     size: Literal[28, 14] = Field(
@@ -112,7 +122,7 @@ class TableParams(SplitParams):
     )
 
 
-class TextParams(CommonParams):
+class TextParams(PartParams):
     """One UTF-8 text, predicted character by character."""
 
     sequence_length: Annotated[int, Field(ge=1, le=4096, strict=True)] = Field(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.data import files
-from engine.data.arrays import Array, Arrays, Split, chosen, counted
+from engine.data.arrays import Array, Arrays, Split, chosen, counted, part
 from engine.data.info import DataInfo
 from engine.data.params import TextParams
 from engine.errors import DataError, SpecError
@@ -50,7 +50,7 @@ def read(params: TextParams, root: Path | None) -> Arrays:
     train = _train_length(scan.length, params)
     return Arrays(
         info,
-        Split(tokens[:train], _starts(train, params, "train_samples")),
+        Split(tokens[:train], _starts(train, params, "train_samples", params.split)),
         Split(tokens[train:], _starts(scan.length - train, params, "test_samples")),
         notes={"characters": scan.characters},
     )
@@ -65,6 +65,7 @@ def digest(root: Path | None) -> str:
 def _info(params: TextParams, scan: _Scan) -> DataInfo:
     train = _train_length(scan.length, params)
     counts = [_windows(length, params) for length in (train, scan.length - train)]
+    counts[0] = len(part(params.split, counts[0]))
     vocabulary = len(scan.characters)
     return DataInfo(
         kind="text",
@@ -93,8 +94,9 @@ def _windows(length: int, params: TextParams) -> int:
     return count
 
 
-def _starts(length: int, params: TextParams, parameter: str) -> Array:
-    windows = chosen(_windows(length, params), getattr(params, parameter), parameter)
+def _starts(length: int, params: TextParams, parameter: str, split: str = "all") -> Array:
+    windows = part(split, _windows(length, params))
+    windows = windows[chosen(len(windows), getattr(params, parameter), parameter)]
     return windows.astype(np.int64) * params.sequence_length
 
 

@@ -145,6 +145,19 @@ class Gru(Strict):
     num_layers: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
 
 
+class PositionEmbedding(Strict):
+    """Adds a learned vector for each place in a sequence."""
+
+    type: Literal["position_embedding"]
+
+
+class CausalAttention(Strict):
+    """Self-attention of a sequence in which no step sees a later one."""
+
+    type: Literal["causal_attention"]
+    heads: Annotated[int, Field(ge=1, le=64, strict=True)] = 4
+
+
 class LastStep(Strict):
     """The last step of a sequence."""
 
@@ -186,6 +199,8 @@ Layer = Annotated[
     | Embedding
     | Lstm
     | Gru
+    | PositionEmbedding
+    | CausalAttention
     | LastStep
     | MeanOverTime
     | Residual,

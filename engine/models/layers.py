@@ -6,7 +6,9 @@ their inputs and parameters.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engine.models import layer_specs as spec
 from engine.models.shapes import Planned
@@ -85,6 +87,35 @@ class Recurrent(nn.Module):
         return outputs
 
 
+class PositionEmbedding(nn.Module):
+    """(B, T, F) → (B, T, F): x plus a learned vector for each of the T places."""
+
+    def __init__(self, steps: int, features: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.empty(steps, features))
+        nn.init.normal_(self.vectors, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.vectors
+
+
+class CausalAttention(nn.Module):
+    """(B, T, F) → (B, T, F): attention of F // heads features a head, to earlier steps only."""
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inputs = nn.Linear(features, 3 * features)
+        self.mix = nn.Linear(features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.inputs(x).unflatten(2, (3, self.heads, -1))  # (B, T, 3, heads, F // heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        result: Tensor = self.mix(seen.transpose(1, 2).flatten(2))
+        return result
+
+
 class Residual(nn.Module):
     """x → body(x) + shortcut(x)."""
 
@@ -135,6 +166,10 @@ def module(planned: Planned) -> nn.Module:
             return nn.Embedding(planned.parameters // layer.dimension, layer.dimension)
         case spec.Lstm() | spec.Gru() as layer:
             return Recurrent(source[1], layer)
+        case spec.PositionEmbedding():
+            return PositionEmbedding(*source)
+        case spec.CausalAttention() as layer:
+            return CausalAttention(source[1], layer.heads)
         case spec.Residual():
             return Residual(sequential(planned.inner), _shortcut(planned))
         case spec.Activation() as layer:

@@ -53,6 +53,8 @@ class Planned:
         """Number of layers with weight matrices on the longest way through."""
         if isinstance(self.layer, spec.Lstm | spec.Gru):
             return self.layer.num_layers
+        if isinstance(self.layer, spec.CausalAttention):
+            return 2  # queries, keys and values at once, then what mixes the heads
         weighted = spec.Linear | spec.Conv2d | spec.CausalConv1d | spec.Embedding
         return sum(p.depth for p in self.inner) + isinstance(self.layer, weighted)
 
@@ -120,6 +122,8 @@ def _plan_layer(layer: spec.Layer, source: Shape, data: DataInfo, pointer: str) 
     if isinstance(layer, spec.Residual):
         return _residual(layer, source, data, pointer)
     sizes, parameters = _infer(layer, source, data, pointer)
+    if isinstance(layer, spec.CausalAttention):
+        return Planned(layer, source, Shape(sizes), parameters, _attended(layer, sizes))
     steps = layer.num_layers if isinstance(layer, spec.Lstm | spec.Gru) else 1
     gates = {"lstm": 6, "gru": 4}.get(layer.type, 1)
     return Planned(layer, source, Shape(sizes), parameters, prod(sizes) * steps * gates)
@@ -174,6 +178,16 @@ def _infer(
         case spec.Lstm() | spec.Gru():
             steps, features = need.sequence()
             return (steps, layer.hidden_size), _recurrent(layer, features)
+        case spec.PositionEmbedding():
+            steps, features = need.sequence()
+            return (steps, features), steps * features
+        case spec.CausalAttention():
+            steps, features = need.sequence()
+            if features % layer.heads:
+                raise SpecError(
+                    f"{pointer}/heads", f"{features} features do not divide into {layer.heads}"
+                )
+            return (steps, features), 4 * features * (features + 1)
         case spec.LastStep() | spec.MeanOverTime():
             return need.sequence()[1:], 0
         case _:  # activation, dropout
@@ -243,6 +257,12 @@ def _recurrent(layer: spec.Lstm | spec.Gru, features: int) -> int:
         total += gates * hidden * (features + hidden + 2)
         features = hidden
     return total
+
+
+def _attended(layer: spec.CausalAttention, sizes: tuple[int, ...]) -> int:
+    """Count what is kept: queries, keys, values, both sums, and each head's weights twice."""
+    steps, features = sizes
+    return 5 * steps * features + 2 * layer.heads * steps**2
 
 
 def _residual(layer: spec.Residual, source: Shape, data: DataInfo, pointer: str) -> Planned:

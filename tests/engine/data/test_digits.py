@@ -33,6 +33,18 @@ def test_a_subset_is_part_of_the_whole_and_the_test_split_stays():
     assert all(bytes(image) in larger for image in part.train.inputs)
 
 
+def test_what_meta_training_may_see_and_what_is_compared_make_up_the_whole():
+    whole, meta, compare = read(), read(split="meta"), read(split="compare")
+    assert (meta.info.train_samples, compare.info.train_samples) == (863, 575)
+    assert describe("digits", {"split": "compare"}) == compare.info
+    assert np.array_equal(
+        np.concatenate([meta.train.inputs, compare.train.inputs]), whole.train.inputs
+    )
+    assert np.array_equal(meta.test.targets, compare.test.targets)
+    few = read(split="compare", train_samples=3)
+    assert set(map(bytes, few.train.inputs)) <= set(map(bytes, compare.train.inputs))
+
+
 def test_too_many_samples_are_refused():
     with pytest.raises(SpecError) as caught:
         describe("digits", {"test_samples": 360})

@@ -60,6 +60,17 @@ def test_half_size_and_a_subset(root):
     assert found.info == describe("mnist", {"size": 14, "train_samples": 7}, root)
 
 
+def test_the_parts_for_meta_training_and_comparing_do_not_meet(plain, arrays):
+    meta, compare = (
+        DATASETS["mnist"].read(MnistParams(split=split), plain) for split in ("meta", "compare")
+    )
+    images = arrays["train-images-idx3-ubyte"]
+    assert np.array_equal(meta.train.inputs[:, 0], images[:18])
+    assert np.array_equal(compare.train.inputs[:, 0], images[18:])
+    assert describe("mnist", {"split": "compare"}, plain) == compare.info
+    assert len(meta.test.targets) == len(compare.test.targets) == 12
+
+
 def test_dots_in_names_are_taken_too(plain):
     for path in list(plain.iterdir()):
         path.rename(plain / path.name.replace("-idx", ".idx"))

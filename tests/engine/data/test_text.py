@@ -39,6 +39,19 @@ def test_samples_lie_side_by_side_with_a_character_after_the_last(tmp_path):
     assert len(read(tmp_path, sequence_length=9, train_samples=3).train.targets) == 3
 
 
+def test_the_parts_for_meta_training_and_comparing_do_not_meet(tmp_path):
+    (tmp_path / "input.txt").write_text("ab" * 100)
+    whole, meta, compare = (
+        read(tmp_path, sequence_length=9, test_fraction=0.5, split=split)
+        for split in ("all", "meta", "compare")
+    )
+    both = [*meta.train.targets, *compare.train.targets]
+    assert both == whole.train.targets.tolist()
+    assert (meta.info.train_samples, compare.info.train_samples) == (7, 4)
+    assert meta.train.targets[-1] + 9 <= compare.train.targets[0]
+    assert len(meta.test.targets) == len(compare.test.targets) == len(whole.test.targets)
+
+
 @given(content=st.text(min_size=30, max_size=80), chunk=st.integers(1, 9))
 def test_characters_are_never_cut_between_chunks(tmp_path_factory, content, chunk):
     content = "ab" + content.replace("\0", "")

@@ -128,6 +128,21 @@ CASES = {
         },
         TEXT,
     ),
+    "character transformer": (
+        "sequential",
+        {
+            "layers": [
+                layer("embedding", dimension=6),
+                layer("position_embedding"),
+                layer(
+                    "residual",
+                    layers=[layer("layer_norm"), layer("causal_attention", heads=3)],
+                ),
+                layer("linear"),
+            ]
+        },
+        TEXT,
+    ),
     "causal convolutions": (
         "sequential",
         {
@@ -229,7 +244,9 @@ def test_the_seed_decides_and_the_global_state_stays(case):
     assert any(not torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("case", ["character lstm", "character gru", "causal convolutions"])
+@pytest.mark.parametrize(
+    "case", ["character lstm", "character gru", "causal convolutions", "character transformer"]
+)
 def test_a_text_model_sees_no_later_character(case):
     name, params, data = CASES[case]
     network = build(name, params, data, seed=0).eval()

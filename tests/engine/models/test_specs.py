@@ -95,6 +95,8 @@ def test_the_pointer_leads_to_the_mistake(name, params, data, pointer):
         ([EMBED, {"type": "batch_norm"}], TEXT, "/1"),
         ([EMBED, {"type": "last_step"}, LINEAR], TEXT, "/2"),
         ([{"type": "lstm", "hidden_size": 4}], TABLE, "/0"),
+        ([EMBED, {"type": "causal_attention", "heads": 3}, LINEAR], TEXT, "/1/heads"),
+        ([{"type": "position_embedding"}], TEXT, "/0"),
         ([{"type": "image_rows"}], TABLE, "/0"),
         ([{"type": "activation", "function": "relu6"}], TABLE, "/0/function"),
         ([{"type": "residual", "layers": []}], TABLE, "/0/layers"),
