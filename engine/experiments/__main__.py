@@ -1,37 +1,39 @@
-"""Carry out an experiment, or go on with it.
+"""Carry out an experiment, or go on with it; judge optimizers by the protocol.
 
     python -m engine.experiments experiment3 --scale cpu --output results
+    python -m engine.experiments judge --help
 
 What is done is skipped, what is half done goes on. Ends with 0 when all is done and 75 when
 time was up or it was asked to stop; the report is of what is done so far.
 """
 
 import argparse
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import DataError, SpecError
 from engine.experiments.contract import Context, Experiment
+from engine.experiments.judge.command import main as judge
 from engine.experiments.meta import meta_trained
 from engine.experiments.paper import EXPERIMENTS, experiment
 from engine.experiments.runs import alone
+from engine.experiments.sitting import add_machine, count, say, stopper
 from engine.training.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "judge":
+        return judge(arguments[1:])
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.list:
         for name, (title, _) in EXPERIMENTS.items():
-            _say(f"{name}  {title}")
+            say(f"{name}  {title}")
             for scale in ("cpu", "full"):
-                _say(f"  --scale {scale}: {', '.join(experiment(name, scale).settings())}")
+                say(f"  --scale {scale}: {', '.join(experiment(name, scale).settings())}")
         return EXIT_OK
     if given.name is None or given.output is None:
         parser.error("give a name and --output, or --list")
@@ -39,15 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(given.only) - set(chosen.settings()))
     if unknown:
         parser.error(f"--only {unknown[0]!r}: known are {', '.join(chosen.settings())}")
-    began, asked = time.monotonic(), threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: asked.set())
-
-    def stop() -> bool:
-        late = given.minutes is not None and time.monotonic() - began > 60 * given.minutes
-        return asked.is_set() or late
-
     context = Context(
         output=given.output,
         seeds=range(given.seeds),
@@ -56,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         meta_checkpoint=given.meta_checkpoint,
         device=given.device,
         threads=given.threads,
-        stop=stop,
-        say=_say,
+        stop=stopper(given.minutes),
+        say=say,
     )
     given.output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -67,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, SpecError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILED
-    _say("done" if done else "not done yet: the same command goes on")
+    say("done" if done else "not done yet: the same command goes on")
     return EXIT_OK if done else EXIT_INTERRUPTED
 
 
@@ -80,7 +73,7 @@ def _carry_out(chosen: Experiment, context: Context, recipe: Path | None) -> boo
         context = replace(context, meta_checkpoint=str(made))
     done = chosen.run(context)
     for path in chosen.report(context):
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     return done
 
 
@@ -94,32 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list experiments, run none")
     parser.add_argument("--scale", choices=("tiny", "cpu", "full"), default="cpu")
     parser.add_argument("--output", type=Path, help="folder of runs and report")
-    parser.add_argument("--seeds", type=_count, default=3, help="how many (default 3)")
+    parser.add_argument("--seeds", type=count, default=3, help="how many (default 3)")
     parser.add_argument("--only", action="append", default=[], metavar="OPT",
                         help="only this optimizer (or task); may be repeated")  # fmt: skip
-    parser.add_argument("--minutes", type=float, help="stop after so many; call again to go on")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default 1)")
-    default = Path(os.environ.get("MLHF_DATASETS_DIR", ".mlhf/datasets"))
-    parser.add_argument("--data", type=Path, default=default,
-                        help=f"holds cifar10/ (default {default})")  # fmt: skip
-    parser.add_argument("--meta-checkpoint", default="default",
-                        help="what mlhf learned: a path or none (default: as shipped)")  # fmt: skip
+    add_machine(parser)
     parser.add_argument("--meta-train", type=Path, metavar="JOB.json",
                         help="meta-train by this job first, and use what comes of it")  # fmt: skip
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

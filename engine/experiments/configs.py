@@ -38,19 +38,24 @@ def train_config(
     )
 
 
-def identity(config: TrainConfig) -> dict[str, Any]:
+def identity(config: TrainConfig, *, defaults: bool = True) -> dict[str, Any]:
     """Return what makes a run this run and no other, as JSON values.
+
+    With ``defaults=False`` fields that are at theirs are left out, so that a field that a later
+    version adds makes no other run of what is already done.
 
     Where files lie does not, so that a run may go on on another machine: the data's folder is
     left out, and a meta-checkpoint counts by its content. The shipped one does too: another
     version's is another run.
     """
-    document = config.model_dump(mode="json")
-    document["dataset"].pop("root")
+    document = config.model_dump(mode="json", exclude_defaults=not defaults)
+    document["dataset"].pop("root", None)
+    if not document["optimizer"].get("params"):
+        return document
     params = document["optimizer"]["params"]
     name = params.get("meta_checkpoint", UNTRAINED)
     if name != UNTRAINED:
-        params["meta_checkpoint"] = _digest(name, config.optimizer.name)
+        params["meta_checkpoint"] = _digest(str(name), config.optimizer.name)
     return document
 
 

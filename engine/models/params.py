@@ -7,7 +7,7 @@ from pydantic import Field
 from engine.models.layer_specs import ActivationName, Probability, Size
 from engine.training.config import Strict
 
-Width = Annotated[float, Field(ge=0.25, le=4)]
+Width = Annotated[float, Field(ge=0.125, le=4)]
 
 
 class MlpParams(Strict):

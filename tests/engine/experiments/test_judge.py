@@ -1,0 +1,232 @@
+"""The protocol from tuning to report, on a tiny task, and how its sittings add up."""
+
+import json
+import re
+
+import pytest
+
+from engine.data.specs import DATASETS, describe
+from engine.experiments.__main__ import main
+from engine.experiments.contract import Context
+from engine.experiments.judge import settings
+from engine.experiments.judge.grids import ADAMW_DEFAULTS, ENTRANTS, entrant, names
+from engine.experiments.judge.measures import score
+from engine.experiments.judge.runs import Run, slug
+from engine.experiments.judge.stages import TUNING_SEEDS, Stage, at_edge
+from engine.experiments.judge.tasks import FAMILIES, tasks, transfers
+from engine.experiments.statistics import Curve
+from engine.mlhf.meta_checkpoint import load_meta_checkpoint
+from engine.models.specs import summarize
+from engine.optimizers.specs import parse
+from engine.training.process import EXIT_INTERRUPTED, EXIT_OK
+from tests.data_folder import DATA
+
+_TASK = tasks("tiny")[0]
+_FEW = ("adamw", "sgd + momentum", "mlhf", "mlhf untrained")
+
+
+def _judge(output, stage, *more, only=_FEW):
+    chosen = [word for name in only for word in ("--only", name)]
+    task = [] if stage in ("report", "transfer") else ["--task", _TASK.name]
+    return main(["judge", "--stage", stage, "--scale", "tiny", "--output", str(output),
+                 "--device", "cpu", *task, *chosen, *more])  # fmt: skip
+
+
+def _context(output, **changes):
+    said = []
+    return Context(output=output, seeds=(0, 1), say=said.append, device="cpu", **changes), said
+
+
+def _results(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("result.json")}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """All stages of the protocol for a few entrants on one task."""
+    output = tmp_path_factory.mktemp("judged")
+    assert _judge(output, "tune") == EXIT_OK
+    assert _judge(output, "time") == EXIT_OK
+    assert _judge(output, "judge", "--seeds", "2") == EXIT_OK
+    assert _judge(output, "horizons", "--seeds", "2") == EXIT_OK
+    assert _judge(output, "report", only=()) == EXIT_OK
+    return output
+
+
+def test_the_best_setting_by_the_criterion_is_pinned(judged):
+    context, _ = _context(judged)
+    for name in ("adamw", "sgd + momentum"):
+        each = entrant(name)
+        found = [
+            Run(_TASK, each, setting, TUNING_SEEDS[0], tuning=True).found(context)
+            for setting in each.grid
+        ]
+        scores = [score(curve) for curve in found]
+        pinned = settings.pinned(judged, _TASK.name, name)
+        assert pinned["setting"] == each.grid[scores.index(min(scores))]
+        assert pinned["score"] == pytest.approx(min(scores))
+        assert pinned["settings"] == len(scores) == 9
+    assert settings.pinned(judged, _TASK.name, "mlhf") is None
+
+
+def test_judged_runs_use_what_is_pinned_on_other_seeds(judged):
+    context, _ = _context(judged)
+    setting = settings.pinned(judged, _TASK.name, "adamw")["setting"]
+    for seed in (0, 1):
+        run = Run(_TASK, entrant("adamw"), setting, seed)
+        document = json.loads((run.folder(context) / "config.json").read_text())
+        assert document["optimizer"]["params"] == setting
+        assert document.get("seed", 0) == seed
+        curve = run.found(context)
+        assert [p["epoch"] for p in curve.points] == [0, 1, 2, 3]
+        assert {"train_loss", "test_loss", "test_accuracy"} <= set(curve.points[-1]["values"])
+        assert "running_loss" in curve.points[-1]["values"]
+        assert not (run.folder(context) / "artifacts").exists()
+    assert not set(TUNING_SEEDS) & set(range(5))
+
+
+def test_what_is_done_is_skipped_and_more_seeds_need_no_tuning(judged, capsys):
+    before = _results(judged)
+    for stage, seeds in (("tune", "1"), ("judge", "2"), ("horizons", "2")):
+        capsys.readouterr()
+        assert _judge(judged, stage, "--seeds", seeds) == EXIT_OK
+        assert capsys.readouterr().out == "done\n"
+    assert _results(judged) == before
+    # A grid that changes later changes nothing: the pinned setting is the one that is judged.
+    context, said = _context(judged)
+    other = type(entrant("adamw"))("adamw", "adamw", "first order", [{"lr": 1e-9}])
+    assert Stage(context, _TASK, [other]).tune(1)
+    assert Stage(context, _TASK, [other]).judge()
+    assert (said, _results(judged)) == ([], before)
+
+
+def test_scheduled_peers_choose_a_horizon_for_each_target(judged):
+    for name in ("adamw", "sgd + momentum"):
+        chosen = settings.pinned(judged, _TASK.name, name)["horizons"]
+        assert set(chosen) <= {"50", "75", "100"}
+        for choice in chosen.values():
+            assert choice["factor"] in (0.5, 1, 1.5, 2)
+            assert choice["setting"] in entrant(name).grid
+    assert "100" in settings.pinned(judged, _TASK.name, "adamw")["horizons"]
+    context, _ = _context(judged)
+    long = Run(_TASK.longer(3), entrant("mlhf"), {}, 1).found(context)
+    assert long.points[-1]["epoch"] == 9
+
+
+def test_the_report_says_what_was_run_and_what_was_not(judged):
+    text = (judged / "report.md").read_text()
+    numbers = json.loads((judged / "numbers.json").read_text())
+    assert "| rmsprop |" not in text
+    assert f"not run: {', '.join(n for n in names('first order') if n not in _FEW)}" in text
+    assert "| fashion-mlp | not run |" in text
+    task = numbers["tasks"][_TASK.name]
+    assert set(task["optimizers"]) == set(_FEW)
+    context, _ = _context(judged)
+    setting = settings.pinned(judged, _TASK.name, "adamw")["setting"]
+    curves = [Run(_TASK, entrant("adamw"), setting, s).found(context) for s in (0, 1)]
+    finals = [c.points[-1]["values"]["train_loss"] for c in curves]
+    assert task["targets"]["100"] == pytest.approx(sum(finals) / 2)
+    assert re.search(rf"\| adamw \| .* \| 2 \| {sum(finals) / 2:.4g} ± ", text)
+    assert set(task["milliseconds"]) == set(_FEW)
+    assert (judged / f"{_TASK.name}-seconds.png").read_bytes().startswith(b"\x89PNG")
+    assert {a["aim"].split()[0] for a in numbers["aims"]} == {
+        "1a", "1b", "1c", "1d", "2a", "2b", "3", "4", "5",
+    }  # fmt: skip
+
+
+def test_a_report_of_little_is_a_report(tmp_path):
+    assert _judge(tmp_path, "report", only=()) == EXIT_OK
+    context, _ = _context(tmp_path)
+    assert Stage(context, _TASK, [entrant("mlhf")]).judge()
+    assert _judge(tmp_path, "report", only=()) == EXIT_OK
+    text = (tmp_path / "report.md").read_text()
+    assert f"| {_TASK.name} | not run | not run: adamw |" in text
+    assert "| mlhf | defaults | – | 2 |" in text
+
+
+def test_a_stopped_stage_goes_on(tmp_path):
+    assert _judge(tmp_path, "tune", "--minutes", "0") == EXIT_INTERRUPTED
+    assert not _results(tmp_path)
+    asked = iter([False] * 30 + [True] * 10_000)
+    context, _ = _context(tmp_path, stop=lambda: next(asked))
+    assert not Stage(context, _TASK, [entrant("adamw")]).tune(1)
+    done = _results(tmp_path)
+    assert 0 < len(done) < 9
+    assert settings.load(tmp_path) == {}
+    again, said = _context(tmp_path)
+    assert Stage(again, _TASK, [entrant("adamw")]).tune(1)
+    assert len(said) == 9 - len(done)
+    assert done.items() <= _results(tmp_path).items()
+
+
+def test_who_is_not_tuned_is_left_out(tmp_path):
+    context, said = _context(tmp_path)
+    assert Stage(context, _TASK, [entrant("adam")]).judge()
+    assert not _results(tmp_path)
+    assert said == [f"{_TASK.name}: adam is not tuned yet"] * 2
+
+
+def test_a_setting_that_diverges_is_never_chosen(tmp_path):
+    context, _ = _context(tmp_path)
+    wild = type(entrant("adamw"))("wild", "momentum", "first order", [{"lr": 1e6}, {"lr": 0.01}])
+    assert Stage(context, _TASK, [wild]).tune(1)
+    pinned = settings.pinned(tmp_path, _TASK.name, "wild")
+    assert (pinned["setting"], pinned["diverged"], pinned["next"]) == ({"lr": 0.01}, 1, [])
+
+
+def test_a_run_is_told_by_what_it_is(tmp_path):
+    context, _ = _context(tmp_path)
+    one = Run(_TASK, entrant("kfac"), {"lr": 0.1, "damping": 0.1}, 0).folder(context)
+    assert one == Run(_TASK, entrant("kfac"), {"damping": 0.1, "lr": 0.1}, 0).folder(context)
+    assert one != Run(_TASK.longer(2), entrant("kfac"), {"lr": 0.1, "damping": 0.1}, 0).folder(
+        context
+    )
+    shipped = load_meta_checkpoint("default")
+    shipped.weights["damping"]["b3"][0] += 1
+    shipped.save(tmp_path / "other.safetensors")
+    other, _ = _context(tmp_path, meta_checkpoint=str(tmp_path / "other.safetensors"))
+    mlhf, control = (Run(_TASK, entrant(n), {}, 0) for n in ("mlhf", "mlhf untrained"))
+    assert mlhf.folder(context) != mlhf.folder(other)
+    assert control.folder(context) == control.folder(other)
+
+
+def test_transfer_needs_no_tuning(tmp_path):
+    context, _ = _context(tmp_path)
+    task = transfers("tiny")[0]
+    assert Stage(context, task, []).transfer()
+    for name in ("mlhf", "mlhf untrained", ADAMW_DEFAULTS.name):
+        assert len(list((tmp_path / "runs" / task.name / slug(name)).iterdir())) == 2
+
+
+def test_all_are_tuned_by_the_same_budget():
+    for each in ENTRANTS:
+        assert len(each.grid) == (0 if each.rank == "candidate" else 9)
+        checked = [parse(each.optimizer, {**each.params, **setting}) for setting in each.grid]
+        assert len({c.model_dump_json() for c in checked}) == len(checked)
+    assert at_edge([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}], {"lr": 0.3}) == ["lr"]
+    assert at_edge([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}], {"lr": 0.2}) == []
+
+
+@pytest.mark.parametrize("scale", ["tiny", "cpu", "full"])
+def test_the_tasks_fit_their_data_and_keep_from_what_meta_training_sees(scale):
+    every = [*tasks(scale), *transfers(scale)]
+    assert len({j.name for j in every}) == len(every)
+    assert {j.family for j in tasks(scale)} == set(FAMILIES)
+    for judged in every:
+        data, model = judged.task.dataset, judged.task.model
+        assert data.params["split"] == "compare"
+        folder = {"text": "tinyshakespeare"}.get(data.name, data.name)
+        if DATASETS[data.name].needs_root and not (DATA / folder).exists():
+            continue
+        info = describe(data.name, data.params, DATA / folder)
+        assert summarize(model.name, model.params, info).parameters > 1000
+        assert info.train_samples >= judged.task.batch_size
+        if scale == "cpu":
+            small = judged.family == "mlp"
+            assert judged.epochs >= (40 if small else 12 if judged.kind != "judged" else 20)
+
+
+def test_curves_are_of_the_judged_task_alone(judged):
+    context, _ = _context(judged)
+    assert isinstance(Run(_TASK, entrant("mlhf"), {}, 0).found(context), Curve)
+    assert Run(tasks("tiny")[1], entrant("mlhf"), {}, 0).found(context) is None
