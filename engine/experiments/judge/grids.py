@@ -63,22 +63,21 @@ _FIXED: tuple[Params, ...] = (
     *_product(damping=[0.1, 0.3, 1.0, 3.0], schedule=[COSINE, CONSTANT]),
     {"damping": 10.0},
 )
-_ADAM = _rates(3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_ADAM = _rates(1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 _SCHEDULE_FREE: tuple[Params, ...] = (
     *({"lr": lr} for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
     *({"lr": lr, "schedule": {"type": "constant", "warmup": 0.1}} for lr in (3e-3, 1e-2, 3e-2)),
     {"lr": 1e-2, "beta1": 0.95},
 )
-# Below its bound on a step's length K-FAC's rate does nothing: the bound is tuned with it.
+# Where its bound on a step's length binds, K-FAC's rate does nothing: the bound is tuned for it.
 _KFAC: tuple[Params, ...] = (
-    *_product(schedule=[COSINE], kl_clip=[None], lr=[0.03, 0.1, 0.3], damping=[0.03, 0.1]),
-    *_product(schedule=[COSINE], kl_clip=[1e-3], lr=[0.1], damping=[0.01, 0.03]),
-    {"schedule": CONSTANT},
+    *_product(damping=[0.003, 0.01, 0.03, 0.1], kl_clip=[3e-4, 1e-3], schedule=[COSINE]),
+    {"damping": 0.03, "kl_clip": 3e-4, "schedule": CONSTANT},
 )
 
 ENTRANTS: tuple[Entrant, ...] = (
     Entrant("sgd + momentum", "momentum", "first order", _rates(0.01, 0.03, 0.1, 0.3, 1.0)),
-    Entrant("rmsprop", "rmsprop", "first order", _rates(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    Entrant("rmsprop", "rmsprop", "first order", _rates(3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
     Entrant("adam", "adam", "first order", _ADAM),
     Entrant("adamw", "adamw", "first order", _ADAM),
     Entrant("schedule-free", "schedule_free_adamw", "first order", _SCHEDULE_FREE),
@@ -89,11 +88,11 @@ ENTRANTS: tuple[Entrant, ...] = (
     Entrant("hf fixed", "hf", "hessian free", _FIXED),
     Entrant(
         "hf lm", "hf_lm", "hessian free",
-        _product(damping=[1.0, 3.0, 10.0], min_damping=[0.1, 0.3, 1.0]),
+        _product(damping=[1.0, 3.0, 10.0], min_damping=[0.03, 0.1, 0.3]),
     ),
     Entrant(
         "hf growing", "hf_adam", "hessian free",
-        _product(damping=[20.0, 50.0, 100.0], growth_steps=[30.0, 100.0, 300.0]),
+        _product(damping=[10.0, 25.0, 60.0], growth_steps=[30.0, 100.0, 300.0]),
     ),
     Entrant("mlhf", "mlhf", "candidate"),
     Entrant("mlhf untrained", "mlhf", "candidate", params={"meta_checkpoint": UNTRAINED}),

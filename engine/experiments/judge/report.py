@@ -8,10 +8,11 @@ from engine.experiments import figures
 from engine.experiments.contract import Context, Scale
 from engine.experiments.judge.aims import Aim, decide
 from engine.experiments.judge.grids import entrant
+from engine.experiments.judge.lineage import overlap
 from engine.experiments.judge.measures import Estimate, estimate, final, integral, train_losses
 from engine.experiments.judge.results import Reached, TaskResults, collect
 from engine.experiments.judge.runs import short
-from engine.experiments.judge.tasks import tasks, transfers
+from engine.experiments.judge.tasks import Judged, tasks, transfers
 from engine.training import checkpoint
 from engine.training.events import encode
 
@@ -25,6 +26,7 @@ def report(context: Context, scale: Scale) -> list[Path]:
     """Write ``report.md``, ``numbers.json`` and the figures; return their paths."""
     judged = [collect(context, j) for j in tasks(scale)]
     transferred = [collect(context, j) for j in transfers(scale)]
+    every = [*tasks(scale), *transfers(scale)]
     aims = decide(judged, transferred)
     written = []
     for results in judged:
@@ -34,7 +36,7 @@ def report(context: Context, scale: Scale) -> list[Path]:
         for x, name in (("samples", "samples"), ("wall_seconds", "seconds")):
             path = context.output / f"{results.judged.name}-{name}.png"
             written.append(figures.comparison(path, curves, x))  # type: ignore[arg-type]
-    lines = [f"# Judged at scale {scale}", "", *_preface(context), "", *_aims(aims)]
+    lines = [f"# Judged at scale {scale}", "", *_preface(context, every), "", *_aims(aims)]
     for results in judged:
         lines += ["", *_task(context, results)]
     lines += ["", *_transfers(transferred)]
@@ -44,13 +46,17 @@ def report(context: Context, scale: Scale) -> list[Path]:
     return [document, numbers, *written]
 
 
-def _preface(context: Context) -> list[str]:
+def _preface(context: Context, every: Sequence[Judged]) -> list[str]:
+    seen = [(j.name, overlap(context.meta_checkpoint, j)) for j in every]
+    said = "; ".join(f"{name}: {' and '.join(what)}" for name, what in seen if what)
     return [
         f"Seeds {', '.join(map(str, context.seeds))}, of which those that were run count. Means "
         "with 95 % intervals over seeds (Student's t). A target is the mean training loss that "
         "tuned AdamW has at 50, 75 and 100 % of its horizon; between two evaluations the log "
         "loss is taken as a straight line; a miss is infinite and so is a mean with one. "
         "A family meets an aim if all its tasks do.",
+        "",
+        f"Meta-training saw, by the meta-checkpoint's lineage: {said or 'none of it'}.",
     ]
 
 

@@ -10,6 +10,7 @@ from engine.experiments.__main__ import main
 from engine.experiments.contract import Context
 from engine.experiments.judge import settings
 from engine.experiments.judge.grids import ADAMW_DEFAULTS, ENTRANTS, entrant, names
+from engine.experiments.judge.lineage import overlap
 from engine.experiments.judge.measures import score
 from engine.experiments.judge.runs import Run, slug
 from engine.experiments.judge.stages import TUNING_SEEDS, Stage, at_edge
@@ -188,6 +189,32 @@ def test_a_run_is_told_by_what_it_is(tmp_path):
     mlhf, control = (Run(_TASK, entrant(n), {}, 0) for n in ("mlhf", "mlhf untrained"))
     assert mlhf.folder(context) != mlhf.folder(other)
     assert control.folder(context) == control.folder(other)
+
+
+def _lineage(path, *seen):
+    made = load_meta_checkpoint("default")
+    tasks_seen = [{"dataset": dataset, "model": model} for dataset, model in seen]
+    type(made)(made.optimizer, made.weights, {"deep": {"tasks": tasks_seen}}).save(path)
+    return str(path)
+
+
+def test_what_meta_training_saw_is_told(tmp_path):
+    network = {"name": "mlp", "params": {"hidden": [64, 32]}}
+    other = {"name": "mlp", "params": {"hidden": [8]}}
+    part, whole = ({"name": "digits", "params": p} for p in ({"split": "meta"}, {}))
+    path = tmp_path / "made.safetensors"
+    assert overlap(_lineage(path, (part, other)), _TASK) == []
+    assert overlap(_lineage(path, (whole, other)), _TASK) == ["data"]
+    assert overlap(_lineage(path, (part, network)), _TASK) == ["network"]
+    assert overlap("none", _TASK) == []
+    assert f"lineage: {_TASK.name}: network" in _reported(tmp_path, path)
+    _lineage(path, (part, other))
+    assert "lineage: none of it" in _reported(tmp_path, path)
+
+
+def _reported(output, path):
+    assert _judge(output, "report", "--meta-checkpoint", str(path), only=()) == EXIT_OK
+    return (output / "report.md").read_text()
 
 
 def test_transfer_needs_no_tuning(tmp_path):
