@@ -14,6 +14,9 @@ from engine.training.config import Budget, Component, Evaluation
 Scale = Literal["tiny", "cpu", "full"]
 Result = dict[str, Any]
 
+# The folders of data sets that are not called like their family.
+_FOLDERS = {"text": "tinyshakespeare"}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -82,7 +85,7 @@ class Context:
 
         if self.data is None or not DATASETS[dataset.name].needs_root:
             return None
-        return str(self.data / dataset.name)
+        return str(self.data / _FOLDERS.get(dataset.name, dataset.name))
 
 
 class Experiment(Protocol):

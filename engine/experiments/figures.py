@@ -25,6 +25,8 @@ def comparison(
     a seed diverged, the line ends with the shortest curve.
     """
     figure, ((axes,),) = _figure(1, 1)
+    if len(curves) > 8:  # then the legend stands beside
+        figure.set_size_inches(8.0, 4.4)
     starts = []
     for i, (name, runs) in enumerate(curves.items()):
         points = list(zip(*(c.points for c in runs), strict=False))
@@ -44,7 +46,8 @@ def comparison(
     if x == "wall_seconds":
         axes.set_xscale("log")
     _dress(axes, _LABELS[x], "training loss")
-    axes.legend(fontsize=8, frameon=False)
+    beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 8 else {}
+    axes.legend(fontsize=8, frameon=False, **beside)
     return _save(figure, path)
 
 

@@ -155,7 +155,7 @@ def seconds_against_best(results: TaskResults, limit: float) -> Finding:
     if math.isinf(mine.seconds.mean):
         return Finding(results.judged.name, False, f"missed by {mine.missed} seeds")
     ratio = mine.seconds.mean / found[best].seconds.mean
-    how = "in turns" if CANDIDATE in results.pace else "as run"
+    how = "in turns" if results.clock else "as run"
     text = (
         f"{ratio:.2f} × {best} ({mine.seconds} s against {found[best].seconds} s at "
         f"{found[best].factor:g} × the horizon, step times {how}); "
@@ -176,7 +176,7 @@ def learned(results: TaskResults) -> Finding:
     goal = results.targets.get("100")
     if goal is not None:
         spent = {
-            name: (lambda c, name=name: _log_seconds(c, goal, results.pace.get(name)))
+            name: (lambda c, name=name: _log_seconds(c, goal, results.clock.get(name)))
             for name in (CANDIDATE, CONTROL)
         }
         seeds = sorted(set(mine) & set(control))

@@ -71,7 +71,7 @@ _SCHEDULE_FREE: tuple[Params, ...] = (
 )
 # Where its bound on a step's length binds, K-FAC's rate does nothing: the bound is tuned for it.
 _KFAC: tuple[Params, ...] = (
-    *_product(damping=[0.003, 0.01, 0.03, 0.1], kl_clip=[3e-4, 1e-3], schedule=[COSINE]),
+    *_product(damping=[1e-3, 3e-3, 0.01, 0.03], kl_clip=[3e-4, 1e-3], schedule=[COSINE]),
     {"damping": 0.03, "kl_clip": 3e-4, "schedule": CONSTANT},
 )
 
@@ -92,7 +92,7 @@ ENTRANTS: tuple[Entrant, ...] = (
     ),
     Entrant(
         "hf growing", "hf_adam", "hessian free",
-        _product(damping=[10.0, 25.0, 60.0], growth_steps=[30.0, 100.0, 300.0]),
+        _product(damping=[5.0, 15.0, 50.0], growth_steps=[30.0, 100.0, 300.0]),
     ),
     Entrant("mlhf", "mlhf", "candidate"),
     Entrant("mlhf untrained", "mlhf", "candidate", params={"meta_checkpoint": UNTRAINED}),

@@ -60,6 +60,11 @@ class TaskResults:
         found = self.curves.get(REFERENCE)
         return targets(list(found.values())) if found else {}
 
+    @property
+    def clock(self) -> Mapping[str, float]:
+        """Return ``pace`` if all have one, else nothing: two ways of timing do not compare."""
+        return self.pace if set(self.curves) <= set(self.pace) else {}
+
     def reached(self, name: str, percent: str) -> Reached | None:
         """Return when an entrant reached a target over the task's own horizon."""
         return self._reached(name, percent, self.curves.get(name))
@@ -80,7 +85,7 @@ class TaskResults:
         if not curves or target is None:
             return None
         at = [crossing(c, target) for c in curves.values()]
-        pace = self.pace.get(name)
+        pace = self.clock.get(name)
         hit = [p for p in at if p is not None]
         missed = len(at) - len(hit)
         never = [float("inf")] * missed

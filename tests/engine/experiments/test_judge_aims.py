@@ -150,10 +150,15 @@ def test_seconds_against_the_best_peer_at_its_best_horizon():
     assert found.numbers.startswith("2.00 × muon")
     assert "1.50 × adamw" in found.numbers
     # Step times measured in turns count in place of the runs' own seconds.
-    found = aims.seconds_against_best(_timed(pace={"adamw": 100, "mlhf": 160}), 0.8)
+    pace = {**dict.fromkeys((*_FIRST, *_MATRIX), 100), "mlhf": 160}
+    found = aims.seconds_against_best(_timed(pace=pace), 0.8)
     assert found.met is True
     assert found.numbers.startswith("0.80 × adamw")
-    found = aims.seconds_against_best(_timed(pace={"mlhf": 100}, chosen={}), 1.0)
+    del pace["muon"]  # then nobody's counts
+    assert aims.seconds_against_best(_timed(pace=pace), 0.8).numbers.startswith("1.50 ×")
+    fast = _seeds(_curve([2.0, 0.125]))
+    found = _timed(chosen={})
+    found = aims.seconds_against_best(_results({**found.curves, "mlhf": fast}), 1.0)
     assert found.met is None
     assert "adamw's horizons" in found.numbers
 
@@ -177,7 +182,7 @@ def test_the_learned_part_may_be_ahead_in_seconds():
     same = _seeds(*(_curve([2.0, 1.0, 0.1]) for _ in range(3)))
     curves = {"mlhf": same, "mlhf untrained": same, "adamw": _ADAMW}
     assert aims.learned(_results(curves)).met is False
-    found = aims.learned(_results(curves, pace={"mlhf": 50, "mlhf untrained": 100}))
+    found = aims.learned(_results(curves, pace={"mlhf": 50, "mlhf untrained": 100, "adamw": 9}))
     assert found.met is True
     assert "seconds 0.50 ×" in found.numbers
 
