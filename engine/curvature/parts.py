@@ -153,6 +153,47 @@ class Parts:
                 yield self._make(*at.batch)
 
 
+def of_batch(
+    model: nn.Module,
+    loss: Loss,
+    x: Any,
+    y: Any,
+    parameters: Sequence[Tensor] | None = None,
+    *,
+    autocast: torch.dtype | None = None,
+    micro_batch: int | None = None,
+    curvature_batch: int | None = None,
+    curvature: MakesCurvature = GGN,
+) -> Curvature:
+    """Return the batch's matrix, whole, or in parts where a size is given.
+
+    Args:
+        model: As for ``Parts``, and so what is not named here.
+        loss: As for ``Parts``.
+        x: The input.
+        y: The target.
+        parameters: θ.
+        autocast: As for ``curvature``.
+        micro_batch: Samples in a part; each product then runs the forward passes again.
+        curvature_batch: How many samples the matrix is taken over.
+        curvature: ``GGN`` or the like.
+    """
+    if micro_batch is None and curvature_batch is None:
+        return curvature(model, loss, x, y, parameters, autocast=autocast)
+    return Parts(
+        model,
+        loss,
+        x,
+        y,
+        parameters,
+        autocast=autocast,
+        size=micro_batch,
+        curvature_samples=curvature_batch,
+        keep=micro_batch is None,
+        curvature=curvature,
+    )
+
+
 @dataclass(frozen=True)
 class _Matrix:
     """One part's matrix: kept, or how to make it again."""

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.mlhf.kernels import cpu
+from engine.mlhf.kernels import cpu, operator
 from engine.mlhf.kernels.choose import Choice, Wanted, choose
 from engine.mlhf.kinds import Segment
-from engine.mlhf.weights import NetworkWeights
+from engine.mlhf.weights import NetworkWeights, Unpacked
 
 
 class CoordinateNetwork:
@@ -34,6 +34,7 @@ class CoordinateNetwork:
         self.segments = list(segments)
         self._wanted = wanted
         self._table = cpu.table(self.segments)
+        self._edges = operator.flat(self.segments)
         self._choices: dict[tuple[torch.device, torch.dtype], Choice] = {}
         self._tables: dict[torch.device, Tensor] = {}
 
@@ -78,16 +79,38 @@ class CoordinateNetwork:
             return out, new
         return self._plain(inputs, state, offset)  # Triton's has no backward
 
+    def traced(
+        self, packed: Tensor, inputs: Sequence[Tensor], state: Tensor, offset: float = 0.0
+    ) -> Tensor:
+        """As ``step``, in operations that a graph can be traced of.
+
+        Args:
+            packed: The weights, as ``weights.packed()`` returns them.
+        """
+        if self.choice(state).path != "torch":
+            return operator.network(inputs, state, packed, self._edges, offset)
+        out, new = self._plain(inputs, state, offset, self.weights.unpacked(packed))
+        state.copy_(new)
+        return out
+
     def _plain(
-        self, inputs: Sequence[Tensor], state: Tensor, offset: float
+        self,
+        inputs: Sequence[Tensor],
+        state: Tensor,
+        offset: float,
+        weights: NetworkWeights | Unpacked | None = None,
     ) -> tuple[Tensor, Tensor]:
         squashed = [torch.tanh(v) for v in inputs]
-        out, new = columns(squashed, state, self.weights, self.segments)
+        own = self.weights if weights is None else weights
+        out, new = columns(squashed, state, own, self.segments)
         return F.softplus(out) + offset, new
 
 
 def columns(
-    inputs: Sequence[Tensor], state: Tensor, weights: NetworkWeights, segments: Sequence[Segment]
+    inputs: Sequence[Tensor],
+    state: Tensor,
+    weights: NetworkWeights | Unpacked,
+    segments: Sequence[Segment],
 ) -> tuple[Tensor, Tensor]:
     """Return what ``reference.network`` does, computed on rows of coordinates."""
     outputs, states = [], []

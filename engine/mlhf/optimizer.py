@@ -7,26 +7,27 @@ gradient, and d', r' are the last step's solution and residual.
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from engine.curvature.errors import CurvatureError
-from engine.curvature.ggn import GGN, Loss
+from engine.curvature.ggn import Loss
+from engine.curvature.parts import of_batch
+from engine.mlhf.compiled import Choice as StepChoice
+from engine.mlhf.compiled import CompiledSteps, Settings
 from engine.mlhf.kernels.choose import Choice, Wanted
-from engine.mlhf.kernels.vectors import FusedVectors
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.mlhf.networks import CoordinateNetwork
+from engine.mlhf.solve import FLOOR, MLHFState, Space, Told, solve
 from engine.mlhf.weights import NetworkWeights
-from engine.optimizers.hessian_free import flatten, unflatten
+from engine.optimizers.hessian_free import unflatten
 from engine.optimizers.protocol import State, StepResult
-from engine.pcg import Workspace, pcg
 
-FLOOR = 2e-5  # λ₀, added to the learned damping
+__all__ = ["FLOOR", "MLHF", "fresh_networks"]
 
 
 def fresh_networks(seed: int = 0) -> dict[str, NetworkWeights]:
@@ -50,8 +51,9 @@ class MLHF:
     is 34 numbers per parameter: d, r and two networks' states of 16.
 
     Args:
-        model: Any module that returns one tensor.
-        loss: ``"cross_entropy"``, ``"mse"``, or a function (z, y) ↦ scalar.
+        model: Any module that returns a tensor, or a tuple, list or dict of tensors.
+        loss: ``"cross_entropy"``, ``"mse"``, ``"binary_cross_entropy"``, or a function
+            (z, y) ↦ scalar of what the model returns.
         meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
             names a file, None leaves them untrained.
         variant: ``"paper"``, the only one.
@@ -61,6 +63,13 @@ class MLHF:
         tolerance: A solve stops moving once its residual's norm is below it.
         kernel: Which form the networks run in; ``auto`` takes the fastest that can, and
             ``kernel_choice`` says which it was.
+        compile: Whether to run the whole step as one compiled graph, on a GPU as a CUDA graph.
+            The first step then takes half a minute or more. Where that cannot be, steps stay
+            eager; ``path`` and ``path_reason`` say so. The model's ``forward`` must depend on
+            nothing but its input, parameters, buffers and modes. The state is the same.
+        micro_batch: As for ``HessianFree``, and so the next two. They keep steps eager.
+        curvature_batch: The matrix is that of this many samples of each batch.
+        autocast: The type of forward and backward passes under autocast.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
@@ -79,6 +88,10 @@ class MLHF:
         weight_decay: float = 0.0,
         tolerance: float = 1e-6,
         kernel: Wanted = "auto",
+        compile: bool = False,
+        micro_batch: int | None = None,
+        curvature_batch: int | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
@@ -102,60 +115,70 @@ class MLHF:
         self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
         self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
         self._kernel = kernel
-        self._state: _State | None = None
-        self._space: _Space | None = None
-        self._move(flatten([p.detach() for p in self._parameters]))
+        self._state: MLHFState | None = None
+        self._space: Space | None = None
+        self._size = sum(p.numel() for p in self._parameters)
+        self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
+        self._autocast = autocast
+        self._not_compiled = "" if compile else "compile is off"
+        if compile and (micro_batch, curvature_batch, autocast) != (None, None, None):
+            self._not_compiled = "no graph with micro_batch, curvature_batch or autocast"
+        self._compiled = (
+            None
+            if self._not_compiled
+            else CompiledSteps(model, loss, self._parameters, self._damping, self._preconditioner)
+        )
+        self._move(self._parameters[0].detach())
 
     @property
     def kernel_choice(self) -> Choice:
         """Which form of the networks runs, and why not a faster one."""
         return self._damping.choice(self._parameters[0])
 
-    def step(self, x: Tensor, y: Tensor) -> StepResult:
-        ggn = GGN(self.model, self.loss, x, y, self._parameters)
+    @property
+    def path(self) -> str:
+        """How the last step ran: ``eager``, ``compiled`` or ``cuda_graph``."""
+        return self._choice.path
+
+    @property
+    def path_reason(self) -> str:
+        """Why it did not run faster; empty where nothing is in the way."""
+        return self._choice.reason
+
+    def step(self, x: Any, y: Any) -> StepResult:
+        state, space = self._move(self._parameters[0])
+        done = None if self._compiled is None else self._compiled.step(x, y, state, self._settings)
+        loss, told = self._eager(x, y, state, space) if done is None else done
         with torch.no_grad():
-            b = flatten(ggn.gradient)
-            if self.weight_decay:
-                b.add_(flatten(self._parameters), alpha=self.weight_decay)
-            state, space = self._move(b)
-            shift = self._damping.step([b, state.r, state.d], state.damping, FLOOR)
-            mean_damping = shift.mean()
-            if self.weight_decay:
-                shift.add_(self.weight_decay)
-            shifts = unflatten(shift, self._parameters)
-
-            def product(v: Tensor) -> Tensor:
-                pieces = unflatten(v, self._parameters)
-                # Gv + s∘v straight into its place in one vector
-                for gv, s, piece, out in zip(
-                    ggn.product(pieces), shifts, pieces, space.pieces, strict=True
-                ):
-                    torch.addcmul(gv, s, piece, out=out)
-                return space.product
-
-            def inverse(r0: Tensor) -> Tensor:
-                return self._preconditioner.step([b, r0, state.d], state.preconditioner)
-
-            solved = pcg(
-                product,
-                b,
-                state.d,
-                inverse,
-                iterations=self.iterations,
-                tolerance=self.tolerance,
-                workspace=space,
-                overwrite=True,
-                vectors=space.vectors,
-            )
-            assert solved.residual is not None
-            state.r, space.r = solved.residual, state.r  # the next solve works in the old one
-            state.d = solved.x
             torch._foreach_add_(
                 self._parameters, unflatten(state.d, self._parameters), alpha=-self.lr
             )
-            tiny = torch.finfo(b.dtype).tiny
-            relative = solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
-        return StepResult(ggn.loss, {"damping": mean_damping, "cg_residual": relative})
+        return StepResult(loss, {"damping": told.damping, "cg_residual": told.residual})
+
+    def _eager(self, x: Any, y: Any, state: MLHFState, space: Space) -> tuple[Tensor, Told]:
+        matrix = of_batch(
+            self.model,
+            self.loss,
+            x,
+            y,
+            self._parameters,
+            autocast=self._autocast,
+            micro_batch=self._micro_batch,
+            curvature_batch=self._curvature_batch,
+        )
+        with torch.no_grad():
+            networks = self._damping.step, self._preconditioner.step
+            return matrix.loss, solve(matrix, *networks, state, space, **self._settings._asdict())
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self.iterations, self.weight_decay, self.tolerance)
+
+    @property
+    def _choice(self) -> StepChoice:
+        if self._compiled is None:
+            return StepChoice("eager", self._not_compiled)
+        return self._compiled.choice
 
     def state_dict(self) -> State:
         weights = {name: dict(net.state_dict()) for name, net in self.networks.items()}
@@ -169,39 +192,28 @@ class MLHF:
         self._state = (
             None
             if kept is None
-            else _State(**{name: v.to(like, copy=True) for name, v in kept.items()})
+            else MLHFState(**{name: v.to(like, copy=True) for name, v in kept.items()})
         )
 
-    def _move(self, like: Tensor) -> "tuple[_State, _Space]":
+    def _move(self, like: Tensor) -> tuple[MLHFState, Space]:
         """Return the state and work space where the model is now; the state begins at zero."""
         if self._state is None:
-            self._state = _State(
-                d=torch.zeros_like(like),
-                r=torch.zeros_like(like),
-                damping=self.networks["damping"].initial_state(like),
-                preconditioner=self.networks["preconditioner"].initial_state(like),
+            zeros = like.new_zeros(self._size)
+            self._state = MLHFState(
+                d=zeros,
+                r=torch.zeros_like(zeros),
+                damping=self.networks["damping"].initial_state(zeros),
+                preconditioner=self.networks["preconditioner"].initial_state(zeros),
             )
-        if self._space is None or self._space.product.device != like.device or self._space.product.dtype != like.dtype:  # noqa: E501  # fmt: skip
-            self._space = _Space(like, self._parameters, self._kernel)
-            self._state = _State(**{name: v.to(like) for name, v in vars(self._state).items()})
+        space = self._space
+        if (
+            space is None
+            or space.product.device != like.device
+            or space.product.dtype != like.dtype
+        ):
+            self._state = MLHFState(**{name: v.to(like) for name, v in vars(self._state).items()})
+            fused = self._kernel in ("auto", "cpp")
+            self._space = space = Space(self._state.d, self._parameters, fused)
             for network in self.networks.values():
                 network.to(like)
-        return self._state, self._space
-
-
-class _State:
-    """What one step leaves to the next: d, r (n,), and both networks' (16, n)."""
-
-    def __init__(self, d: Tensor, r: Tensor, damping: Tensor, preconditioner: Tensor) -> None:
-        self.d, self.r, self.damping, self.preconditioner = d, r, damping, preconditioner
-
-
-class _Space(Workspace):
-    """The solver's vectors, one for the products, and who does the vector work."""
-
-    def __init__(self, like: Tensor, parameters: Sequence[Tensor], kernel: Wanted) -> None:
-        super().__init__(like)
-        self.product = torch.empty_like(like)
-        self.pieces = unflatten(self.product, parameters)
-        fused = kernel in ("auto", "cpp") and FusedVectors.can(like)
-        self.vectors = FusedVectors() if fused else None
+        return self._state, space

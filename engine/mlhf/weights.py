@@ -1,9 +1,21 @@
 """The meta-parameters: the weights of one coordinatewise network, of every kind."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Unpacked(NamedTuple):
+    """The same weights as views of a packed tensor."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    w3: Tensor
+    b3: Tensor
 
 
 class NetworkWeights(nn.Module):
@@ -49,3 +61,9 @@ class NetworkWeights(nn.Module):
         """Return all weights as (K, W), a kind a row, in the order of the attributes."""
         parts = (self.w1, self.b1, self.w2, self.b2, self.w3, self.b3)
         return torch.cat([p.reshape(self.kinds, -1) for p in parts], 1)
+
+    def unpacked(self, packed: Tensor) -> Unpacked:
+        """Return the parts of what ``packed`` returned, shaped like the attributes."""
+        like = (self.w1, self.b1, self.w2, self.b2, self.w3, self.b3)
+        parts = torch.split(packed, [p.numel() // self.kinds for p in like], 1)
+        return Unpacked(*(part.reshape(p.shape) for part, p in zip(parts, like, strict=True)))

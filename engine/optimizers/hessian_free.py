@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.curvature.ggn import GGN
-from engine.curvature.parts import Parts, samples_in, split
+from engine.curvature.parts import of_batch, samples_in, split
 from engine.curvature.primal import chosen
 from engine.curvature.protocol import Curvature, Loss, MakesCurvature
 from engine.optimizers.again import Again
@@ -128,15 +128,15 @@ class HessianFree:
         return StepResult(ggn.loss, stats)
 
     def _curvature(self, x: Any, y: Any) -> Curvature:
-        of_batch = self.model, self.loss, x, y, self._parameters
-        if self._micro_batch is None and self._curvature_batch is None:
-            return self._make(*of_batch, autocast=self._autocast)
-        return Parts(
-            *of_batch,
+        return of_batch(
+            self.model,
+            self.loss,
+            x,
+            y,
+            self._parameters,
             autocast=self._autocast,
-            size=self._micro_batch,
-            curvature_samples=self._curvature_batch,
-            keep=self._micro_batch is None,
+            micro_batch=self._micro_batch,
+            curvature_batch=self._curvature_batch,
             curvature=self._make,
         )
 
