@@ -77,6 +77,21 @@ class GGN:
             w = self._middle(u)
             return sum((_dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), _dot(u[0], w[0]))
 
+    def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return u = Jv, one tensor per output, without graph."""
+        with torch.no_grad(), full_precision(self._device):
+            return self._linear.jvp(v)
+
+    def hessian(self, u: list[Tensor]) -> list[Tensor]:
+        """Return w = H_ℓu, for one tensor per output."""
+        with torch.no_grad(), full_precision(self._device):
+            return self._middle(u)
+
+    def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
+        """Return Jᵀw, one tensor per parameter: Gv is ``vjp(hessian(jvp(v)))``."""
+        with full_precision(self._device):
+            return self._linear.vjp(w)
+
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with full_precision(self._device):
             u = self._linear.jvp(v)  # v → Jv

@@ -1,6 +1,6 @@
 """What one meta-training run is, as data. Needs no torch: the service checks it too."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,13 +67,32 @@ class Replay(Strict):
     )
 
 
+WHOLE_RUNS: dict[str, Any] = {
+    "unroll": 300,
+    "iterations": 100,
+    "lr": 0.03,
+    "weight_decay": 0.0,
+    "clip": 0.0,
+    "estimator": {"name": "pes"},
+}
+
+
+def _evolved(values: dict[str, Any]) -> bool:
+    optimizer, variant = values.get("optimizer", "mlhf"), values.get("variant", "kronecker")
+    return bool(optimizer == "mlhf" and variant == "kronecker")
+
+
 class MetaSettings(Strict):
     """How a learned optimizer is meta-trained, whatever the tasks and the machine."""
 
     optimizer: Literal["mlhf", "l2l"] = "mlhf"
+    variant: Literal["kronecker", "paper"] = Field(
+        default="kronecker", description="MLHF's form; `l2l` has none, and ignores it."
+    )
     iterations: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = 1000
-    unroll: Annotated[int, Field(ge=1, le=1000, strict=True)] = Field(
-        default=10, description="T: inner steps per meta-step."
+    unroll: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(
+        default=10,
+        description="T: inner steps per meta-step. The Kronecker form's are whole runs: 300.",
     )
     pcg_iterations: Annotated[int, Field(ge=1, le=250, strict=True)] = 4
     lr: Positive = Field(default=1e-3, description="Adam's rate for the meta-parameters.")
@@ -97,6 +116,30 @@ class MetaSettings(Strict):
         default=None, description="Meta-checkpoint to begin from: a path, or `default`."
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_variant(cls, values: Any) -> Any:
+        """The Kronecker form learns few weights, from zero, by whole runs."""
+        if isinstance(values, dict) and _evolved(values):
+            values = {**WHOLE_RUNS, **values}
+            estimator = values["estimator"]
+            if isinstance(estimator, dict) and estimator.get("name") == "pes":
+                values["estimator"] = {"horizon": values["unroll"], "sigma": 0.1, **estimator}
+        return values
+
+    @model_validator(mode="after")
+    def _whole_runs(self) -> Self:
+        if not _evolved(self.model_dump(include={"optimizer", "variant"})):
+            return self
+        if not isinstance(self.estimator, PES) or self.estimator.horizon != self.unroll:
+            raise ValueError(
+                "MLHF's Kronecker form is meta-trained by `pes` over whole runs: choose the "
+                "estimator `pes` with a horizon equal to `unroll`, or the variant `paper`"
+            )
+        if self.clip:
+            raise ValueError("clip must be 0 for the Kronecker form, whose weights begin at zero")
+        return self
 
     @model_validator(mode="after")
     def _horizon_holds_an_unroll(self) -> Self:

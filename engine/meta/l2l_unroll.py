@@ -23,6 +23,8 @@ class L2LUnroll:
         seed: Of its first weights.
     """
 
+    keeps_graphs = False
+
     def __init__(self, rule: UpdateRule | None = None, seed: int = 0) -> None:
         self._rule: UpdateRule = LSTMUpdate(seed) if rule is None else rule
         self.networks: dict[str, nn.Module] = {"update": self._rule.weights}

@@ -35,7 +35,10 @@ class Learned(Protocol):
 
     Attributes:
         networks: Its networks by name; ``Unrolled.losses`` has the same names.
+        keeps_graphs: Whether an unroll needs a network of its own for every step.
     """
+
+    keeps_graphs: bool
 
     @property
     def networks(self) -> Mapping[str, nn.Module]: ...

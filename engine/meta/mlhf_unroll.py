@@ -39,6 +39,8 @@ class MLHFUnroll:
         kernel: Which form the networks run in.
     """
 
+    keeps_graphs = True
+
     def __init__(
         self,
         *,

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from engine.errors import SpecError
 from engine.meta.config import MetaTrainConfig
+from engine.meta.kronecker_unroll import KroneckerUnroll
 from engine.meta.l2l_unroll import L2LUnroll
 from engine.meta.learned import Learned
 from engine.meta.mlhf_unroll import MLHFUnroll
@@ -147,6 +148,8 @@ def _learned(config: MetaTrainConfig) -> Learned:
     learned: Learned
     if config.optimizer == "l2l":
         learned = L2LUnroll(seed=seed)
+    elif config.variant == "kronecker":
+        learned = KroneckerUnroll()
     else:
         learned = MLHFUnroll(
             iterations=config.pcg_iterations,

@@ -23,7 +23,12 @@ from engine.training.seeds import derive
 from engine.training.trainer import Outcome
 
 # What the curves call each network's loss.
-_CURVES = {"preconditioner": "meta_loss_p", "damping": "meta_loss_s", "update": "meta_loss"}
+_CURVES = {
+    "preconditioner": "meta_loss_p",
+    "damping": "meta_loss_s",
+    "update": "meta_loss",
+    "step": "meta_loss",
+}
 _MOST_BAD = 20  # estimates in a row that are not finite: then the run has diverged
 _SMOOTHING = 0.98
 
@@ -258,7 +263,8 @@ class MetaTrainer:
 
     def _bench(self, index: int) -> Bench:
         if index not in self._benches:
-            self._benches[index] = Bench(self.tasks[index], index, self.config.unroll + 1)
+            copies = self.config.unroll + 1 if self.learned.keeps_graphs else 1
+            self._benches[index] = Bench(self.tasks[index], index, copies)
         return self._benches[index]
 
     def _fresh(self, random: Any) -> Point:

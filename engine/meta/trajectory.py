@@ -89,6 +89,11 @@ class Bench:
     def model(self, slot: int) -> nn.Module:
         return self._models[slot]
 
+    @staticmethod
+    def parameters_of(model: nn.Module) -> list[nn.Parameter]:
+        """Return a network's parameters in the order of ``Point.theta``."""
+        return by_kind(model)[0]
+
     def curvature(self, slot: int, x: Tensor, y: Tensor) -> GGN:
         """Return loss, gradient and products of a network on a batch."""
         return GGN(self._models[slot], self.task.loss, x, y, self._parameters[slot])

@@ -1,0 +1,1 @@
+"""MLHF in a Kronecker eigenbasis: the default variant."""

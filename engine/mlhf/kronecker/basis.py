@@ -1,0 +1,206 @@
+"""A basis in which the Gauss-Newton matrix is nearly diagonal, and its diagonal there."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from engine.curvature.protocol import Loss
+from engine.mlhf.kinds import kind_of
+from engine.mlhf.kronecker.blocks import MatrixBlock, blocks_of
+from engine.optimizers import fisher
+from engine.optimizers.protocol import State
+
+
+class Basis:
+    """Kronecker eigenbases of a network's layers, from running means over its batches.
+
+    Vectors in the basis are flat, (n,): the layers' blocks, then other matrices', then what
+    has no block (norms, biases of their own), which is not rotated.
+
+    Args:
+        model: The network.
+        parameters: What is trained; results of ``back`` are in this order.
+        loss: Whose Gauss-Newton matrix; labels are drawn from the network for the named
+            losses, taken from the data for a function.
+        decay: Of the running means; the first few updates are means of all there were.
+        samples: Samples of a batch that a layer's factors are taken from.
+        max_dimension: The longest side of a matrix that is rotated.
+        seed: Of the drawn labels.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[Tensor],
+        loss: Loss,
+        *,
+        decay: float,
+        samples: int,
+        max_dimension: int,
+        seed: int,
+    ) -> None:
+        self._model, self._parameters, self._loss = model, list(parameters), loss
+        self._decay, self._samples = decay, samples
+        index = {id(p): i for i, p in enumerate(parameters)}
+        layers, owned = blocks_of(model, max_dimension)
+        self._layers = [b for b in layers if all(id(p) in index for p in b.parameters)]
+        owned = {id(p) for b in self._layers for p in b.parameters}
+        rest = [i for i, p in enumerate(parameters) if id(p) not in owned]
+        # A matrix that is long both ways would gain nothing from two diagonals.
+        self._matrices = [
+            (i, MatrixBlock([parameters[i]], max_dimension))
+            for i in rest
+            if parameters[i].ndim > 1 and min(parameters[i].flatten(1).shape) <= max_dimension
+        ]
+        with_block = {i for i, _ in self._matrices}
+        self._plain = [i for i in rest if i not in with_block]
+        self._where = [[index[id(p)] for p in b.parameters] for b in self._layers]
+        self._squares: list[Tensor] | None = None
+        self._count = 0
+        self._generator = torch.Generator().manual_seed(seed)
+        self._output: Any = None
+        self.diagonal: Tensor | None = None  # of G in the basis, (n,)
+        self.kinds = self._kinds()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note what the next forward pass of the model does."""
+        hooks = [b.module.register_forward_hook(b.note) for b in self._layers]
+        hooks.append(self._model.register_forward_hook(self._note))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def forget(self) -> None:
+        """Let go of the forward pass, so that its graph can be freed."""
+        self._output = None
+        for block in self._layers:
+            block.forget()
+
+    def update(self, y: Any) -> None:
+        """Take the watched forward pass, whose targets are y, into the running means."""
+        outputs, weights, rows = self._rows(y)
+        wanted: list[Any] = [edge for block in self._layers for edge in block.edges]
+        others = [i for i, _ in self._matrices] + self._plain
+        found = torch.autograd.grad(
+            outputs,
+            wanted + [self._parameters[i] for i in others],
+            weights,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        with torch.no_grad():
+            at = 0
+            for block in self._layers:
+                calls = len(block.edges)
+                block.add(found[at : at + calls], rows, self._samples, self._decay)
+                at += calls
+            for (_, matrix), g in zip(self._matrices, found[at:], strict=False):
+                matrix.add(torch.zeros_like(matrix.parameters[0]) if g is None else g,
+                           rows, self._decay)  # fmt: skip
+            at += len(self._matrices)
+            squares = [
+                torch.zeros_like(self._parameters[i]) if g is None else g.square() / rows
+                for i, g in zip(self._plain, found[at:], strict=True)
+            ]
+            self._count += 1
+            if self._squares is None:
+                self._squares = squares
+            elif squares:
+                weight = 1 - min(self._decay, 1 - 1 / self._count)
+                torch._foreach_lerp_(self._squares, squares, weight)
+
+    def refresh(self) -> None:
+        """Turn the basis to the present means, and take G's diagonal from them."""
+        assert self._squares is not None
+        parts = [b.refresh() for b in self._layers]
+        parts += [b.refresh() for _, b in self._matrices]
+        self.diagonal = torch.cat([t.reshape(-1) for t in (*parts, *self._squares)])
+
+    def rotate(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return a vector shaped as the parameters in the basis, (n,)."""
+        turned = [
+            block.rotate([parts[i] for i in where])
+            for block, where in zip(self._layers, self._where, strict=True)
+        ]
+        turned += [block.rotate([parts[i]]) for i, block in self._matrices]
+        turned += [parts[i] for i in self._plain]
+        return torch.cat([t.reshape(-1) for t in turned])
+
+    def back(self, vector: Tensor) -> list[Tensor]:
+        """Return what ``rotate`` made this of, shaped as the parameters."""
+        result: list[Tensor] = [vector] * len(self._parameters)
+        at = 0
+        for block, where in zip(self._layers, self._where, strict=True):
+            size = block.shape[0] * block.shape[1]
+            for i, part in zip(where, block.back(vector[at : at + size].view(block.shape)),
+                               strict=True):  # fmt: skip
+                result[i] = part
+            at += size
+        for i, matrix in self._matrices:
+            size = matrix.shape[0] * matrix.shape[1]
+            (result[i],) = matrix.back(vector[at : at + size].view(matrix.shape))
+            at += size
+        for i in self._plain:
+            size = self._parameters[i].numel()
+            result[i] = vector[at : at + size].view(self._parameters[i].shape)
+            at += size
+        return result
+
+    def state_dict(self) -> State:
+        return {
+            "layers": [b.state_dict() for b in self._layers],
+            "matrices": [b.state_dict() for _, b in self._matrices],
+            "squares": self._squares,
+            "count": self._count,
+            "generator": self._generator.get_state(),
+            "diagonal": self.diagonal,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        like = self._parameters[0]
+        for block, saved in zip(self._layers, state["layers"], strict=True):
+            block.load_state_dict(saved, like)
+        for (_, matrix), saved in zip(self._matrices, state["matrices"], strict=True):
+            matrix.load_state_dict(saved, like)
+        squares, diagonal = state["squares"], state["diagonal"]
+        self._squares = None if squares is None else [t.to(like, copy=True) for t in squares]
+        self.diagonal = None if diagonal is None else diagonal.to(like, copy=True)
+        self._count = int(state["count"])
+        self._generator.set_state(state["generator"])
+
+    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._output = output
+
+    def _rows(self, y: Any) -> tuple[list[Tensor], list[Tensor], int]:
+        """Return the outputs, gradients there of the loss summed over rows, and their number."""
+        if isinstance(self._loss, str):
+            z = self._output
+            drawn = fisher.sampled(self._loss, z.detach().float(), self._generator).to(z)
+            return [z], [drawn], fisher.rows(z)
+        outputs = [
+            t for t in pytree.tree_leaves(self._output) if isinstance(t, Tensor) and t.requires_grad
+        ]
+        rows = fisher.rows(outputs[0])
+        with torch.enable_grad():
+            loss = self._loss(self._output, y)
+        found = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True,
+                                    allow_unused=True)  # fmt: skip
+        return outputs, [g * rows for g in found], rows
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        """Return (size, kind) of the vector's parts, in order."""
+        kind: dict[int, int] = {}
+        for module in self._model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                kind.setdefault(id(parameter), kind_of(module, name, parameter))
+        found = [(b.shape[0] * b.shape[1], kind[id(b.parameters[0])]) for b in self._layers]
+        rest = [i for i, _ in self._matrices] + self._plain
+        found += [(self._parameters[i].numel(), kind[id(self._parameters[i])]) for i in rest]
+        return found

@@ -1,0 +1,165 @@
+"""The blocks in which a network's Gauss-Newton matrix is taken as a Kronecker product.
+
+A block is a matrix of parameters W (out, in), G ≈ L ⊗ R on it with L (out, out) and R (in, in)
+running means, and U_L, U_R their eigenvectors: in the basis U_L ⊗ U_R the approximation is
+diagonal, its entries the products of the eigenvalues.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from engine.optimizers.kfac_layers import Kronecker, layer_of
+from engine.optimizers.protocol import State
+
+
+class Block:
+    """One matrix of parameters, a bias as its last column.
+
+    A side longer than ``max_dimension`` keeps only its factor's diagonal, and is not rotated.
+
+    Args:
+        parameters: A weight, flattened to (out, rest), and perhaps its bias (out,).
+        max_dimension: The longest side that is rotated.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], max_dimension: int) -> None:
+        self.parameters = list(parameters)
+        matrix = parameters[0].flatten(1)
+        self.shape = (len(matrix), matrix.shape[1] + len(parameters) - 1)
+        self._whole = [side <= max_dimension for side in self.shape]
+        self._factors: list[Tensor] | None = None
+        self._count = 0
+        self._vectors: list[Tensor | None] = [None, None]
+
+    def rotate(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return U_Lᵀ V U_R, shape (out, in), for V given as the parameters are."""
+        matrix = parts[0].flatten(1)
+        if len(parts) == 2:
+            matrix = torch.cat([matrix, parts[1].unsqueeze(1)], 1)
+        left, right = self._vectors
+        if left is not None:
+            matrix = left.T @ matrix
+        return matrix if right is None else matrix @ right
+
+    def back(self, matrix: Tensor) -> list[Tensor]:
+        """Return what ``rotate`` made this of."""
+        left, right = self._vectors
+        if left is not None:
+            matrix = left @ matrix
+        if right is not None:
+            matrix = matrix @ right.T
+        if len(self.parameters) == 1:
+            return [matrix.reshape(self.parameters[0].shape)]
+        weight, bias = self.parameters
+        return [matrix[:, :-1].reshape(weight.shape), matrix[:, -1].reshape(bias.shape)]
+
+    def refresh(self) -> Tensor:
+        """Turn to the factors' present eigenvectors; return G's diagonal there, (out, in)."""
+        assert self._factors is not None
+        values = []
+        for i, (factor, whole) in enumerate(zip(self._factors, self._whole, strict=True)):
+            if whole:
+                found, vectors = torch.linalg.eigh(factor)
+                self._vectors[i] = vectors.contiguous()
+            else:
+                found = factor
+            values.append(found.clamp_min(0))
+        left, right = values
+        return torch.outer(left, right) * self._scale(left)
+
+    def state_dict(self) -> State:
+        return {"count": self._count, "factors": self._factors, "vectors": list(self._vectors)}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        self._count = int(state["count"])
+        factors = state["factors"]
+        self._factors = None if factors is None else [t.to(like, copy=True) for t in factors]
+        self._vectors = [None if t is None else t.to(like, copy=True) for t in state["vectors"]]
+
+    def _add(self, new: list[Tensor], decay: float) -> None:
+        self._count += 1
+        if self._factors is None:
+            self._factors = new
+        else:
+            torch._foreach_lerp_(self._factors, new, 1 - min(decay, 1 - 1 / self._count))
+
+    def _scale(self, left: Tensor) -> Tensor | float:
+        return 1.0
+
+
+class LayerBlock(Block):
+    """A linear layer or convolution: R the mean of inputs' aaᵀ, L that of ggᵀ (as in K-FAC)."""
+
+    def __init__(self, module: nn.Module, layer: Kronecker, max_dimension: int) -> None:
+        super().__init__(layer.parameters, max_dimension)
+        self.module = module
+        self._layer = layer
+        self._calls: list[tuple[Tensor, GradientEdge]] = []
+
+    def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A forward hook. The edge is kept, not the output: that may be changed in place."""
+        if output.requires_grad:
+            self._calls.append((inputs[0].detach(), get_gradient_edge(output)))
+
+    def forget(self) -> None:
+        self._calls = []
+
+    @property
+    def edges(self) -> list[GradientEdge]:
+        """Where the gradients of the layer's outputs pass, one for each call."""
+        return [edge for _, edge in self._calls]
+
+    def add(
+        self, gradients: Sequence[Tensor | None], rows: int, samples: int, decay: float
+    ) -> None:
+        """See gradients at the edges, for a summed loss of so many rows of the output.
+
+        At most ``samples`` along the first dimension are looked at: of a shuffled batch, any.
+        """
+        calls = []
+        for (x, _), g in zip(self._calls, gradients, strict=True):
+            if g is not None:
+                share = min(samples, len(g)) / len(g)
+                calls.append((x[:samples], [g[:samples] * share**-0.5]))
+        if calls:
+            right, left = self._layer.factors(calls, rows)
+            self._add([left, right], decay)
+
+
+class MatrixBlock(Block):
+    """Any other matrix (recurrent, attention, embedding), from its whole gradient alone.
+
+    For labels drawn from the network, N times the outer product of the mean gradient over N
+    rows has the Fisher matrix as its mean (Liu et al. 2023); L and R are its partial traces,
+    which fix the Kronecker product up to the trace that both have.
+    """
+
+    def add(self, gradient: Tensor, rows: int, decay: float) -> None:
+        """See the gradient of a loss summed over so many rows of the output."""
+        g = gradient.flatten(1) * rows**-0.5
+        left = g @ g.T if self._whole[0] else g.square().sum(1)
+        right = g.T @ g if self._whole[1] else g.square().sum(0)
+        self._add([left, right], decay)
+
+    def _scale(self, left: Tensor) -> Tensor:
+        tiny = torch.finfo(left.dtype).tiny
+        return 1 / left.sum().clamp_min(tiny)
+
+
+def blocks_of(model: nn.Module, max_dimension: int) -> tuple[list[LayerBlock], set[int]]:
+    """Return a block for each layer that shares no parameter, and those parameters' ids."""
+    users: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                users[id(parameter)] = users.get(id(parameter), 0) + 1
+    blocks: list[LayerBlock] = []
+    for module in model.modules():
+        layer = layer_of(module, max_dimension)
+        if isinstance(layer, Kronecker) and all(users[id(p)] == 1 for p in layer.parameters):
+            blocks.append(LayerBlock(module, layer, max_dimension))
+    return blocks, {id(p) for block in blocks for p in block.parameters}
