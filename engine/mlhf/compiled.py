@@ -25,7 +25,7 @@ from engine.mlhf.solve import MLHFState, Space, Told, solve
 _log = logging.getLogger(__name__)
 _GRAPHS = 4  # kept at most
 _PATIENCE = 20  # steps of a further shape before it is worth compiling
-_TOLERANCE = 1e-3  # between compiled and eager operations, relative, in one step
+_TOLERANCE = 1e-2  # relative, in one step: rounding stays below it, mistakes do not
 
 Run = Callable[..., Tensor]
 
@@ -186,7 +186,7 @@ class CompiledSteps:
             ggn = GGN(_Bound(self._model, named), self._loss, x, y, leaves)
             with torch.no_grad():
                 state = MLHFState(d, r, s, p)
-                space = Space(d, leaves, fused=False)
+                space = Space(d, leaves, fused=False, traced=True)
                 told = solve(ggn, rnn_s, rnn_p, state, space, **settings._asdict())
                 r.copy_(state.r)
             return torch.stack([t.to(d.dtype) for t in (ggn.loss, *told)])

@@ -213,7 +213,7 @@ class MLHF:
         ):
             self._state = MLHFState(**{name: v.to(like) for name, v in vars(self._state).items()})
             fused = self._kernel in ("auto", "cpp")
-            self._space = space = Space(self._state.d, self._parameters, fused)
+            self._space = space = Space(self._state.d, self._parameters, fused=fused)
             for network in self.networks.values():
                 network.to(like)
         return self._state, space

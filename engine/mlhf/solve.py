@@ -28,10 +28,21 @@ class MLHFState:
 
 
 class Space(Workspace):
-    """The solver's vectors, one for the products, and who does the vector work."""
+    """The solver's vectors, one for the products, and who does the vector work.
 
-    def __init__(self, like: Tensor, parameters: Sequence[Tensor], fused: bool) -> None:
+    Args:
+        like: The vectors' form.
+        parameters: Whose products they are.
+        fused: Whether the compiled vector work is used, where it can be.
+        traced: Whether the solve is traced into a graph: a compiler then finds its own way
+            of working in place, and ours would be in its way.
+    """
+
+    def __init__(
+        self, like: Tensor, parameters: Sequence[Tensor], *, fused: bool, traced: bool = False
+    ) -> None:
         super().__init__(like)
+        self.traced = traced
         self.product = torch.empty_like(like)
         self.pieces = unflatten(self.product, parameters)
         self.vectors = FusedVectors() if fused and FusedVectors.can(like) else None
@@ -70,6 +81,8 @@ def solve(
 
     def product(v: Tensor) -> Tensor:
         pieces = unflatten(v, curvature.parameters)
+        if space.traced:
+            return flatten(curvature.product(pieces)) + shift * v
         # Gv + s∘v straight into its place in one vector
         for gv, s, piece, out in zip(
             curvature.product(pieces), shifts, pieces, space.pieces, strict=True
