@@ -259,7 +259,9 @@ class _Graph:
 
 
 def _inductor(traced: torch.fx.GraphModule, tensors: list[Tensor]) -> Run:
-    compiled: Any = torch._inductor.compile(traced, list(tensors))
+    # On a CPU, inductor moves convolutions and pools to a layout in which they are slower.
+    options = None if tensors[0].is_cuda else {"layout_optimization": False}
+    compiled: Any = torch._inductor.compile(traced, list(tensors), options=options)
 
     def run(*tensors: Tensor) -> Tensor:
         out = compiled(*tensors)
