@@ -71,7 +71,7 @@ _SCHEDULE_FREE: tuple[Params, ...] = (
 )
 # Where its bound on a step's length binds, K-FAC's rate does nothing: the bound is tuned for it.
 _KFAC: tuple[Params, ...] = (
-    *_product(damping=[1e-3, 3e-3, 0.01, 0.03], kl_clip=[3e-4, 1e-3], schedule=[COSINE]),
+    *_product(damping=[3e-3, 0.01, 0.03, 0.1], kl_clip=[1e-4, 3e-4], schedule=[COSINE]),
     {"damping": 0.03, "kl_clip": 3e-4, "schedule": CONSTANT},
 )
 
