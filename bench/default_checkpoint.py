@@ -17,8 +17,8 @@ from engine.training.process import keep_freed_memory
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
-    ("mlhf", {}),
-    ("mlhf", {"meta_checkpoint": "none"}),
+    ("mlhf", {"variant": "paper"}),
+    ("mlhf", {"variant": "paper", "meta_checkpoint": "none"}),
     ("hf", {}),
     ("hf_adam", {}),
     ("l2l", {}),

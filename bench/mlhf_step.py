@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.curvature.ggn import GGN
 from engine.data.info import DataInfo
-from engine.mlhf.optimizer import MLHF
+from engine.mlhf.optimizer import PaperMLHF
 from engine.models.build import build as build_model
 from engine.training.process import keep_freed_memory
 
@@ -72,7 +72,7 @@ def cases(device: str) -> dict[str, tuple[str, nn.Module, Tensor, Tensor]]:
     return {k: (n, m.to(device), x.to(device), y.to(device)) for k, (n, m, x, y) in found.items()}
 
 
-def parts(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Part], MLHF]:
+def parts(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Part], PaperMLHF]:
     """Return what is timed, by name; ``SGD step`` comes first."""
     plain = copy.deepcopy(model)
     sgd = torch.optim.SGD(plain.parameters(), lr=1e-9)
@@ -82,7 +82,7 @@ def parts(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Part], MLHF
         F.cross_entropy(plain(x), y).backward()  # type: ignore[no-untyped-call]
         sgd.step()
 
-    optimizer = MLHF(copy.deepcopy(model), lr=1e-6)
+    optimizer = PaperMLHF(copy.deepcopy(model), lr=1e-6)
     n = sum(p.numel() for p in model.parameters())
     ggn = GGN(model, "cross_entropy", x, y)
     vector = [torch.randn_like(p) for p in ggn.parameters]

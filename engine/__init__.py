@@ -18,7 +18,7 @@ _HOME = {
     "meta_train": "engine.meta.run",
     "MetaCheckpoint": "engine.mlhf.meta_checkpoint",
     "MetaTrainConfig": "engine.meta.config",
-    "MLHF": "engine.mlhf.optimizer",
+    "MLHF": "engine.mlhf.variants",
     "train": "engine.training.loop",
     "TrainConfig": "engine.training.config",
 }

@@ -62,7 +62,7 @@ class Ablation:
         ]
 
     def _trajectory(self, context: Context, task: Task, seed: int) -> bool:
-        config = train_config(context, task, "mlhf", {}, seed)
+        config = train_config(context, task, "mlhf", {"variant": "paper"}, seed)
         document = {**identity(config), "forms": [vars(form) for form in self.forms]}
         folder = self._folder(context, task, seed)
         if result_of(folder) is None and not context.stop():

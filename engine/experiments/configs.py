@@ -55,14 +55,14 @@ def identity(config: TrainConfig, *, defaults: bool = True) -> dict[str, Any]:
     params = document["optimizer"]["params"]
     name = params.get("meta_checkpoint", UNTRAINED)
     if name != UNTRAINED:
-        params["meta_checkpoint"] = _digest(str(name), config.optimizer.name)
+        params["meta_checkpoint"] = _digest(str(name), family_of(config.optimizer.name, params))
     return document
 
 
-def _digest(name: str, optimizer: str) -> str:
+def _digest(name: str, family: str) -> str:
     """Return the sha256 of what a meta-checkpoint's networks learned."""
     digest = hashlib.sha256()
-    for network, weights in sorted(load_meta_checkpoint(name, optimizer).weights.items()):
+    for network, weights in sorted(load_meta_checkpoint(name, family).weights.items()):
         for key, tensor in sorted(weights.items()):
             digest.update(f"{network}.{key} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.numpy().tobytes())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.curvature.ggn import GGN, Loss
+from engine.mlhf.families import PAPER
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.mlhf.networks import CoordinateNetwork
@@ -88,7 +89,7 @@ class Forms:
     ) -> None:
         networks = fresh_networks()
         if isinstance(meta_checkpoint, str | Path):
-            meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
+            meta_checkpoint = load_meta_checkpoint(meta_checkpoint, PAPER)
         if meta_checkpoint is not None:
             meta_checkpoint.into(networks)
         found, segments = by_kind(model)

@@ -18,8 +18,8 @@ SETTINGS = (
     Setting("kfac", "kfac"),
     Setting("hf", "hf"),
     Setting("hf_adam", "hf_adam"),
-    Setting("mlhf", "mlhf"),
-    Setting("mlhf, untrained", "mlhf", {"meta_checkpoint": "none"}),
+    Setting("mlhf", "mlhf", {"variant": "paper"}),
+    Setting("mlhf, untrained", "mlhf", {"variant": "paper", "meta_checkpoint": "none"}),
 )
 # The paper's own settings of two peers, whose batches are 512.
 PAPER_SETTINGS = (

@@ -43,7 +43,8 @@ class KroneckerUnroll:
         bench.put_buffers(0, start.buffers)
         model.load_state_dict(bench.model(0).state_dict())
         seed = int(torch.randint(2**31, (), generator=noise))
-        optimizer = KroneckerMLHF(model, bench.task.loss, self.networks, seed=seed)
+        optimizer = KroneckerMLHF(model, bench.task.loss, None, seed=seed)
+        optimizer.networks = self.networks
         losses: list[Tensor] = []
         for k, (x, y) in enumerate(batches[:-1]):
             losses.append(optimizer.step(x, y).loss)

@@ -19,6 +19,7 @@ from engine.meta.learned import Learned
 from engine.meta.mlhf_unroll import MLHFUnroll
 from engine.meta.tasks import build_tasks
 from engine.meta.trainer import MetaTrainer
+from engine.mlhf.families import family_of
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.training import checkpoint, environment
 from engine.training.clock import Clock
@@ -104,7 +105,7 @@ def meta_train(
         )
         outcome = trainer.run()
     made = MetaCheckpoint(
-        config.optimizer,
+        _family(config),
         {
             name: {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
             for name, network in learned.networks.items()
@@ -143,6 +144,10 @@ def _checked(config: MetaTrainConfig | Mapping[str, Any]) -> MetaTrainConfig:
         raise SpecError("".join(f"/{p}" for p in parts), f"{first['msg']}.") from error
 
 
+def _family(config: MetaTrainConfig) -> str:
+    return family_of(config.optimizer, {"variant": config.variant})
+
+
 def _learned(config: MetaTrainConfig) -> Learned:
     seed = derive(config.seed, "networks") >> 2
     learned: Learned
@@ -158,7 +163,7 @@ def _learned(config: MetaTrainConfig) -> Learned:
             seed=seed,
         )
     if config.start is not None:
-        load_meta_checkpoint(config.start, config.optimizer).into(learned.networks)
+        load_meta_checkpoint(config.start, _family(config)).into(learned.networks)
     return learned
 
 

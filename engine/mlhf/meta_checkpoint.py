@@ -11,10 +11,12 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from engine.errors import DataError
+from engine.mlhf.families import KRONECKER, SHIPPED, family_in
+from engine.mlhf.kinds import KINDS
 from engine.training.checkpoint import Written, write
 
 _FORMAT = "mlhf-meta-1"
-_SHIPPED = Path(__file__).parent / "checkpoints"
+_FOLDER = Path(__file__).parent / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class MetaCheckpoint:
     """The weights of a learned optimizer's networks.
 
     Attributes:
-        optimizer: Whose they are: ``mlhf`` or ``l2l``.
+        optimizer: Whose they are, a family: ``mlhf``, ``mlhf_paper`` or ``l2l``.
         weights: Each network's, by its name.
         lineage: How they were made (tasks, data digests, iterations, seed, command), as JSON
             values. ``kinds`` lists the parameter kinds that occurred in meta-training.
@@ -61,18 +63,20 @@ class MetaCheckpoint:
             own = network.state_dict()
             if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in own.items()}:
                 raise DataError(f"The meta-checkpoint does not fit the network {name!r}.")
-            source = [_nearest(k, kinds) for k in range(len(next(iter(own.values()))))]
-            network.load_state_dict({k: v[source] for k, v in values.items()})
+            source = [_nearest(k, kinds) for k in range(len(KINDS))]
+            network.load_state_dict(
+                {k: v[source] if v.ndim and len(v) == len(KINDS) else v for k, v in values.items()}
+            )
 
 
-def load_meta_checkpoint(path: str | Path, optimizer: str = "mlhf") -> MetaCheckpoint:
-    """Read a meta-checkpoint of the given optimizer; ``default`` is the one that is shipped.
+def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCheckpoint:
+    """Read a meta-checkpoint of the given family; ``default`` is the one that is shipped.
 
     Raises:
         DataError: where there is none, or it is another optimizer's.
     """
     if path == "default":
-        path = _SHIPPED / f"{'default' if optimizer == 'mlhf' else optimizer}.safetensors"
+        path = _FOLDER / SHIPPED[optimizer]
     path = Path(path)
     weights: dict[str, dict[str, Tensor]] = {}
     try:
@@ -84,7 +88,7 @@ def load_meta_checkpoint(path: str | Path, optimizer: str = "mlhf") -> MetaCheck
                 network, _, name = key.partition(".")
                 weights.setdefault(network, {})[name] = file.get_tensor(key)
             lineage = json.loads(metadata["lineage"])
-            of = str(metadata["optimizer"])
+            of = family_in(str(metadata["optimizer"]), weights)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise DataError(f"The meta-checkpoint {path.name} cannot be read: {error}") from error
     if of != optimizer:

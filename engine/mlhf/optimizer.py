@@ -18,6 +18,7 @@ from engine.curvature.ggn import Loss
 from engine.curvature.parts import of_batch
 from engine.mlhf.compiled import Choice as StepChoice
 from engine.mlhf.compiled import CompiledSteps, Settings
+from engine.mlhf.families import PAPER
 from engine.mlhf.kernels.choose import Choice, Wanted
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
@@ -27,7 +28,7 @@ from engine.mlhf.weights import NetworkWeights
 from engine.optimizers.hessian_free import unflatten
 from engine.optimizers.protocol import State, StepResult
 
-__all__ = ["FLOOR", "MLHF", "fresh_networks"]
+__all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
 
 
 def fresh_networks(seed: int = 0) -> dict[str, NetworkWeights]:
@@ -43,10 +44,10 @@ def fresh_networks(seed: int = 0) -> dict[str, NetworkWeights]:
     return networks
 
 
-class MLHF:
+class PaperMLHF:
     """The meta-learned Hessian-free optimizer.
 
-    Works alone: ``opt = MLHF(model); opt.step(x, y)``. A step costs the gradient,
+    Works alone: ``opt = PaperMLHF(model); opt.step(x, y)``. A step costs the gradient,
     ``iterations`` + 1 products of about a gradient's cost each, and both networks. The state
     is 34 numbers per parameter: d, r and two networks' states of 16.
 
@@ -105,7 +106,7 @@ class MLHF:
         self.tolerance = tolerance
         self.networks = fresh_networks()
         if isinstance(meta_checkpoint, str | Path):
-            meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
+            meta_checkpoint = load_meta_checkpoint(meta_checkpoint, PAPER)
         if meta_checkpoint is not None:
             meta_checkpoint.into(self.networks)
         found, segments = by_kind(model)

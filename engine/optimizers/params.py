@@ -1,8 +1,8 @@
 """What each optimizer is told. Needs no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.optimizers.schedules import Constant, Schedule
 from engine.training.config import Strict
@@ -209,10 +209,26 @@ MetaCheckpointName = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class MLHFParams(HessianFreeParams):
-    """MLHF: damping and preconditioner by learned networks."""
+    """MLHF: damping and preconditioner by learned networks. No rate needs tuning."""
 
+    iterations: Iterations = Field(
+        default=1,
+        description="kronecker: preconditioned directions, by default 1; paper: conjugate "
+        "gradient iterations, by default 4.",
+    )
     meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
-    variant: Literal["paper"] = Field(default="paper", description="Which form of MLHF.")
+    variant: Literal["kronecker", "paper"] = Field(
+        default="kronecker",
+        description="kronecker: the quadratic model's exact minimum over a few directions, in "
+        "a Kronecker eigenbasis; paper: as published.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _iterations_of_variant(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("variant") == "paper":
+            return {"iterations": 4, **values}
+        return values
 
 
 class L2LParams(RateParams):

@@ -7,7 +7,7 @@ from torch import nn
 
 from engine.curvature.ggn import Loss
 from engine.mlhf.l2l import L2L
-from engine.mlhf.optimizer import MLHF
+from engine.mlhf.variants import MLHF
 from engine.optimizers import first_order
 from engine.optimizers.damping import AdamDamping, Damping, FixedDamping
 from engine.optimizers.first_order import FirstOrder
@@ -91,6 +91,7 @@ def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
         iterations=params.iterations,
         lr=params.lr,
         weight_decay=params.weight_decay,
+        seed=seed,
     )
 
 

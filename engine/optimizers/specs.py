@@ -88,7 +88,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
             "mlhf",
             "MLHF: Hessian-free with meta-learned damping and preconditioner.",
             forms.MLHFParams,
-            46,
+            60,
             second_order=True,
         ),
         OptimizerSpec("l2l", "L2L: updates by a meta-learned LSTM.", forms.L2LParams, 90),

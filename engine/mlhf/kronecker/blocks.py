@@ -59,7 +59,8 @@ class Block:
 
     def refresh(self) -> Tensor:
         """Turn to the factors' present eigenvectors; return G's diagonal there, (out, in)."""
-        assert self._factors is not None
+        if self._factors is None:  # the loss never reached it
+            return self.parameters[0].new_zeros(self.shape)
         values = []
         for i, (factor, whole) in enumerate(zip(self._factors, self._whole, strict=True)):
             if whole:

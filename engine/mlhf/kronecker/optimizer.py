@@ -14,7 +14,8 @@ part of d' takes the place of momentum. Two networks (``controller.py``) correct
 step by what the last steps left behind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from engine.curvature.protocol import Loss
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import DampingNetwork, Memory, Seen, StepNetwork
 from engine.mlhf.kronecker.subspace import curvatures, minimum
+from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.optimizers.protocol import State, StepResult
 
 _BETA2 = 0.99
@@ -44,10 +46,13 @@ class KroneckerMLHF:
     direction and for the last step, a backward pass for each direction after the first, and
     now and then the basis.
 
+    Works alone: ``opt = MLHF(model); opt.step(x, y)``.
+
     Args:
         model: Any module whose loss has a Gauss-Newton matrix (``GGN``).
         loss: A loss's name, or a function (z, y) ↦ scalar of what the model returns.
-        networks: The learned part, from ``fresh_networks``; by default untrained.
+        meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
+            names a file, None leaves them untrained.
         iterations: Preconditioned directions besides the last step.
         lr: Factor of the step.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
@@ -61,13 +66,17 @@ class KroneckerMLHF:
         max_dimension: The longest side of a matrix whose basis is turned.
         autocast: The type of forward and backward passes under autocast.
         seed: Of the labels that are drawn for the means.
+
+    Raises:
+        CurvatureError: where no parameter requires a gradient.
+        DataError: where the meta-checkpoint cannot be read.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss: Loss = "cross_entropy",
-        networks: Mapping[str, nn.Module] | None = None,
+        meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
         *,
         iterations: int = 1,
         lr: float = 1.0,
@@ -89,7 +98,13 @@ class KroneckerMLHF:
         self.iterations, self.weight_decay = iterations, weight_decay
         self.damping, self.growth_steps = damping, growth_steps
         self._parameters = chosen(model, parameters)
-        self.networks = dict(fresh_networks() if networks is None else networks)
+        self.networks = fresh_networks()
+        if isinstance(meta_checkpoint, str | Path):
+            meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
+        if meta_checkpoint is not None:
+            meta_checkpoint.into(self.networks)
+        for network in self.networks.values():
+            network.to(self._parameters[0])
         self._basis = Basis(
             model,
             self._parameters,
@@ -222,6 +237,7 @@ class KroneckerMLHF:
             "direction": self._direction,
             "basis": self._basis.state_dict(),
             "memory": self._memory.state_dict(),
+            "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -235,6 +251,8 @@ class KroneckerMLHF:
         )
         self._basis.load_state_dict(state["basis"])
         self._memory.load_state_dict(state["memory"], like)
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
 
 
 def _interval(steps: int, part: int, most: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from engine.experiments.forms import FORMS, Form, Forms, quality
-from engine.mlhf.optimizer import MLHF
+from engine.mlhf.optimizer import PaperMLHF
 from engine.pcg import pcg
 
 _NONE = Form("none", "learned", "none", 3)
@@ -56,7 +56,7 @@ def test_the_form_that_steps_goes_as_mlhf_does(learned):
     measured, alone = _model(), _model()
     forms, optimizer = (
         Forms(measured, "cross_entropy", learned),
-        MLHF(alone, "cross_entropy", learned),
+        PaperMLHF(alone, "cross_entropy", learned),
     )
     for x, y in _batches(5):
         mine, theirs = forms.step(x, y), optimizer.step(x, y)

@@ -199,6 +199,7 @@ _RECIPE = {
             "batch_sizes": [32],
         }
     ],
+    "variant": "paper",
     "iterations": 3,
     "unroll": 2,
 }
@@ -212,7 +213,7 @@ def test_one_command_meta_trains_first_and_goes_on_elsewhere(tmp_path):
                  "--device", "cpu", "--meta-train", str(recipe)]  # fmt: skip
     assert main([*arguments, "--output", str(here), "--minutes", "0"]) == EXIT_INTERRUPTED
     assert main([*arguments, "--output", str(here)]) == EXIT_OK
-    made = load_meta_checkpoint(here / "meta/artifacts/meta_checkpoint.safetensors")
+    made = load_meta_checkpoint(here / "meta/artifacts/meta_checkpoint.safetensors", "mlhf_paper")
     assert made.lineage["iterations"] == 3
     losses = curve_of(here / "runs/mlhf/seed=0")[-1]["values"]["train_loss"]
     here.rename(there)  # a machine that was lent is not the next one
@@ -235,7 +236,7 @@ def test_a_recipe_that_is_none_is_refused(tmp_path, capsys):
 def test_a_runs_identity_is_what_was_learned_not_where_it_lies(tmp_path):
     task, shipped = _TASK, load_meta_checkpoint("default")
     shipped.save(tmp_path / "copy.safetensors")
-    shipped.weights["damping"]["b3"][0] += 1
+    shipped.weights["damping"]["kinds"][0] += 1
     shipped.save(tmp_path / "other.safetensors")
 
     def of(name, data=None, params=()):

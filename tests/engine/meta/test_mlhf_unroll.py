@@ -147,7 +147,8 @@ def test_an_unroll_goes_on_where_the_last_one_ended():
 
 
 def test_it_steps_as_the_optimizer_does():
-    from engine import MLHF, MetaCheckpoint
+    from engine import MetaCheckpoint
+    from engine.mlhf.optimizer import PaperMLHF
 
     learned = MLHFUnroll(noise=0.0, step_clip=100.0)
     task = Plain(torch.float32)
@@ -159,7 +160,7 @@ def test_it_steps_as_the_optimizer_does():
         end = learned.unroll(bench, start, batches, generator).end
     model = task.model(5)
     weights = {name: dict(net.state_dict()) for name, net in learned.networks.items()}
-    optimizer = MLHF(model, meta_checkpoint=MetaCheckpoint("mlhf", weights, {}))
+    optimizer = PaperMLHF(model, meta_checkpoint=MetaCheckpoint("mlhf_paper", weights, {}))
     for x, y in batches[:4]:
         optimizer.step(x, y)
     mine = torch.cat([p.detach().reshape(-1) for p in by_kind(model)[0]])

@@ -20,6 +20,7 @@ MODEL = {"name": "mlp", "params": {"hidden": [6], "batch_norm": True, "dropout":
 def _config(optimizer="mlhf", **changes):
     return {
         "optimizer": optimizer,
+        "variant": "paper",
         "tasks": [{"model": MODEL, "dataset": DIGITS, "batch_sizes": [8, 16], "initial_scales": [1.0, 0.5]}],  # noqa: E501
         "iterations": 10,
         "unroll": 2,
@@ -88,14 +89,14 @@ def test_curves_and_artifacts(tmp_path):
     assert lineage["kinds"] == [2, 3, 4, 5]
     assert len(lineage["config"]["tasks"][0]["data_digest"]) == 64
     assert "root" not in lineage["config"]["tasks"][0]["dataset"]
-    loaded = load_meta_checkpoint(tmp_path / "artifacts/meta_checkpoint.safetensors")
+    loaded = load_meta_checkpoint(tmp_path / "artifacts/meta_checkpoint.safetensors", "mlhf_paper")
     assert _equal(loaded, result.checkpoint)
     fresh = meta_train(_config(iterations=1, lr=1e-12, weight_decay=0.0))
     assert not _equal(fresh.checkpoint, result.checkpoint)
     from engine.data.loading import load
 
     model = build(MODEL["name"], MODEL["params"], load("digits", {}).info, 0)
-    MLHF(model, meta_checkpoint=result.checkpoint)
+    MLHF(model, meta_checkpoint=result.checkpoint, variant="paper")
 
 
 def test_it_learns():
@@ -131,7 +132,7 @@ def test_the_trainer_process_runs_it(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert lines[-1]["type"] == "finished"
-    made = load_meta_checkpoint(tmp_path / "artifacts/meta_checkpoint.safetensors")
+    made = load_meta_checkpoint(tmp_path / "artifacts/meta_checkpoint.safetensors", "mlhf_paper")
     assert isinstance(made, MetaCheckpoint)
     assert str(tmp_path) not in json.dumps(dict(made.lineage))
     assert made.lineage["command"].startswith("python -m engine.training.runner")

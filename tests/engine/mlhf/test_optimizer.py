@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from engine import MLHF, MetaCheckpoint
+from engine import MetaCheckpoint
+from engine.mlhf.optimizer import PaperMLHF
 from engine.errors import DataError
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import load_meta_checkpoint
@@ -18,7 +19,7 @@ from tests.engine.mlhf.conftest import Tanh, loud
 
 def _loud_checkpoint(**lineage):
     weights = {name: dict(loud(i).state_dict()) for i, name in enumerate(fresh_networks())}
-    return MetaCheckpoint("mlhf", weights, lineage)
+    return MetaCheckpoint("mlhf_paper", weights, lineage)
 
 
 def _batches(count, dtype=torch.float32):
@@ -46,7 +47,7 @@ def test_steps_are_those_of_the_definition(decay):
     theta = _flat(model)
     d = r = torch.zeros_like(theta)
     states = dense.zero_states(len(theta))
-    optimizer = MLHF(model, meta_checkpoint=_loud_checkpoint(), weight_decay=decay, lr=0.5)
+    optimizer = PaperMLHF(model, meta_checkpoint=_loud_checkpoint(), weight_decay=decay, lr=0.5)
     with torch.no_grad():
         for x, y in _batches(3, torch.float64):
             loss, b, matrix = dense.gradient_and_matrix(plain, unpack, theta, x, y)
@@ -63,7 +64,7 @@ def test_single_precision_with_the_kernel_follows_double():
     torch.manual_seed(0)
     model = Tanh()
     exact = copy.deepcopy(model).double()
-    single, double = (MLHF(m, meta_checkpoint=_loud_checkpoint()) for m in (model, exact))
+    single, double = (PaperMLHF(m, meta_checkpoint=_loud_checkpoint()) for m in (model, exact))
     for x, y in _batches(10):
         single.step(x, y)
         double.step(x.double(), y)
@@ -73,7 +74,7 @@ def test_single_precision_with_the_kernel_follows_double():
 def test_interrupted_and_restored_equals_undisturbed(tmp_path):
     torch.manual_seed(0)
     model = Tanh()
-    optimizer = MLHF(model, meta_checkpoint=_loud_checkpoint())
+    optimizer = PaperMLHF(model, meta_checkpoint=_loud_checkpoint())
     batches = _batches(10)
     for x, y in batches[:5]:
         optimizer.step(x, y)
@@ -82,7 +83,7 @@ def test_interrupted_and_restored_equals_undisturbed(tmp_path):
     for x, y in batches[5:]:
         optimizer.step(x, y)
     other = Tanh()
-    restored = MLHF(other, meta_checkpoint=None)  # the weights come with the state
+    restored = PaperMLHF(other, meta_checkpoint=None)  # the weights come with the state
     state = checkpoint.load(tmp_path / "c.safetensors")
     other.load_state_dict(state["model"])
     restored.load_state_dict(state["optimizer"])
@@ -95,7 +96,7 @@ def test_the_state_follows_the_model():
     """To another precision here, as there is one device; to a device it is the same move."""
     torch.manual_seed(0)
     model = Tanh()
-    optimizer = MLHF(model, meta_checkpoint=_loud_checkpoint())
+    optimizer = PaperMLHF(model, meta_checkpoint=_loud_checkpoint())
     batches = _batches(3)
     optimizer.step(*batches[0])
     model.double()
@@ -110,7 +111,7 @@ def test_the_state_follows_the_model():
 
 def test_the_state_is_34_numbers_a_parameter():
     model = Tanh()
-    optimizer = MLHF(model, meta_checkpoint=None)
+    optimizer = PaperMLHF(model, meta_checkpoint=None)
     optimizer.step(*_batches(1)[0])
     state = optimizer.state_dict()["state"]
     assert sum(v.numel() for v in state.values()) == 34 * _flat(model).numel()
@@ -125,7 +126,7 @@ def test_gradient_costs_one_pass_and_a_step_five_products(monkeypatch):
     model = Tanh()
     passes = Counter()
     model.register_forward_hook(lambda *_: passes.update(["f"]))
-    optimizer = MLHF(model, meta_checkpoint=None)
+    optimizer = PaperMLHF(model, meta_checkpoint=None)
     for x, y in _batches(3):
         optimizer.step(x, y)
     assert calls["p"] == 15
@@ -136,11 +137,11 @@ def test_a_meta_checkpoint_survives_its_file(tmp_path):
     made = _loud_checkpoint(seed=3, kinds=[0, 1, 2, 3, 4, 5])
     written = made.save(tmp_path / "m.safetensors")
     assert written.size < 2**20
-    loaded = load_meta_checkpoint(tmp_path / "m.safetensors")
+    loaded = load_meta_checkpoint(tmp_path / "m.safetensors", "mlhf_paper")
     assert loaded.lineage == made.lineage
     for name, values in made.weights.items():
         assert all(torch.equal(loaded.weights[name][k], v) for k, v in values.items())
-    MLHF(Tanh(), meta_checkpoint=tmp_path / "m.safetensors").step(*_batches(1)[0])
+    PaperMLHF(Tanh(), meta_checkpoint=tmp_path / "m.safetensors").step(*_batches(1)[0])
 
 
 def test_kinds_that_were_never_trained_get_the_nearest_ones_weights():
@@ -156,14 +157,14 @@ def test_what_is_no_meta_checkpoint_is_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"nothing")
     checkpoint.save(tmp_path / "b", {"x": torch.zeros(1)})
     MetaCheckpoint("l2l", {}, {}).save(tmp_path / "c")
-    MetaCheckpoint("mlhf", {"damping": {"w1": torch.zeros(2)}}, {}).save(tmp_path / "d")
+    MetaCheckpoint("mlhf_paper", {"damping": {"w1": torch.zeros(2)}}, {}).save(tmp_path / "d")
     for name in "abcde":
         with pytest.raises(DataError):
-            MLHF(Tanh(), meta_checkpoint=str(tmp_path / name))
+            PaperMLHF(Tanh(), meta_checkpoint=str(tmp_path / name))
 
 
 def test_the_default_is_there_with_its_lineage():
-    lineage = load_meta_checkpoint("default").lineage
+    lineage = load_meta_checkpoint("default", "mlhf_paper").lineage
     assert lineage["iterations"] > 100
     assert set(lineage["kinds"]) == set(range(6))
     assert all(len(t["data_digest"]) == 64 for t in lineage["config"]["tasks"])
@@ -179,7 +180,7 @@ def test_by_name_the_networks_may_be_untrained_or_a_files(tmp_path):
     made.save(tmp_path / "m.safetensors")
     found = {}
     for name in ("default", "none", str(tmp_path / "m.safetensors")):
-        optimizer = build("mlhf", {"meta_checkpoint": name}, Tanh())
+        optimizer = build("mlhf", {"variant": "paper", "meta_checkpoint": name}, Tanh())
         found[name] = optimizer.state_dict()["inner"]["networks"]["damping"]["w1"].clone()
     assert torch.equal(found["none"], fresh_networks()["damping"].w1)
     assert torch.equal(found[str(tmp_path / "m.safetensors")], made.weights["damping"]["w1"])
@@ -190,4 +191,4 @@ def test_a_model_without_parameters_is_refused():
     from engine.curvature.errors import CurvatureError
 
     with pytest.raises(CurvatureError):
-        MLHF(torch.nn.ReLU(), meta_checkpoint=None)
+        PaperMLHF(torch.nn.ReLU(), meta_checkpoint=None)

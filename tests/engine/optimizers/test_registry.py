@@ -17,7 +17,7 @@ STATS = {
     "hf_adam": ("damping", "cg_residual"),
     "hf_lm": ("damping", "cg_residual", "reduction_ratio"),
     "kfac": ("step_scale",),
-    "mlhf": ("damping", "cg_residual"),
+    "mlhf": ("damping", "momentum", "step_factor"),
 }
 DECAYED = [(name, {"weight_decay": 0.1}) for name in OPTIMIZERS]
 ALL = [
@@ -32,6 +32,8 @@ ALL = [
     ("shampoo", {"block_size": 3, "precondition_every": 3}),
     ("soap", {"max_dimension": 7, "precondition_every": 2}),
     ("muon", {"nesterov": False}),
+    ("mlhf", {"iterations": 3, "meta_checkpoint": "none"}),
+    ("mlhf", {"variant": "paper"}),
 ]
 
 
@@ -61,7 +63,8 @@ def test_the_loss_falls_and_results_have_the_promised_form(name, params):
         assert not result.loss.requires_grad
         losses.append(float(result.loss))
     assert losses[-1] < losses[0]
-    assert set(result.stats) == {"learning_rate", *STATS.get(name, ())}
+    own = STATS["hf"] if params.get("variant") == "paper" else STATS.get(name, ())
+    assert set(result.stats) == {"learning_rate", *own}
 
 
 @pytest.mark.parametrize(("name", "params"), ALL)

@@ -1,0 +1,193 @@
+"""Steps against dense float64 algebra, the state, and what the networks may do."""
+
+import pytest
+import torch
+from torch import nn
+
+from engine import MLHF, MetaCheckpoint
+from engine.mlhf.kronecker.controller import FEATURES, Memory, Seen
+from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
+from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
+
+
+def _model(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+def _batches(count, size=16):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(size, 5, generator=generator).double(),
+            torch.randint(0, 3, (size,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def _theta(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+def _loud():
+    """Networks that change every step a lot."""
+    generator = torch.Generator().manual_seed(3)
+    return MetaCheckpoint(
+        "mlhf",
+        {
+            name: {k: torch.randn(v.shape, generator=generator) for k, v in n.state_dict().items()}
+            for name, n in fresh_networks().items()
+        },
+    )
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_a_step_is_the_least_value_over_the_subspace(iterations):
+    """θ_new − θ solves the quadratic model over the directions, dense and in θ's own basis."""
+    model = _model()
+    parameters = list(model.parameters())
+    unpack = flat_function(model, parameters)
+    optimizer = KroneckerMLHF(model, meta_checkpoint=None, iterations=iterations, weight_decay=0.01)
+    last = torch.zeros_like(_theta(model))
+    for x, y in _batches(4):
+        before = _theta(model)
+        _, b, g = gradient_and_matrix(model, unpack, before, x, y)
+        b = b + 0.01 * before
+        optimizer.step(x, y)
+        d = before - _theta(model)
+        basis = optimizer._basis
+        size = len(b)
+        eye = torch.eye(size).double()
+        # U's columns in θ's order, and the damping there.
+        turn = torch.stack(
+            [torch.cat([t.reshape(-1) for t in basis.back(eye[i])]) for i in range(size)], 1
+        )
+        moment = optimizer._moment / (1 - 0.99**optimizer._steps)
+        scale = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5
+        s = scale * (moment.sqrt() + 1e-5) + 0.01
+        damped = g + turn @ torch.diag(s) @ turn.T
+        inverse = turn @ torch.diag(1 / (basis.diagonal + s)) @ turn.T
+        directions = [inverse @ b, last]
+        for i in range(iterations):
+            q = torch.stack(directions if last.any() else directions[:1] + directions[2:], 1)
+            expected = q @ torch.linalg.solve(q.T @ damped @ q, q.T @ b)
+            if i < iterations - 1:
+                directions.append(inverse @ (b - damped @ expected))
+        torch.testing.assert_close(d, expected, rtol=1e-4, atol=1e-8)
+        last = d  # fmt: skip
+
+
+def test_more_iterations_go_lower():
+    x, y = _batches(1)[0]
+    predicted = []
+    for iterations in (1, 2, 4):
+        model = _model()
+        optimizer = KroneckerMLHF(model, meta_checkpoint=None, iterations=iterations)
+        unpack = flat_function(model, list(model.parameters()))
+        before = _theta(model)
+        _, b, g = gradient_and_matrix(model, unpack, before, x, y)
+        optimizer.step(x, y)
+        d = before - _theta(model)
+        basis = optimizer._basis
+        s = 30 * ((optimizer._moment / 0.01).sqrt() + 1e-5)
+        turned = basis.rotate(
+            [
+                t.view(p.shape)
+                for t, p in zip(
+                    d.split([p.numel() for p in model.parameters()]),
+                    model.parameters(),
+                    strict=True,
+                )
+            ]
+        )
+        predicted.append(float(0.5 * d @ g @ d + 0.5 * turned @ (s * turned) - b @ d))
+    assert predicted[0] > predicted[1] > predicted[2]  # fmt: skip
+
+
+def test_it_goes_on_bit_for_bit_from_its_state():
+    batches = _batches(12)
+    model = _model().float()
+    batches = [(x.float(), y) for x, y in batches]
+    optimizer = MLHF(model, meta_checkpoint=_loud())
+    for batch in batches[:6]:
+        optimizer.step(*batch)
+    other = _model(seed=9).float()
+    restored = MLHF(other, meta_checkpoint=None)  # the weights come with the state
+    state = optimizer.state_dict()
+    saved = torch.load(_written(state), weights_only=True)
+    other.load_state_dict({k: v.clone() for k, v in model.state_dict().items()})
+    restored.load_state_dict(saved)
+    for batch in batches[6:]:
+        optimizer.step(*batch)
+        restored.step(*batch)
+    assert torch.equal(_theta(model), _theta(other))
+
+
+def _written(state):
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_networks_of_zero_change_nothing_and_loud_ones_do():
+    ends = {}
+    zero = MetaCheckpoint("mlhf", {n: dict(w.state_dict()) for n, w in fresh_networks().items()})
+    for name, checkpoint in (("none", None), ("zero", zero), ("loud", _loud())):
+        model = _model()
+        optimizer = MLHF(model, meta_checkpoint=checkpoint)
+        for batch in _batches(5):
+            optimizer.step(*batch)
+        ends[name] = _theta(model)
+    assert torch.equal(ends["none"], ends["zero"])
+    assert not torch.allclose(ends["none"], ends["loud"])
+
+
+def test_it_lowers_the_loss_with_every_kind_of_layer():
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(7, 8)
+            layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+            self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+            self.memory = nn.LSTM(8, 6, batch_first=True)
+            self.out = nn.Linear(6, 7)
+
+        def forward(self, x):
+            return self.out(self.memory(self.body(self.table(x)))[0])
+
+    torch.manual_seed(0)
+    model = Text()
+    x = torch.randint(0, 7, (16, 9))
+    optimizer = MLHF(model)
+    losses = [float(optimizer.step(x, x.roll(1, 1)).loss) for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_model_without_parameters_is_refused():
+    from engine.curvature.errors import CurvatureError
+
+    with pytest.raises(CurvatureError):
+        MLHF(nn.ReLU())
+
+
+def test_the_other_variants_meta_checkpoint_is_refused():
+    from engine.errors import DataError
+
+    with pytest.raises(DataError, match="fit"):
+        MLHF(_model(), meta_checkpoint=_loud(), variant="paper")
+
+
+def test_features_are_bounded_whatever_was_seen():
+    for value in (0.0, 1e-30, 1e30, -1e30):
+        memory = Memory()
+        like = torch.zeros(1)
+        t = torch.tensor(value)
+        for _ in range(3):
+            memory.add(Seen(t, t, t, t, t, t, t))
+        features = memory.features(like)
+        assert features.shape == (FEATURES,)
+        assert bool((features.abs() <= 1).all())
