@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.experiments.contract import Context, Task
+from engine.mlhf.families import family_of
 from engine.mlhf.meta_checkpoint import load_meta_checkpoint
 from engine.training.config import Component, DatasetSource, TrainConfig
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from engine import MetaCheckpoint
-from engine.mlhf.optimizer import PaperMLHF
 from engine.errors import DataError
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import load_meta_checkpoint
-from engine.mlhf.optimizer import fresh_networks
+from engine.mlhf.optimizer import PaperMLHF, fresh_networks
 from engine.training import checkpoint
 from tests.engine.mlhf import dense
 from tests.engine.mlhf.conftest import Tanh, loud
