@@ -1,75 +1,33 @@
-"""What a Gauss-Newton product and a Hessian-free step cost, in steps of SGD.
+"""What a Gauss-Newton product and a step of every optimizer cost, in steps of SGD.
 
-All parts take turns within one run on one thread, so that the machine's other load falls on
-all of them alike; each ratio is of medians.
-
-    python bench/engine_step.py [--rounds N] [--curvlinops]
+python bench/engine_step.py [--rounds N] [--threads 1 2] [--only NAME] [--device D]
+                            [--no-optimizers] [--curvlinops]
 """
 
-import argparse
 import copy
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from stepping import Case, Run, arguments, cases, in_turns, sgd_step, verdict
+from torch import nn
 
 from engine.curvature.ggn import GGN
-from engine.data.info import DataInfo
-from engine.models.build import build as build_model
 from engine.optimizers.registry import build as build_optimizer
+from engine.optimizers.specs import OPTIMIZERS
 from engine.training.process import keep_freed_memory
 
-Case = tuple[nn.Module, Tensor, Tensor]
+LIMIT, LIMIT_CURVLINOPS = 1.0, 0.6  # of a product: in SGD steps, and of that library's
 
 
-def cases() -> dict[str, Case]:
-    """The two networks, with a batch each."""
-    torch.manual_seed(0)
-    flat = DataInfo("table", (784,), 10, "classification", 60_000, 10_000)
-    image = DataInfo("image", (3, 32, 32), 10, "classification", 50_000, 10_000)
-    return {
-        "MLP 784-256-128-10, batch 128": (
-            build_model("mlp", {"hidden": [256, 128]}, flat, 0),
-            torch.randn(128, 784),
-            torch.randint(0, 10, (128,)),
-        ),
-        "CUDA-convnet, batch 64": (
-            build_model("cuda_convnet", {}, image, 0),
-            torch.randn(64, 3, 32, 32),
-            torch.randint(0, 10, (64,)),
-        ),
-    }
-
-
-def parts(model: nn.Module, x: Tensor, y: Tensor, other: bool) -> dict[str, Callable[[], object]]:
-    """What is timed, by name. ``SGD step`` comes first."""
-    plain = copy.deepcopy(model)
-    sgd = torch.optim.SGD(plain.parameters(), lr=1e-9)
-
-    def sgd_step() -> None:
-        sgd.zero_grad()
-        F.cross_entropy(plain(x), y).backward()  # type: ignore[no-untyped-call]
-        sgd.step()
-
+def products(case: Case, other: bool) -> dict[str, Run]:
+    """Return the gradient and product, by name; ``SGD step`` comes first."""
+    model, x, y = case.model, case.x, case.y
     ggn = GGN(model, "cross_entropy", x, y)
     vector = [torch.randn_like(p) for p in ggn.parameters]
-    timed: dict[str, Callable[[], object]] = {
-        "SGD step": sgd_step,
+    found: dict[str, Run] = {
+        "SGD step": sgd_step(copy.deepcopy(model), x, y),
         "gradient and graph": lambda: GGN(model, "cross_entropy", x, y),
         "GGN product": lambda: ggn.product(vector),
     }
-    for name, params in (
-        ("adam", {}),
-        ("hf_adam", {"iterations": 2}),
-        ("hf_adam", {"iterations": 4}),
-    ):
-        own = copy.deepcopy(model)
-        optimizer = build_optimizer(name, params, own)
-        label = " ".join([f"{name} step", *(f"{v} {k}" for k, v in params.items())])
-        timed[label] = lambda optimizer=optimizer: optimizer.step(x, y)  # type: ignore[misc]
     if other:
         from curvlinops import GGNLinearOperator
 
@@ -81,36 +39,61 @@ def parts(model: nn.Module, x: Tensor, y: Tensor, other: bool) -> dict[str, Call
             check_deterministic=False,
         )
         flat = torch.cat([v.reshape(-1) for v in vector])
-        timed["curvlinops' GGN product"] = lambda: operator @ flat
-    return timed
+        found["curvlinops' GGN product"] = lambda: operator @ flat
+    return found
 
 
-def measure(timed: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return each part's median seconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for round_ in range(rounds + 2):
-        for name, run in timed.items():
-            start = time.perf_counter()
-            run()
-            if round_ >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def optimizers(case: Case) -> dict[str, Run]:
+    """Return a step of every optimizer at its defaults, by name; ``SGD step`` comes first."""
+    settings: list[tuple[str, dict[str, int]]] = [(name, {}) for name in OPTIMIZERS]
+    settings.append(("hf_adam", {"iterations": 2}))
+    found: dict[str, Run] = {"SGD step": sgd_step(copy.deepcopy(case.model), case.x, case.y)}
+    for name, params in settings:
+        optimizer = build_optimizer(name, params, copy.deepcopy(case.model))
+        label = " ".join([name, *(f"{v} {k}" for k, v in params.items())])
+        found[label] = lambda optimizer=optimizer: optimizer.step(case.x, case.y)  # type: ignore[misc]
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = arguments(__doc__, rounds=20)
     parser.add_argument("--curvlinops", action="store_true", help="time that library too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    parser.add_argument("--no-optimizers", action="store_true", help="the product alone")
+    told = parser.parse_args()
     keep_freed_memory()
-    for title, (model, x, y) in cases().items():
-        rounds = arguments.rounds * (20 if "MLP" in title else 1)
-        medians = measure(parts(model, x, y, arguments.curvlinops), rounds)
-        base = medians["SGD step"]
-        print(f"\n{title}: 1 SGD step = {base * 1e3:.2f} ms, one thread, {rounds} rounds")
-        for name, value in medians.items():
-            print(f"  {name:<28}{value * 1e3:9.2f} ms {value / base:7.2f} SGD steps")
+    for threads in told.threads if told.device == "cpu" else told.threads[:1]:
+        torch.set_num_threads(threads)
+        where = f"{threads} thread(s)" if told.device == "cpu" else "CUDA"
+        for case in cases(told.device):
+            if told.only in (None, case.name):
+                _measure(case, told.rounds, told.device, where, told.curvlinops)
+                if not told.no_optimizers:
+                    _optimizers(case, told.rounds, told.device)
+
+
+def _measure(case: Case, rounds: int, device: str, where: str, other: bool) -> None:
+    rounds *= case.rounds
+    seconds = {k: v.median for k, v in in_turns(products(case, other), rounds, device).items()}
+    base, product = seconds["SGD step"], seconds["GGN product"]
+    print(f"\n{case.title}, {where}: 1 SGD step = {base * 1e3:.2f} ms, {rounds} rounds, medians")
+    for name, value in seconds.items():
+        print(f"  {name:<28}{value * 1e3:9.2f} ms {value / base:7.2f} SGD steps")
+    print(verdict("GGN product in SGD steps", product / base, LIMIT))
+    if other:
+        ratio = product / seconds["curvlinops' GGN product"]
+        print(verdict("GGN product of curvlinops'", ratio, LIMIT_CURVLINOPS))
+
+
+def _optimizers(case: Case, rounds: int, device: str) -> None:
+    rounds *= min(case.rounds, 5)
+    seconds = in_turns(optimizers(case), rounds, device)
+    base = seconds["SGD step"]
+    print(f"  one step of each optimizer, {rounds} rounds: median, and mean in SGD steps")
+    for name, value in seconds.items():
+        print(
+            f"  {name:<28}{value.median * 1e3:9.2f} ms {value.median / base.median:7.2f} "
+            f"{value.mean / base.mean:7.2f}"
+        )
 
 
 if __name__ == "__main__":
