@@ -1,34 +1,30 @@
 """What an MLHF step costs, part by part, in steps of SGD and against the machine's floor.
 
-The floor of a part is the larger of its floating-point operations at the speed of a large
-matrix product or convolution here, whichever is faster, and its bytes at that of a large
-copy. All parts take turns within one run, so that the machine's other load falls on all alike;
-ratios are of medians. With one thread it is that thread's processor time that counts: on a busy
-machine a long part is interrupted more often than a short one.
+The paper's form, eager and as one compiled graph. The floor of a part is the larger of its
+floating-point operations at the speed of a large matrix product or convolution here,
+whichever is faster, and its bytes at that of a large copy.
 
-    python bench/mlhf_step.py [--rounds N] [--threads N] [--device cpu|cuda]
+    python bench/mlhf_step.py [--rounds N] [--threads 1 2] [--only NAME] [--device D]
+                              [--no-compile]
 """
 
-import argparse
 import copy
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from stepping import Case, Run, arguments, cases, in_turns, sgd_step, timed, verdict
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.curvature.ggn import GGN
-from engine.data.info import DataInfo
 from engine.mlhf.optimizer import PaperMLHF
-from engine.models.build import build as build_model
 from engine.training.process import keep_freed_memory
 
-Run = Callable[[], object]
 LIMITS = {"mlp": 8.0, "cuda_convnet": 6.5}
+NETWORKS_LIMIT = 0.6  # of both networks on the convnet's 1.76 M coordinates
+PRODUCT_LIMIT = 1.0
+EAGER, COMPILED = "MLHF step, 4 iterations", "the same, compiled"
 _NETWORK_FLOPS = 2 * 244 + 600  # a coordinate: multiply-adds, then 40 tanh and their like
 _VECTOR_PASSES = 105  # vectors read and written around the products by 4 PCG iterations
 
@@ -50,38 +46,10 @@ class Part:
     bytes: float
 
 
-def cases(device: str) -> dict[str, tuple[str, nn.Module, Tensor, Tensor]]:
-    """Return the two networks with a batch each."""
-    torch.manual_seed(0)
-    flat = DataInfo("table", (784,), 10, "classification", 60_000, 10_000)
-    image = DataInfo("image", (3, 32, 32), 10, "classification", 50_000, 10_000)
-    found = {
-        "MLP 784-256-128-10, batch 128": (
-            "mlp",
-            build_model("mlp", {"hidden": [256, 128]}, flat, 0),
-            torch.randn(128, 784),
-            torch.randint(0, 10, (128,)),
-        ),
-        "CUDA-convnet, batch 64": (
-            "cuda_convnet",
-            build_model("cuda_convnet", {}, image, 0),
-            torch.randn(64, 3, 32, 32),
-            torch.randint(0, 10, (64,)),
-        ),
-    }
-    return {k: (n, m.to(device), x.to(device), y.to(device)) for k, (n, m, x, y) in found.items()}
-
-
-def parts(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Part], PaperMLHF]:
-    """Return what is timed, by name; ``SGD step`` comes first."""
-    plain = copy.deepcopy(model)
-    sgd = torch.optim.SGD(plain.parameters(), lr=1e-9)
-
-    def sgd_step() -> None:
-        sgd.zero_grad()
-        F.cross_entropy(plain(x), y).backward()  # type: ignore[no-untyped-call]
-        sgd.step()
-
+def parts(case: Case, compile: bool) -> tuple[dict[str, Part], list[PaperMLHF]]:
+    """Return what is timed, by name, and the optimizers; ``SGD step`` comes first."""
+    model, x, y = case.model, case.x, case.y
+    sgd = sgd_step(copy.deepcopy(model), x, y)
     optimizer = PaperMLHF(copy.deepcopy(model), lr=1e-6)
     n = sum(p.numel() for p in model.parameters())
     ggn = GGN(model, "cross_entropy", x, y)
@@ -100,40 +68,29 @@ def parts(model: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Part], Pape
     def product() -> list[Tensor]:
         return ggn.product(vector)
 
-    step_flops = _flops(gradient) + 5 * _flops(product)
     network = (2 * n * _NETWORK_FLOPS, 2 * n * 4 * 36)  # 3 inputs, 1 output, state twice
-    return {
-        "SGD step": Part(sgd_step, _flops(sgd_step), 4 * n * 3),
+    whole = (
+        _flops(gradient) + 5 * _flops(product) + network[0],
+        4 * n * _VECTOR_PASSES + network[1],
+    )
+    found = {
+        "SGD step": Part(sgd, _flops(sgd), 4 * n * 3),
         "gradient and graph": Part(gradient, _flops(gradient), 4 * n * 2),
         "GGN product": Part(product, _flops(product), 4 * n * 3),
         "both networks": Part(both_networks, *network),
-        "MLHF step, 4 iterations": Part(
-            lambda: optimizer.step(x, y),
-            step_flops + network[0],
-            4 * n * _VECTOR_PASSES + network[1],
-        ),
-    }, optimizer
+        EAGER: Part(lambda: optimizer.step(x, y), *whole),
+    }
+    if not compile:
+        return found, [optimizer]
+    fast = PaperMLHF(copy.deepcopy(model), lr=1e-6, compile=True)
+    fast.step(x, y)
+    return {**found, COMPILED: Part(lambda: fast.step(x, y), *whole)}, [optimizer, fast]
 
 
 def _flops(run: Run) -> float:
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
-
-
-def timed(run: Run, device: str) -> float:
-    """Return the seconds of one call."""
-    if device == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
-    now = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    began = now()
-    run()
-    return now() - began
 
 
 def machine(device: str) -> Machine:
@@ -150,51 +107,54 @@ def machine(device: str) -> Machine:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=list(LIMITS), help="one network alone")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser = arguments(__doc__, rounds=15)
+    parser.add_argument("--no-compile", action="store_true", help="the eager step alone")
+    told = parser.parse_args()
     keep_freed_memory()
-    speed = machine(arguments.device)
-    where = f"{arguments.threads} threads" if arguments.device == "cpu" else "CUDA"
-    print(f"{where}: {speed.flops / 1e9:.0f} GFLOP/s, {speed.bytes / 1e9:.1f} GB/s")
-    for title, (name, model, x, y) in cases(arguments.device).items():
-        if arguments.only not in (None, name):
-            continue
-        measured, optimizer = parts(model, x, y)
-        rounds = arguments.rounds * (20 if name == "mlp" else 1)
-        seconds: dict[str, list[float]] = {part: [] for part in measured}
-        for round_ in range(rounds + 2):
-            for part, what in measured.items():
-                value = timed(what.run, arguments.device)
-                if round_ >= 2:
-                    seconds[part].append(value)
-        medians = {part: statistics.median(values) for part, values in seconds.items()}
-        base, step = medians["SGD step"], medians["MLHF step, 4 iterations"]
-        choice = optimizer.kernel_choice
-        print(f"\n{title}: 1 SGD step = {base * 1e3:.2f} ms, {rounds} rounds; networks by "
-              f"{choice.path}{f' ({choice.reason})' if choice.reason else ''}")  # fmt: skip
-        print(f"  {'':<28}{'ms':>9}{'SGD steps':>11}{'floor, ms':>11}{'of floor':>10}")
-        for part, what in measured.items():
-            floor = max(what.flops / speed.flops, what.bytes / speed.bytes)
-            value = medians[part]
-            print(f"  {part:<28}{value * 1e3:9.2f}{value / base:11.2f}{floor * 1e3:11.2f}"
-                  f"{value / floor:9.1f}x")  # fmt: skip
-        known = (
-            medians["gradient and graph"] + 5 * medians["GGN product"] + medians["both networks"]
-        )
-        n = sum(p.numel() for p in model.parameters())
-        floor, rest = 4 * n * _VECTOR_PASSES / speed.bytes, step - known
-        print(f"  {'the rest: vectors, calls':<28}{rest * 1e3:9.2f}{rest / base:11.2f}"
-              f"{floor * 1e3:11.2f}{rest / floor:9.1f}x")  # fmt: skip
-        state = optimizer.state_dict()["state"]
-        numbers = sum(v.numel() * v.element_size() for v in state.values())
-        verdict = "met" if step / base <= LIMITS[name] else "missed"
-        print(f"  limit {LIMITS[name]} SGD steps: {verdict}; state "
-              f"{numbers / n:.0f} bytes per parameter ({numbers / 1e6:.0f} MB)")  # fmt: skip
+    for threads in told.threads if told.device == "cpu" else told.threads[:1]:
+        torch.set_num_threads(threads)
+        speed = machine(told.device)
+        where = f"{threads} thread(s)" if told.device == "cpu" else "CUDA"
+        print(f"\n{where}: {speed.flops / 1e9:.0f} GFLOP/s, {speed.bytes / 1e9:.1f} GB/s")
+        for case in cases(told.device):
+            if told.only in (None, case.name):
+                _measure(case, told.rounds * case.rounds, told.device, speed, not told.no_compile)
+
+
+def _measure(case: Case, rounds: int, device: str, speed: Machine, compile: bool) -> None:
+    measured, optimizers = parts(case, compile)
+    seconds = in_turns({name: part.run for name, part in measured.items()}, rounds, device)
+    medians = {name: value.median for name, value in seconds.items()}
+    base = medians["SGD step"]
+    choice = optimizers[0].kernel_choice
+    print(
+        f"\n{case.title}: 1 SGD step = {base * 1e3:.2f} ms, {rounds} rounds; networks by "
+        f"{choice.path}{f' ({choice.reason})' if choice.reason else ''}"
+    )
+    print(f"  {'':<28}{'ms':>9}{'SGD steps':>11}{'floor, ms':>11}{'of floor':>10}")
+    for name, part in measured.items():
+        _row(name, medians[name], base, max(part.flops / speed.flops, part.bytes / speed.bytes))
+    known = medians["gradient and graph"] + 5 * medians["GGN product"] + medians["both networks"]
+    n = sum(p.numel() for p in case.model.parameters())
+    floor = 4 * n * _VECTOR_PASSES / speed.bytes
+    _row("the rest: vectors, calls", medians[EAGER] - known, base, floor)
+    print(verdict("GGN product in SGD steps", medians["GGN product"] / base, PRODUCT_LIMIT))
+    if case.name == "cuda_convnet":
+        print(verdict("both networks", medians["both networks"] / base, NETWORKS_LIMIT))
+    print(verdict("MLHF step, eager", medians[EAGER] / base, LIMITS[case.name]))
+    if compile:
+        print(verdict("MLHF step, compiled", medians[COMPILED] / base, LIMITS[case.name]))
+        print(f"  it ran {optimizers[1].path} {optimizers[1].path_reason}".rstrip())
+    state = optimizers[0].state_dict()["state"]
+    numbers = sum(v.numel() * v.element_size() for v in state.values())
+    print(f"  state {numbers / n:.0f} bytes per parameter ({numbers / 1e6:.0f} MB)")
+
+
+def _row(name: str, value: float, base: float, floor: float) -> None:
+    print(
+        f"  {name:<28}{value * 1e3:9.2f}{value / base:11.2f}{floor * 1e3:11.2f}"
+        f"{value / floor:9.1f}x"
+    )
 
 
 if __name__ == "__main__":
