@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from engine.optimizers.schedules import Constant, Schedule
 from engine.training.config import Strict
@@ -14,6 +14,7 @@ NonNegative = Annotated[float, Field(ge=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Iterations = Annotated[int, Field(ge=1, le=250, strict=True)]
 Every = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Samples = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Dimension = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 
 _L2 = "L2 penalty: this times the parameters is added to the gradient."
@@ -175,7 +176,25 @@ class HessianFreeParams(RateParams):
     )
 
 
-class FixedDampingParams(HessianFreeParams):
+class BatchedParams(HessianFreeParams):
+    """How a batch is taken: in parts, its curvature on fewer samples, in lower precision."""
+
+    micro_batch: Samples | None = Field(
+        default=None,
+        description="Samples computed at a time, to need the memory of so many only; each "
+        "product then runs the forward pass again. Batch norm sees each part by itself.",
+    )
+    curvature_batch: Samples | None = Field(
+        default=None,
+        description="Samples of each batch that the curvature is taken over; by default all.",
+    )
+    autocast: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="Type of forward and backward passes; the solve keeps the parameters' own.",
+    )
+
+
+class FixedDampingParams(BatchedParams):
     """Hessian-free with one constant on the diagonal."""
 
     damping: Positive = Field(default=1.0, description="Constant added to the diagonal.")
@@ -184,7 +203,7 @@ class FixedDampingParams(HessianFreeParams):
     )
 
 
-class LevenbergMarquardtParams(HessianFreeParams):
+class LevenbergMarquardtParams(BatchedParams):
     """Hessian-free with damping by the ratio of actual to predicted reduction."""
 
     damping: Positive = Field(default=1.0, description="λ at step 0.")
@@ -208,7 +227,7 @@ _META_CHECKPOINT = (
 MetaCheckpointName = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
-class MLHFParams(HessianFreeParams):
+class MLHFParams(BatchedParams):
     """MLHF: damping and preconditioner by learned networks. No rate needs tuning."""
 
     iterations: Iterations = Field(
@@ -219,6 +238,7 @@ class MLHFParams(HessianFreeParams):
     meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
     variant: Literal["kronecker", "paper"] = Field(
         default="kronecker",
+        validate_default=True,
         description="kronecker: the quadratic model's exact minimum over a few directions, in "
         "a Kronecker eigenbasis; paper: as published.",
     )
@@ -230,6 +250,14 @@ class MLHFParams(HessianFreeParams):
             return {"iterations": 4, **values}
         return values
 
+    @field_validator("variant")
+    @classmethod
+    def _parts_are_the_papers(cls, value: str, info: ValidationInfo) -> str:
+        for name in BatchedParams.__annotations__:
+            if value != "paper" and info.data.get(name) is not None:
+                raise ValueError(f"only the paper variant takes {name}")
+        return value
+
 
 class L2LParams(RateParams):
     """L2L: updates by a learned LSTM."""
@@ -239,7 +267,7 @@ class L2LParams(RateParams):
     weight_decay: NonNegative = Field(default=0.0, description=_L2)
 
 
-class AdamDampingParams(HessianFreeParams):
+class AdamDampingParams(BatchedParams):
     """Hessian-free with growing Adam-shaped damping: λ(1 + k/T)^a · (√v̂ + eps)."""
 
     damping: Positive = Field(default=50.0, description="λ: scale of the damping at step 0.")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from engine.curvature.ggn import Loss
@@ -50,7 +51,17 @@ def _hessian_free(model: nn.Module, loss: Loss, damping: Damping, params: Any) -
         lr=params.lr,
         warm_start=params.warm_start,
         weight_decay=params.weight_decay,
+        **_batched(params),
     )
+
+
+def _batched(params: Any) -> dict[str, Any]:
+    """Return how a batch is taken, without what is left at its default."""
+    names = ("micro_batch", "curvature_batch")
+    told = {n: getattr(params, n) for n in names if getattr(params, n) is not None}
+    if params.autocast is not None:
+        told["autocast"] = getattr(torch, params.autocast)
+    return told
 
 
 def _hf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
@@ -92,6 +103,7 @@ def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
         lr=params.lr,
         weight_decay=params.weight_decay,
         seed=seed,
+        **_batched(params),
     )
 
 

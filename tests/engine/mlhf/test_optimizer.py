@@ -191,3 +191,15 @@ def test_a_model_without_parameters_is_refused():
 
     with pytest.raises(CurvatureError):
         PaperMLHF(torch.nn.ReLU(), meta_checkpoint=None)
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_micro_batches_take_the_whole_batchs_steps(size):
+    torch.manual_seed(0)
+    model = Tanh().double().eval()  # batch norm would see each part by itself
+    other = copy.deepcopy(model)
+    whole = PaperMLHF(model, meta_checkpoint=_loud_checkpoint())
+    parts = PaperMLHF(other, meta_checkpoint=_loud_checkpoint(), micro_batch=size)
+    for x, y in _batches(4, torch.float64):
+        assert torch.allclose(whole.step(x, y).loss, parts.step(x, y).loss, rtol=1e-12)
+    assert torch.allclose(_flat(model), _flat(other), rtol=1e-9, atol=1e-11)

@@ -34,6 +34,8 @@ ALL = [
     ("muon", {"nesterov": False}),
     ("mlhf", {"iterations": 3, "meta_checkpoint": "none"}),
     ("mlhf", {"variant": "paper"}),
+    ("mlhf", {"variant": "paper", "micro_batch": 8, "autocast": "bfloat16"}),
+    *((name, {"micro_batch": 4, "curvature_batch": 8}) for name in ("hf", "hf_lm", "hf_adam")),
 ]
 
 
@@ -138,6 +140,26 @@ def test_sgd_is_the_update_it_says():
         assert torch.allclose(mine, p - 0.5 * (p.grad + 0.1 * p), atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["hf", "hf_lm", "hf_adam", "mlhf"])
+def test_how_a_batch_is_taken_reaches_the_optimizer(name, monkeypatch):
+    from engine.mlhf import optimizer as mlhf
+    from engine.optimizers import hessian_free
+
+    told = []
+    for module in (hessian_free, mlhf):
+        of_batch = module.of_batch
+        monkeypatch.setattr(
+            module, "of_batch", lambda *a, of=of_batch, **k: told.append(k) or of(*a, **k)
+        )
+    model, x, y = _problem()
+    params = {"micro_batch": 4, "curvature_batch": 8, "autocast": "bfloat16"}
+    variant = {"variant": "paper"} if name == "mlhf" else {}
+    build(name, {**params, **variant}, model).step(x[0], y[0])
+    (call,) = told
+    assert (call["micro_batch"], call["curvature_batch"]) == (4, 8)
+    assert call["autocast"] is torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("name", "params", "pointer"),
     [
@@ -150,6 +172,13 @@ def test_sgd_is_the_update_it_says():
         ("hf", {"iterations": 2.5}, "/params/iterations"),
         ("hf_adam", {"beta2": 1.0}, "/params/beta2"),
         ("hf_adam", {"damping": float("inf")}, "/params/damping"),
+        ("hf", {"micro_batch": 0}, "/params/micro_batch"),
+        ("hf_lm", {"curvature_batch": 0}, "/params/curvature_batch"),
+        ("hf_adam", {"micro_batch": 2.5}, "/params/micro_batch"),
+        ("hf", {"autocast": "float16"}, "/params/autocast"),
+        ("mlhf", {"autocast": True}, "/params/autocast"),
+        ("mlhf", {"micro_batch": 8}, "/params"),
+        ("mlhf", {"variant": "kronecker", "autocast": "bfloat16"}, "/params/variant"),
     ],
 )
 def test_wrong_parameters_are_pointed_at(name, params, pointer):
