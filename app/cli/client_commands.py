@@ -154,7 +154,9 @@ def upload(
 
 def meta_checkpoints(
     url: Url = DEFAULT_URL,
-    optimizer: Annotated[str | None, typer.Option(help="Only those for mlhf, or l2l.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Only those for mlhf, mlhf_paper, or l2l.")
+    ] = None,
     fetch: Annotated[str | None, typer.Option("--download", help="Download this one.")] = None,
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
     add: Annotated[Path | None, typer.Option("--upload", help="Upload a .safetensors.")] = None,

@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.storage.folder import FolderStorage
 from engine.data.info import DataInfo
 from engine.errors import SpecError
+from engine.mlhf.families import KRONECKER, family_of
 from engine.models import specs as models
 from engine.models.specs import ModelSummary
 from engine.optimizers import specs as optimizers
@@ -112,23 +113,20 @@ def _training(here: Deployment, request: JobRequest) -> tuple[list[NewRun], Esti
 
 def _meta_train(here: Deployment, request: MetaTrainRequest) -> tuple[NewRun, Estimate]:
     config = request.model_dump(mode="json", exclude={"kind", "name", "tags", "resources"})
+    family = family_of(request.optimizer, {"variant": request.variant})
     estimates = []
     for number, (task, written) in enumerate(zip(request.tasks, config["tasks"], strict=True)):
         pointer = f"/tasks/{number}"
         info, summary = _network(here, task.model, task.dataset, task.batch_sizes, pointer)
         parsed = models.parse(task.model.name, task.model.params)
         written["model"]["params"] = parsed.model_dump(mode="json")
-        per_step = _UNROLLED_FLOATS * summary.parameters + summary.activations * max(
-            task.batch_sizes
-        )
-        memory = _FLOAT_BYTES * request.unroll * per_step
+        floats = _unrolled_floats(request, family, info, summary, max(task.batch_sizes))
+        memory = _FLOAT_BYTES * floats
         _check_memory(here, memory, False, pointer)
         estimates.append(_estimate(1, summary, memory, info, request.iterations))
     if request.start is not None:
         with under("/start"):
-            config["start"] = meta_checkpoints.resolve(
-                here.session, request.optimizer, request.start
-            )
+            config["start"] = meta_checkpoints.resolve(here.session, family, request.start)
     run = NewRun(
         position=0,
         label=request.optimizer,
@@ -173,7 +171,8 @@ def _pin(here: Deployment, optimizer: str, params: dict[str, Any]) -> str | None
     if params.get("meta_checkpoint", UNTRAINED) == UNTRAINED:
         return None
     with under("/params/meta_checkpoint"):
-        identity = meta_checkpoints.resolve(here.session, optimizer, params["meta_checkpoint"])
+        family = family_of(optimizer, params)
+        identity = meta_checkpoints.resolve(here.session, family, params["meta_checkpoint"])
     params["meta_checkpoint"] = identity
     return identity
 
@@ -209,6 +208,20 @@ def _floats(run: PlannedRun, summary: ModelSummary, batch_size: int) -> tuple[in
     spec = optimizers.OPTIMIZERS[run.optimizer.name]
     per_batch = summary.activations * batch_size * (3 if spec.second_order else 2)
     return summary.parameters * (1 + spec.state_copies) + per_batch, per_batch
+
+
+def _unrolled_floats(
+    request: MetaTrainRequest, family: str, info: DataInfo, summary: ModelSummary, batch_size: int
+) -> int:
+    """Floats that meta-training on a task needs at its peak."""
+    if family != KRONECKER:
+        per_step = _UNROLLED_FLOATS * summary.parameters + summary.activations * batch_size
+        return request.unroll * per_step
+    # Nothing is kept to go back through: a run, its batches, and the starting points.
+    spec = optimizers.OPTIMIZERS[request.optimizer]
+    run = (1 + spec.state_copies) * summary.parameters + 3 * summary.activations * batch_size
+    batches = (request.unroll + 1) * batch_size * math.prod(info.input_shape)
+    return run + batches + request.replay.capacity * summary.parameters
 
 
 def total_steps(request: JobRequest, train_samples: int) -> int | None:

@@ -25,7 +25,8 @@ router = APIRouter(prefix="/meta-checkpoints", tags=["meta-checkpoints"])
 
 Identity = Annotated[str, Path(pattern=r"^mc_[0-9a-z_]{1,36}$", description="mc_….")]
 Name = Annotated[str, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Learned = Literal["mlhf", "l2l"]
+# Families: MLHF's variants have different networks. Written out for the schema.
+Learned = Literal["mlhf", "mlhf_paper", "l2l"]
 _CHUNK = 2**16
 
 

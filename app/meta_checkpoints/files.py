@@ -8,6 +8,7 @@ from typing import Any
 
 import engine
 from engine.errors import DataError
+from engine.mlhf.families import FAMILIES, KRONECKER, PAPER, SHIPPED, family_in
 
 FORMAT = "mlhf-meta-1"
 MAX_BYTES = 4 * 2**20
@@ -17,7 +18,7 @@ _SHIPPED = Path(engine.__file__).parent / "mlhf" / "checkpoints"
 
 @dataclass(frozen=True)
 class Described:
-    """What a file says of itself."""
+    """What a file says of itself; its ``optimizer`` is a family of ``engine.mlhf.families``."""
 
     optimizer: str
     lineage: dict[str, Any]
@@ -25,9 +26,14 @@ class Described:
 
 
 def shipped() -> dict[str, Path]:
-    """The meta-checkpoints that the product brings: optimizer to file."""
-    files = {"mlhf": _SHIPPED / "default.safetensors", "l2l": _SHIPPED / "l2l.safetensors"}
-    return {name: path for name, path in files.items() if path.exists()}
+    """The meta-checkpoints that the product brings: family to file."""
+    return {family: _SHIPPED / name for family, name in SHIPPED.items()}
+
+
+def in_words(family: str) -> str:
+    """What a user asks for to get an optimizer of this family."""
+    variants = {KRONECKER: "kronecker", PAPER: "paper"}
+    return f"mlhf with variant {variants[family]}" if family in variants else family
 
 
 def describe(path: Path) -> Described:
@@ -45,7 +51,8 @@ def describe(path: Path) -> Described:
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
         if not isinstance(lineage, dict) or not isinstance(metadata["optimizer"], str):
             raise DataError("Its lineage is not an object.")
-        return Described(metadata["optimizer"], lineage, shapes)
+        networks = {name.partition(".")[0] for name in shapes}
+        return Described(family_in(metadata["optimizer"], networks), lineage, shapes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         if isinstance(error, DataError):
             raise
@@ -58,13 +65,15 @@ def describe(path: Path) -> Described:
 def check(path: Path) -> Described:
     """Check all of a file: header, names, shapes, values. Raises DataError."""
     found = describe(path)
-    ours = shipped().get(found.optimizer)
-    if ours is None:
+    if found.optimizer not in FAMILIES:
         raise DataError(f"There is no learned optimizer {found.optimizer!r} here.")
-    expected = describe(ours).shapes
+    expected = describe(shipped()[found.optimizer]).shapes
     if found.shapes != expected:
         wrong = sorted(set(found.shapes.items()) ^ set(expected.items()))[0][0]
-        raise DataError(f"Its tensors are not those of {found.optimizer}'s networks: see {wrong}.")
+        raise DataError(
+            f"Its tensors are not those of the networks of {in_words(found.optimizer)}: "
+            f"see {wrong}."
+        )
     import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

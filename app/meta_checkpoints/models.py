@@ -16,7 +16,7 @@ class MetaCheckpoint(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(250))
-    optimizer: Mapped[str] = mapped_column(String(100))
+    optimizer: Mapped[str] = mapped_column(String(100))  # a family: mlhf | mlhf_paper | l2l
     source: Mapped[str] = mapped_column(String(20))  # meta_train | upload
     job_id: Mapped[str | None] = mapped_column(String(40))
     run_id: Mapped[str | None] = mapped_column(String(40))
@@ -29,7 +29,7 @@ class MetaCheckpoint(Base):
 
 
 class MetaCheckpointAlias(Base):
-    """A name for a meta-checkpoint of one optimizer, such as ``default``; it can be moved."""
+    """A name for a meta-checkpoint of one family, such as ``default``; it can be moved."""
 
     __tablename__ = "meta_checkpoint_aliases"
 

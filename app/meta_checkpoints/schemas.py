@@ -15,7 +15,10 @@ class MetaCheckpointView(BaseModel):
 
     id: str
     name: str
-    optimizer: str
+    optimizer: str = Field(
+        description="Whose networks these are: `mlhf` (its variant kronecker), `mlhf_paper` "
+        "(its variant paper) or `l2l`."
+    )
     source: Literal["shipped", "meta_train", "upload"]
     aliases: list[str] = Field(description="Names it can be asked for by, such as `default`.")
     job_id: str | None

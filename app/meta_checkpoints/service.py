@@ -20,8 +20,8 @@ UNTRAINED = "none"  # networks that learned nothing: the control
 _SHIPPED = "mc_shipped_"
 
 
-def resolve(session: Session, optimizer: str, name: str) -> str:
-    """The id that an alias or an id stands for, for one optimizer.
+def resolve(session: Session, family: str, name: str) -> str:
+    """The id that an alias or an id stands for, in one family (``engine.mlhf.families``).
 
     Raises SpecError where there is none: users name meta-checkpoints, never files.
     """
@@ -31,15 +31,17 @@ def resolve(session: Session, optimizer: str, name: str) -> str:
         of = found.optimizer if found else shipped if shipped in files.shipped() else None
         if of is None:
             raise SpecError("", "There is no meta-checkpoint of this id: see /v1/meta-checkpoints.")
-        if of != optimizer:
-            raise SpecError("", f"This meta-checkpoint is for {of}, not for {optimizer}.")
+        if of != family:
+            raise SpecError("", _misfit(of, family))
         return name
-    if "\0" not in name and (aliased := repository.by_alias(session, optimizer, name)):
+    if "\0" not in name and (aliased := repository.by_alias(session, family, name)):
         return aliased.id
-    if name == DEFAULT and optimizer in files.shipped():
-        return _SHIPPED + optimizer
+    if name == DEFAULT and family in files.shipped():
+        return _SHIPPED + family
     raise SpecError(
-        "", f"{optimizer} has no meta-checkpoint of this name: see /v1/meta-checkpoints."
+        "",
+        f"There is no meta-checkpoint of this name for {files.in_words(family)}: "
+        "see /v1/meta-checkpoints.",
     )
 
 
@@ -109,7 +111,7 @@ def set_alias(session: Session, optimizer: str, alias: str, identity: str) -> Me
     if row is None:
         raise NotFound("There is no meta-checkpoint of this id.")
     if row.optimizer != optimizer:
-        raise Conflict(f"This meta-checkpoint is for {row.optimizer}, not for {optimizer}.")
+        raise Conflict(_misfit(row.optimizer, optimizer))
     session.merge(
         MetaCheckpointAlias(optimizer=optimizer, alias=alias, meta_checkpoint_id=identity)
     )
@@ -133,16 +135,20 @@ def _named(session: Session, identity: str) -> MetaCheckpoint:
     return row
 
 
+def _misfit(of: str, wanted: str) -> str:
+    return f"This meta-checkpoint is for {files.in_words(of)}, not for {files.in_words(wanted)}."
+
+
 @lru_cache
-def _shipped(optimizer: str) -> MetaCheckpoint:
-    """The shipped meta-checkpoint of an optimizer, as a row that is in no database."""
-    path = files.shipped()[optimizer]
+def _shipped(family: str) -> MetaCheckpoint:
+    """The shipped meta-checkpoint of a family, as a row that is in no database."""
+    path = files.shipped()[family]
     described = files.describe(path)
     content = path.read_bytes()
     return MetaCheckpoint(
-        id=_SHIPPED + optimizer,
-        name=f"shipped with the product, for {optimizer}",
-        optimizer=optimizer,
+        id=_SHIPPED + family,
+        name=f"shipped with the product, for {files.in_words(family)}",
+        optimizer=family,
         source="shipped",
         lineage=described.lineage,
         size=len(content),

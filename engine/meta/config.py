@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from engine.training.config import Component, DatasetSource, PositiveInt, Strict
 
@@ -128,18 +128,25 @@ class MetaSettings(Strict):
                 values["estimator"] = {"horizon": values["unroll"], "sigma": 0.1, **estimator}
         return values
 
-    @model_validator(mode="after")
-    def _whole_runs(self) -> Self:
-        if not _evolved(self.model_dump(include={"optimizer", "variant"})):
-            return self
-        if not isinstance(self.estimator, PES) or self.estimator.horizon != self.unroll:
+    @field_validator("estimator")
+    @classmethod
+    def _whole_runs(cls, estimator: BPTT | PES, info: ValidationInfo) -> BPTT | PES:
+        unroll = info.data.get("unroll")
+        if not _evolved(info.data) or unroll is None:  # another field's mistake is told already
+            return estimator
+        if not isinstance(estimator, PES) or estimator.horizon != unroll:
             raise ValueError(
                 "MLHF's Kronecker form is meta-trained by `pes` over whole runs: choose the "
                 "estimator `pes` with a horizon equal to `unroll`, or the variant `paper`"
             )
-        if self.clip:
+        return estimator
+
+    @field_validator("clip")
+    @classmethod
+    def _no_clip_from_zero(cls, clip: float, info: ValidationInfo) -> float:
+        if clip and _evolved(info.data):
             raise ValueError("clip must be 0 for the Kronecker form, whose weights begin at zero")
-        return self
+        return clip
 
     @model_validator(mode="after")
     def _horizon_holds_an_unroll(self) -> Self:

@@ -1,7 +1,20 @@
-"""The migrations make exactly the tables of the code, on both databases."""
+"""The migrations make exactly the tables of the code, on both databases, and keep what was."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
 
 from app.database import Database
+from app.jobs.models import Job
+from app.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
+from app.meta_checkpoints.service import resolve
 from app.migrate import differences, migrate
+from app.runs.models import Run
 
 
 def test_migrated_databases_match_the_code(database: Database) -> None:
@@ -13,3 +26,170 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     migrate(database)
     with database.engine.connect() as connection:
         assert differences(connection) == []
+
+
+def insert(connection: Connection, table: str, **fields: object) -> None:
+    """Add a row as the first schema has it: without the code's present tables."""
+    names = ", ".join(fields)
+    values = ", ".join(f":{name}" for name in fields)
+    connection.execute(text(f"insert into {table} ({names}) values ({values})"), fields)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def at_first(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database that has only seen the first migration."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path}/first.sqlite3")
+        migrate(database, "0001")
+        yield database
+        database.dispose()
+        return
+    url = request.getfixturevalue("postgresql_url")
+    if url is None:
+        pytest.skip("no PostgreSQL server answers")
+    name = f"mlhf_test_{uuid4().hex[:12]}"
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    own = make_url(url).set(database=name).render_as_string(hide_password=False)
+    database = Database(own)
+    try:
+        migrate(database, "0001")
+        yield database
+    finally:
+        database.dispose()
+        with server.connect() as connection:
+            connection.execute(text(f"drop database {name} with (force)"))
+        server.dispose()
+
+
+SHIPPED, PAPER = "mc_shipped_mlhf", "mc_shipped_mlhf_paper"
+TASKS = [{"model": {"name": "mlp", "params": {}}, "dataset": {"name": "digits", "params": {}}}]
+TIME = "2026-01-01 00:00:00"
+
+
+def train_config(optimizer: str, **params: object) -> dict[str, object]:
+    return {"model": {"name": "mlp"}, "optimizer": {"name": optimizer, "params": params}}
+
+
+# The run's kind, the job's specification, the run's configuration and its meta-checkpoint.
+JOBS: dict[str, tuple[str, dict[str, object], dict[str, object], str | None]] = {
+    "default": (
+        "train",
+        {"kind": "train", "optimizer": {"name": "mlhf", "params": {}}},
+        train_config("mlhf", iterations=4, meta_checkpoint=SHIPPED),
+        SHIPPED,
+    ),
+    "untrained": (
+        "train",
+        {"kind": "train", "optimizer": {"name": "mlhf", "params": {"meta_checkpoint": "none"}}},
+        train_config("mlhf", meta_checkpoint="none", variant="paper"),
+        None,
+    ),
+    "sweep": (
+        "train",
+        {
+            "kind": "sweep",
+            "optimizers": [
+                {"name": "adam", "params": {}, "grid": {"lr": [0.1]}},
+                {"name": "mlhf", "params": {}, "grid": {"meta_checkpoint": ["none", SHIPPED]}},
+            ],
+        },
+        train_config("mlhf", meta_checkpoint="mc_own"),
+        "mc_own",
+    ),
+    "meta": (
+        "meta_train",
+        {"kind": "meta_train", "optimizer": "mlhf", "start": SHIPPED, "tasks": TASKS},
+        {"optimizer": "mlhf", "start": SHIPPED, "tasks": TASKS},
+        SHIPPED,
+    ),
+    "others": (
+        "train",
+        {"kind": "train", "name": "mlhf", "optimizer": {"name": "l2l", "params": {}}},
+        train_config("l2l", meta_checkpoint="mc_shipped_l2l"),
+        "mc_shipped_l2l",
+    ),
+}
+EXPECTED: dict[str, tuple[dict[str, object], dict[str, object], str | None]] = {
+    "default": (
+        {"kind": "train", "optimizer": {"name": "mlhf", "params": {"variant": "paper"}}},
+        train_config("mlhf", iterations=4, meta_checkpoint=PAPER, variant="paper"),
+        PAPER,
+    ),
+    "untrained": (
+        {
+            "kind": "train",
+            "optimizer": {
+                "name": "mlhf",
+                "params": {"meta_checkpoint": "none", "variant": "paper"},
+            },
+        },
+        train_config("mlhf", meta_checkpoint="none", variant="paper"),
+        None,
+    ),
+    "sweep": (
+        {
+            "kind": "sweep",
+            "optimizers": [
+                {"name": "adam", "params": {}, "grid": {"lr": [0.1]}},
+                {
+                    "name": "mlhf",
+                    "params": {"variant": "paper"},
+                    "grid": {"meta_checkpoint": ["none", PAPER]},
+                },
+            ],
+        },
+        train_config("mlhf", meta_checkpoint="mc_own", variant="paper"),
+        "mc_own",
+    ),
+    "meta": (
+        {
+            "kind": "meta_train", "optimizer": "mlhf", "variant": "paper", "start": PAPER,
+            "tasks": TASKS,
+        },
+        {"optimizer": "mlhf", "variant": "paper", "start": PAPER, "tasks": TASKS},
+        PAPER,
+    ),
+    "others": (JOBS["others"][1], JOBS["others"][2], "mc_shipped_l2l"),
+}  # fmt: skip
+
+
+def test_what_was_mlhf_before_is_its_variant_paper(at_first: Database) -> None:
+    with at_first.engine.begin() as connection:
+        for name, (kind, spec, config, used) in JOBS.items():
+            insert(
+                connection, "jobs", id=name, kind=spec["kind"], name=name, status="failed",
+                spec=json.dumps(spec), event_seq=0, created_at=TIME,
+            )  # fmt: skip
+            insert(
+                connection, "runs", id=name, job_id=name, position=0, name=name, kind=kind,
+                status="failed", config=json.dumps(config), model="mlp", dataset="digits",
+                optimizer="l2l" if name == "others" else "mlhf", seed=0, meta_checkpoint_id=used,
+                queue="cpu", attempt=1, failures=0, available_at=0.0, spool_offset=0,
+                created_at=TIME,
+            )  # fmt: skip
+        for identity, optimizer in (("mc_own", "mlhf"), ("mc_other", "l2l")):
+            insert(
+                connection, "meta_checkpoints", id=identity, name="mine", optimizer=optimizer,
+                source="meta_train", parent_id=f"mc_shipped_{optimizer}", lineage="{}", size=1,
+                sha256="0", storage_key="k", created_at=TIME,
+            )  # fmt: skip
+            insert(
+                connection, "meta_checkpoint_aliases", optimizer=optimizer, alias="default",
+                meta_checkpoint_id=identity,
+            )  # fmt: skip
+
+    migrate(at_first)
+
+    with at_first.read() as session:
+        for name, (spec, config, used) in EXPECTED.items():
+            run = session.get_one(Run, name)
+            assert session.get_one(Job, name).spec == spec, name
+            assert (run.config, run.meta_checkpoint_id) == (config, used), name
+        made = {row.id: (row.optimizer, row.parent_id) for row in session.query(MetaCheckpoint)}
+        assert made == {"mc_own": ("mlhf_paper", PAPER), "mc_other": ("l2l", "mc_shipped_l2l")}
+        aliases = {a.optimizer: a.meta_checkpoint_id for a in session.query(MetaCheckpointAlias)}
+        assert aliases == {"mlhf_paper": "mc_own", "l2l": "mc_other"}
+        assert resolve(session, "mlhf_paper", "default") == "mc_own"
+        assert resolve(session, "mlhf", "default") == SHIPPED

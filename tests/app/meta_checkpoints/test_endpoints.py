@@ -24,7 +24,11 @@ def metadata(**changes: str) -> dict[str, str]:
 
 def test_what_ships_is_listed_downloaded_and_named_default(client: TestClient) -> None:
     listed = client.get("/v1/meta-checkpoints").json()["data"]
-    assert {"mc_shipped_mlhf"} <= {view["id"] for view in listed}
+    assert [view["optimizer"] for view in listed] == ["mlhf", "mlhf_paper", "l2l"]
+    assert [view["id"] for view in listed] == [f"mc_shipped_{v['optimizer']}" for v in listed]
+    assert all(view["aliases"] == ["default"] for view in listed)
+    only = client.get("/v1/meta-checkpoints", params={"optimizer": "mlhf_paper"}).json()["data"]
+    assert [view["id"] for view in only] == ["mc_shipped_mlhf_paper"]
     one = client.get("/v1/meta-checkpoints/mc_shipped_mlhf").json()
     assert one["aliases"] == ["default"]
     assert one["lineage"]["config"]["tasks"]
@@ -48,6 +52,36 @@ def test_an_alias_is_moved_and_given_back(client: TestClient) -> None:
         "/v1/meta-checkpoints/aliases/l2l/best", json={"meta_checkpoint_id": made["id"]}
     )
     assert wrong.status_code == 409
+
+
+def test_a_file_that_names_no_variant_is_the_papers_by_its_networks(client: TestClient) -> None:
+    paper = shipped()["mlhf_paper"]
+    made = upload(client, paper.read_bytes()).json()
+    assert made["optimizer"] == "mlhf_paper"
+    put = {"json": {"meta_checkpoint_id": made["id"]}}
+    own = client.put("/v1/meta-checkpoints/aliases/mlhf_paper/best", **put)
+    assert own.json()["aliases"] == ["best"]
+    other = client.put("/v1/meta-checkpoints/aliases/mlhf/best", **put)
+    assert other.status_code == 409
+    assert "for mlhf with variant paper, not for mlhf with variant kronecker" in other.text
+    named = upload(client, save(load_file(paper), metadata(optimizer="mlhf_paper")))
+    assert named.json()["optimizer"] == "mlhf_paper"
+
+
+@pytest.mark.parametrize("family", sorted(shipped()))
+def test_each_family_has_shapes_of_its_own(client: TestClient, family: str) -> None:
+    good = load_file(shipped()[family])
+    assert upload(client, save(good, metadata(optimizer=family))).json()["optimizer"] == family
+    for name, values in good.items():
+        wrong = {**good, name: np.append(values.ravel(), np.float32(0))}
+        response = upload(client, save(wrong, metadata(optimizer=family)))
+        assert response.status_code == 422, name
+        assert name in response.json()["errors"][0]["detail"]
+    for other in set(shipped()) - {family}:
+        wrong = load_file(shipped()[other])
+        # What calls itself mlhf is of the variant that has its networks.
+        code = 201 if (family, other) == ("mlhf", "mlhf_paper") else 422
+        assert upload(client, save(wrong, metadata(optimizer=family))).status_code == code, other
 
 
 def test_what_is_no_meta_checkpoint_is_refused(client: TestClient) -> None:

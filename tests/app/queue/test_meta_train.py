@@ -35,8 +35,13 @@ TRAIN: dict[str, Any] = {
 }
 
 
-def test_from_meta_training_to_a_run_that_uses_it(worker: Service, client: TestClient) -> None:
-    created = client.post("/v1/jobs", json=META)
+@pytest.mark.parametrize(("variant", "family"), [("kronecker", "mlhf"), ("paper", "mlhf_paper")])
+def test_from_meta_training_to_a_run_that_uses_it(
+    worker: Service, client: TestClient, variant: str, family: str
+) -> None:
+    meta = {**META, "variant": variant}
+    optimizer = {"name": "mlhf", "params": {"variant": variant}}
+    created = client.post("/v1/jobs", json=meta)
     assert created.status_code == 201, created.text
     killer = worker.when_checkpointed(kill)
     run_id = worker.work().claim.run_id
@@ -67,12 +72,13 @@ def test_from_meta_training_to_a_run_that_uses_it(worker: Service, client: TestC
     )
     assert again.status_code == 201, again.text
     assert again.json()["sha256"] == made.sha256
+    assert again.json()["optimizer"] == made.optimizer == family
 
     alias = client.put(
-        "/v1/meta-checkpoints/aliases/mlhf/default", json={"meta_checkpoint_id": made.id}
+        f"/v1/meta-checkpoints/aliases/{family}/default", json={"meta_checkpoint_id": made.id}
     )
     assert alias.json()["aliases"] == ["default"]
-    used = client.post("/v1/jobs", json={**TRAIN, "optimizer": {"name": "mlhf"}})
+    used = client.post("/v1/jobs", json={**TRAIN, "optimizer": optimizer})
     assert used.status_code == 201, used.text
     run = worker.run(worker.work().claim.run_id)
     assert run.status == "succeeded", run.error
@@ -80,11 +86,82 @@ def test_from_meta_training_to_a_run_that_uses_it(worker: Service, client: TestC
     assert run.config["optimizer"]["params"]["meta_checkpoint"] == made.id
     assert client.get(f"/v1/meta-checkpoints/{made.id}").json()["used_by"] == 1
 
-    further = client.post("/v1/jobs", json={**META, "start": made.id, "iterations": 2})
+    further = client.post("/v1/jobs", json={**meta, "start": made.id, "iterations": 2})
     assert further.status_code == 201, further.text
     worker.work()
     latest = max(worker.all(MetaCheckpoint), key=lambda row: row.id)
     assert latest.parent_id == made.id
+
+
+def test_the_smallest_kronecker_job_and_a_sweep_over_both_variants(
+    worker: Service, client: TestClient
+) -> None:
+    small = {**META, "unroll": 5, "iterations": 1, "estimator": {"name": "pes", "pairs": 1}}
+    created = client.post("/v1/jobs", json=small)
+    assert created.status_code == 201, created.text
+    spec = created.json()["spec"]
+    assert (spec["variant"], spec["clip"], spec["estimator"]["horizon"]) == ("kronecker", 0.0, 5)
+    meta_run = worker.run(worker.work().claim.run_id)
+    assert meta_run.status == "succeeded", meta_run.error
+    (made,) = worker.all(MetaCheckpoint)
+    client.put("/v1/meta-checkpoints/aliases/mlhf/mine", json={"meta_checkpoint_id": made.id})
+
+    grid = {"variant": ["kronecker", "paper"]}
+    sweep = {
+        **{key: value for key, value in TRAIN.items() if key != "kind"},
+        "kind": "sweep",
+        "optimizers": [
+            {"name": "mlhf", "grid": grid},
+            {"name": "mlhf", "params": {"meta_checkpoint": "mine"}},
+        ],
+    }
+    created = client.post("/v1/jobs", json=sweep)
+    assert created.status_code == 201, created.text
+    used = []
+    for _ in range(3):
+        run = worker.run(worker.work().claim.run_id)
+        assert run.status == "succeeded", run.error
+        used.append((run.config["optimizer"]["params"]["variant"], run.meta_checkpoint_id))
+    assert used == [
+        ("kronecker", "mc_shipped_mlhf"),
+        ("paper", "mc_shipped_mlhf_paper"),
+        ("kronecker", made.id),
+    ]
+    stats = {"damping", "momentum", "step_factor"}
+    run_id = created.json()["run_ids"][2]
+    asked = {"metric": sorted(stats), "x": "steps"}
+    series = client.get(f"/v1/runs/{run_id}/curves", params=asked).json()["series"]
+    assert {s["metric"] for s in series if s["points"]} == stats
+
+
+@pytest.mark.parametrize(
+    ("variant", "name", "told"),
+    [
+        (
+            "kronecker",
+            "mc_shipped_mlhf_paper",
+            "for mlhf with variant paper, not for mlhf with variant kronecker",
+        ),
+        (
+            "paper",
+            "mc_shipped_mlhf",
+            "for mlhf with variant kronecker, not for mlhf with variant paper",
+        ),
+        ("paper", "mc_shipped_l2l", "for l2l, not for mlhf with variant paper"),
+        ("paper", "mine", "no meta-checkpoint of this name for mlhf with variant paper"),
+    ],
+)
+def test_a_meta_checkpoint_of_the_other_variant_is_refused(
+    client: TestClient, variant: str, name: str, told: str
+) -> None:
+    params = {"variant": variant, "meta_checkpoint": name}
+    train = client.post("/v1/jobs", json={**TRAIN, "optimizer": {"name": "mlhf", "params": params}})
+    meta = client.post("/v1/jobs", json={**META, "variant": variant, "start": name})
+    for response, pointer in ((train, "/optimizer/params/meta_checkpoint"), (meta, "/start")):
+        assert response.status_code == 422, response.text
+        (error,) = response.json()["errors"]
+        assert error["pointer"] == pointer
+        assert told in error["detail"]
 
 
 def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -> None:
@@ -110,9 +187,14 @@ def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -
         ({"start": "mc_shipped_l2l"}, "/start"),
         ({"iterations": 0}, "/iterations"),
         ({"estimator": {"name": "pes", "sigma": -1}}, "/estimator/sigma"),
-        ({"estimator": {"name": "pes", "horizon": 1}}, ""),
+        ({"estimator": {"name": "pes", "horizon": 1}}, "/estimator"),
+        ({"estimator": {"name": "pes", "horizon": 4}}, "/estimator"),
+        ({"estimator": {"name": "bptt"}}, "/estimator"),
+        ({"clip": 1.0}, "/clip"),
+        ({"variant": "x"}, "/variant"),
+        ({"variant": "paper", "estimator": {"name": "pes", "horizon": 1}}, ""),
         ({"threads": 2}, "/threads"),
-        ({"unroll": 1000, "tasks": [{"model": {"name": "cuda_convnet"},
+        ({"variant": "paper", "unroll": 1000, "tasks": [{"model": {"name": "cuda_convnet"},
                                      "dataset": {"name": "digits"}}]}, "/tasks/0/model"),
     ],
 )  # fmt: skip
@@ -122,6 +204,18 @@ def test_bad_meta_training_is_refused(
     response = client.post("/v1/jobs", json={**META, **changes})
     assert response.status_code == 422, response.text
     assert any(e["pointer"].startswith(pointer) for e in response.json()["errors"])
+
+
+def test_whole_runs_need_no_memory_for_each_of_their_steps(client: TestClient) -> None:
+    tasks = [{"model": {"name": "cuda_convnet"}, "dataset": {"name": "digits"}}]
+    needed = [
+        client.post(
+            "/v1/jobs?validate_only=true", json={**META, "unroll": unroll, "tasks": tasks}
+        ).json()["memory_bytes"]
+        for unroll in (300, 1000)
+    ]
+    batch = 4 * 64 * 64  # bytes of 64 samples of 8x8
+    assert needed[1] - needed[0] == 700 * batch
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ STEPS = {
     "hf_adam": 200,
     "hf_lm": 200,
     "mlhf": 150,
+    "mlhf paper": 150,
     "l2l": 300,
     "kfac": 400,
     "soap": 500,
@@ -32,14 +33,15 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", [*sorted(OPTIMIZERS), "mlhf paper"])
 def test_a_run_killed_midway_ends_as_if_it_had_not_been(
     worker: Service, submit: Any, name: str, tmp_path: Path
 ) -> None:
     steps = STEPS.get(name, 1000)
+    optimizer, _, variant = name.partition(" ")
     submit(
         model=MODEL,
-        optimizer={"name": name},
+        optimizer={"name": optimizer, "params": {"variant": variant} if variant else {}},
         budget={"steps": steps},
         evaluation={"every_epochs": 7},
         seed=5,
