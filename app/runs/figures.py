@@ -25,7 +25,7 @@ _LOSSES = (
 _META_LOSSES = (
     ("meta_loss_p", "preconditioner", COLOURS[0], 1.4),
     ("meta_loss_s", "damping", COLOURS[1], 1.4),
-    ("meta_loss", "update", COLOURS[0], 1.4),
+    ("meta_loss", "step", COLOURS[0], 1.4),
 )
 _ACCURACIES = (
     ("train_accuracy", "training set", COLOURS[0], 2.0),

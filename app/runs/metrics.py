@@ -15,13 +15,16 @@ METRICS: dict[str, str] = {
     "running_loss": "Mean batch loss since the evaluation before.",
     "batch_loss": "Loss of each batch, before its step.",
     "learning_rate": "Learning rate of each step, by its schedule.",
-    "damping": "Scale of the damping (Hessian-free).",
+    "damping": "Scale of the damping (Hessian-free; mlhf: its mean over kinds of parameters).",
     "cg_residual": "Relative residual at the end of conjugate gradients (Hessian-free).",
     "reduction_ratio": "Actual by predicted reduction of the batch's loss (hf_lm).",
-    "meta_loss_p": "Meta-loss of the preconditioner's network (meta-training of MLHF).",
-    "meta_loss_s": "Meta-loss of the damping's network (meta-training of MLHF).",
-    "meta_loss": "Meta-loss of the learned update (meta-training of L2L).",
+    "momentum": "Part of the last step in this one, as the quadratic model has it (mlhf).",
+    "step_factor": "What the learned network multiplies the step by (mlhf).",
     "step_scale": "What the step was shortened to by its bounds (K-FAC).",
+    "meta_loss_p": "Meta-loss of the preconditioner's network (meta-training of mlhf, paper).",
+    "meta_loss_s": "Meta-loss of the damping's network (meta-training of mlhf).",
+    "meta_loss": "Meta-loss of the step's network (meta-training of mlhf, kronecker, and of l2l).",
+    "inner_loss": "Loss seen along the unrolls (meta-training).",
 }
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]
