@@ -24,6 +24,7 @@ from engine.mlhf.solve import MLHFState, Space, Told, solve
 
 _log = logging.getLogger(__name__)
 _GRAPHS = 4  # kept at most
+_SHAPES = 1000  # counted at most
 _PATIENCE = 20  # steps of a further shape before it is worth compiling
 _TOLERANCE = 1e-2  # relative, in one step: rounding stays below it, mistakes do not
 
@@ -78,6 +79,7 @@ class CompiledSteps:
         self._networks = damping, preconditioner
         self._built: dict[Any, _Graph | str] = {}  # a graph, or why there is none
         self._seen: dict[Any, int] = {}
+        self._told: set[Choice] = set()
         self.choice = Choice("eager", "no step yet")
 
     def step(self, x: Any, y: Any, state: MLHFState, settings: Settings) -> tuple[Tensor, Told] | None:  # noqa: E501  # fmt: skip
@@ -94,9 +96,10 @@ class CompiledSteps:
         return loss, Told(damping, residual)
 
     def _choose(self, choice: Choice) -> None:
-        if choice != self.choice:
-            _log.info("MLHF steps run %s%s", choice.path, f": {choice.reason}" if choice.reason else "")  # noqa: E501  # fmt: skip
-            self.choice = choice
+        self.choice = choice
+        if choice not in self._told:  # not at every odd batch again
+            self._told.add(choice)
+            _log.info("MLHF steps run %s", ": ".join(filter(None, (choice.path, choice.reason))))
 
     def _graph(self, inputs: "_Inputs", settings: Settings) -> "_Graph":
         key = (inputs.key, settings, self._loss, torch.get_num_threads())
@@ -108,6 +111,8 @@ class CompiledSteps:
         if found is None:
             if len(self._built) >= _GRAPHS:
                 raise CannotCompile(f"{_GRAPHS} shapes of batch are compiled already")
+            if len(self._seen) > _SHAPES:
+                self._seen.clear()
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._built and self._seen[key] < _PATIENCE:
                 raise CannotCompile("this shape of batch is rare so far")
