@@ -52,6 +52,8 @@ def test_a_user_s_way(serving: Serving, tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"model.safetensors", "curves.png"}
     assert "digits" in use("datasets")
     assert "mc_shipped_mlhf" in use("meta-checkpoints")
+    (paper,) = json.loads(use("meta-checkpoints", "--optimizer", "mlhf_paper", "--json"))
+    assert paper["id"] == "mc_shipped_mlhf_paper"
     use("meta-checkpoints", "--download", "mc_shipped_mlhf")
     assert '"upload"' in use("meta-checkpoints", "--upload", "mc_shipped_mlhf.safetensors")
     (tmp_path / "t.csv").write_text(
@@ -92,7 +94,7 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path) -> None:
 @pytest.mark.timeout(200)
 def test_the_demonstration(tmp_path: Path) -> None:
     output = mlhf("demo", "--epochs", "3", "--data-dir", "d", "--output", "o", cwd=tmp_path)
-    for name in ("momentum", "adam", "adamw", "hf", "hf_adam", "samples*", "seconds*"):
+    for name in ("momentum", "adam", "adamw", "hf", "hf_adam", "mlhf", "samples*", "seconds*"):
         assert name in output
     assert (tmp_path / "o" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {p.name for p in tmp_path.iterdir()} == {"d", "o"}
