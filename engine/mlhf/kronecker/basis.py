@@ -123,6 +123,11 @@ class Basis:
         parts += [b.refresh() for _, b in self._matrices]
         self.diagonal = torch.cat([t.reshape(-1) for t in (*parts, *self._squares)])
 
+    def of_curvature(self) -> Tensor:
+        """Return G's diagonal in the basis, (n,), as of the last turn."""
+        assert self.diagonal is not None
+        return self.diagonal
+
     def rotate(self, parts: Sequence[Tensor]) -> Tensor:
         """Return a vector shaped as the parameters in the basis, (n,)."""
         turned = [

@@ -10,8 +10,9 @@ diagonal (``basis.py``):
 
 with d' the last step and r_i the residual after i directions. The minimum is exact for the
 batch's own G, by one tangent pass Jq for each direction: there is no learning rate, and the
-part of d' takes the place of momentum. Two networks (``controller.py``) correct λ, D and the
-step by what the last steps left behind.
+part of d' takes the place of momentum (Martens & Grosse 2015, sections 6.4 and 7, choose both
+so for K-FAC; the damping and where it lives differ). Two networks (``controller.py``) correct
+λ, D and the step by what the last steps left behind.
 """
 
 from collections.abc import Sequence
@@ -26,12 +27,13 @@ from engine.curvature.primal import chosen
 from engine.curvature.protocol import Loss
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import DampingNetwork, Memory, Seen, StepNetwork
-from engine.mlhf.kronecker.subspace import curvatures, minimum
+from engine.mlhf.kronecker.model import QuadraticModel
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.optimizers.protocol import State, StepResult
 
 _BETA2 = 0.99
 _EPS = 1e-5
+_EVERY_STEP = 20  # the first steps, which are each solved
 
 
 def fresh_networks() -> dict[str, nn.Module]:
@@ -42,9 +44,9 @@ def fresh_networks() -> dict[str, nn.Module]:
 class KroneckerMLHF:
     """Steps by the batch's quadratic model over a few well-chosen directions.
 
-    A step costs the gradient, a tangent pass (a third to a half of a gradient) for each
-    direction and for the last step, a backward pass for each direction after the first, and
-    now and then the basis.
+    A step costs the gradient; where it solves a tangent pass (a third to a half of a
+    gradient) for each direction and for the last step, and a backward pass for each direction
+    after the first; and now and then the basis.
 
     Works alone: ``opt = MLHF(model); opt.step(x, y)``.
 
@@ -54,6 +56,8 @@ class KroneckerMLHF:
         meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
             names a file, None leaves them untrained.
         iterations: Preconditioned directions besides the last step.
+        solve_every: Of so many steps one finds the minimum; the others take its parts, which
+            change slowly, for their own directions.
         lr: Factor of the step.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         damping: λ₀ of λ_k = λ₀ (1 + k/T)^½.
@@ -79,6 +83,7 @@ class KroneckerMLHF:
         meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
         *,
         iterations: int = 1,
+        solve_every: int = 2,
         lr: float = 1.0,
         weight_decay: float = 0.0,
         damping: float = 30.0,
@@ -94,8 +99,11 @@ class KroneckerMLHF:
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
+        if solve_every < 1:
+            raise ValueError("solve_every must be at least 1")
         self.model, self.loss, self.lr = model, loss, lr
-        self.iterations, self.weight_decay = iterations, weight_decay
+        self.iterations, self.solve_every = iterations, solve_every
+        self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
         self._parameters = chosen(model, parameters)
         self.networks = fresh_networks()
@@ -121,6 +129,8 @@ class KroneckerMLHF:
         self._next_update = self._next_refresh = 0
         self._moment: Tensor | None = None  # v, in the basis
         self._direction: Tensor | None = None  # d', in the basis
+        self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
+        self._since = 0  # steps since they were found
 
     def step(self, x: Any, y: Any) -> StepResult:
         with self._basis.watching():
@@ -133,7 +143,7 @@ class KroneckerMLHF:
         """Bring the basis up to date where that is due: often at first, then ever less."""
         if self._steps >= self._next_update:
             self._basis.update(y)
-            self._next_update = self._steps + _interval(self._steps, 40, self._update_every)
+            self._next_update = self._steps + _interval(self._steps, 20, self._update_every)
         self._basis.forget()
         if self._steps >= self._next_refresh:
             before = None if self._direction is None else self._basis.back(self._direction)
@@ -142,8 +152,7 @@ class KroneckerMLHF:
             self._next_refresh = self._steps + _interval(self._steps, 10, self._refresh_every)
 
     def _step(self, ggn: GGN) -> StepResult:
-        basis, diagonal = self._basis, self._basis.diagonal
-        assert diagonal is not None
+        basis = self._basis
         b = basis.rotate(ggn.gradient)
         if self.weight_decay:
             b.add_(basis.rotate(self._parameters), alpha=self.weight_decay)
@@ -153,65 +162,46 @@ class KroneckerMLHF:
         scale, s = self._damping(b, log_damping)
         if self.weight_decay:
             s.add_(self.weight_decay)
-        inverse = torch.reciprocal(diagonal * on_diagonal + s)
+        inverse = torch.reciprocal(basis.of_curvature() * on_diagonal + s)
 
         q = inverse * b
-        previous = torch.zeros_like(b) if self._direction is None else self._direction
-        in_basis = [q, previous]
-        there = [basis.back(q), basis.back(previous)]
-        tangents = [ggn.jvp(v) for v in there]
-        pulled = [ggn.hessian(u) for u in tangents]
-        stacked = torch.stack(in_basis)
-        without = curvatures(tangents, pulled)
-        matrix = without + (stacked * s) @ stacked.T
-        pull = stacked @ b
-        parts = minimum(matrix, pull).to(b)
-        first, matrix_first, pull_first = parts, matrix, pull
-        for _ in range(self.iterations - 1):
-            d = parts @ stacked
-            h = [
-                sum(c * w[i] for c, w in zip(parts, pulled, strict=True))
-                for i in range(len(pulled[0]))
-            ]
-            r = b - basis.rotate(ggn.vjp(h)) - s * d
-            q = inverse * r
-            in_basis.append(q)
-            there.append(basis.back(q))
-            tangents.append(ggn.jvp(there[-1]))
-            pulled.append(ggn.hessian(tangents[-1]))
-            stacked = torch.stack(in_basis)
-            without = curvatures(tangents, pulled)
-            matrix = without + (stacked * s) @ stacked.T
-            pull = stacked @ b
-            parts = minimum(matrix, pull).to(b)
-
-        model = torch.dot(parts, pull) - 0.5 * torch.dot(parts, matrix @ parts)
-        tiny = torch.finfo(b.dtype).tiny
-        own = without.diagonal()
-        self._memory.add(
-            Seen(
-                loss=ggn.loss,
-                fresh=first[0],
-                momentum=first[1],
-                left=pull_first[1] / own[1].clamp_min(tiny),
-                damped=1 - own[0] / matrix_first[0, 0].clamp_min(tiny),
-                diagonal=(own[0].clamp_min(tiny)
-                          / torch.dot(in_basis[0] * diagonal, in_basis[0]).clamp_min(tiny)).log(),
-                predicted=model,
-            )
-        )  # fmt: skip
+        last = torch.zeros_like(b) if self._direction is None else self._direction
+        directions, parts = self._solve(ggn, b, s, inverse, q, last)
+        stats = {"damping": scale, "momentum": parts[1], "step_factor": on_step}
         parts = parts * on_step
         parts[1] *= on_momentum
-        self._direction = parts @ stacked
-        moves = [
-            [c * t for t in v] for c, v in zip((-self.lr * parts).unbind(), there, strict=True)
-        ]
-        for move in moves:
-            torch._foreach_add_(self._parameters, move)
+        self._direction = parts @ torch.stack(directions)
+        step = basis.back(self._direction)
+        torch._foreach_add_(self._parameters, step, alpha=-self.lr)
         self._steps += 1
-        return StepResult(
-            ggn.loss, {"damping": scale, "momentum": first[1], "step_factor": on_step}
+        return StepResult(ggn.loss, stats)
+
+    def _solve(
+        self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, q: Tensor, last: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return directions, (n,) each, and the parts of the model's minimum over them.
+
+        Between two solves the parts of q and of the last step are those of the last solve.
+        """
+        self._since += 1
+        due = self._steps < _EVERY_STEP or self._since >= self.solve_every
+        if self._parts is not None and not due:
+            return [q, last], self._parts
+        self._since = 0
+        model = QuadraticModel(ggn, self._basis, b, s)
+        model.add(q, last)
+        self._parts = model.parts
+        tiny = torch.finfo(b.dtype).tiny
+        own = model.own.diagonal().clamp_min(tiny)
+        told = torch.dot(q * self._basis.of_curvature(), q).clamp_min(tiny)
+        left, damped = model.pull[1] / own[1], 1 - own[0] / model.matrix[0, 0].clamp_min(tiny)
+        for _ in range(self.iterations - 1):
+            model.add(inverse * model.residual())
+        fresh, momentum = self._parts.unbind()
+        self._memory.add(
+            Seen(ggn.loss, fresh, momentum, left, damped, (own[0] / told).log(), model.lowers)
         )
+        return model.directions, model.parts
 
     def _damping(self, b: Tensor, log_factors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the damping's scale, and the damping in the basis."""
@@ -235,6 +225,8 @@ class KroneckerMLHF:
             "next_refresh": self._next_refresh,
             "moment": self._moment,
             "direction": self._direction,
+            "parts": self._parts,
+            "since": self._since,
             "basis": self._basis.state_dict(),
             "memory": self._memory.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
@@ -245,9 +237,10 @@ class KroneckerMLHF:
         self._steps = int(state["steps"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
-        self._moment, self._direction = (
+        self._since = int(state["since"])
+        self._moment, self._direction, self._parts = (
             None if state[name] is None else state[name].to(like, copy=True)
-            for name in ("moment", "direction")
+            for name in ("moment", "direction", "parts")
         )
         self._basis.load_state_dict(state["basis"])
         self._memory.load_state_dict(state["memory"], like)

@@ -78,6 +78,25 @@ def test_a_step_is_the_least_value_over_the_subspace(iterations):
         last = d  # fmt: skip
 
 
+def test_between_two_solves_the_parts_stay(monkeypatch):
+    """Steps 20, 21, … solve in turns; the ones between move by the last solve's parts."""
+    from engine.mlhf.kronecker import optimizer as module
+
+    solved = []
+    whole = module.QuadraticModel.add
+    monkeypatch.setattr(
+        module.QuadraticModel, "add", lambda self, *q: (solved.append(1), whole(self, *q))
+    )
+    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=3)
+    momenta, counts = [], []
+    for batch in _batches(30):
+        momenta.append(float(optimizer.step(*batch).stats["momentum"]))
+        counts.append(len(solved))
+    assert counts[:20] == list(range(1, 21))
+    assert counts[20:] == [20, 20, 21, 21, 21, 22, 22, 22, 23, 23]
+    assert momenta[19] == momenta[20] == momenta[21] != momenta[22] == momenta[23]
+
+
 def test_more_iterations_go_lower():
     x, y = _batches(1)[0]
     predicted = []
