@@ -40,7 +40,8 @@ def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Pa
     config = json.loads(client.download(run_id, "config.json", tmp_path / "c").read_text())
     assert str(serving.data_dir) not in json.dumps(config), "paths of the server leaked"
 
-    learned = client.submit(train(optimizer={"name": "mlhf"}))  # compiles a kernel where it can
+    paper = {"name": "mlhf", "params": {"variant": "paper"}}  # compiles a kernel where it can
+    learned = client.submit(train(optimizer=paper))
     assert client.wait(learned["id"], timeout=90)["status"] == "succeeded"
 
     assert serving.stop(process) == 0
