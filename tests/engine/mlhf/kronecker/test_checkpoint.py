@@ -1,0 +1,57 @@
+"""The shipped meta-checkpoint: what it holds, what it says of itself, what it had seen."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine.experiments
+from engine import MetaTrainConfig
+from engine.mlhf.families import SHIPPED
+from engine.mlhf.kronecker.optimizer import fresh_networks
+from engine.mlhf.meta_checkpoint import _FOLDER, load_meta_checkpoint
+
+JOB = Path(engine.experiments.__file__).parent / "jobs" / "meta_train_default.json"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_meta_checkpoint("default")
+
+
+def test_it_is_of_the_default_family_and_small(shipped):
+    assert shipped.optimizer == "mlhf"
+    assert (_FOLDER / SHIPPED["mlhf"]).stat().st_size < 2**20
+
+
+def test_it_holds_46_finite_numbers_that_fit_the_networks(shipped):
+    networks = fresh_networks()
+    shipped.into(networks)
+    weights = [p.detach() for net in networks.values() for p in net.parameters()]
+    assert sum(w.numel() for w in weights) == 46
+    assert all(bool(torch.isfinite(w).all()) for w in weights)
+    # Meta-training saw all kinds, so each has what was learned for it.
+    assert shipped.lineage["kinds"] == [0, 1, 2, 3, 4, 5]
+    assert torch.equal(networks["damping"].kinds, shipped.weights["damping"]["kinds"])
+
+
+def test_its_lineage_says_how_it_was_made_and_that_it_kept_to_its_part(shipped):
+    lineage = shipped.lineage
+    assert lineage["iterations"] == lineage["config"]["iterations"] > 0
+    assert lineage["inner_steps"] > 0
+    assert lineage["config"]["start"] is None
+    assert lineage["config"]["tasks"]
+    for task in lineage["config"]["tasks"]:
+        assert task["dataset"]["params"]["split"] == "meta"
+        assert "root" not in task["dataset"]
+        assert len(bytes.fromhex(task["data_digest"])) == 32
+    assert JOB.name in lineage["command"]
+
+
+def test_the_job_file_has_the_settings_of_its_lineage(shipped):
+    job = json.loads(JOB.read_text())
+    settings = {k: v for k, v in job.items() if k not in ("kind", "name", "tags", "resources")}
+    made = dict(shipped.lineage["config"])
+    made["tasks"] = [{k: v for k, v in t.items() if k != "data_digest"} for t in made["tasks"]]
+    assert MetaTrainConfig(**settings, **job["resources"]) == MetaTrainConfig(**made)
