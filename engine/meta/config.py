@@ -73,6 +73,7 @@ WHOLE_RUNS: dict[str, Any] = {
     "lr": 0.03,
     "weight_decay": 0.0,
     "clip": 0.0,
+    "replay": {"fresh": 1.0},
     "estimator": {"name": "pes"},
 }
 
