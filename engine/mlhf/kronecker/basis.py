@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from engine.curvature.joint import loss_of
 from engine.curvature.protocol import Loss
 from engine.mlhf.kinds import kind_of
 from engine.mlhf.kronecker.blocks import MatrixBlock, blocks_of
@@ -194,7 +195,7 @@ class Basis:
         ]
         rows = fisher.rows(outputs[0])
         with torch.enable_grad():
-            loss = self._loss(self._output, y)
+            loss = loss_of(self._loss, self._output, y)
         found = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True,
                                     allow_unused=True)  # fmt: skip
         return outputs, [g * rows for g in found], rows

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from engine.curvature.joint import wide
 from engine.optimizers.kfac_layers import Kronecker, layer_of
 from engine.optimizers.protocol import State
 
@@ -125,7 +126,9 @@ class LayerBlock(Block):
         for (x, _), g in zip(self._calls, gradients, strict=True):
             if g is not None:
                 share = min(samples, len(g)) / len(g)
-                calls.append((x[:samples], [g[:samples] * share**-0.5]))
+                # Under autocast either may be of low precision, in which no factor has
+                # eigenvectors.
+                calls.append((wide(x[:samples]), [wide(g[:samples]) * share**-0.5]))
         if calls:
             right, left = self._layer.factors(calls, rows)
             self._add([left, right], decay)

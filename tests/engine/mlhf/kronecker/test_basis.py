@@ -24,13 +24,14 @@ class Mixed(nn.Module):
         return self.out(self.lstm(h)[0][:, -1]) * self.own
 
 
-def _turned(model, x, y, **options):
+def _turned(model, x, y, autocast=None, **options):
     settings = {"decay": 0.95, "samples": 100, "max_dimension": 1024, "seed": 0, **options}
     parameters = list(model.parameters())
-    basis = Basis(model, parameters, settings.pop("loss", "cross_entropy"), **settings)
+    loss = settings.pop("loss", "cross_entropy")
+    basis = Basis(model, parameters, loss, **settings)
     for _ in range(2):
         with basis.watching():
-            GGN(model, "cross_entropy", x, y, parameters)
+            GGN(model, loss, x, y, parameters, autocast=autocast)
         basis.update(y)
         basis.forget()
     basis.refresh()
@@ -102,6 +103,20 @@ def test_a_general_loss_takes_the_datas_labels():
     basis.refresh()
     assert torch.isfinite(basis.diagonal).all()
     assert float(basis.diagonal.max()) > 0
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.functional.cross_entropy])
+def test_under_autocast_the_basis_keeps_the_parameters_type(loss):
+    torch.manual_seed(0)
+    model = Mixed()
+    x, y = torch.randn(64, 2, 4, 4), torch.randint(0, 3, (64,))
+    full = _turned(model, x, y, loss=loss)
+    low = _turned(model, x, y, loss=loss, autocast=torch.bfloat16)
+    assert low.diagonal.dtype == torch.float32
+    torch.testing.assert_close(low.diagonal.sum(), full.diagonal.sum(), rtol=0.02, atol=0)
+    v = [torch.randn_like(p) for p in model.parameters()]
+    for before, after in zip(v, low.back(low.rotate(v)), strict=True):
+        torch.testing.assert_close(after, before)  # the eigenvectors are orthogonal in float32
 
 
 def test_what_the_loss_does_not_reach_has_no_curvature():
