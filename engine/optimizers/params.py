@@ -236,6 +236,11 @@ class MLHFParams(BatchedParams):
         "gradient iterations, by default 4.",
     )
     meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
+    compile: bool = Field(
+        default=False,
+        description="paper: the whole step as one compiled graph, after a first step of half a "
+        "minute or more; where that cannot be, steps stay eager.",
+    )
     variant: Literal["kronecker", "paper"] = Field(
         default="kronecker",
         validate_default=True,
@@ -252,9 +257,9 @@ class MLHFParams(BatchedParams):
 
     @field_validator("variant")
     @classmethod
-    def _parts_are_the_papers(cls, value: str, info: ValidationInfo) -> str:
-        for name in BatchedParams.__annotations__:
-            if value != "paper" and info.data.get(name) is not None:
+    def _these_are_the_papers(cls, value: str, info: ValidationInfo) -> str:
+        for name in ("micro_batch", "curvature_batch", "compile"):
+            if value != "paper" and info.data.get(name):
                 raise ValueError(f"only the paper variant takes {name}")
         return value
 

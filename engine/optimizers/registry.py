@@ -94,6 +94,7 @@ def _meta_checkpoint(params: Any) -> str | None:
 
 
 def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    papers = {"compile": True} if params.compile else {}
     return MLHF(
         model,
         loss,
@@ -103,6 +104,7 @@ def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
         lr=params.lr,
         weight_decay=params.weight_decay,
         seed=seed,
+        **papers,
         **_batched(params),
     )
 

@@ -33,6 +33,7 @@ ALL = [
     ("soap", {"max_dimension": 7, "precondition_every": 2}),
     ("muon", {"nesterov": False}),
     ("mlhf", {"iterations": 3, "meta_checkpoint": "none"}),
+    ("mlhf", {"autocast": "bfloat16"}),
     ("mlhf", {"variant": "paper"}),
     ("mlhf", {"variant": "paper", "micro_batch": 8, "autocast": "bfloat16"}),
     *((name, {"micro_batch": 4, "curvature_batch": 8}) for name in ("hf", "hf_lm", "hf_adam")),
@@ -160,6 +161,19 @@ def test_how_a_batch_is_taken_reaches_the_optimizer(name, monkeypatch):
     assert call["autocast"] is torch.bfloat16
 
 
+def test_mlhf_is_compiled_where_that_is_asked_for():
+    """It reaches the optimizer, which then refuses this model for its dropout."""
+    model, x, y = _problem()
+    reasons = []
+    for compile in (False, True):
+        optimizer = build("mlhf", {"variant": "paper", "compile": compile}, model)
+        optimizer.step(x[0], y[0])
+        assert optimizer.inner.path == "eager"
+        reasons.append(optimizer.inner.path_reason)
+    assert reasons[0] == "compile is off"
+    assert "random" in reasons[1]
+
+
 @pytest.mark.parametrize(
     ("name", "params", "pointer"),
     [
@@ -178,7 +192,9 @@ def test_how_a_batch_is_taken_reaches_the_optimizer(name, monkeypatch):
         ("hf", {"autocast": "float16"}, "/params/autocast"),
         ("mlhf", {"autocast": True}, "/params/autocast"),
         ("mlhf", {"micro_batch": 8}, "/params"),
-        ("mlhf", {"variant": "kronecker", "autocast": "bfloat16"}, "/params/variant"),
+        ("mlhf", {"variant": "kronecker", "curvature_batch": 8}, "/params/variant"),
+        ("mlhf", {"compile": True}, "/params"),
+        ("mlhf", {"variant": "paper", "compile": "always"}, "/params/compile"),
     ],
 )
 def test_wrong_parameters_are_pointed_at(name, params, pointer):
