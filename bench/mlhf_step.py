@@ -1,11 +1,12 @@
 """What an MLHF step costs, part by part, in steps of SGD and against the machine's floor.
 
-The paper's form, eager and as one compiled graph. The floor of a part is the larger of its
-floating-point operations at the speed of a large matrix product or convolution here,
-whichever is faster, and its bytes at that of a large copy.
+The paper's form, eager and as one compiled graph; the Kronecker form, in steps of SGD and of
+Adam (``kronecker_step.py``). The floor of a part is the larger of its floating-point
+operations at the speed of a large matrix product or convolution here, whichever is faster,
+and its bytes at that of a large copy.
 
     python bench/mlhf_step.py [--rounds N] [--threads 1 2] [--only NAME] [--device D]
-                              [--no-compile]
+                              [--no-compile] [--form paper|kronecker]
 """
 
 import copy
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from kronecker_step import measure as measure_kronecker
 from stepping import Case, Run, arguments, cases, in_turns, sgd_step, timed, verdict
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -109,6 +111,7 @@ def machine(device: str) -> Machine:
 def main() -> None:
     parser = arguments(__doc__, rounds=15)
     parser.add_argument("--no-compile", action="store_true", help="the eager step alone")
+    parser.add_argument("--form", choices=("paper", "kronecker"), help="one form alone")
     told = parser.parse_args()
     keep_freed_memory()
     for threads in told.threads if told.device == "cpu" else told.threads[:1]:
@@ -117,8 +120,13 @@ def main() -> None:
         where = f"{threads} thread(s)" if told.device == "cpu" else "CUDA"
         print(f"\n{where}: {speed.flops / 1e9:.0f} GFLOP/s, {speed.bytes / 1e9:.1f} GB/s")
         for case in cases(told.device):
-            if told.only in (None, case.name):
-                _measure(case, told.rounds * case.rounds, told.device, speed, not told.no_compile)
+            if told.only not in (None, case.name):
+                continue
+            rounds = told.rounds * case.rounds
+            if told.form != "kronecker":
+                _measure(case, rounds, told.device, speed, not told.no_compile)
+            if told.form != "paper":
+                measure_kronecker(case, rounds, told.device)
 
 
 def _measure(case: Case, rounds: int, device: str, speed: Machine, compile: bool) -> None:
@@ -128,7 +136,7 @@ def _measure(case: Case, rounds: int, device: str, speed: Machine, compile: bool
     base = medians["SGD step"]
     choice = optimizers[0].kernel_choice
     print(
-        f"\n{case.title}: 1 SGD step = {base * 1e3:.2f} ms, {rounds} rounds; networks by "
+        f"\n{case.title}, paper: 1 SGD step = {base * 1e3:.2f} ms, {rounds} rounds; networks by "
         f"{choice.path}{f' ({choice.reason})' if choice.reason else ''}"
     )
     print(f"  {'':<28}{'ms':>9}{'SGD steps':>11}{'floor, ms':>11}{'of floor':>10}")

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.data.info import DataInfo
 from engine.errors import SpecError
+from engine.models.build import build as build_model
 from engine.optimizers.registry import FACTORIES, build
 from engine.optimizers.specs import OPTIMIZERS, parse
 from engine.training import checkpoint
@@ -120,6 +122,25 @@ def test_the_state_is_as_large_as_the_specification_says(name):
     if name in ("sgd", "momentum", "nesterov", "adam", "adamw"):
         assert vectors == pytest.approx(told, rel=1e-3)  # nothing but state and gradient
     assert 1 <= vectors <= told
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "shape"),
+    [
+        ("mlp", {"hidden": [64]}, (784,)),  # 27 numbers a parameter, most for its first layer
+        ("mlp", {"hidden": [256, 128]}, (784,)),
+        ("cuda_convnet", {}, (3, 32, 32)),
+        ("resnet", {}, (3, 32, 32)),
+    ],
+)
+def test_mlhfs_state_has_room_for_a_steps_vectors_in_common_networks(name, params, shape):
+    kind = "table" if len(shape) == 1 else "image"
+    model = build_model(name, params, DataInfo(kind, shape, 10, "classification", 50, 10), 0)
+    optimizer = build("mlhf", {}, model)
+    optimizer.step(torch.randn(4, *shape), torch.arange(4))
+    kept = _numbers(optimizer.state_dict()) / sum(p.numel() for p in model.parameters())
+    working = 10  # the gradient, what is made of it in the basis, and the directions
+    assert kept + working <= OPTIMIZERS["mlhf"].state_copies
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
