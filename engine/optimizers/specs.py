@@ -14,16 +14,16 @@ from engine.training.config import Strict
 class OptimizerSpec:
     """A registered optimizer.
 
-        Attributes:
-            name: What configurations call it.
-            description: One line.
-            params: The form of its parameters.
-            state_copies: How many vectors of the parameters' size it holds at its peak, the
-                gradient among them, the parameters themselves not. Kronecker factors, whose size
-                depends on the layers, are counted as they come out for common networks; a single
+    Attributes:
+        name: What configurations call it.
+        description: One line.
+        params: The form of its parameters.
+        state_copies: How many vectors of the parameters' size it holds at its peak, the
+            gradient among them, the parameters themselves not. Kronecker factors, whose size
+            depends on the layers, are counted as they come out for common networks; a single
             long thin layer, such as 784 to 10, has several times as much, but of few numbers.
         second_order: Whether a step keeps tangents or layer inputs beside the activations
-                that a gradient needs.
+            that a gradient needs.
     """
 
     name: str
