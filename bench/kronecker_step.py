@@ -38,17 +38,16 @@ def measure(case: Case, rounds: int, device: str) -> None:
     def tangents() -> list[list[Tensor]]:
         return [ggn.hessian(ggn.jvp(vector)) for _ in range(2)]
 
-    def rotations() -> None:  # the gradient there; two directions and the step back
+    def rotations() -> None:  # the gradient there, the new direction back
         basis.rotate(vector)
-        for _ in range(3):
-            basis.back(turned)
+        basis.back(turned)
 
     runs: dict[str, Run] = {
         "SGD step": sgd_step(copy.deepcopy(model), x, y),
         "Adam step": lambda: adam.step(x, y),
         "gradient and graph": lambda: GGN(model, "cross_entropy", x, y),
         "tangents, 2": tangents,
-        "rotations, 1 there, 3 back": rotations,
+        "rotations, there and back": rotations,
         "step, basis left as it is": lambda: stepping.step(x, y),
     }
     found = {name: s.median for name, s in in_turns(runs, rounds, device).items()}

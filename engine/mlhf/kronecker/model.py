@@ -1,11 +1,33 @@
 """The batch's quadratic model, on a subspace that grows direction by direction."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.subspace import curvatures, minimum
+from engine.optimizers.hessian_free import unflatten
+
+
+class Direction(NamedTuple):
+    """One vector in both coordinates: turning it is dear, so that it is done once.
+
+    Attributes:
+        turned: In the basis, (n,).
+        plain: As the parameters are, one after the other, (n,).
+    """
+
+    turned: Tensor
+    plain: Tensor
+
+
+def combined(parts: Tensor, directions: Sequence[Direction]) -> Direction:
+    """Return the sum of the directions times their parts, (m,)."""
+    turned, plain = (parts @ torch.stack(list(each)) for each in zip(*directions, strict=True))
+    return Direction(turned, plain)
 
 
 class QuadraticModel:
@@ -18,7 +40,7 @@ class QuadraticModel:
         s: The diagonal of S there.
 
     Attributes:
-        directions: Their vectors in the basis.
+        directions: Those directions.
         own: ⟨q_i, Gq_j⟩, (m, m), without damping.
         matrix: The same of G + S.
         pull: ⟨q_i, b⟩, (m,).
@@ -29,15 +51,15 @@ class QuadraticModel:
         self._ggn, self._basis, self._b, self._s = ggn, basis, b, s
         self._tangents: list[list[Tensor]] = []
         self._pulled: list[list[Tensor]] = []
-        self.directions: list[Tensor] = []
+        self.directions: list[Direction] = []
 
-    def add(self, *directions: Tensor) -> None:
+    def add(self, *directions: Direction) -> None:
         """Widen the subspace, by a tangent pass for each direction, and find the minimum."""
         for q in directions:
             self.directions.append(q)
-            self._tangents.append(self._ggn.jvp(self._basis.back(q)))
+            self._tangents.append(self._ggn.jvp(unflatten(q.plain, self._ggn.parameters)))
             self._pulled.append(self._ggn.hessian(self._tangents[-1]))
-        stacked = torch.stack(self.directions)
+        stacked = torch.stack([q.turned for q in self.directions])
         self.own = curvatures(self._tangents, self._pulled)
         self.matrix = self.own + (stacked * self._s) @ stacked.T
         self.pull = stacked @ self._b
@@ -53,5 +75,5 @@ class QuadraticModel:
         outputs = zip(*self._pulled, strict=True)
         pulled = [torch.stack(list(w)) for w in outputs]
         h = [torch.tensordot(self.parts.to(w), w, 1) for w in pulled]
-        d = self.parts @ torch.stack(self.directions)
+        d = combined(self.parts, self.directions).turned
         return self._b - self._basis.rotate(self._ggn.vjp(h)) - self._s * d

@@ -27,8 +27,9 @@ from engine.curvature.primal import chosen
 from engine.curvature.protocol import Loss
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import DampingNetwork, Memory, Seen, StepNetwork
-from engine.mlhf.kronecker.model import QuadraticModel
+from engine.mlhf.kronecker.model import Direction, QuadraticModel, combined
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
+from engine.optimizers.hessian_free import flatten, unflatten
 from engine.optimizers.protocol import State, StepResult
 
 _BETA2 = 0.99
@@ -129,7 +130,7 @@ class KroneckerMLHF:
         self._steps = 0
         self._next_update = self._next_refresh = 0
         self._moment: Tensor | None = None  # v, in the basis
-        self._direction: Tensor | None = None  # d', in the basis
+        self._last: Direction | None = None  # d'
         self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
         self._since = 0  # steps since they were found
 
@@ -147,9 +148,11 @@ class KroneckerMLHF:
             self._next_update = self._steps + _interval(self._steps, 40, self._update_every)
         self._basis.forget()
         if self._steps >= self._next_refresh:
-            before = None if self._direction is None else self._basis.back(self._direction)
             self._basis.refresh()
-            self._direction = None if before is None else self._basis.rotate(before)
+            if self._last is not None:
+                plain = self._last.plain
+                turned = self._basis.rotate(unflatten(plain, self._parameters))
+                self._last = Direction(turned, plain)
             self._next_refresh = self._steps + _interval(self._steps, 10, self._refresh_every)
 
     def _step(self, ggn: GGN) -> StepResult:
@@ -165,22 +168,22 @@ class KroneckerMLHF:
             s.add_(self.weight_decay)
         inverse = torch.reciprocal(basis.of_curvature() * on_diagonal + s)
 
-        q = inverse * b
-        last = torch.zeros_like(b) if self._direction is None else self._direction
+        q = self._both(inverse * b)
+        last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
         directions, parts = self._solve(ggn, b, s, inverse, q, last)
         stats = {"damping": scale, "momentum": parts[1], "step_factor": on_step}
         parts = parts * on_step
         parts[1] *= on_momentum
-        self._direction = parts @ torch.stack(directions)
-        step = basis.back(self._direction)
+        self._last = combined(parts, directions)
+        step = unflatten(self._last.plain, self._parameters)
         torch._foreach_add_(self._parameters, step, alpha=-self.lr)
         self._steps += 1
         return StepResult(ggn.loss, stats)
 
     def _solve(
-        self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, q: Tensor, last: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return directions, (n,) each, and the parts of the model's minimum over them.
+        self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, q: Direction, last: Direction
+    ) -> tuple[list[Direction], Tensor]:
+        """Return directions and the parts of the model's minimum over them.
 
         Between two solves the parts of q and of the last step are those of the last solve.
         """
@@ -194,15 +197,18 @@ class KroneckerMLHF:
         self._parts = model.parts
         tiny = torch.finfo(b.dtype).tiny
         own = model.own.diagonal().clamp_min(tiny)
-        told = torch.dot(q * self._basis.of_curvature(), q).clamp_min(tiny)
+        told = torch.dot(q.turned * self._basis.of_curvature(), q.turned).clamp_min(tiny)
         left, damped = model.pull[1] / own[1], 1 - own[0] / model.matrix[0, 0].clamp_min(tiny)
         for _ in range(self.iterations - 1):
-            model.add(inverse * model.residual())
+            model.add(self._both(inverse * model.residual()))
         fresh, momentum = self._parts.unbind()
         self._memory.add(
             Seen(ggn.loss, fresh, momentum, left, damped, (own[0] / told).log(), model.lowers)
         )
         return model.directions, model.parts
+
+    def _both(self, turned: Tensor) -> Direction:
+        return Direction(turned, flatten(self._basis.back(turned)))
 
     def _damping(self, b: Tensor, log_factors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the damping's scale, and the damping in the basis."""
@@ -225,7 +231,7 @@ class KroneckerMLHF:
             "next_update": self._next_update,
             "next_refresh": self._next_refresh,
             "moment": self._moment,
-            "direction": self._direction,
+            "last": None if self._last is None else list(self._last),
             "parts": self._parts,
             "since": self._since,
             "basis": self._basis.state_dict(),
@@ -239,10 +245,12 @@ class KroneckerMLHF:
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
         self._since = int(state["since"])
-        self._moment, self._direction, self._parts = (
+        self._moment, self._parts = (
             None if state[name] is None else state[name].to(like, copy=True)
-            for name in ("moment", "direction", "parts")
+            for name in ("moment", "parts")
         )
+        last = state["last"]
+        self._last = None if last is None else Direction(*(t.to(like, copy=True) for t in last))
         self._basis.load_state_dict(state["basis"])
         self._memory.load_state_dict(state["memory"], like)
         for name, network in self.networks.items():
