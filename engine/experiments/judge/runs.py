@@ -47,9 +47,9 @@ class Run:
         """
         params = {**self.entrant.params, **self.setting}
         if self.entrant.rank == "candidate":
-            filled = parse(self.entrant.optimizer, params).model_dump(
-                mode="json", exclude_none=True
-            )
+            filled = parse(self.entrant.optimizer, params).model_dump(mode="json")
+            # What is off may be newer than runs that are done.
+            filled = {k: v for k, v in filled.items() if v is not None and v is not False}
             if "meta_checkpoint" not in params:  # the context's, not the product's default
                 filled.pop("meta_checkpoint", None)
             params = filled
