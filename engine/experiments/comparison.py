@@ -9,9 +9,9 @@ from typing import Any
 from engine.experiments import figures, tables
 from engine.experiments.configs import identity, train_config
 from engine.experiments.contract import Context, Result, Setting, Task
-from engine.experiments.runs import Ended, carry_out, curve_of, result_of
+from engine.experiments.runs import carry_out, curve_of, result_of, training
 from engine.experiments.statistics import Curve, Row, reached, summarize
-from engine.training.events import OnEvent, number
+from engine.training.events import number
 
 TUNING_SEED = 1000  # never among those that are judged
 
@@ -93,15 +93,7 @@ class Comparison:
         if result_of(folder) is None and not context.stop():
             context.say(f"{folder.relative_to(context.output)} ...")
 
-        def go(
-            run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
-        ) -> Ended:
-            from engine.training.loop import train
-
-            done = train(config, on_event, run_dir, resume, should_stop)
-            return Ended(done.status, done.reason, done.totals, done.summary)
-
-        return carry_out(folder, identity(config), go, context.stop)
+        return carry_out(folder, identity(config), training(config), context.stop)
 
     def _folder(
         self, context: Context, setting: Setting, choice: Mapping[str, Any], seed: int

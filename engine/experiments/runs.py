@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 from engine.errors import DataError
 from engine.experiments.contract import Result
 from engine.training import checkpoint
+from engine.training.config import TrainConfig
 from engine.training.events import Event, EventFile, OnEvent, encode, number, read
 
 Keep = Callable[[Mapping[str, Any]], bool]
@@ -38,6 +39,20 @@ class Go(Protocol):
     def __call__(
         self, run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
     ) -> Ended: ...
+
+
+def training(config: TrainConfig) -> Go:
+    """Return what carries out one training run."""
+
+    def go(
+        run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
+    ) -> Ended:
+        from engine.training.loop import train
+
+        done = train(config, on_event, run_dir, resume, should_stop)
+        return Ended(done.status, done.reason, done.totals, done.summary)
+
+    return go
 
 
 def carry_out(

@@ -39,7 +39,7 @@ class KroneckerUnroll:
     ) -> Unrolled:
         """Take a whole run; ``start`` is where it begins, without memory."""
         model = copy.deepcopy(bench.model(0))
-        bench.place(0, start.theta.clone())
+        bench.place(0, start.theta)
         bench.put_buffers(0, start.buffers)
         model.load_state_dict(bench.model(0).state_dict())
         seed = int(torch.randint(2**31, (), generator=noise))

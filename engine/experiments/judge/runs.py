@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from engine.experiments.configs import identity, train_config
 from engine.experiments.contract import Context
 from engine.experiments.judge.grids import Entrant, Params
 from engine.experiments.judge.tasks import Judged
-from engine.experiments.runs import Ended, curve_of, result_of
+from engine.experiments.runs import curve_of, result_of
 from engine.experiments.statistics import Curve
 from engine.optimizers.specs import parse
 from engine.training.config import Evaluation, Target, TrainConfig
-from engine.training.events import OnEvent, encode
+from engine.training.events import encode
 
 # Tuning measures this many samples of each split, which tells settings apart as well.
 _TUNING_SAMPLES = 1000
@@ -74,15 +73,10 @@ class Run:
         if result_of(folder) is None and not context.stop():
             context.say(f"{self.judged.name}: {self.entrant.name} {self._describe()}")
 
-        def go(
-            run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
-        ) -> Ended:
-            from engine.training.loop import train
-
-            done = train(config, on_event, run_dir, resume, should_stop)
-            return Ended(done.status, done.reason, done.totals, done.summary)
-
-        if runs.carry_out(folder, self._document(context), go, context.stop) is None:
+        if (
+            runs.carry_out(folder, self._document(context), runs.training(config), context.stop)
+            is None
+        ):
             return None
         shutil.rmtree(folder / "artifacts", ignore_errors=True)  # hundreds of networks
         return self.found(context)

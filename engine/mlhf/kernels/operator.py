@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from engine.mlhf.kernels import cpu
 from engine.mlhf.kinds import Segment
@@ -16,8 +16,8 @@ _SCHEMA = (
     "int[] segments, float offset) -> Tensor"
 )
 # Registered for as long as it lives.
-_library = torch.library.Library("mlhf", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define(_SCHEMA)  # type: ignore[no-untyped-call]
+_registered = library.Library("mlhf", "FRAGMENT")  # type: ignore[no-untyped-call]
+_registered.define(_SCHEMA)  # type: ignore[no-untyped-call]
 
 
 def flat(segments: Sequence[Segment]) -> list[int]:
@@ -62,9 +62,9 @@ def _shape(
     return torch.empty_like(a)
 
 
-_library.impl("coordinate_network", _on_cpu, "CPU")  # type: ignore[no-untyped-call]
-_library.impl("coordinate_network", _on_cuda, "CUDA")  # type: ignore[no-untyped-call]
-torch.library.register_fake("mlhf::coordinate_network", _shape, lib=_library)
+_registered.impl("coordinate_network", _on_cpu, "CPU")  # type: ignore[no-untyped-call]
+_registered.impl("coordinate_network", _on_cuda, "CUDA")  # type: ignore[no-untyped-call]
+library.register_fake("mlhf::coordinate_network", _shape, lib=_registered)
 
 
 @functools.lru_cache(maxsize=64)
