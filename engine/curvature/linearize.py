@@ -15,6 +15,7 @@ from torch.autograd.graph import _engine_run_backward, get_gradient_edge
 from engine.curvature.apart import apart, in_backward
 from engine.curvature.errors import CurvatureError
 from engine.curvature.rules import RULES, Tangent, Tangents
+from engine.curvature.shaping import SHAPING
 
 _Outputs = tuple[Tensor | None, ...]
 
@@ -160,6 +161,9 @@ class _Top(NamedTuple):
 
 def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], int]:
     """Return the node's tangent function and how many outputs it gives: a tuple if several."""
+    shaping = SHAPING.get(node.name())
+    if shaping is not None:
+        return shaping(node), len(node._input_metadata)
     rule = RULES.get(node.name())
     if rule is not None:
         tangent: Tangent | None = rule(node)
