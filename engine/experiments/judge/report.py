@@ -7,6 +7,7 @@ from typing import Any
 from engine.experiments import figures
 from engine.experiments.contract import Context, Scale
 from engine.experiments.judge.aims import Aim, decide
+from engine.experiments.judge.export import export
 from engine.experiments.judge.grids import entrant
 from engine.experiments.judge.lineage import overlap
 from engine.experiments.judge.measures import Estimate, estimate, final, integral, train_losses
@@ -23,7 +24,7 @@ Table = list[dict[str, str]]
 
 
 def report(context: Context, scale: Scale) -> list[Path]:
-    """Write ``report.md``, ``numbers.json`` and the figures; return their paths."""
+    """Write ``report.md``, ``numbers.json``, ``curves.csv.gz`` and the figures; return them."""
     judged = [collect(context, j) for j in tasks(scale)]
     transferred = [collect(context, j) for j in transfers(scale)]
     every = [*tasks(scale), *transfers(scale)]
@@ -43,7 +44,8 @@ def report(context: Context, scale: Scale) -> list[Path]:
     document, numbers = context.output / "report.md", context.output / "numbers.json"
     document.write_text("\n".join(lines) + "\n", encoding="utf-8")
     checkpoint.write(numbers, encode(_numbers(aims, [*judged, *transferred])))
-    return [document, numbers, *written]
+    table = export(context.output / "curves.csv.gz", [*judged, *transferred])
+    return [document, numbers, table, *written]
 
 
 def _preface(context: Context, every: Sequence[Judged]) -> list[str]:

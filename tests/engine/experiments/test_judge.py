@@ -1,5 +1,7 @@
 """The protocol from tuning to report, on a tiny task, and how its sittings add up."""
 
+import csv
+import gzip
 import json
 import re
 
@@ -133,6 +135,26 @@ def test_the_report_says_what_was_run_and_what_was_not(judged):
     assert {a["aim"].split()[0] for a in numbers["aims"]} == {
         "1a", "1b", "1c", "1d", "2a", "2b", "3", "4", "5",
     }  # fmt: skip
+
+
+def test_the_reports_curves_are_the_runs(judged):
+    with gzip.open(judged / "curves.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    context, _ = _context(judged)
+    setting = settings.pinned(judged, _TASK.name, "adamw")["setting"]
+    points = Run(_TASK, entrant("adamw"), setting, 1).found(context).points
+    mine = [
+        row
+        for row in rows
+        if (row["task"], row["optimizer"], row["seed"]) == (_TASK.name, "adamw", "1")
+        and row["horizon"] == "1"
+    ]
+    assert len(mine) == len(points)
+    for row, point in zip(mine, points, strict=True):
+        assert float(row["samples"]) == point["samples"]
+        for key in ("train_loss", "test_loss", "test_accuracy"):
+            assert float(row[key]) == pytest.approx(point["values"][key], rel=1e-5)
+    assert {row["optimizer"] for row in rows} == set(_FEW)
 
 
 def test_a_report_of_little_is_a_report(tmp_path):
