@@ -60,10 +60,17 @@ def _config(context: Context, recipe: Path) -> MetaTrainConfig:
         for task in settings["tasks"]:
             dataset = Component.model_validate(task["dataset"])
             task["dataset"] = {**task["dataset"], "root": context.root(dataset)}
-        return MetaTrainConfig.model_validate(
+        config = MetaTrainConfig.model_validate(
             {**settings, "device": context.device, "threads": context.threads}
         )
     except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{recipe} cannot be read as a meta_train job: {error}") from error
+    if config.optimizer == "mlhf" and config.variant != "paper":
+        raise DataError(
+            f"{recipe.name} meta-trains the variant {config.variant}, which the experiments' mlhf "
+            'would refuse: give it "variant": "paper", or meta-train with engine.meta_train and '
+            "judge what comes of it by python -m engine.experiments judge --meta-checkpoint."
+        )
+    return config

@@ -66,12 +66,15 @@ class Stage:
 
     def horizons(self, seeds: int) -> bool:
         """Let scheduled peers choose their horizon, and run three times the task's own."""
-        goals = self._tuning_targets(seeds)
+        scheduled = [e for e in self.entrants if e.scheduled]
+        goals = self._tuning_targets(seeds) if scheduled else {}
         if goals is None:
+            return False
+        if scheduled and not goals:
             self.context.say(f"{self.judged.name}: adamw is not tuned yet, so there is no target")
-            return True
-        for each in self.entrants:
-            if each.scheduled and not self._choose_horizon(each, goals, seeds):
+            scheduled = []
+        for each in scheduled:
+            if not self._choose_horizon(each, goals, seeds):
                 return False
         runs = [
             Run(self.judged.longer(choice["factor"]), each, choice["setting"], seed)
@@ -145,13 +148,17 @@ class Stage:
         )
 
     def _tuning_targets(self, seeds: int) -> dict[str, float] | None:
+        """Return what tuned AdamW reaches on tuning seeds; empty if untuned, None if time was up.
+
+        Settings may have come without their runs.
+        """
         reference = entrant(REFERENCE)
         found = self._pinned(reference)
         if found is None:
-            return None
+            return {}
         runs = self._tuning(reference, found["setting"], found["seeds"][:seeds])
-        curves = [c for run in runs if (c := run.found(self.context)) is not None]
-        return targets(curves) if len(curves) == len(runs) else None
+        curves = _carried(self.context, runs)
+        return None if curves is None else targets(curves)
 
     def _choose_horizon(self, each: Entrant, goals: dict[str, float], seeds: int) -> bool:
         """Pin, for each target, horizon and setting with the fewest seconds to it."""

@@ -137,6 +137,24 @@ def test_the_report_says_what_was_run_and_what_was_not(judged):
     }  # fmt: skip
 
 
+def test_settings_without_their_runs_are_enough_for_horizons(judged, tmp_path):
+    pinned = json.loads((judged / "settings.json").read_text())
+    for found in pinned[_TASK.name].values():
+        found.pop("horizons", None)
+    (tmp_path / "settings.json").write_text(json.dumps(pinned))
+    context, _ = _context(tmp_path)
+    assert Stage(context, _TASK, [entrant("adamw")], chosen=True).horizons(1)
+    again = settings.pinned(tmp_path, _TASK.name, "adamw")
+    assert "100" in again["horizons"]
+
+
+def test_three_times_the_horizon_needs_no_tuned_reference(tmp_path):
+    context, said = _context(tmp_path)
+    assert Stage(context, _TASK, [entrant("mlhf")]).horizons(1)
+    assert not any("no target" in line for line in said)
+    assert Run(_TASK.longer(3), entrant("mlhf"), {}, 0).found(context) is not None
+
+
 def test_the_reports_curves_are_the_runs(judged):
     with gzip.open(judged / "curves.csv.gz", "rt") as file:
         rows = list(csv.DictReader(file))

@@ -233,6 +233,15 @@ def test_a_recipe_that_is_none_is_refused(tmp_path, capsys):
         assert "meta_train job" in capsys.readouterr().err
 
 
+def test_a_recipe_whose_checkpoint_would_be_refused_is_refused_before(tmp_path, capsys):
+    recipe, out = tmp_path / "recipe.json", tmp_path / "out"
+    recipe.write_text(json.dumps({k: v for k, v in _RECIPE.items() if k in ("kind", "tasks")}))
+    arguments = ["experiment1", "--scale", "tiny", "--output", str(out)]
+    assert main([*arguments, "--meta-train", str(recipe)]) == EXIT_FAILED
+    assert '"variant": "paper"' in capsys.readouterr().err
+    assert not (out / "meta").exists()
+
+
 def test_a_runs_identity_is_what_was_learned_not_where_it_lies(tmp_path):
     task, shipped = _TASK, load_meta_checkpoint("default")
     shipped.save(tmp_path / "copy.safetensors")
