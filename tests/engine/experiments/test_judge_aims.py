@@ -163,6 +163,14 @@ def test_seconds_against_the_best_peer_at_its_best_horizon():
     assert "adamw's horizons" in found.numbers
 
 
+def test_seconds_are_told_where_no_first_order_peer_got_there_on_all_its_seeds():
+    late = _seeds(_curve([2.0, 1.0, 0.125]), _curve([2.0, 1.0, 0.5]))  # their mean is the target
+    curves = {"adamw": late, "soap": _seeds(_curve([2.0, 0.1])), "mlhf": _seeds(_curve([2.0, 0.1]))}
+    found = aims.seconds_against_best(_results(curves), 1.0)
+    assert found.numbers.startswith("1.00 × soap")
+    assert "no first-order peer got there" in found.numbers
+
+
 def test_the_learned_part_is_judged_seed_by_seed():
     # The seeds differ far more than candidate and control do; the interval is of the pairs.
     control = _seeds(*(_curve([2.0, 1.0 * k, 0.5 * k, 0.25 * k]) for k in (1, 3, 9)))
