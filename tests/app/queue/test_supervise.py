@@ -14,7 +14,7 @@ from app.jobs import service
 from app.queue.sweeper import expire_leases, void_leases
 from app.runs.models import Artifact, Point
 from engine.optimizers.specs import OPTIMIZERS
-from tests.app.queue.worker import Service, kill
+from tests.app.queue.worker import Service, kill, until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -179,8 +179,8 @@ def test_a_stale_trainer_is_ended_and_writes_nothing(
     submit(**LONG)
 
     def steal(pid: int) -> None:
-        void_leases(database)
-        expire_leases(database, 5)
+        # Its worker is alive, and may renew the lease between the two.
+        until(lambda: void_leases(database) and expire_leases(database, 5))
 
     thread = worker.when_checkpointed(steal)
     worker.work()
