@@ -76,6 +76,18 @@ def _mul(node: Any) -> Tangent:
     return tangent
 
 
+def _times(node: Any) -> Tangent:
+    factor = node._saved_other
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        out: Tensor = a * factor
+        return out
+
+    return tangent
+
+
 def _dropout(node: Any) -> Tangent:
     """Fused dropout: the mask is the one the loss saw."""
     mask, p = node._saved_result1, node._saved_p
@@ -145,14 +157,16 @@ def _addmm(node: Any) -> Tangent | None:
     return tangent
 
 
-def _mm(node: Any) -> Tangent:
+def _matrix_product(node: Any) -> Tangent:
+    """Of two matrices, or of two batches of them."""
     left, right = node._saved_self, node._saved_mat2
+    add = Tensor.addmm_ if len(_output_shape(node)) == 2 else Tensor.baddbmm_
 
     def tangent(inputs: Tangents) -> Tensor:
         a, b = inputs
-        out: Tensor | None = None if a is None else a.mm(right)
+        out: Tensor | None = None if a is None else a @ right
         if b is not None:
-            out = left.mm(b) if out is None else out.addmm_(left, b)
+            out = left @ b if out is None else add(out, left, b)
         assert out is not None
         return out
 
@@ -324,12 +338,14 @@ _SELF_ADJOINT = (
 RULES: dict[str, Rule] = {
     "AddBackward0": _add,
     "AddmmBackward0": _addmm,
+    "BmmBackward0": _matrix_product,
     "ConvolutionBackward0": _convolution,
     "EmbeddingBackward0": _embedding,
     "EmbeddingBagBackward0": _embedding_bag,
     "MaxPool2DWithIndicesBackward0": _max_pool2d,
-    "MmBackward0": _mm,
+    "MmBackward0": _matrix_product,
     "MulBackward0": _mul,
+    "MulBackward1": _times,
     "NativeBatchNormBackward0": _batch_norm,
     "NativeDropoutBackward0": _dropout,
     "NativeLayerNormBackward0": _layer_norm,

@@ -63,11 +63,6 @@ def _clone(node: Any) -> Callable[[Tensor], Any]:
     return lambda a: a.contiguous()
 
 
-def _times(node: Any) -> Callable[[Tensor], Any]:
-    factor = node._saved_other
-    return lambda a: a * factor
-
-
 def _stack(node: Any) -> Callable[[Tangents], Any]:
     dim = _signed(node._saved_dim)
     shape = list(node._input_metadata[0].shape)
@@ -87,30 +82,14 @@ def _stack(node: Any) -> Callable[[Tangents], Any]:
     return tangent
 
 
-def _bmm(node: Any) -> Callable[[Tangents], Any]:
-    left, right = node._saved_self, node._saved_mat2
-
-    def tangent(inputs: Tangents) -> Tensor:
-        a, b = inputs
-        out: Tensor | None = None if a is None else a.bmm(right)
-        if b is not None:
-            out = left.bmm(b) if out is None else out.baddbmm_(left, b)
-        assert out is not None
-        return out
-
-    return tangent
-
-
 def _signed(dim: int) -> int:
     """Return a dimension as it was given: nodes keep a negative one as 2⁶⁴ less."""
     return dim - 2**64 if dim >= 2**63 else dim
 
 
 SHAPING: dict[str, Shaping] = {
-    "BmmBackward0": _bmm,
     "CloneBackward0": _one(_clone),
     "ExpandBackward0": _one(_expand),
-    "MulBackward1": _one(_times),
     "PermuteBackward0": _one(_permute),
     "SplitBackward0": _one(_split),
     "StackBackward0": _stack,

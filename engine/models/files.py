@@ -104,9 +104,8 @@ class LoadedModel:
             inputs = self._rows(inputs)
         values = torch.as_tensor(inputs).to(torch.float64)
         if values.shape[1:] != self.info.input_shape:
-            raise DataError(
-                f"inputs of shape {tuple(values.shape)}; needed: (B, *{self.info.input_shape})"
-            )
+            needed = ", ".join(map(str, ("B", *self.info.input_shape)))
+            raise DataError(f"inputs of shape {tuple(values.shape)}; needed: ({needed})")
         column = (-1, *(1,) * (values.ndim - 2))
         mean, std = (
             torch.tensor(self.preprocessing[key], dtype=torch.float64).reshape(column)

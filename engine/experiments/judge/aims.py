@@ -156,14 +156,12 @@ def seconds_against_best(results: TaskResults, limit: float) -> Finding:
         return Finding(results.judged.name, False, f"missed by {mine.missed} seeds")
     ratio = mine.seconds.mean / found[best].seconds.mean
     how = "in turns" if results.clock else "as run"
-    against_first = mine.seconds.mean / found[first].seconds.mean
+    against_first = "no first-order peer got there on all its seeds"
+    if math.isfinite(found[first].seconds.mean):
+        against_first = f"{mine.seconds.mean / found[first].seconds.mean:.2f} × {first}"
     text = (
         f"{ratio:.2f} × {best} ({mine.seconds} s against {found[best].seconds} s at "
-        f"{found[best].factor:g} × the horizon, step times {how}); "
-    ) + (
-        f"{against_first:.2f} × {first}"
-        if against_first
-        else "no first-order peer got there on all its seeds"
+        f"{found[best].factor:g} × the horizon, step times {how}); {against_first}"
     )
     missing = [f"{n}'s horizons" for n in missing]
     return _finding(results, ratio <= limit, text, missing)
