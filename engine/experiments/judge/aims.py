@@ -13,6 +13,7 @@ from engine.experiments.judge.measures import (
     seconds_of,
     train_losses,
 )
+from engine.experiments.judge.pace import Pace
 from engine.experiments.judge.results import Curves, TaskResults, paired
 from engine.experiments.judge.tasks import FAMILIES
 from engine.experiments.statistics import Curve, mean
@@ -288,6 +289,6 @@ def _at(curves: Curves, goal: float, metric: str) -> list[float]:
     return [p[metric] for p in found if p is not None and metric in p]
 
 
-def _log_seconds(curve: Curve, goal: float, pace: float | None) -> float:
+def _log_seconds(curve: Curve, goal: float, pace: Pace | None) -> float:
     at = crossing(curve, goal)
     return math.inf if at is None else math.log(max(seconds_of(at, pace), 1e-9))

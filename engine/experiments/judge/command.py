@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.errors import DataError, SpecError
 from engine.experiments.contract import Context, Scale
 from engine.experiments.judge.grids import ENTRANTS, Entrant, entrant
+from engine.experiments.judge.imported import take_up
 from engine.experiments.judge.report import report
 from engine.experiments.judge.stages import Stage
 from engine.experiments.judge.tasks import Judged, tasks, transfers
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     entrants = [_entrant(parser, name) for name in given.only]
     every = transfers(given.scale) if given.stage == "transfer" else tasks(given.scale)
     wanted = _tasks(parser, every, given.task)
-    count_of_seeds = given.seeds or _SEEDS[given.stage]
+    count_of_seeds = given.seeds or _SEEDS.get(given.stage, 0)
     context = Context(
         output=given.output,
         seeds=range(count_of_seeds),
@@ -53,6 +54,12 @@ def main(arguments: Sequence[str]) -> int:
     given.output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     try:
+        if given.stage == "import":
+            if given.curves is None:
+                parser.error("--stage import needs --curves")
+            made = take_up(context, given.curves, [*tasks(given.scale), *transfers(given.scale)])
+            say(f"took up {len(made)} runs")
+            return EXIT_OK
         if given.stage == "report":
             for path in report(context, given.scale):
                 say(f"wrote {path}")
@@ -93,13 +100,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="list tasks and optimizers")
-    parser.add_argument("--stage", choices=list(_SEEDS))
+    parser.add_argument("--stage", choices=[*_SEEDS, "import"])
     parser.add_argument("--task", action="append", default=[], metavar="NAME",
                         help="only this task (default all); may be repeated")  # fmt: skip
     parser.add_argument("--scale", choices=("tiny", "cpu", "full"), default="cpu")
     parser.add_argument("--output", type=Path, help="folder of runs, settings and report")
     parser.add_argument("--only", action="append", default=[], metavar="OPT",
                         help="only this optimizer; may be repeated")  # fmt: skip
+    parser.add_argument("--curves", type=Path, metavar="FILE",
+                        help="import: a report's curves.csv.gz")  # fmt: skip
     parser.add_argument("--seeds", type=_seeds, help="how many (default by the stage: "
                         + ", ".join(f"{k} {v}" for k, v in _SEEDS.items()) + ")")  # fmt: skip
     parser.add_argument("--tuning-seeds", type=_seeds, default=1,

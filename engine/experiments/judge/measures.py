@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.experiments.judge.pace import Pace
 from engine.experiments.statistics import Curve
 
 # Losses below it count as it: no final loss is made by rounding.
@@ -95,13 +96,13 @@ def crossing(curve: Curve, target: float) -> Mapping[str, float] | None:
     return None
 
 
-def seconds_of(at: Mapping[str, float], pace: float | None = None) -> float:
+def seconds_of(at: Mapping[str, float], pace: Pace | None = None) -> float:
     """Return the training seconds of a crossing.
 
     Args:
-        pace: Milliseconds a step where they were measured in turns; else those of the run.
+        pace: Where it was measured in turns; else the run's own seconds count.
     """
-    return at["wall_seconds"] if pace is None else at["step"] * pace / 1e3
+    return at["wall_seconds"] if pace is None else pace.seconds(at["step"])
 
 
 def _part(above: float, below: float, target: float) -> float:

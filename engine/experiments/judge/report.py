@@ -125,7 +125,7 @@ def _finals(results: TaskResults) -> Table:
                 "test loss": str(estimate([c.final("test_loss") for c in curves])),
                 "test accuracy": str(estimate([c.final("test_accuracy") for c in curves])),
                 "ms a step, as run": str(as_run),
-                "in turns": "–" if pace is None else f"{pace:.2f}",
+                "in turns, first 240": "–" if pace is None else f"{pace.mean:.2f}",
             }
         )
     return rows
@@ -212,7 +212,7 @@ def _of_task(results: TaskResults) -> dict[str, Any]:
     return {
         "targets": results.targets,
         "settings": results.pinned,
-        "milliseconds": dict(results.pace),
+        "milliseconds": {name: vars(pace) for name, pace in results.pace.items()},
         "optimizers": {
             name: {
                 "seeds": {

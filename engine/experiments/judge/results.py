@@ -13,6 +13,7 @@ from engine.experiments.judge.grids import (
     Params,
 )
 from engine.experiments.judge.measures import Estimate, crossing, estimate, seconds_of, targets
+from engine.experiments.judge.pace import Pace
 from engine.experiments.judge.runs import Run
 from engine.experiments.judge.stages import LONG
 from engine.experiments.judge.tasks import Judged
@@ -44,7 +45,7 @@ class TaskResults:
         curves: Each entrant's over the task's horizon.
         long: The same over three times that.
         chosen: For each entrant and target, horizon and curves of what it chose for it.
-        pace: Milliseconds a step, measured in turns, of those that were.
+        pace: Measured in turns, of those that were.
     """
 
     judged: Judged
@@ -52,7 +53,7 @@ class TaskResults:
     curves: Mapping[str, Curves]
     long: Mapping[str, Curves]
     chosen: Mapping[str, Mapping[str, tuple[float, Curves]]]
-    pace: Mapping[str, float]
+    pace: Mapping[str, Pace]
 
     @property
     def targets(self) -> dict[str, float]:
@@ -61,7 +62,7 @@ class TaskResults:
         return targets(list(found.values())) if found else {}
 
     @property
-    def clock(self) -> Mapping[str, float]:
+    def clock(self) -> Mapping[str, Pace]:
         """Return ``pace`` if all have one, else nothing: two ways of timing do not compare."""
         return self.pace if set(self.curves) <= set(self.pace) else {}
 

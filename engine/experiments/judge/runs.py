@@ -64,7 +64,7 @@ class Run:
 
     def folder(self, context: Context) -> Path:
         """Return its folder, named by what it is: settings and sittings never mix."""
-        key = hashlib.sha256(encode(self._document(context))).hexdigest()[:16]
+        key = hashlib.sha256(encode(self.document(context))).hexdigest()[:16]
         return context.output / "runs" / self.judged.name / slug(self.entrant.name) / key
 
     def carry_out(self, context: Context) -> Curve | None:
@@ -74,7 +74,7 @@ class Run:
             context.say(f"{self.judged.name}: {self.entrant.name} {self._describe()}")
 
         if (
-            runs.carry_out(folder, self._document(context), runs.training(config), context.stop)
+            runs.carry_out(folder, self.document(context), runs.training(config), context.stop)
             is None
         ):
             return None
@@ -87,7 +87,7 @@ class Run:
         result = result_of(folder)
         return None if result is None else Curve(curve_of(folder), result)
 
-    def _document(self, context: Context) -> dict[str, Any]:
+    def document(self, context: Context) -> dict[str, Any]:
         """Return what it is as JSON values, in an order that is always the same."""
         document = json.dumps(identity(self.config(context), defaults=False), sort_keys=True)
         found: dict[str, Any] = json.loads(document)

@@ -17,6 +17,7 @@ from engine.experiments.judge.grids import (
     entrant,
 )
 from engine.experiments.judge.measures import crossing, final, integral, score, seconds_of, targets
+from engine.experiments.judge.pace import Pace
 from engine.experiments.judge.runs import Run
 from engine.experiments.judge.tasks import Judged
 from engine.experiments.statistics import Curve, mean
@@ -211,7 +212,7 @@ def _carried(context: Context, runs: Sequence[Run]) -> list[Curve] | None:
     return curves
 
 
-def _seconds(curves: Sequence[Curve], goal: float, pace: float | None) -> float:
+def _seconds(curves: Sequence[Curve], goal: float, pace: Pace | None) -> float:
     """Return the mean seconds to a target, infinite where a seed missed it."""
     at = [crossing(c, goal) for c in curves]
     if not at or any(p is None for p in at):

@@ -1,7 +1,9 @@
-"""What a step takes, everybody measured in turns.
+"""What steps take, everybody measured in turns.
 
 Runs of several sittings share a machine with whatever else runs: their seconds do not compare
-well. Here all take turns of some steps, several times; the median of the turns is kept.
+well. Here all take turns of a run's first steps, several times, and the median of the turns
+is kept at each of some steps: what a second-order optimizer renews often at first, and ever
+less later, counts when it is done.
 """
 
 import json
@@ -11,17 +13,19 @@ from statistics import median
 from typing import Any
 
 from engine.experiments.contract import Context
+from engine.experiments.judge.pace import Pace
 from engine.experiments.judge.runs import Run
 from engine.training import checkpoint
 from engine.training.config import Budget, Evaluation
 from engine.training.events import Event, encode
 
-_WARM, _STEPS, _TURNS = 20, 40, 5  # 40: whole rounds of what is done every tenth step
+_MARKS = (20, 60, 120, 240)  # whole rounds of what is done every tenth step
+_TURNS = 3
 
 
 def measure(context: Context, task: str, runs: Sequence[Run]) -> bool:
     """Measure the runs' entrants in turns and keep what came out; False if time was up."""
-    found: dict[str, list[float]] = {run.entrant.name: [] for run in runs}
+    found: dict[str, list[dict[str, float]]] = {run.entrant.name: [] for run in runs}
     for turn in range(_TURNS):
         context.say(f"{task}: step times, turn {turn + 1} of {_TURNS}")
         for run in runs:
@@ -35,21 +39,32 @@ def measure(context: Context, task: str, runs: Sequence[Run]) -> bool:
     return True
 
 
-def load(output: Path, task: str) -> Mapping[str, float]:
-    """Return the milliseconds a step of each entrant, empty where nobody was measured."""
+def load(output: Path, task: str) -> Mapping[str, Pace]:
+    """Return the pace of each entrant, empty where nobody was measured."""
     path = _path(output, task)
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {name: median(turns) for name, turns in found.items()}
+    found: Mapping[str, Sequence[Mapping[str, float]]] = json.loads(
+        path.read_text(encoding="utf-8")
+    )
+    return {name: _pace(turns) for name, turns in found.items()}
 
 
-def _milliseconds(context: Context, run: Run) -> float:
+def _pace(turns: Sequence[Mapping[str, float]]) -> Pace:
+    marks = list(turns[0])
+    return Pace([int(m) for m in marks], [median(turn[m] for turn in turns) for m in marks])
+
+
+def _milliseconds(context: Context, run: Run) -> dict[str, float]:
+    """Return what a run has taken by each mark.
+
+    The first step is counted as those after it: it also imports and allocates.
+    """
     from engine.training.loop import train
 
     config = run.config(context).model_copy(
         update={
-            "budget": Budget(steps=_WARM + _STEPS),
+            "budget": Budget(steps=_MARKS[-1], epochs=run.judged.epochs),
             "evaluation": Evaluation(every_epochs=100_000, max_samples=1),
         }
     )
@@ -60,8 +75,9 @@ def _milliseconds(context: Context, run: Run) -> float:
         at.update({p["step"]: p["wall_seconds"] for p in points})
 
     train(config, note, checkpoint_seconds=None)
-    last = max(at)
-    return 1e3 * (at[last] - at[min(_WARM, last - 1)]) / (last - min(_WARM, last - 1))
+    marks = [m for m in _MARKS if m in at] or [max(at)]
+    first = (at[marks[0]] - at[1]) / max(marks[0] - 1, 1)
+    return {str(m): 1e3 * (at[m] - at[1] + first) for m in marks}
 
 
 def _path(output: Path, task: str) -> Path:

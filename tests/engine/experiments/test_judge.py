@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+import shutil
 
 import pytest
 
@@ -21,7 +22,7 @@ from engine.experiments.statistics import Curve
 from engine.mlhf.meta_checkpoint import load_meta_checkpoint
 from engine.models.specs import summarize
 from engine.optimizers.specs import parse
-from engine.training.process import EXIT_INTERRUPTED, EXIT_OK
+from engine.training.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from tests.data_folder import DATA
 
 _TASK = tasks("tiny")[0]
@@ -135,6 +136,34 @@ def test_the_report_says_what_was_run_and_what_was_not(judged):
     assert {a["aim"].split()[0] for a in numbers["aims"]} == {
         "1a", "1b", "1c", "1d", "2a", "2b", "3", "4", "5",
     }  # fmt: skip
+
+
+def test_a_reports_table_of_curves_stands_for_its_runs(judged, tmp_path):
+    shutil.copy(judged / "settings.json", tmp_path)
+    table = ["--curves", str(judged / "curves.csv.gz")]
+    assert _judge(tmp_path, "import", *table, only=()) == EXIT_OK
+    context, said = _context(tmp_path)
+    of_before, _ = _context(judged)
+    setting = settings.pinned(judged, _TASK.name, "adamw")["setting"]
+    run = Run(_TASK, entrant("adamw"), setting, 1)
+    before, now = run.found(of_before), run.carry_out(context)
+    assert said == []  # it was not run again
+    assert [p["step"] for p in now.points] == [p["step"] for p in before.points]
+    assert (now.steps, now.result["status"]) == (before.steps, "succeeded")
+    for here, there in zip(now.points, before.points, strict=True):
+        assert here["samples"] == there["samples"]
+        for metric in ("train_loss", "test_loss", "test_accuracy"):
+            assert here["values"][metric] == pytest.approx(there["values"][metric], rel=1e-5)
+    # What the candidate was depends on more than a table says.
+    assert Run(_TASK, entrant("mlhf"), {}, 1).found(context) is None
+
+
+@pytest.mark.parametrize("content", [b"no table", gzip.compress(b"task,loss\na,1\n")])
+def test_what_is_no_table_of_curves_is_told(content, tmp_path, capsys):
+    table = tmp_path / "curves.csv.gz"
+    table.write_bytes(content)
+    assert _judge(tmp_path, "import", "--curves", str(table)) == EXIT_FAILED
+    assert str(table) in capsys.readouterr().err
 
 
 def test_settings_without_their_runs_are_enough_for_horizons(judged, tmp_path):

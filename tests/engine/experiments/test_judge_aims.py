@@ -15,6 +15,7 @@ from engine.experiments.judge.measures import (
     targets,
     train_losses,
 )
+from engine.experiments.judge.pace import Pace
 from engine.experiments.judge.results import TaskResults, paired
 from engine.experiments.judge.tasks import tasks, transfers
 from engine.experiments.statistics import Curve
@@ -47,6 +48,13 @@ def _results(curves, long=None, chosen=None, pace=None, judged=_MLP):
 _ADAMW = _seeds(_curve([2.0, 1.0, 0.5, 0.25, 0.125]))
 
 
+def test_a_pace_follows_its_marks_and_goes_on_as_it_ended():
+    pace = Pace((10, 30), (100.0, 160.0))  # 10 ms a step, then 3
+    found = [pace.seconds(step) for step in (0, 5, 10, 20, 30, 32.5)]
+    assert found == pytest.approx([0, 0.05, 0.1, 0.13, 0.16, 0.1675])
+    assert pace.mean == pytest.approx(160 / 30)
+
+
 def test_a_crossing_is_where_the_line_of_the_log_loss_meets_the_target():
     curve = _curve([4.0, 2.0, 0.5], seconds=3)
     at = crossing(curve, 1.0)  # halfway between 2 and ½ on a log scale
@@ -55,7 +63,7 @@ def test_a_crossing_is_where_the_line_of_the_log_loss_meets_the_target():
     assert at["train_loss"] == pytest.approx(1)
     assert at["test_loss"] == pytest.approx(2)
     assert seconds_of(at) == at["wall_seconds"]
-    assert seconds_of(at, pace=100) == pytest.approx(15 * 0.1)
+    assert seconds_of(at, pace=Pace.steady(100)) == pytest.approx(15 * 0.1)
     assert crossing(curve, 2.0)["samples"] == 100
     assert crossing(curve, 5.0)["samples"] == 0
     assert crossing(curve, 0.4) is None
@@ -150,7 +158,7 @@ def test_seconds_against_the_best_peer_at_its_best_horizon():
     assert found.numbers.startswith("2.00 × muon")
     assert "1.50 × adamw" in found.numbers
     # Step times measured in turns count in place of the runs' own seconds.
-    pace = {**dict.fromkeys((*_FIRST, *_MATRIX), 100), "mlhf": 160}
+    pace = {**dict.fromkeys((*_FIRST, *_MATRIX), Pace.steady(100)), "mlhf": Pace.steady(160)}
     found = aims.seconds_against_best(_timed(pace=pace), 0.8)
     assert found.met is True
     assert found.numbers.startswith("0.80 × adamw")
@@ -190,7 +198,8 @@ def test_the_learned_part_may_be_ahead_in_seconds():
     same = _seeds(*(_curve([2.0, 1.0, 0.1]) for _ in range(3)))
     curves = {"mlhf": same, "mlhf untrained": same, "adamw": _ADAMW}
     assert aims.learned(_results(curves)).met is False
-    found = aims.learned(_results(curves, pace={"mlhf": 50, "mlhf untrained": 100, "adamw": 9}))
+    pace = {"mlhf": Pace.steady(50), "mlhf untrained": Pace.steady(100), "adamw": Pace.steady(9)}
+    found = aims.learned(_results(curves, pace=pace))
     assert found.met is True
     assert "seconds 0.50 ×" in found.numbers
 
