@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward, get_gradient_edge
+from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradient_edge
 
 from engine.curvature.apart import apart, in_backward
 from engine.curvature.errors import CurvatureError
@@ -53,15 +53,25 @@ class Linearization:
 
 def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
     """Return Jᵀw for J = ∂z/∂(parameters), dense; the graph stays."""
-    # What ``torch.autograd.grad`` calls; its checks of types and shapes, which hold here by
-    # construction, take a third of the call in a small network.
-    found: tuple[Tensor | None, ...] = _engine_run_backward(
-        tuple(z), tuple(w), True, False, tuple(parameters), True, accumulate_grad=False
-    )
+    found = backward(z, parameters, w)
     return [
         torch.zeros_like(p) if t is None else t if t.layout is torch.strided else t.to_dense()
         for t, p in zip(found, parameters, strict=True)
     ]
+
+
+def backward(
+    z: Sequence[Tensor], at: Sequence[Tensor | GradientEdge], w: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return wᵀ∂z/∂(leaves, or edges of the graph), None where z does not depend on one.
+
+    What ``torch.autograd.grad`` calls. Its checks of types and shapes, which must hold here,
+    take a third of the call in a small network, and import half a second's worth of modules.
+    """
+    found: tuple[Tensor | None, ...] = _engine_run_backward(
+        tuple(z), tuple(w), True, False, tuple(at), True, accumulate_grad=False
+    )
+    return found
 
 
 class _NoWalk(Exception):  # noqa: N818
@@ -203,14 +213,7 @@ class _NodeTwice:
         if not pairs:
             return tuple(None for _ in self._us) if len(self._us) > 1 else None
         try:
-            out = torch.autograd.grad(
-                [pulled for pulled, _ in pairs],
-                self._us,
-                [v for _, v in pairs],
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            out = vjp([pulled for pulled, _ in pairs], self._us, [v for _, v in pairs])
         except RuntimeError as error:
             raise _NoWalk from error
         return out if len(out) > 1 else out[0]

@@ -23,7 +23,7 @@ _aten = torch.ops.aten
 
 
 def _self_adjoint(node: Any) -> Tangent | None:
-    """Elementwise functions of one input: J is diagonal, so the backward is the tangent."""
+    """Functions of one input whose J is symmetric: the backward is the tangent."""
     saved = getattr(node, "_saved_self", None)
     if node._input_metadata[0].dtype.is_complex or (saved is not None and saved.is_complex()):
         return None  # the backward is by the conjugate
@@ -332,6 +332,7 @@ def _output_shape(node: Any) -> tuple[int, ...]:
 _SELF_ADJOINT = (
     *("Elu", "Gelu", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu", "LogSigmoid", "Mish"),
     *("Sigmoid", "Silu", "Softplus", "Tanh", "Threshold"),
+    *("SafeSoftmax", "Softmax"),  # along one dimension: diag(p) − ppᵀ
     *("Abs", "Exp", "Log", "Neg", "Pow", "Rsqrt", "Sqrt"),
 )
 

@@ -1,11 +1,13 @@
 """Whole runs of MLHF's Kronecker form, judged by how the loss fell.
 
-The meta-loss has two parts, the mean over all steps and the mean over the last fifth, of
+The meta-loss is asinh(m) + asinh(m'), with m the mean over all steps and m' the mean over the
+last fifth of
 
-    log(ℓ_k / ℓ_0 + 0.01),
+    log(ℓ_k / ℓ_0 + 10⁻⁵),
 
-with ℓ_k the loss on a batch before step k. The logarithm makes tasks and stages of training
-count alike; a loss is taken as at most ten times the first, so that a run that diverged is
+with ℓ_k the loss on a batch before step k. The logarithm makes stages of training count alike,
+far down too; asinh keeps tasks whose loss falls by powers of ten from drowning those where it
+falls by half. A loss is taken as at most ten times the first, so that a run that diverged is
 bad, not infinitely so. Nothing is differentiated: this is for evolution strategies.
 """
 
@@ -20,7 +22,7 @@ from engine.meta.trajectory import Bench, Point
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from engine.optimizers.hessian_free import flatten
 
-_FLOOR = 0.01
+_FLOOR = 1e-5
 _WORST = 10.0
 _LAST = 0.2
 _LOOK_EVERY = 20  # steps between two looks at whether a run has diverged: each waits
@@ -72,4 +74,5 @@ def meta_loss(losses: Tensor, steps: int) -> Tensor:
     whole = torch.cat([losses, worst.expand(steps - len(losses))])
     relative = torch.where(whole < worst, whole, worst) / losses[0]
     terms = torch.log(relative + _FLOOR)
-    return terms.mean() + terms[-max(1, round(_LAST * steps)) :].mean()
+    last = terms[-max(1, round(_LAST * steps)) :]
+    return torch.asinh(terms.mean()) + torch.asinh(last.mean())

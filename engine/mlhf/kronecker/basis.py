@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from engine.curvature.joint import loss_of
+from engine.curvature.linearize import backward
+from engine.curvature.primal import differentiable_twice
 from engine.curvature.protocol import Loss
 from engine.mlhf.kinds import kind_of
 from engine.mlhf.kronecker.blocks import MatrixBlock, blocks_of
@@ -84,18 +87,28 @@ class Basis:
         for block in self._layers:
             block.forget()
 
+    def look(self, x: Any) -> bool:
+        """Watch a forward pass of a few samples of the batch, of the network's own.
+
+        Returns: False where it would not be much cheaper than watching the batch's own pass,
+            or where it is not known what a sample is.
+        """
+        if not isinstance(self._loss, str) or not isinstance(x, Tensor):
+            return False
+        if x.ndim < 2 or len(x) < 2 * self._samples:
+            return False
+        # Running statistics belong to the training pass.
+        buffers = {name: b.clone() for name, b in self._model.named_buffers()}
+        with self.watching(), torch.enable_grad(), differentiable_twice(self._model):
+            functional_call(self._model, buffers, (x[: self._samples],))
+        return True
+
     def update(self, y: Any) -> None:
         """Take the watched forward pass, whose targets are y, into the running means."""
         outputs, weights, rows = self._rows(y)
         wanted: list[Any] = [edge for block in self._layers for edge in block.edges]
         others = [i for i, _ in self._matrices] + self._plain
-        found = torch.autograd.grad(
-            outputs,
-            wanted + [self._parameters[i] for i in others],
-            weights,
-            retain_graph=True,
-            allow_unused=True,
-        )
+        found = backward(outputs, wanted + [self._parameters[i] for i in others], weights)
         with torch.no_grad():
             at = 0
             for block in self._layers:

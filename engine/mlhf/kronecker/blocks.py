@@ -16,6 +16,9 @@ from engine.curvature.joint import wide
 from engine.optimizers.kfac_layers import Kronecker, layer_of
 from engine.optimizers.protocol import State
 
+_ROWS = 2048  # of a layer's input are enough for its means
+_LEAST = 4  # samples, however many rows each has
+
 
 class Block:
     """One matrix of parameters, a bias as its last column.
@@ -126,9 +129,13 @@ class LayerBlock(Block):
         for (x, _), g in zip(self._calls, gradients, strict=True):
             if g is not None:
                 share = min(samples, len(g)) / len(g)
+                # Positions of one sample tell nearly as much as those of several.
+                places = max(1, g[0].numel() // self.shape[0])
+                enough = samples if places == 1 else max(_LEAST, -(-_ROWS // places))
                 # Under autocast either may be of low precision, in which no factor has
                 # eigenvectors.
-                calls.append((wide(x[:samples]), [wide(g[:samples]) * share**-0.5]))
+                inputs = wide(x[: min(samples, enough)])
+                calls.append((inputs, [wide(g[:samples]) * share**-0.5]))
         if calls:
             right, left = self._layer.factors(calls, rows)
             self._add([left, right], decay)

@@ -50,7 +50,7 @@ class StepNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a step leaves behind, scalars on the device.
+    """What a step leaves behind, scalars on the device; None where it was not measured.
 
     Attributes:
         loss: ℓ on the batch.
@@ -58,7 +58,7 @@ class Seen:
         momentum: μ, that of the last step.
         left: ⟨b, d'⟩ / ⟨d', Gd'⟩: how much further the last step d' should have gone, by a
             batch it did not see; negative where it went too far.
-        damped: The damping's part of the curvature along the preconditioned gradient.
+        damped: The damping's part of the curvature along the step.
         diagonal: log of the curvature along it over what G's diagonal in the basis says.
         predicted: How far the quadratic model says the step lowers the loss.
     """
@@ -66,10 +66,25 @@ class Seen:
     loss: Tensor
     fresh: Tensor
     momentum: Tensor
-    left: Tensor
-    damped: Tensor
-    diagonal: Tensor
-    predicted: Tensor
+    left: Tensor | None = None
+    damped: Tensor | None = None
+    diagonal: Tensor | None = None
+    predicted: Tensor | None = None
+
+    def values(self) -> list[Tensor | None]:
+        """Return what running means are kept of, within bounds; the log loss comes last."""
+        tiny = 1e-12
+        loss = self.loss.clamp_min(tiny)
+        lowers = None if self.predicted is None else self.predicted.clamp_min(tiny) / loss
+        return [
+            self.fresh.clamp(1e-3, 1e3).log(),
+            self.momentum.clamp(-2, 2),
+            None if self.left is None else self.left.clamp(-3, 3),
+            None if self.damped is None else self.damped.clamp(0, 1),
+            None if self.diagonal is None else self.diagonal.clamp(-5, 5),
+            None if lowers is None else lowers.log10().clamp(-6, 1),
+            loss.log(),
+        ]
 
 
 class Memory:
@@ -82,25 +97,26 @@ class Memory:
         self._first: Tensor | None = None  # loss
 
     def add(self, seen: Seen) -> None:
-        tiny = 1e-12
-        loss = seen.loss.clamp_min(tiny)
-        new = torch.stack(
-            [
-                seen.fresh.clamp(1e-3, 1e3).log(),
-                seen.momentum.clamp(-2, 2),
-                seen.left.clamp(-3, 3),
-                seen.damped.clamp(0, 1),
-                seen.diagonal.clamp(-5, 5),
-                (seen.predicted.clamp_min(tiny) / loss).log10().clamp(-6, 1),
-                loss.log(),
-            ]
-        ).to(loss)
+        """Move each mean whose value was measured."""
+        values = seen.values()
+        held = seen.loss.new_zeros(len(values)) if self._short is None else self._short
+        found = [old if v is None else v.to(old) for v, old in zip(values, held, strict=True)]
+        new = torch.stack(found)
         self._steps += 1
         if self._short is None or self._long is None:
             self._short, self._long, self._first = new, new[-1].clone(), new[-1].clone()
             return
         self._short.lerp_(new, 1 - min(_MEMORY, 1 - 1 / self._steps))
         self._long.lerp_(new[-1], 1 - min(_LONG_MEMORY, 1 - 1 / self._steps))
+
+    def fallen(self) -> float:
+        """Return by what factor the loss, in the mean of the last steps, is below the first.
+
+        Waits for the device.
+        """
+        if self._short is None or self._first is None:
+            return 1.0
+        return float((self._first - self._short[-1]).exp())
 
     def features(self, like: Tensor) -> Tensor:
         """Return the features, (10,), each of about unit size; zeros but the first at first.

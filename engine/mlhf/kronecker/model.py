@@ -65,6 +65,14 @@ class QuadraticModel:
         self.pull = stacked @ self._b
         self.parts = minimum(self.matrix, self.pull).to(self._b)
 
+    def curvatures(self, diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return dᵀGd, dᵀ(G + S)d and dᵀDd at the minimum d, for a diagonal D (n,); all above 0."""
+        d = combined(self.parts, self.directions).turned
+        own, damped = (self.parts @ matrix @ self.parts for matrix in (self.own, self.matrix))
+        tiny = torch.finfo(d.dtype).tiny
+        told = torch.dot(d * diagonal, d)
+        return own.clamp_min(tiny), damped.clamp_min(tiny), told.clamp_min(tiny)
+
     @property
     def lowers(self) -> Tensor:
         """−m at the minimum, a scalar."""

@@ -16,6 +16,7 @@ so for K-FAC; the damping and where it lives differ). Two networks (``controller
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from engine.optimizers.protocol import State, StepResult
 _BETA2 = 0.99
 _EPS = 1e-5
 _EVERY_STEP = 20  # the first steps, which are each solved
+_HIGH = 10.0  # the loss, until it has fallen by this factor
+_UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
+_MEASURED = 3  # while it is high, of so many steps one measures the curvature
 
 
 def fresh_networks() -> dict[str, nn.Module]:
@@ -45,9 +49,9 @@ def fresh_networks() -> dict[str, nn.Module]:
 class KroneckerMLHF:
     """Steps by the batch's quadratic model over a few well-chosen directions.
 
-    A step costs the gradient; where it solves a tangent pass (a third to a half of a
-    gradient) for each direction and for the last step, and a backward pass for each direction
-    after the first; and now and then the basis.
+    A step costs the gradient and, each time or each third, a tangent pass (half a gradient);
+    where it solves another for each direction, and a backward pass for each direction after
+    the first; and now and then the basis.
 
     Works alone: ``opt = MLHF(model); opt.step(x, y)``.
 
@@ -57,9 +61,9 @@ class KroneckerMLHF:
         meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
             names a file, None leaves them untrained.
         iterations: Preconditioned directions besides the last step.
-        solve_every: Of so many steps one finds the minimum; the others take its parts for
-            their own directions. 2 saves a quarter of the time and loses nothing at first, but
-            late in training, where a few samples rule the curvature, the loss may jump.
+        solve_every: Of so many steps one finds the minimum over all directions; the others
+            keep its parts' ratio for their own directions, and find the minimum along that
+            line; or, while the loss is high, most of them keep the parts as they are.
         lr: Factor of the step.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         damping: λ₀ of λ_k = λ₀ (1 + k/T)^½.
@@ -85,7 +89,7 @@ class KroneckerMLHF:
         meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
         *,
         iterations: int = 1,
-        solve_every: int = 1,
+        solve_every: int = 9,
         lr: float = 1.0,
         weight_decay: float = 0.0,
         damping: float = 30.0,
@@ -133,9 +137,11 @@ class KroneckerMLHF:
         self._last: Direction | None = None  # d'
         self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
         self._since = 0  # steps since they were found
+        self._pull: Tensor | None = None  # bᵀPb in the mean of the last steps
 
     def step(self, x: Any, y: Any) -> StepResult:
-        with self._basis.watching():
+        watched = self._steps < self._next_update or self._basis.look(x)
+        with nullcontext() if watched else self._basis.watching():
             ggn = GGN(self.model, self.loss, x, y, self._parameters, autocast=self._autocast)
         self._turn(y)
         with torch.no_grad():
@@ -153,7 +159,7 @@ class KroneckerMLHF:
                 plain = self._last.plain
                 turned = self._basis.rotate(unflatten(plain, self._parameters))
                 self._last = Direction(turned, plain)
-            self._next_refresh = self._steps + _interval(self._steps, 10, self._refresh_every)
+            self._next_refresh = self._steps + _interval(self._steps, 5, self._refresh_every)
 
     def _step(self, ggn: GGN) -> StepResult:
         basis = self._basis
@@ -185,27 +191,52 @@ class KroneckerMLHF:
     ) -> tuple[list[Direction], Tensor]:
         """Return directions and the parts of the model's minimum over them.
 
-        Between two solves the parts of q and of the last step are those of the last solve.
+        Between two solves the parts of q and of the last step keep the ratio they had at the
+        last solve: the minimum is along one line, and takes one tangent pass. While the loss is
+        high most steps do without: batches then agree on how long a step may be, where near
+        interpolation a few samples rule the curvature and the loss would jump.
         """
+        model = QuadraticModel(ggn, self._basis, b, s)
+        unusual = self._unusual(torch.dot(q.turned, b))
         self._since += 1
         due = self._steps < _EVERY_STEP or self._since >= self.solve_every
         if self._parts is not None and not due:
+            if self._since % _MEASURED and not unusual and self._memory.fallen() < _HIGH:
+                self._memory.add(Seen(ggn.loss, *self._parts.unbind()))
+            else:
+                model.add(combined(self._parts, [q, last]))
+                self._parts = self._parts * model.parts
+                self._remember(ggn, model, self._parts, None)
             return [q, last], self._parts
         self._since = 0
-        model = QuadraticModel(ggn, self._basis, b, s)
         model.add(q, last)
-        self._parts = model.parts
+        self._parts = parts = model.parts
         tiny = torch.finfo(b.dtype).tiny
-        own = model.own.diagonal().clamp_min(tiny)
-        told = torch.dot(q.turned * self._basis.of_curvature(), q.turned).clamp_min(tiny)
-        left, damped = model.pull[1] / own[1], 1 - own[0] / model.matrix[0, 0].clamp_min(tiny)
+        left = model.pull[1] / model.own[1, 1].clamp_min(tiny)
         for _ in range(self.iterations - 1):
             model.add(self._both(inverse * model.residual()))
-        fresh, momentum = self._parts.unbind()
-        self._memory.add(
-            Seen(ggn.loss, fresh, momentum, left, damped, (own[0] / told).log(), model.lowers)
-        )
+        self._remember(ggn, model, parts, left)
         return model.directions, model.parts
+
+    def _unusual(self, pull: Tensor) -> bool:
+        """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then.
+
+        Waits for the device.
+        """
+        if self._pull is None:
+            self._pull = pull
+        found = bool(pull > _UNUSUAL * self._pull)
+        self._pull = self._pull.lerp(pull, 0.1)
+        return found
+
+    def _remember(
+        self, ggn: GGN, model: QuadraticModel, parts: Tensor, left: Tensor | None
+    ) -> None:
+        fresh, momentum = parts.unbind()
+        own, damped, told = model.curvatures(self._basis.of_curvature())
+        wrong = (own / told).log()
+        seen = Seen(ggn.loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
+        self._memory.add(seen)
 
     def _both(self, turned: Tensor) -> Direction:
         return Direction(turned, flatten(self._basis.back(turned)))
@@ -234,6 +265,7 @@ class KroneckerMLHF:
             "last": None if self._last is None else list(self._last),
             "parts": self._parts,
             "since": self._since,
+            "pull": self._pull,
             "basis": self._basis.state_dict(),
             "memory": self._memory.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
@@ -245,9 +277,9 @@ class KroneckerMLHF:
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
         self._since = int(state["since"])
-        self._moment, self._parts = (
+        self._moment, self._parts, self._pull = (
             None if state[name] is None else state[name].to(like, copy=True)
-            for name in ("moment", "parts")
+            for name in ("moment", "parts", "pull")
         )
         last = state["last"]
         self._last = None if last is None else Direction(*(t.to(like, copy=True) for t in last))

@@ -41,9 +41,9 @@ def _plain(losses, steps):
     found = []
     for k in range(steps):
         ratio = losses[k] / losses[0] if k < len(losses) else 10.0
-        found.append(math.log((ratio if ratio < 10 else 10.0) + 0.01))
+        found.append(math.log((ratio if ratio < 10 else 10.0) + 1e-5))
     last = found[steps - max(1, round(0.2 * steps)) :]
-    return sum(found) / steps + sum(last) / len(last)
+    return math.asinh(sum(found) / steps) + math.asinh(sum(last) / len(last))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,55 @@ def test_a_part_of_the_batch_gives_factors_of_the_same_size():
     torch.testing.assert_close(part.sum(), whole.sum(), rtol=0.1, atol=0)
 
 
+def test_a_look_of_its_own_sees_the_first_samples_and_leaves_no_trace():
+    torch.manual_seed(0)
+    model = Mixed().double()
+    parameters = list(model.parameters())
+    x, y = torch.randn(20, 2, 4, 4).double(), torch.randint(0, 3, (20,))
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    settings = {"decay": 0.95, "samples": 8, "max_dimension": 1024, "seed": 0}
+    looked = Basis(model, parameters, "cross_entropy", **settings)
+    assert looked.look(x)
+    looked.update(y)
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, buffers[name])
+    watched = Basis(model, parameters, "cross_entropy", **settings)
+    with watched.watching():
+        GGN(model, "cross_entropy", x[:8], y[:8], parameters)
+    watched.update(y[:8])
+    for basis in (looked, watched):
+        basis.refresh()
+    torch.testing.assert_close(looked.diagonal, watched.diagonal)
+
+
+def test_it_does_not_look_where_that_would_not_be_cheaper_or_samples_are_not_known():
+    model, x = nn.Linear(4, 3), torch.randn(20, 4)
+
+    def look(loss, batch):
+        settings = {"decay": 0.95, "samples": 8, "max_dimension": 9, "seed": 0}
+        return Basis(model, list(model.parameters()), loss, **settings).look(batch)
+
+    assert look("cross_entropy", x)
+    assert not look("cross_entropy", x[:15])
+    assert not look("cross_entropy", {"x": x})
+    assert not look(lambda z, y: z.square().mean(), x)
+
+
+@pytest.mark.parametrize(("rows", "seen"), [(20, 5), (8, 4), (1000, 7)])
+def test_a_layer_of_many_places_takes_its_inputs_factor_from_fewer_samples(rows, seen, monkeypatch):
+    """4 positions a sample: enough samples for so many rows, at least 4, at most ``samples``."""
+    from engine.mlhf.kronecker import blocks
+
+    monkeypatch.setattr(blocks, "_ROWS", rows)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(1, 2, 1, bias=False)
+    model = nn.Sequential(conv, nn.Flatten(), nn.Linear(8, 2))
+    x = torch.arange(1.0, 9).view(8, 1, 1, 1).expand(8, 1, 2, 2)
+    basis = _turned(model, x, torch.zeros(8, dtype=torch.long), samples=7)
+    _, inputs = basis._layers[0]._factors
+    torch.testing.assert_close(inputs.squeeze(), torch.arange(1.0, seen + 1).square().mean())
+
+
 def test_a_general_loss_takes_the_datas_labels():
     torch.manual_seed(0)
     model = Mixed()

@@ -78,23 +78,84 @@ def test_a_step_is_the_least_value_over_the_subspace(iterations):
         last = d  # fmt: skip
 
 
-def test_between_two_solves_the_parts_stay(monkeypatch):
-    """Steps 20, 21, … solve in turns; the ones between move by the last solve's parts."""
+def _directions(monkeypatch):
+    """Return a list that takes the number of directions of every model's ``add``."""
     from engine.mlhf.kronecker import optimizer as module
 
-    solved = []
+    seen = []
     whole = module.QuadraticModel.add
     monkeypatch.setattr(
-        module.QuadraticModel, "add", lambda self, *q: (solved.append(1), whole(self, *q))
+        module.QuadraticModel, "add", lambda self, *q: (seen.append(len(q)), whole(self, *q))
     )
-    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=3)
+    return seen
+
+
+def test_between_two_solves_the_step_is_exact_along_one_line(monkeypatch):
+    """Far below the first loss each step is measured: d = t·p, p of the last solve's parts."""
+    from engine.mlhf.kronecker import optimizer as module
+
+    monkeypatch.setattr(module, "_HIGH", 0.0)  # any loss counts as low
+    seen = _directions(monkeypatch)
+    model = _model()
+    parameters = list(model.parameters())
+    unpack = flat_function(model, parameters)
+    optimizer = KroneckerMLHF(model, meta_checkpoint=None, solve_every=3)
+    for k, (x, y) in enumerate(_batches(26)):
+        before = _theta(model)
+        _, b, g = gradient_and_matrix(model, unpack, before, x, y)
+        optimizer.step(x, y)
+        d = before - _theta(model)
+        if k >= 20 and seen[-1] == 1:
+            basis = optimizer._basis
+            pieces = d.split([p.numel() for p in parameters])
+            shaped = [t.view(p.shape) for t, p in zip(pieces, parameters, strict=True)]
+            turned = basis.rotate(shaped)
+            moment = optimizer._moment / (1 - 0.99**optimizer._steps)
+            s = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5 * (moment.sqrt() + 1e-5)
+            # The slope of the model along d, at d, is nought.
+            torch.testing.assert_close(b @ d, d @ g @ d + turned @ (s * turned))
+    assert seen == [2] * 20 + [1, 1, 2, 1, 1, 2]
+
+
+def test_while_the_loss_is_high_most_steps_are_not_measured(monkeypatch):
+    from engine.mlhf.kronecker import optimizer as module
+
+    monkeypatch.setattr(module, "_UNUSUAL", float("inf"))
+    seen = _directions(monkeypatch)
+    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=6)
     momenta, counts = [], []
-    for batch in _batches(30):
+    for batch in _batches(34):
         momenta.append(float(optimizer.step(*batch).stats["momentum"]))
-        counts.append(len(solved))
-    assert counts[:20] == list(range(1, 21))
-    assert counts[20:] == [20, 20, 21, 21, 21, 22, 22, 22, 23, 23]
+        counts.append(len(seen))
+    assert seen == [2] * 20 + [1, 2, 1, 2]
+    assert counts[19:] == [20, 20, 20, 21, 21, 21, 22, 22, 22, 23, 23, 23, 24, 24, 24]
     assert momenta[19] == momenta[20] == momenta[21] != momenta[22] == momenta[23]
+    monkeypatch.setattr(Memory, "fallen", lambda self: 11.0)
+    for batch in _batches(4):
+        optimizer.step(*batch)
+    assert seen[24:] == [1, 1, 1, 2]
+
+
+def test_a_step_with_an_unusual_gradient_is_measured(monkeypatch):
+    seen = _directions(monkeypatch)
+    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=1000)
+    *usual, (x, y) = _batches(40, 512)
+    counts = []
+    for batch in usual:
+        optimizer.step(*batch)
+        counts.append(len(seen))
+    assert counts[20:] == [20 + k // 3 for k in range(1, 20)]  # each third
+    optimizer.step(10 * x, y)  # the 20th of them
+    assert len(seen) == counts[-1] + 1
+
+
+def test_the_memory_says_how_far_the_loss_has_fallen():
+    memory = Memory()
+    assert memory.fallen() == 1
+    one = torch.tensor(1.0)
+    for loss in (8.0, *[0.5] * 200):
+        memory.add(Seen(torch.tensor(loss), one, one))
+    assert memory.fallen() == pytest.approx(16, rel=1e-3)
 
 
 def test_more_iterations_go_lower():
