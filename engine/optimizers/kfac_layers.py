@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# The rows of a convolution's unfolded input are treated in parts of about this many numbers.
+# The columns of a convolution's unfolded input are treated in parts of about this many numbers.
 _PART = 1 << 24
 
 # A call of a layer: its input, and gradients with respect to its output.
@@ -64,15 +64,22 @@ class Kronecker:
     def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
         a: Tensor | None = None
         g: Tensor | None = None
+        total: Tensor | None = None  # of the inputs, what a bias has to do with them
         count = 0
+        bias = len(self.parameters) == 2
         for x, gradients in calls:
             for part in self._inputs(x):
-                a = self._moment(part, a)
-                count += len(part)
+                a = self._moment(part, a, bias)
+                if bias:
+                    sums = part.sum((0, 2))
+                    total = sums if total is None else total.add_(sums)
+                count += len(part) * part.shape[2]
             for gradient in gradients:
                 g = self._moment(self._outputs(gradient), g)
         assert a is not None
         assert g is not None
+        if total is not None:
+            a = _bordered(a, total, count)
         return [a / count, g / rows]
 
     def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
@@ -93,18 +100,21 @@ class Kronecker:
             return [matrix.view_as(gradient[0])]
         return [matrix[:, :-1].reshape(gradient[0].shape), matrix[:, -1]]
 
-    def _moment(self, rows: Tensor, so_far: Tensor | None) -> Tensor:
-        """Return the sum of outer products of the rows, or its diagonal, added to another."""
-        if rows.shape[1] > self._max:
-            new = rows.square().sum(0)
+    def _moment(self, columns: Tensor, so_far: Tensor | None, bias: bool = False) -> Tensor:
+        """Return Σ ccᵀ over the columns of (N, D, T), or its diagonal, added to another."""
+        size = columns.shape[1]
+        if size + bias > self._max:
+            new = columns.square().sum((0, 2))
             return new if so_far is None else so_far.add_(new)
-        return rows.T @ rows if so_far is None else so_far.addmm_(rows.T, rows)
+        if so_far is None:
+            so_far = columns.new_zeros(size, size)
+        return so_far.addbmm_(columns, columns.mT)  # without a copy of them as rows
 
     def _inputs(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield parts of the rows that the weight's matrix (out, in) multiplies."""
+        """Yield parts (N, D, T) of the columns that the weight's matrix (out, D) multiplies."""
         module = self._module
         if isinstance(module, nn.Linear):
-            yield self._with_bias(x.reshape(-1, x.shape[-1]))
+            yield _columns(x)
             return
         if isinstance(module, nn.Conv1d):
             x = x.unsqueeze(2)
@@ -115,16 +125,10 @@ class Kronecker:
         x = F.pad(x, _padding(module, kernel, dilation))
         per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
         for part in torch.split(x, max(1, _PART // per_sample)):
-            patches = F.unfold(part, kernel, dilation, stride=stride)  # (N, in·k, T)
-            yield self._with_bias(patches.transpose(1, 2).reshape(-1, patches.shape[1]))
-
-    def _with_bias(self, rows: Tensor) -> Tensor:
-        return F.pad(rows, (0, 1), value=1.0) if len(self.parameters) == 2 else rows
+            yield F.unfold(part, kernel, dilation, stride=stride)
 
     def _outputs(self, gradient: Tensor) -> Tensor:
-        if isinstance(self._module, nn.Linear):
-            return gradient.reshape(-1, gradient.shape[-1])
-        return gradient.flatten(2).transpose(1, 2).reshape(-1, gradient.shape[1])
+        return _columns(gradient) if isinstance(self._module, nn.Linear) else gradient.flatten(2)
 
 
 class BatchNorm:
@@ -197,6 +201,20 @@ def _padding(
         return [side for total in reversed(both) for side in (total // 2, total - total // 2)]
     sizes = [0] * (2 - len(module.padding)) + [int(size) for size in module.padding]
     return [size for size in reversed(sizes) for _ in range(2)]
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Return the rows of (…, D) as columns of (1, D, rows)."""
+    return x.reshape(-1, x.shape[-1]).T.unsqueeze(0)
+
+
+def _bordered(moment: Tensor, total: Tensor, count: int) -> Tensor:
+    """Return the moment of columns that end in a 1, from that without, or its diagonal."""
+    corner = total.new_tensor([float(count)])
+    if moment.ndim == 1:
+        return torch.cat([moment, corner])
+    right = torch.cat([total, corner]).unsqueeze(1)
+    return torch.cat([torch.cat([moment, total.unsqueeze(0)]), right], 1)
 
 
 def _per_sample(values: Tensor) -> Tensor:

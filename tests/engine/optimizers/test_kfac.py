@@ -113,11 +113,20 @@ def test_a_convolutions_unfolded_input_times_its_weight_is_its_output(case):
     module = copy.deepcopy(module).double()
     x = torch.randn(shape).double()
     layer = layer_of(module, 1000)
-    rows = torch.cat(list(layer._inputs(x)))
-    weight = module.weight.flatten(1)
+    columns = torch.cat(list(layer._inputs(x)))
+    expected = layer._outputs(module(x))
+    found = module.weight.flatten(1) @ columns
     if module.bias is not None:
-        weight = torch.cat([weight, module.bias[:, None]], 1)
-    assert torch.allclose(rows @ weight.T, layer._outputs(module(x)), atol=1e-12)
+        found = found + module.bias[:, None]
+    assert torch.allclose(found, expected, atol=1e-12)
+    # The factor of the inputs is the mean of ccᵀ over those columns, each with a 1 for the bias.
+    c = columns.transpose(0, 1).flatten(1)
+    if module.bias is not None:
+        c = torch.cat([c, torch.ones(1, c.shape[1]).double()])
+    for most in (1000, 2):  # whole, and its diagonal
+        inputs, _ = layer_of(module, most).factors([(x, [module(x)])], len(x))
+        whole = c @ c.T / c.shape[1]
+        assert torch.allclose(inputs, whole if most == 1000 else whole.diagonal(), atol=1e-12)
 
 
 def test_a_convolutions_factors_are_curvlinops():
