@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 _FLAGS = (
@@ -17,6 +18,9 @@ _FLAGS = (
     # GCC only schedules after it has given out registers, which costs a fifth here.
     *("-fschedule-insns", "-fsched-pressure"),
 )
+# By OpenMP the kernels run on torch's own threads. Others would have to share the processors
+# with those, which after each of torch's operations go on spinning for milliseconds.
+_THREADED = "-fopenmp"
 _SECONDS = 120
 
 
@@ -39,7 +43,8 @@ def build(source: Path) -> ctypes.CDLL:
         version = subprocess.run(
             [*compiler, "--version"], capture_output=True, timeout=_SECONDS, check=True
         ).stdout
-        key = hashlib.sha256(b"\0".join([text, version, repr(_FLAGS).encode(), _processor()]))
+        flags = repr((_FLAGS, _THREADED)).encode()
+        key = hashlib.sha256(b"\0".join([text, version, flags, _processor()]))
         folder = _cache()
         target = folder / f"{source.stem}-{key.hexdigest()[:32]}.so"
         if not target.exists():
@@ -70,17 +75,24 @@ def _compile(compiler: list[str], source: Path, target: Path) -> None:
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(handle)
     try:
-        subprocess.run(
-            [*compiler, *_FLAGS, str(source), "-o", temporary],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
+        try:
+            _call(compiler, [*_FLAGS, _THREADED], source, temporary)
+        except subprocess.CalledProcessError:  # clang often comes without OpenMP
+            _call(compiler, _FLAGS, source, temporary)
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _call(compiler: list[str], flags: Sequence[str], source: Path, target: str) -> None:
+    subprocess.run(
+        [*compiler, *flags, str(source), "-o", target],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=True,
+    )
 
 
 def _cache() -> Path:

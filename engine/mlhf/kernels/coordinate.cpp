@@ -273,45 +273,53 @@ struct Backward {
 }  // namespace
 
 // segments: (start, end, kind) of each run of coordinates that share weights, `count` of them.
-// Only coordinates in [begin, end) are done, so that threads can share the work. state_in and
-// state_out may be the same memory. All arrays of state are [16, n].
+// Threads share out chunks, whose bounds do not depend on their number. state_in and state_out
+// may be the same memory. All arrays of state are [16, n].
 extern "C" void coordinate_forward(const float* a, const float* b, const float* c,
                                    const float* state_in, float* state_out, float* out,
                                    const float* packed, const int64_t* segments, int64_t count,
-                                   int64_t n, int64_t begin, int64_t end, float offset) {
+                                   int64_t n, int64_t chunk, int64_t threads, float offset) {
   const Forward run{{a, b, c}, state_in, state_out, out, (std::ptrdiff_t)n, offset};
-  for (int64_t s = 0; s < count; ++s) {
-    const int64_t* segment = segments + 3 * s;
-    int64_t at = segment[0] > begin ? segment[0] : begin;
-    const int64_t stop = segment[1] < end ? segment[1] : end;
-    if (at >= stop) continue;
-    const Weights w(packed + segment[2] * WEIGHTS);
-    for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, at, LANES);
-    if (at < stop) run.block<false>(w.of, at, (int)(stop - at));
+#pragma omp parallel for schedule(static) num_threads((int)threads) if (threads > 1)
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t end = begin + chunk < n ? begin + chunk : n;
+    for (int64_t s = 0; s < count; ++s) {
+      const int64_t* segment = segments + 3 * s;
+      int64_t at = segment[0] > begin ? segment[0] : begin;
+      const int64_t stop = segment[1] < end ? segment[1] : end;
+      if (at >= stop) continue;
+      const Weights w(packed + segment[2] * WEIGHTS);
+      for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, at, LANES);
+      if (at < stop) run.block<false>(w.of, at, (int)(stop - at));
+    }
   }
 }
 
-// d_packed, [kinds, 277] in double precision, is added to.
+// d_packed, [chunks, kinds, 277] in double precision, is added to; `width` is a chunk's part.
 extern "C" void coordinate_backward(const float* a, const float* b, const float* c,
                                     const float* state_in, const float* d_out,
                                     const float* d_state_out, float* d_a, float* d_b, float* d_c,
                                     float* d_state_in, double* d_packed, const float* packed,
                                     const int64_t* segments, int64_t count, int64_t n,
-                                    int64_t begin, int64_t end) {
+                                    int64_t chunk, int64_t threads, int64_t width) {
   const Backward run{{a, b, c},       state_in, d_out, d_state_out, {d_a, d_b, d_c},
                      d_state_in, (std::ptrdiff_t)n};
-  for (int64_t s = 0; s < count; ++s) {
-    const int64_t* segment = segments + 3 * s;
-    int64_t at = segment[0] > begin ? segment[0] : begin;
-    const int64_t stop = segment[1] < end ? segment[1] : end;
-    if (at >= stop) continue;
-    const float* plain = packed + segment[2] * WEIGHTS;
-    const Weights w(plain);
-    V dw[WEIGHTS]{};
-    for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, plain, dw, at, LANES);
-    if (at < stop) run.block<false>(w.of, plain, dw, at, (int)(stop - at));
-    double* total = d_packed + segment[2] * WEIGHTS;
-    for (int k = 0; k < WEIGHTS; ++k)
-      for (int lane = 0; lane < LANES; ++lane) total[k] += dw[k][lane];
+#pragma omp parallel for schedule(static) num_threads((int)threads) if (threads > 1)
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t end = begin + chunk < n ? begin + chunk : n;
+    for (int64_t s = 0; s < count; ++s) {
+      const int64_t* segment = segments + 3 * s;
+      int64_t at = segment[0] > begin ? segment[0] : begin;
+      const int64_t stop = segment[1] < end ? segment[1] : end;
+      if (at >= stop) continue;
+      const float* plain = packed + segment[2] * WEIGHTS;
+      const Weights w(plain);
+      V dw[WEIGHTS]{};
+      for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, plain, dw, at, LANES);
+      if (at < stop) run.block<false>(w.of, plain, dw, at, (int)(stop - at));
+      double* total = d_packed + begin / chunk * width + segment[2] * WEIGHTS;
+      for (int k = 0; k < WEIGHTS; ++k)
+        for (int lane = 0; lane < LANES; ++lane) total[k] += dw[k][lane];
+    }
   }
 }

@@ -1,5 +1,5 @@
 // The vector work of a conjugate gradient iteration, each group in one pass over memory.
-// Only elements in [begin, end) are done, so that threads can share the work.
+// Threads share out chunks; sums are by chunk, so that they do not depend on who did which.
 #include <cstdint>
 #include <cstring>
 
@@ -27,6 +27,14 @@ inline V load(const float* from) {
 }
 inline void store(float* to, V v) { std::memcpy(to, &v, sizeof v); }
 
+// Calls work(chunk, begin, end) for every chunk of [0, n).
+template <typename Work>
+inline void share(int64_t n, int64_t chunk, int64_t threads, Work work) {
+#pragma omp parallel for schedule(static) num_threads((int)threads) if (threads > 1)
+  for (int64_t begin = 0; begin < n; begin += chunk)
+    work(begin / chunk, begin, begin + chunk < n ? begin + chunk : n);
+}
+
 // Calls each(at) for whole registers, rest(at) for what is left, and settle() every block.
 template <typename Each, typename Rest, typename Settle>
 inline void sweep(int64_t begin, int64_t end, Each each, Rest rest, Settle settle) {
@@ -41,62 +49,68 @@ inline void sweep(int64_t begin, int64_t end, Each each, Rest rest, Settle settl
 
 }  // namespace
 
-// x += alpha p; r -= alpha ap; adds up <r, r> and <r, inverse r> of the new r.
+// x += alpha p; r -= alpha ap; adds up <r, r> and <r, inverse r> of the new r, by chunk.
 extern "C" void pcg_move(float* x, float* r, const float* p, const float* ap,
-                         const float* inverse, const float* alpha, double* sums, int64_t begin,
-                         int64_t end) {
+                         const float* inverse, const float* alpha, double* sums, int64_t n,
+                         int64_t chunk, int64_t threads) {
   const float a = *alpha;
-  Sum rr, ry;
-  sweep(
-      begin, end,
-      [&](int64_t at) {
-        store(x + at, load(x + at) + a * load(p + at));
-        const V left = load(r + at) - a * load(ap + at);
-        store(r + at, left);
-        rr.add(left * left);
-        ry.add(left * left * load(inverse + at));
-      },
-      [&](int64_t at) {
-        x[at] += a * p[at];
-        r[at] -= a * ap[at];
-        rr.add(r[at] * r[at]);
-        ry.add(r[at] * r[at] * inverse[at]);
-      },
-      [&] { rr.settle(), ry.settle(); });
-  sums[0] = rr.total;
-  sums[1] = ry.total;
+  share(n, chunk, threads, [=](int64_t part, int64_t begin, int64_t end) {
+    Sum rr, ry;
+    sweep(
+        begin, end,
+        [&](int64_t at) {
+          store(x + at, load(x + at) + a * load(p + at));
+          const V left = load(r + at) - a * load(ap + at);
+          store(r + at, left);
+          rr.add(left * left);
+          ry.add(left * left * load(inverse + at));
+        },
+        [&](int64_t at) {
+          x[at] += a * p[at];
+          r[at] -= a * ap[at];
+          rr.add(r[at] * r[at]);
+          ry.add(r[at] * r[at] * inverse[at]);
+        },
+        [&] { rr.settle(), ry.settle(); });
+    sums[2 * part] = rr.total;
+    sums[2 * part + 1] = ry.total;
+  });
 }
 
 // p = inverse r + beta p.
 extern "C" void pcg_turn(float* p, const float* r, const float* inverse, const float* beta,
-                         int64_t begin, int64_t end) {
+                         int64_t n, int64_t chunk, int64_t threads) {
   const float b = *beta;
-  sweep(
-      begin, end,
-      [&](int64_t at) {
-        store(p + at, load(inverse + at) * load(r + at) + b * load(p + at));
-      },
-      [&](int64_t at) { p[at] = inverse[at] * r[at] + b * p[at]; }, [] {});
+  share(n, chunk, threads, [=](int64_t, int64_t begin, int64_t end) {
+    sweep(
+        begin, end,
+        [&](int64_t at) {
+          store(p + at, load(inverse + at) * load(r + at) + b * load(p + at));
+        },
+        [&](int64_t at) { p[at] = inverse[at] * r[at] + b * p[at]; }, [] {});
+  });
 }
 
-// p = inverse r; adds up <r, r> and <r, p>.
+// p = inverse r; adds up <r, r> and <r, p>, by chunk.
 extern "C" void pcg_begin(float* p, const float* r, const float* inverse, double* sums,
-                          int64_t begin, int64_t end) {
-  Sum rr, ry;
-  sweep(
-      begin, end,
-      [&](int64_t at) {
-        const V left = load(r + at), y = left * load(inverse + at);
-        store(p + at, y);
-        rr.add(left * left);
-        ry.add(left * y);
-      },
-      [&](int64_t at) {
-        p[at] = inverse[at] * r[at];
-        rr.add(r[at] * r[at]);
-        ry.add(r[at] * p[at]);
-      },
-      [&] { rr.settle(), ry.settle(); });
-  sums[0] = rr.total;
-  sums[1] = ry.total;
+                          int64_t n, int64_t chunk, int64_t threads) {
+  share(n, chunk, threads, [=](int64_t part, int64_t begin, int64_t end) {
+    Sum rr, ry;
+    sweep(
+        begin, end,
+        [&](int64_t at) {
+          const V left = load(r + at), y = left * load(inverse + at);
+          store(p + at, y);
+          rr.add(left * left);
+          ry.add(left * y);
+        },
+        [&](int64_t at) {
+          p[at] = inverse[at] * r[at];
+          rr.add(r[at] * r[at]);
+          ry.add(r[at] * p[at]);
+        },
+        [&] { rr.settle(), ry.settle(); });
+    sums[2 * part] = rr.total;
+    sums[2 * part + 1] = ry.total;
+  });
 }

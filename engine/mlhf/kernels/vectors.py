@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.mlhf.kernels.compiler import NoCompiler, build
-from engine.mlhf.kernels.cpu import CHUNK, in_threads
+from engine.mlhf.kernels.cpu import CHUNK, threads
 
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
 
@@ -21,9 +22,9 @@ def loaded() -> Any:
         found = build(Path(__file__).with_name("vectors.cpp"))
     except NoCompiler:
         return None
-    found.pcg_move.argtypes = [*[_POINTER] * 7, _LONG, _LONG]
-    found.pcg_turn.argtypes = [*[_POINTER] * 4, _LONG, _LONG]
-    found.pcg_begin.argtypes = [*[_POINTER] * 4, _LONG, _LONG]
+    found.pcg_move.argtypes = [*[_POINTER] * 7, *[_LONG] * 3]
+    found.pcg_turn.argtypes = [*[_POINTER] * 4, *[_LONG] * 3]
+    found.pcg_begin.argtypes = [*[_POINTER] * 4, *[_LONG] * 3]
     for function in (found.pcg_move, found.pcg_turn, found.pcg_begin):
         function.restype = None
     return found
@@ -49,18 +50,13 @@ class FusedVectors:
         return self._sums(loaded().pcg_move, pointers, p)
 
     def turn(self, p: Tensor, r: Tensor, beta: Tensor, inverse: Tensor) -> None:
-        run = loaded().pcg_turn
+        n = p.numel()
         pointers = [v.data_ptr() for v in (p, r, inverse, beta)]
-        in_threads(p.numel(), lambda begin, end: run(*pointers, begin, end))
+        loaded().pcg_turn(*pointers, n, CHUNK, threads(n))
 
-    def _sums(self, run: Any, pointers: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _sums(self, run: Any, pointers: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
         n = like.numel()
-        sums = torch.zeros(-(-n // CHUNK), 2, dtype=torch.float64)
-
-        def work(begin: int, end: int) -> None:
-            for at in range(begin, end, CHUNK):
-                run(*pointers, sums[at // CHUNK].data_ptr(), at, min(at + CHUNK, end))
-
-        in_threads(n, work)
+        sums = torch.empty(-(-n // CHUNK), 2, dtype=torch.float64)
+        run(*pointers, sums.data_ptr(), n, CHUNK, threads(n))
         squared, ry = sums.sum(0).to(like.dtype)
         return squared.sqrt(), ry

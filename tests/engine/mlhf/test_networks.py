@@ -164,6 +164,21 @@ def test_a_compiler_that_fails_is_no_compiler(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_compiler_without_openmp_does(monkeypatch, tmp_path):
+    _or_skip("cpp")
+    (plain := tmp_path / "plain").write_text(
+        f"""#!/bin/sh
+case "$*" in *-fopenmp*) exit 1; esac
+exec {" ".join(compiler._compiler())} "$@"
+"""
+    )
+    plain.chmod(0o700)
+    monkeypatch.setenv("CXX", str(plain))
+    monkeypatch.setenv("MLHF_CACHE_DIR", str(tmp_path / "cache"))
+    library = compiler.build(compiler.Path(cpu.__file__).with_name("vectors.cpp"))
+    assert hasattr(library, "pcg_move")
+
+
 def test_other_precisions_and_sizes_take_plain_torch():
     assert CoordinateNetwork(loud(1), PARTS).choice(torch.zeros(1).double()).path == "torch"
     small = NetworkWeights(1, 2, 20)
