@@ -1,22 +1,27 @@
 """Whole runs of MLHF's Kronecker form, judged by how the loss fell.
 
-The meta-loss is asinh(m) + asinh(m'), with m the mean over all steps and m' the mean over the
+The meta-loss is asinh(m) + asinh(m'), with m the mean over all looks and m' the mean over the
 last fifth of
 
     log(ℓ_k / ℓ_0 + 10⁻⁵),
 
-with ℓ_k the loss on a batch before step k. The logarithm makes stages of training count alike,
-far down too; asinh keeps tasks whose loss falls by powers of ten from drowning those where it
-falls by half. A loss is taken as at most ten times the first, so that a run that diverged is
-bad, not infinitely so. Nothing is differentiated: this is for evolution strategies.
+with ℓ_0 the loss on the first batch and ℓ_k that of the averaged weights, which are what is
+kept, on the next batch after each tenth step (in short runs more often). The logarithm makes
+stages of training count alike, far down too; asinh keeps tasks whose loss falls by powers of
+ten from drowning those where it falls by half. A loss is taken as at most ten times the first,
+so that a run that diverged is bad, not infinitely so. Nothing is differentiated: this is for
+evolution strategies.
 """
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
+from engine.curvature.joint import loss_of
 from engine.meta.learned import Batch, Unrolled
 from engine.meta.trajectory import Bench, Point
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
@@ -25,7 +30,8 @@ from engine.optimizers.hessian_free import flatten
 _FLOOR = 1e-5
 _WORST = 10.0
 _LAST = 0.2
-_LOOK_EVERY = 20  # steps between two looks at whether a run has diverged: each waits
+_LOOK_EVERY = 10  # steps at most: a look takes a forward pass, and waits
+_LOOKS = 20  # at least, where the run has so many steps
 
 
 class KroneckerUnroll:
@@ -47,18 +53,24 @@ class KroneckerUnroll:
         seed = int(torch.randint(2**31, (), generator=noise))
         optimizer = KroneckerMLHF(model, bench.task.loss, None, seed=seed)
         optimizer.networks = self.networks
+        steps = len(batches) - 1
+        every = max(1, min(_LOOK_EVERY, steps // _LOOKS))
         losses: list[Tensor] = []
         for k, (x, y) in enumerate(batches[:-1]):
-            losses.append(optimizer.step(x, y).loss)
-            if k % _LOOK_EVERY == 0 and not losses[-1] < _WORST * losses[0]:
-                break
-        found = meta_loss(torch.stack(losses), len(batches) - 1)
+            loss = optimizer.step(x, y).loss
+            if not losses:
+                losses.append(loss)
+            if (k + 1) % every == 0:
+                losses.append(_kept(optimizer, *batches[k + 1]))
+                if not torch.maximum(loss, losses[-1]) < _WORST * losses[0]:
+                    break
+        found = meta_loss(torch.stack(losses), 1 + steps // every)
         parameters = bench.parameters_of(model)
         end = Point(
             start.task,
             flatten([p.detach() for p in parameters]),
             {k: v.clone() for k, v in model.named_buffers()},
-            start.steps + len(batches) - 1,
+            start.steps + steps,
         )
         return Unrolled(
             dict.fromkeys(self.networks, found),
@@ -68,11 +80,21 @@ class KroneckerUnroll:
         )
 
 
-def meta_loss(losses: Tensor, steps: int) -> Tensor:
-    """Return the meta-loss of a run of so many steps, from its losses (fewer: it diverged)."""
+def _kept(optimizer: KroneckerMLHF, x: Any, y: Any) -> Tensor:
+    """Return the averaged weights' loss on a batch, by the batch's own statistics."""
+    buffers = {name: b.clone() for name, b in optimizer.model.named_buffers()}
+    optimizer.eval_mode()
+    with torch.no_grad():
+        loss = loss_of(optimizer.loss, functional_call(optimizer.model, buffers, (x,)), y)
+    optimizer.train_mode()
+    return loss
+
+
+def meta_loss(losses: Tensor, looks: int) -> Tensor:
+    """Return the meta-loss of a run of so many looks, from its losses (fewer: it diverged)."""
     worst = _WORST * losses[0]
-    whole = torch.cat([losses, worst.expand(steps - len(losses))])
+    whole = torch.cat([losses, worst.expand(looks - len(losses))])
     relative = torch.where(whole < worst, whole, worst) / losses[0]
     terms = torch.log(relative + _FLOOR)
-    last = terms[-max(1, round(_LAST * steps)) :]
+    last = terms[-max(1, round(_LAST * looks)) :]
     return torch.asinh(terms.mean()) + torch.asinh(last.mean())

@@ -248,6 +248,12 @@ class MLHFParams(BatchedParams):
         "a Kronecker eigenbasis; paper: as published.",
     )
 
+    average: Part = Field(
+        default=0.03,
+        description="kronecker: what is measured and kept is the weights' average over this "
+        "part of the steps so far; 0: the last step's weights.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _iterations_of_variant(cls, values: Any) -> Any:

@@ -94,6 +94,7 @@ def _meta_checkpoint(params: Any) -> str | None:
 
 
 def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
+    own = {"average": params.average} if params.variant == "kronecker" else {}
     papers = {"compile": True} if params.compile else {}
     return MLHF(
         model,
@@ -104,6 +105,7 @@ def _mlhf(model: nn.Module, loss: Loss, params: Any, seed: int) -> Rated:
         lr=params.lr,
         weight_decay=params.weight_decay,
         seed=seed,
+        **own,
         **papers,
         **_batched(params),
     )

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from engine.curvature.ggn import GGN
 from engine.curvature.primal import chosen
 from engine.curvature.protocol import Loss
+from engine.mlhf.kronecker.average import RunningAverage
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import DampingNetwork, Memory, Seen, StepNetwork
 from engine.mlhf.kronecker.model import Direction, QuadraticModel, combined
@@ -53,7 +54,11 @@ class KroneckerMLHF:
     where it solves another for each direction, and a backward pass for each direction after
     the first; and now and then the basis.
 
-    Works alone: ``opt = MLHF(model); opt.step(x, y)``.
+    What the steps leave behind is noisy, as after any steps of full length. So the result is an
+    average along the way, over a constant part of the steps so far: ``eval_mode`` puts it into
+    the model, ``train_mode`` puts back what steps start from.
+
+    Works alone: ``opt = MLHF(model); opt.step(x, y)``, and ``opt.eval_mode()`` at the end.
 
     Args:
         model: Any module whose loss has a Gauss-Newton matrix (``GGN``).
@@ -65,6 +70,8 @@ class KroneckerMLHF:
             keep its parts' ratio for their own directions, and find the minimum along that
             line; or, while the loss is high, most of them keep the parts as they are.
         lr: Factor of the step.
+        average: The part of the steps so far over which the result is averaged; with 0 it is
+            where the last step led.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         damping: λ₀ of λ_k = λ₀ (1 + k/T)^½.
         growth_steps: T.
@@ -91,6 +98,7 @@ class KroneckerMLHF:
         iterations: int = 1,
         solve_every: int = 9,
         lr: float = 1.0,
+        average: float = 0.03,
         weight_decay: float = 0.0,
         damping: float = 30.0,
         growth_steps: float = 100.0,
@@ -112,6 +120,7 @@ class KroneckerMLHF:
         self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
         self._parameters = chosen(model, parameters)
+        self._average = RunningAverage(self._parameters, average)
         self.networks = fresh_networks()
         if isinstance(meta_checkpoint, str | Path):
             meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
@@ -184,6 +193,7 @@ class KroneckerMLHF:
         step = unflatten(self._last.plain, self._parameters)
         torch._foreach_add_(self._parameters, step, alpha=-self.lr)
         self._steps += 1
+        self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
 
     def _solve(
@@ -256,9 +266,18 @@ class KroneckerMLHF:
             at += size
         return factors.mean(), s
 
+    def eval_mode(self) -> None:
+        """Put the averaged weights into the model; batch norm's statistics are not theirs."""
+        self._average.show()
+
+    def train_mode(self) -> None:
+        """Put the weights that steps start from back into the model."""
+        self._average.hide()
+
     def state_dict(self) -> State:
         return {
             "steps": self._steps,
+            "average": self._average.state_dict(),
             "next_update": self._next_update,
             "next_refresh": self._next_refresh,
             "moment": self._moment,
@@ -274,6 +293,7 @@ class KroneckerMLHF:
     def load_state_dict(self, state: State) -> None:
         like = self._parameters[0]
         self._steps = int(state["steps"])
+        self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
         self._since = int(state["since"])

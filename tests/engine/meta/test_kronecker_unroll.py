@@ -1,5 +1,6 @@
 """Meta-training of MLHF's Kronecker form: its meta-loss, its whole runs, and what is refused."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -66,7 +67,7 @@ def test_the_meta_loss_is_that_of_plain_python(losses, steps):
 
 def test_a_run_is_the_optimizers_own():
     """Loud networks, so that they are seen to be used; the point it began from is kept."""
-    learned, steps = KroneckerUnroll(), 25
+    learned, steps = KroneckerUnroll(), 47  # a look at each second
     with torch.no_grad():
         for i, network in enumerate(learned.networks.values()):
             for p in network.parameters():
@@ -84,7 +85,17 @@ def test_a_run_is_the_optimizers_own():
     model = task.model(5).train()
     seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(8)))
     optimizer = KroneckerMLHF(model, "cross_entropy", MetaCheckpoint("mlhf", weights), seed=seed)
-    losses = [float(optimizer.step(x, y).loss) for x, y in batches[:steps]]
+    losses = []
+    for k, (x, y) in enumerate(batches[:steps]):
+        loss = float(optimizer.step(x, y).loss)
+        if k == 0:
+            losses.append(loss)
+        if k % 2:  # what would be kept, on the next batch, as in training
+            optimizer.eval_mode()
+            x, y = batches[k + 1]
+            z = copy.deepcopy(model)(x).detach()
+            losses.append(float(torch.nn.functional.cross_entropy(z, y)))
+            optimizer.train_mode()
     mine = torch.cat([p.detach().reshape(-1) for p in by_kind(model)[0]])
     assert torch.equal(found.end.theta, mine)
     for name, buffer in model.named_buffers():
@@ -93,27 +104,37 @@ def test_a_run_is_the_optimizers_own():
     assert torch.equal(start.theta, theta)
     assert set(found.losses) == {"damping", "step"}
     for loss in (*found.losses.values(), found.error):
-        assert float(loss) == pytest.approx(_plain(losses, steps), rel=1e-5)
+        assert float(loss) == pytest.approx(_plain(losses, 24), rel=1e-5)
 
 
 def test_a_run_that_diverged_is_cut_and_counts_as_bad(monkeypatch):
-    seen = []
+    seen, looked = [], []
 
     class Scripted:
+        loss = "cross_entropy"
+
         def __init__(self, model, *_, **__):
-            pass
+            self.model = model
 
         def step(self, x, y):
-            seen.append(2.0 if len(seen) < 5 else 21.0)
+            seen.append(2.0 if len(seen) < 15 else 21.0)
             return SimpleNamespace(loss=torch.tensor(seen[-1]))
+
+        def eval_mode(self):
+            z = self.model(x).detach()
+            looked.append(float(torch.nn.functional.cross_entropy(z, y)))
+
+        def train_mode(self):
+            pass
 
     monkeypatch.setattr(kronecker_unroll, "KroneckerMLHF", Scripted)
     task = Plain(torch.float32)
     bench = Bench(task, 0, 1)
-    batches = [task.batch(torch.Generator().manual_seed(0))] * 61
+    x, y = task.batch(torch.Generator().manual_seed(0))
+    batches = [(x, y)] * 61
     found = KroneckerUnroll().unroll(bench, bench.fresh(5), batches, torch.Generator())
-    assert len(seen) == 21  # found at the second look
-    assert float(found.error) == pytest.approx(_plain(seen, 60), rel=1e-5)
+    assert len(seen) == 18  # found at the sixth look, of one each third step
+    assert float(found.error) == pytest.approx(_plain([2.0, *looked], 21), rel=1e-5)
 
 
 def test_two_and_two_are_four_iterations(tmp_path):
