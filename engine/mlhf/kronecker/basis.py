@@ -67,6 +67,7 @@ class Basis:
         self._count = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._output: Any = None
+        self._may_look = True
         self.diagonal: Tensor | None = None  # of G in the basis, (n,)
         self.kinds = self._kinds()
 
@@ -93,14 +94,21 @@ class Basis:
         Returns: False where it would not be much cheaper than watching the batch's own pass,
             or where it is not known what a sample is.
         """
-        if not isinstance(self._loss, str) or not isinstance(x, Tensor):
+        if not self._may_look or not isinstance(self._loss, str) or not isinstance(x, Tensor):
             return False
         if x.ndim < 2 or len(x) < 2 * self._samples:
             return False
         # Running statistics belong to the training pass.
         buffers = {name: b.clone() for name, b in self._model.named_buffers()}
-        with self.watching(), torch.enable_grad(), differentiable_twice(self._model):
-            functional_call(self._model, buffers, (x[: self._samples],))
+        try:
+            with self.watching(), torch.enable_grad(), differentiable_twice(self._model):
+                functional_call(self._model, buffers, (x[: self._samples],))
+        except Exception:
+            # A network may be made for batches of one size. What else is wrong with it, the
+            # batch's own pass will tell.
+            self._may_look = False
+            self.forget()
+            return False
         return True
 
     def update(self, y: Any) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from engine import MLHF
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
 
@@ -119,6 +120,31 @@ def test_it_does_not_look_where_that_would_not_be_cheaper_or_samples_are_not_kno
     assert not look("cross_entropy", x[:15])
     assert not look("cross_entropy", {"x": x})
     assert not look(lambda z, y: z.square().mean(), x)
+
+
+def test_a_network_for_batches_of_one_size_is_watched_in_its_own_pass():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.out(x.view(20, 4))
+
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 4), torch.randint(0, 3, (20,))
+    ends = []
+    for samples in (8, 11):  # of 20, 11 are too many for a pass of their own
+        torch.manual_seed(1)
+        model = Fixed()
+        optimizer = MLHF(model, meta_checkpoint=None, samples=samples)
+        assert optimizer._basis.look(x) is False
+        first = optimizer.step(x, y).loss
+        for _ in range(5):
+            last = optimizer.step(x, y).loss
+        assert last < first
+        ends.append(optimizer._basis._may_look)
+    assert ends == [False, True]
 
 
 @pytest.mark.parametrize(("rows", "seen"), [(20, 5), (8, 4), (1000, 7)])
