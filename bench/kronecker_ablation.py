@@ -1,0 +1,146 @@
+"""What each part of MLHF's Kronecker form is worth: the form without it, on the judged networks.
+
+They train on the parts ``meta`` of their data, by the optimizer's own arguments. Printed are the
+mean over epochs of the log training loss (lower is better), the last training loss, the test
+loss where the training loss was that of the whole form halfway, and a step's processor time.
+
+    python bench/kronecker_ablation.py --data DIR [--task NAME ...] [--only PART ...] [--seeds N]
+
+DIR holds ``cifar10/`` and ``tinyshakespeare/``; Fashion-MNIST is found where Debian puts it.
+"""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from engine.data.loading import Dataset, load
+from engine.experiments.contract import Task
+from engine.experiments.judge.tasks import tasks
+from engine.mlhf.kronecker import optimizer as module
+from engine.models.build import build
+from engine.models.loss import loss_name
+from engine.training.averaging import averaged
+from engine.training.evaluation import evaluate
+from engine.training.process import keep_freed_memory
+
+EPOCHS = {
+    "digits-mlp": 20,
+    "fashion-mlp": 12,
+    "cifar16-convnet": 8,
+    "cifar16-resnet": 10,
+    "text-lstm": 10,
+    "text-transformer": 10,
+}
+# Arguments of the optimizer; what begins with an underscore is a constant of its module.
+PARTS: dict[str, dict[str, Any]] = {
+    "the whole form": {},
+    "nothing learned": {"meta_checkpoint": None},
+    "no average": {"average": 0.0},
+    "no rotation: diagonals only": {"max_dimension": 0},
+    "damping that does not grow": {"growth_steps": math.inf},
+    "means from 16 samples": {"samples": 16},
+    "each step solved": {"solve_every": 1},
+    "measured each step": {"_MEASURED": 1},
+    "measured at solves only": {"_MEASURED": 1 << 60, "_UNUSUAL": math.inf, "_HIGH": math.inf},
+    "two directions": {"iterations": 2},
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Losses at the ends of epochs, and a step's processor time in milliseconds."""
+
+    train: list[float]
+    test: list[float]
+    milliseconds: float
+
+    @property
+    def integral(self) -> float:
+        return mean(math.log(max(v, 1e-6)) if v < math.inf else math.inf for v in self.train)
+
+    def test_at(self, goal: float) -> float:
+        """Return the test loss at the end of the first epoch at or below a training loss."""
+        return next((b for a, b in zip(self.train, self.test, strict=True) if a <= goal), math.nan)
+
+
+def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int) -> Ran:
+    """Train once and measure after each epoch, on at most 2,500 samples of a split."""
+    constants = {k: part.get(k, vars(module)[k]) for k in ("_MEASURED", "_UNUSUAL", "_HIGH")}
+    options = {"meta_checkpoint": "default", **part}
+    model = build(task.model.name, task.model.params, data.info, seed)
+    loss = loss_name(data.info)
+    size, batch = data.size("train"), task.batch_size
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    cpu, spent, steps = torch.device("cpu"), 0.0, 0
+    train, test = [], []
+    with patch.multiple(module, **constants):
+        optimizer = module.KroneckerMLHF(
+            model, loss, seed=seed, **{k: v for k, v in options.items() if k not in constants}
+        )
+        for _ in range(epochs):
+            for indices in torch.split(torch.randperm(size, generator=generator), batch):
+                x, y = data.batch("train", indices, cpu)
+                begun = time.process_time()
+                optimizer.step(x, y)
+                spent += time.process_time() - begun
+                steps += 1
+            with averaged(model, optimizer, data, cpu, batch):
+                values = evaluate(model, data, loss, cpu, batch_size=500, max_samples=2_500)
+            assert values is not None
+            train.append(_finite(values["train_loss"]))
+            test.append(_finite(values["test_loss"]))
+    return Ran(train, test, 1e3 * spent / steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--task", action="append", choices=list(EPOCHS))
+    parser.add_argument("--only", action="append", choices=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    for judged in tasks("cpu"):
+        task = judged.task
+        if task.name not in (given.task or EPOCHS):
+            continue
+        data = load(task.dataset.name, {**task.dataset.params, "split": "meta"},
+                    _root(given.data, task.dataset.name))  # fmt: skip
+        print(f"{task.name}, {EPOCHS[task.name]} epochs, seeds 7 to {6 + given.seeds}", flush=True)
+        goals: list[float] = []
+        for name, part in PARTS.items():
+            if given.only and name not in given.only:
+                continue
+            ran = [run(task, data, part, 7 + s, EPOCHS[task.name]) for s in range(given.seeds)]
+            goals = goals or [r.train[len(r.train) // 2] for r in ran]
+            at = mean(r.test_at(goal) for r, goal in zip(ran, goals, strict=True))
+            print(
+                f"  {name:28} {mean(r.integral for r in ran):8.3f}"
+                f"  last {mean(r.train[-1] for r in ran):9.3g}  test {at:6.3f}"
+                f"  {mean(r.milliseconds for r in ran):6.1f} ms",
+                flush=True,
+            )
+
+
+def _finite(value: float) -> float:
+    return value if value < math.inf else math.inf
+
+
+def _root(data: Path, name: str) -> str | None:
+    folder = {"cifar10": "cifar10", "text": "tinyshakespeare"}.get(name)
+    return None if folder is None else str(data / folder)
+
+
+if __name__ == "__main__":
+    main()
