@@ -13,7 +13,10 @@ from engine.mlhf.kernels.compiler import build
 from engine.mlhf.kinds import Segment
 
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
-CHUNK = 1 << 14  # coordinates; fixed, so that sums do not depend on the number of threads
+# Coordinates that one thread does at a time: fixed, so that sums do not depend on the number of
+# threads, and few, so that these get equal shares.
+CHUNK = 1 << 12
+_BACKWARD_CHUNK = 1 << 14  # each has sums of its own over all weights
 _SMALL = 1 << 15  # below this, waking other threads costs more than it gains
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -68,13 +71,13 @@ def backward(
     n = d_out.numel()
     d_inputs = [torch.empty_like(d_out) if need else None for need in needs]
     d_state = torch.empty_like(state)
-    d_packed = torch.zeros(-(-n // CHUNK), *packed.shape, dtype=torch.float64)
+    d_packed = torch.zeros(-(-n // _BACKWARD_CHUNK), *packed.shape, dtype=torch.float64)
     loaded().coordinate_backward(
         *(v.data_ptr() for v in inputs), state.data_ptr(), d_out.data_ptr(),
         None if d_state_out is None else d_state_out.data_ptr(),
         *(None if v is None else v.data_ptr() for v in d_inputs), d_state.data_ptr(),
         d_packed.data_ptr(), packed.data_ptr(), segments.data_ptr(), len(segments),
-        n, CHUNK, threads(n), packed.numel(),
+        n, _BACKWARD_CHUNK, threads(n), packed.numel(),
     )  # fmt: skip
     return d_inputs, d_state, d_packed.sum(0).to(packed.dtype)
 
