@@ -19,8 +19,9 @@ _FLAGS = (
     *("-fschedule-insns", "-fsched-pressure"),
 )
 # By OpenMP the kernels run on torch's own threads. Others would have to share the processors
-# with those, which after each of torch's operations go on spinning for milliseconds.
-_THREADED = "-fopenmp"
+# with those, which after each of torch's operations go on spinning for milliseconds. Outside
+# Linux torch's runtime is another one, which may end a process that loads a second.
+_THREADED = ("-fopenmp",) if sys.platform.startswith("linux") else ()
 _SECONDS = 120
 
 
@@ -76,7 +77,7 @@ def _compile(compiler: list[str], source: Path, target: Path) -> None:
     os.close(handle)
     try:
         try:
-            _call(compiler, [*_FLAGS, _THREADED], source, temporary)
+            _call(compiler, [*_FLAGS, *_THREADED], source, temporary)
         except subprocess.CalledProcessError:  # clang often comes without OpenMP
             _call(compiler, _FLAGS, source, temporary)
         os.replace(temporary, target)
