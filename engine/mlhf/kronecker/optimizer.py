@@ -141,6 +141,7 @@ class KroneckerMLHF:
         self._autocast = autocast
         self._memory = Memory()
         self._steps = 0
+        self._largest = 0  # batch so far
         self._next_update = self._next_refresh = 0
         self._moment: Tensor | None = None  # v, in the basis
         self._last: Direction | None = None  # d'
@@ -149,16 +150,29 @@ class KroneckerMLHF:
         self._pull: Tensor | None = None  # bᵀPb in the mean of the last steps
 
     def step(self, x: Any, y: Any) -> StepResult:
-        watched = self._steps < self._next_update or self._basis.look(x)
-        with nullcontext() if watched else self._basis.watching():
+        share = self._share(x)
+        due = self._steps >= self._next_update and 2 * share > 1
+        watch = due and not self._basis.look(x)
+        with self._basis.watching() if watch else nullcontext():
             ggn = GGN(self.model, self.loss, x, y, self._parameters, autocast=self._autocast)
-        self._turn(y)
+        self._turn(y, due)
         with torch.no_grad():
-            return self._step(ggn)
+            return self._step(ggn, share)
 
-    def _turn(self, y: Any) -> None:
+    def _share(self, x: Any) -> float:
+        """Return the batch's size in parts of the largest so far.
+
+        An epoch may end in a few samples. Their own minimum is far from everybody's: the step
+        is that part of it, and v and the means take in as little of them.
+        """
+        if not isinstance(x, Tensor) or not len(x):
+            return 1.0
+        self._largest = max(self._largest, len(x))
+        return len(x) / self._largest
+
+    def _turn(self, y: Any, due: bool) -> None:
         """Bring the basis up to date where that is due: often at first, then ever less."""
-        if self._steps >= self._next_update:
+        if due:
             self._basis.update(y)
             self._next_update = self._steps + _interval(self._steps, 40, self._update_every)
         self._basis.forget()
@@ -170,7 +184,7 @@ class KroneckerMLHF:
                 self._last = Direction(turned, plain)
             self._next_refresh = self._steps + _interval(self._steps, 5, self._refresh_every)
 
-    def _step(self, ggn: GGN) -> StepResult:
+    def _step(self, ggn: GGN, share: float) -> StepResult:
         basis = self._basis
         b = basis.rotate(ggn.gradient)
         if self.weight_decay:
@@ -178,7 +192,7 @@ class KroneckerMLHF:
         features = self._memory.features(b)
         log_damping = self.networks["damping"](features)
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().unbind()
-        scale, s = self._damping(b, log_damping)
+        scale, s = self._damping(b, log_damping, share)
         if self.weight_decay:
             s.add_(self.weight_decay)
         inverse = torch.reciprocal(basis.of_curvature() * on_diagonal + s)
@@ -187,7 +201,7 @@ class KroneckerMLHF:
         last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
         directions, parts = self._solve(ggn, b, s, inverse, q, last)
         stats = {"damping": scale, "momentum": parts[1], "step_factor": on_step}
-        parts = parts * on_step
+        parts = parts * on_step * share
         parts[1] *= on_momentum
         self._last = combined(parts, directions)
         step = unflatten(self._last.plain, self._parameters)
@@ -251,11 +265,11 @@ class KroneckerMLHF:
     def _both(self, turned: Tensor) -> Direction:
         return Direction(turned, flatten(self._basis.back(turned)))
 
-    def _damping(self, b: Tensor, log_factors: Tensor) -> tuple[Tensor, Tensor]:
+    def _damping(self, b: Tensor, log_factors: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Return the damping's scale, and the damping in the basis."""
         if self._moment is None:
             self._moment = torch.zeros_like(b)
-        self._moment.mul_(_BETA2).addcmul_(b, b, value=1 - _BETA2)
+        self._moment.mul_(_BETA2).addcmul_(b, b, value=(1 - _BETA2) * share)
         correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
         s = self._moment.sqrt().mul_(correction).add_(_EPS)
@@ -277,6 +291,7 @@ class KroneckerMLHF:
     def state_dict(self) -> State:
         return {
             "steps": self._steps,
+            "largest": self._largest,
             "average": self._average.state_dict(),
             "next_update": self._next_update,
             "next_refresh": self._next_refresh,
@@ -292,7 +307,7 @@ class KroneckerMLHF:
 
     def load_state_dict(self, state: State) -> None:
         like = self._parameters[0]
-        self._steps = int(state["steps"])
+        self._steps, self._largest = int(state["steps"]), int(state["largest"])
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])

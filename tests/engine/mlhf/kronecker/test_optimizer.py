@@ -44,13 +44,17 @@ def _loud():
 
 @pytest.mark.parametrize("iterations", [1, 2, 3])
 def test_a_step_is_the_least_value_over_the_subspace(iterations):
-    """θ_new − θ solves the quadratic model over the directions, dense and in θ's own basis."""
+    """θ_new − θ solves the quadratic model over the directions, dense and in θ's own basis.
+
+    On a quarter of a batch it is a quarter of that, and the means are left alone.
+    """
     model = _model()
     parameters = list(model.parameters())
     unpack = flat_function(model, parameters)
     optimizer = KroneckerMLHF(model, meta_checkpoint=None, iterations=iterations, weight_decay=0.01)
     last = torch.zeros_like(_theta(model))
-    for x, y in _batches(4):
+    whole = _batches(4)
+    for x, y in [*whole, (whole[0][0][:4], whole[0][1][:4])]:
         before = _theta(model)
         _, b, g = gradient_and_matrix(model, unpack, before, x, y)
         b = b + 0.01 * before
@@ -74,8 +78,25 @@ def test_a_step_is_the_least_value_over_the_subspace(iterations):
             expected = q @ torch.linalg.solve(q.T @ damped @ q, q.T @ b)
             if i < iterations - 1:
                 directions.append(inverse @ (b - damped @ expected))
-        torch.testing.assert_close(d, expected, rtol=1e-4, atol=1e-8)
+        torch.testing.assert_close(d, expected * len(x) / 16, rtol=1e-4, atol=1e-8)
         last = d  # fmt: skip
+    assert optimizer._basis._count == 4
+
+
+def test_a_part_of_a_batch_counts_as_that_part_in_the_mean_of_squares():
+    model = _model()
+    optimizer = KroneckerMLHF(model, meta_checkpoint=None)
+    ((x, y),) = _batches(1)
+    optimizer.step(x, y)
+    before = optimizer._moment.clone()
+    x, y = x[:4], y[:4]
+    unpack = flat_function(model, list(model.parameters()))
+    _, b, _ = gradient_and_matrix(model, unpack, _theta(model), x, y)
+    optimizer.step(x, y)
+    pieces = b.split([p.numel() for p in model.parameters()])
+    shaped = [t.view(p.shape) for t, p in zip(pieces, model.parameters(), strict=True)]
+    turned = optimizer._basis.rotate(shaped)
+    torch.testing.assert_close(optimizer._moment, 0.99 * before + 0.01 / 4 * turned.square())
 
 
 def _directions(monkeypatch):
