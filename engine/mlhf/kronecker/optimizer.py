@@ -146,6 +146,7 @@ class KroneckerMLHF:
         self._moment: Tensor | None = None  # v, in the basis
         self._last: Direction | None = None  # d'
         self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
+        self._usable = False
         self._since = 0  # steps since they were found
         self._pull: Tensor | None = None  # bᵀPb in the mean of the last steps
 
@@ -223,24 +224,34 @@ class KroneckerMLHF:
         model = QuadraticModel(ggn, self._basis, b, s)
         unusual = self._unusual(torch.dot(q.turned, b))
         self._since += 1
-        due = self._steps < _EVERY_STEP or self._since >= self.solve_every
-        if self._parts is not None and not due:
-            if self._since % _MEASURED and not unusual and self._memory.fallen() < _HIGH:
+        due = self._steps < _EVERY_STEP or self._since >= self.solve_every or not self._usable
+        if self._parts is not None and not due and not unusual:
+            if self._since % _MEASURED and self._memory.fallen() < _HIGH:
                 self._memory.add(Seen(ggn.loss, *self._parts.unbind()))
             else:
                 model.add(combined(self._parts, [q, last]))
-                self._parts = self._parts * model.parts
+                self._keep(self._parts * model.parts)
                 self._remember(ggn, model, self._parts, None)
             return [q, last], self._parts
-        self._since = 0
         model.add(q, last)
-        self._parts = parts = model.parts
+        parts = model.parts
+        if due:
+            self._since = 0
+            self._keep(parts)  # those of an unusual batch are for itself
         tiny = torch.finfo(b.dtype).tiny
         left = model.pull[1] / model.own[1, 1].clamp_min(tiny)
         for _ in range(self.iterations - 1):
             model.add(self._both(inverse * model.residual()))
         self._remember(ggn, model, parts, left)
         return model.directions, model.parts
+
+    def _keep(self, parts: Tensor) -> None:
+        """Keep the parts for the next steps, if those may do with them.
+
+        Waits for the device.
+        """
+        self._parts = parts
+        self._usable = repeatable(*parts.tolist())
 
     def _unusual(self, pull: Tensor) -> bool:
         """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then.
@@ -298,6 +309,7 @@ class KroneckerMLHF:
             "moment": self._moment,
             "last": None if self._last is None else list(self._last),
             "parts": self._parts,
+            "usable": self._usable,
             "since": self._since,
             "pull": self._pull,
             "basis": self._basis.state_dict(),
@@ -311,7 +323,7 @@ class KroneckerMLHF:
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
-        self._since = int(state["since"])
+        self._usable, self._since = bool(state["usable"]), int(state["since"])
         self._moment, self._parts, self._pull = (
             None if state[name] is None else state[name].to(like, copy=True)
             for name in ("moment", "parts", "pull")
@@ -322,6 +334,15 @@ class KroneckerMLHF:
         self._memory.load_state_dict(state["memory"], like)
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
+
+
+def repeatable(fresh: float, momentum: float) -> bool:
+    """Whether further steps may be of these parts.
+
+    A part of the last step outside of 0 to 1 was for that one alone: taken again and again it
+    makes steps that grow.
+    """
+    return fresh > 0 and 0 <= momentum <= 1
 
 
 def _interval(steps: int, part: int, most: int) -> int:
