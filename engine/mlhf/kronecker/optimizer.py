@@ -166,7 +166,7 @@ class KroneckerMLHF:
         An epoch may end in a few samples. Their own minimum is far from everybody's: the step
         is that part of it, and v and the means take in as little of them.
         """
-        if not isinstance(x, Tensor) or not len(x):
+        if not isinstance(x, Tensor) or not x.numel() or not x.ndim:
             return 1.0
         self._largest = max(self._largest, len(x))
         return len(x) / self._largest

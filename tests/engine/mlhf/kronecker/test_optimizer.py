@@ -214,6 +214,17 @@ def test_the_memory_says_how_far_the_loss_has_fallen():
     assert memory.fallen() == pytest.approx(16, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [(torch.ones(8, 2), 0.5), (torch.ones(16, 2), 1), (torch.ones(32, 2), 1),
+     (torch.tensor(3.0), 1), ({"x": torch.ones(8, 2)}, 1)],
+)  # fmt: skip
+def test_a_batchs_share_is_of_the_largest_where_its_size_is_known(x, expected):
+    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None)
+    optimizer._share(torch.ones(16, 2))
+    assert optimizer._share(x) == expected
+
+
 def test_more_iterations_go_lower():
     x, y = _batches(1)[0]
     predicted = []
