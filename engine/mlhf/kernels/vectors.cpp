@@ -1,12 +1,20 @@
 // The vector work of a conjugate gradient iteration, each group in one pass over memory.
 // Threads share out chunks; sums are by chunk, so that they do not depend on who did which.
 #include <cstdint>
-#include <cstring>
 
 namespace {
 
-constexpr int LANES = 16, BLOCK = 64 * LANES;
-typedef float V __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
+// As many as a register holds.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int BLOCK = 64 * LANES;
+typedef float V
+    __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 // A sum in double precision of blocks that are summed in single.
 struct Sum {
@@ -20,12 +28,8 @@ struct Sum {
   }
 };
 
-inline V load(const float* from) {
-  V v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-inline void store(float* to, V v) { std::memcpy(to, &v, sizeof v); }
+inline V load(const float* from) { return *(const V*)from; }
+inline void store(float* to, V v) { *(V*)to = v; }
 
 // Calls work(chunk, begin, end) for every chunk of [0, n).
 template <typename Work>
