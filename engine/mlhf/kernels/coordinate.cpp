@@ -64,25 +64,13 @@ INLINE V exp2_of(V z) {
 #endif
 }
 
-// a / b for |b| from 2^-126 to 2^126, to about two units in the last place. A division holds up
-// an AVX-512 unit for 16 cycles; an estimate of 14 bits and one step of Newton's take 3.
-INLINE V ratio(V a, V b) {
-#ifdef __AVX512F__
-  const V guess = (V)_mm512_rcp14_ps((__m512)b);
-  const V q = a * guess;
-  return q + guess * (a - b * q);
-#else
-  return a / b;
-#endif
-}
-
 constexpr float LOG2E = 1.4426950408889634f;
 
 // sigmoid(x) = 1 / (1 + e) with e = 2^z, z = -x log2(e);
 // tanh(x) = (1 - e) / (1 + e) with e = 2^z, z = -2x log2(e).
 // The gates' weights are scaled when they are loaded, so that they sum up to z.
-INLINE V sigmoid_at(V z) { return ratio(all(1.0f), 1.0f + exp2_of(z)); }
-INLINE V tanh_at(V z) { const V e = exp2_of(z); return ratio(1.0f - e, 1.0f + e); }
+INLINE V sigmoid_at(V z) { return 1.0f / (1.0f + exp2_of(z)); }
+INLINE V tanh_at(V z) { const V e = exp2_of(z); return (1.0f - e) / (1.0f + e); }
 
 // tanh of the inputs, which may be tiny and must not drown in 1 - e: near 0 by its series.
 INLINE V tanh_of(V x) {
@@ -95,7 +83,7 @@ INLINE V tanh_of(V x) {
 
 // log(1 + e) for 0 <= e <= 1, by 2 artanh(u), u = e / (2 + e) <= 1/3: small e stay exact.
 INLINE V log1p_of(V e) {
-  const V u = ratio(e, 2.0f + e), t = u * u;
+  const V u = e / (2.0f + e), t = u * u;
   V s = all(1.0f / 15);
   s = s * t + 1.0f / 13;
   s = s * t + 1.0f / 11;
@@ -147,9 +135,9 @@ INLINE void cell(const float* w, const float* bias, const V* in, const V* c, V* 
     const V g = exp2_of(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
     const V o = 1.0f + exp2_of(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
     const V ig = i * (1.0f + g);
-    c_new[j] = ratio(c[j] * ig + (1.0f - g) * f, f * ig);
+    c_new[j] = (c[j] * ig + (1.0f - g) * f) / (f * ig);
     const V t = exp2_of(-2.0f * LOG2E * c_new[j]);
-    h_new[j] = ratio(1.0f - t, o * (1.0f + t));
+    h_new[j] = (1.0f - t) / (o * (1.0f + t));
   }
 }
 
