@@ -23,7 +23,8 @@ import torch
 from engine.data.loading import Dataset, load
 from engine.experiments.contract import Task
 from engine.experiments.judge.tasks import tasks
-from engine.mlhf.kronecker import optimizer as module
+from engine.mlhf.kronecker import solver as module
+from engine.mlhf.kronecker.optimizer import KroneckerMLHF
 from engine.models.build import build
 from engine.models.loss import loss_name
 from engine.training.averaging import averaged
@@ -82,7 +83,7 @@ def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int)
     cpu, spent, steps = torch.device("cpu"), 0.0, 0
     train, test = [], []
     with patch.multiple(module, **constants):
-        optimizer = module.KroneckerMLHF(
+        optimizer = KroneckerMLHF(
             model, loss, seed=seed, **{k: v for k, v in options.items() if k not in constants}
         )
         for _ in range(epochs):

@@ -9,7 +9,7 @@ from stepping import Case, Run, in_turns, sgd_step
 from torch import Tensor, nn
 
 from engine.curvature.ggn import GGN
-from engine.mlhf.kronecker import optimizer as module
+from engine.mlhf.kronecker import solver as module
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF
 from engine.optimizers.registry import build as build_optimizer
 
@@ -28,17 +28,18 @@ def measure(case: Case, rounds: int, device: str) -> None:
     low._memory.fallen = lambda: float("inf")  # type: ignore[method-assign]
     for one in (optimizer, high, low):
         one.step(x, y)
-        one._steps = module._EVERY_STEP  # the first are each solved
+        one._solver._steps = _NEVER  # the first are each solved
         one._next_update = one._next_refresh = _NEVER  # these are timed by themselves
     basis, model = optimizer._basis, optimizer.model
     ggn = GGN(model, "cross_entropy", x, y)
     vector = [torch.randn_like(p) for p in ggn.parameters]
     turned = basis.rotate(vector)
 
+    with basis.watching():
+        watched = GGN(model, "cross_entropy", x, y, passing=lambda: basis.edges)
+
     def update() -> None:
-        assert basis.look(x)
-        basis.update(y)
-        basis.forget()
+        basis.update(watched)
 
     def tangent() -> list[Tensor]:
         return ggn.hessian(ggn.jvp(vector))

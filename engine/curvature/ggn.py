@@ -1,10 +1,11 @@
 """The generalized Gauss-Newton matrix of a network's loss on one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
 from engine.curvature.joint import joint, outputs
@@ -35,10 +36,13 @@ class GGN:
             Those the output does not depend on have zero gradients and products.
         autocast: The type of a forward pass under autocast, such as ``torch.bfloat16``.
             Gradients and products then have the parameters' own type.
+        passing: Asked after the forward pass for edges of its graph, such as a layer's
+            output: where else the gradient is wanted, which costs nothing.
 
     Attributes:
         loss: The mean loss, a scalar without graph.
         gradient: ∇θℓ, one tensor per parameter.
+        passed: Its gradient at those edges, None where it does not depend on one.
         output: What the model returned, without graph.
 
     Raises:
@@ -54,17 +58,19 @@ class GGN:
         parameters: Sequence[Tensor] | None = None,
         *,
         autocast: torch.dtype | None = None,
+        passing: Callable[[], Sequence[GradientEdge]] | None = None,
     ) -> None:
         self.parameters = chosen(model, parameters)
         self._device = self.parameters[0].device
         z = primal(model, x, self.parameters, autocast)
+        edges = passing() if passing else []
         found = outputs(z)
         self.output: Any = detached(z)
         with full_precision(self._device):
             self._at = joint(loss, z, y)
             self._linear = Linearization(found, self.parameters)
             self.loss = self._at.value
-            self.gradient = self._linear.vjp(self._at.gradient)
+            self.gradient, self.passed = self._linear.gradients(self._at.gradient, edges)
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Gv, one tensor per parameter; differentiable in v (G is a constant)."""
@@ -91,6 +97,21 @@ class GGN:
         """Return Jᵀw, one tensor per parameter: Gv is ``vjp(hessian(jvp(v)))``."""
         with full_precision(self._device):
             return self._linear.vjp(w)
+
+    def output_ratio(self, generator: torch.Generator) -> Tensor:
+        """Return tr H_ℓ / |∂ℓ/∂z|², a scalar: by random signs u, of which uᵀH_ℓu is the mean.
+
+        Args:
+            generator: On the CPU, wherever the model is.
+        """
+        gradient = self._at.gradient
+        signs = [
+            torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g) for g in gradient
+        ]
+        pairs = list(zip(signs, self.hessian(signs), strict=True))
+        trace = sum((_dot(u, w) for u, w in pairs[1:]), _dot(*pairs[0]))
+        square = sum((_dot(g, g) for g in gradient[1:]), _dot(gradient[0], gradient[0]))
+        return trace / square.clamp_min(1e-30)
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with full_precision(self._device):

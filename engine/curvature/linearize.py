@@ -37,6 +37,14 @@ class Linearization:
         """Return Jᵀw, one tensor per parameter, for one tensor per output."""
         return vjp(self._z, self._parameters, w)
 
+    def gradients(
+        self, w: Sequence[Tensor], edges: Sequence[GradientEdge]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return Jᵀw, and wᵀ∂z/∂(edges of the graph), None where z does not depend on one."""
+        count = len(self._parameters)
+        found = backward(self._z, [*self._parameters, *edges], w)
+        return _dense(found[:count], self._parameters), list(found[count:])
+
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Jv, one tensor per output, for one tensor per parameter."""
         return apart(lambda: self._tangent(v)) if in_backward() else self._tangent(v)
@@ -53,7 +61,10 @@ class Linearization:
 
 def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
     """Return Jᵀw for J = ∂z/∂(parameters), dense; the graph stays."""
-    found = backward(z, parameters, w)
+    return _dense(backward(z, parameters, w), parameters)
+
+
+def _dense(found: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
     return [
         torch.zeros_like(p) if t is None else t if t.layout is torch.strided else t.to_dense()
         for t, p in zip(found, parameters, strict=True)

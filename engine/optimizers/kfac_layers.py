@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 # The columns of a convolution's unfolded input are treated in parts of about this many numbers.
 _PART = 1 << 24
+# Products of samples are made side by side while they are of at most so many numbers.
+_SMALL = 1 << 20
 
 # A call of a layer: its input, and gradients with respect to its output.
 Call = tuple[Tensor, Sequence[Tensor]]
@@ -61,14 +63,15 @@ class Kronecker:
         if module.bias is not None:
             self.parameters.append(module.bias)
 
-    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+    def factors(self, calls: Sequence[Call], rows: int, every: int = 1) -> list[Tensor]:
+        """Return A and G; ``every``: of so many positions each way A looks at one."""
         a: Tensor | None = None
         g: Tensor | None = None
         total: Tensor | None = None  # of the inputs, what a bias has to do with them
         count = 0
         bias = len(self.parameters) == 2
         for x, gradients in calls:
-            for part in self._inputs(x):
+            for part in self._inputs(x, every):
                 a = self._moment(part, a, bias)
                 if bias:
                     sums = part.sum((0, 2))
@@ -106,15 +109,18 @@ class Kronecker:
         if size + bias > self._max:
             new = columns.square().sum((0, 2))
             return new if so_far is None else so_far.add_(new)
+        if len(columns) * size * size <= _SMALL:
+            new = torch.bmm(columns, columns.mT).sum(0)
+            return new if so_far is None else so_far.add_(new)
         if so_far is None:
             so_far = columns.new_zeros(size, size)
-        return so_far.addbmm_(columns, columns.mT)  # without a copy of them as rows
+        return so_far.addbmm_(columns, columns.mT)  # one product after the other
 
-    def _inputs(self, x: Tensor) -> Iterator[Tensor]:
+    def _inputs(self, x: Tensor, every: int = 1) -> Iterator[Tensor]:
         """Yield parts (N, D, T) of the columns that the weight's matrix (out, D) multiplies."""
         module = self._module
         if isinstance(module, nn.Linear):
-            yield _columns(x)
+            yield _columns(x if x.ndim < 3 else x[:, ::every])
             return
         if isinstance(module, nn.Conv1d):
             x = x.unsqueeze(2)
@@ -123,6 +129,7 @@ class Kronecker:
             for size in (module.kernel_size, module.stride, module.dilation)
         )
         x = F.pad(x, _padding(module, kernel, dilation))
+        stride = tuple(every * step for step in stride)
         per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
         for part in torch.split(x, max(1, _PART // per_sample)):
             yield F.unfold(part, kernel, dilation, stride=stride)

@@ -6,13 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
-from engine.curvature.joint import loss_of
-from engine.curvature.linearize import backward
-from engine.curvature.primal import differentiable_twice
-from engine.curvature.protocol import Loss
+from engine.curvature.ggn import GGN
 from engine.mlhf.kinds import kind_of
 from engine.mlhf.kronecker.blocks import MatrixBlock, blocks_of
 from engine.optimizers import fisher
@@ -28,26 +25,23 @@ class Basis:
     Args:
         model: The network.
         parameters: What is trained; results of ``back`` are in this order.
-        loss: Whose Gauss-Newton matrix; labels are drawn from the network for the named
-            losses, taken from the data for a function.
         decay: Of the running means; the first few updates are means of all there were.
         samples: Samples of a batch that a layer's factors are taken from.
         max_dimension: The longest side of a matrix that is rotated.
-        seed: Of the drawn labels.
+        seed: Of the signs by which a trace is estimated.
     """
 
     def __init__(
         self,
         model: nn.Module,
         parameters: Sequence[Tensor],
-        loss: Loss,
         *,
         decay: float,
         samples: int,
         max_dimension: int,
         seed: int,
     ) -> None:
-        self._model, self._parameters, self._loss = model, list(parameters), loss
+        self._model, self._parameters = model, list(parameters)
         self._decay, self._samples = decay, samples
         index = {id(p): i for i, p in enumerate(parameters)}
         layers, owned = blocks_of(model, max_dimension)
@@ -66,8 +60,6 @@ class Basis:
         self._squares: list[Tensor] | None = None
         self._count = 0
         self._generator = torch.Generator().manual_seed(seed)
-        self._output: Any = None
-        self._may_look = True
         self.diagonal: Tensor | None = None  # of G in the basis, (n,)
         self.kinds = self._kinds()
 
@@ -75,7 +67,6 @@ class Basis:
     def watching(self) -> Iterator[None]:
         """Note what the next forward pass of the model does."""
         hooks = [b.module.register_forward_hook(b.note) for b in self._layers]
-        hooks.append(self._model.register_forward_hook(self._note))
         try:
             yield
         finally:
@@ -84,59 +75,40 @@ class Basis:
 
     def forget(self) -> None:
         """Let go of the forward pass, so that its graph can be freed."""
-        self._output = None
         for block in self._layers:
             block.forget()
 
-    def look(self, x: Any) -> bool:
-        """Watch a forward pass of a few samples of the batch, of the network's own.
+    @property
+    def edges(self) -> list[GradientEdge]:
+        """Where in the watched pass's graph the gradient is wanted: the layers' outputs."""
+        return [edge for block in self._layers for edge in block.edges]
 
-        Returns: False where it would not be much cheaper than watching the batch's own pass,
-            or where it is not known what a sample is.
+    @torch.no_grad()
+    def update(self, ggn: GGN) -> None:
+        """Take the watched pass into the running means: that of this G, made with ``edges``.
+
+        Its gradients are the data's, so their outer products have the Fisher matrix as mean
+        only while the network's own labels would be as often right. What they weigh together
+        is therefore set to G's, by the trace of the loss's Hessian.
         """
-        if not self._may_look or not isinstance(self._loss, str) or not isinstance(x, Tensor):
-            return False
-        if x.ndim < 2 or len(x) < 2 * self._samples:
-            return False
-        # Running statistics belong to the training pass.
-        buffers = {name: b.clone() for name, b in self._model.named_buffers()}
-        try:
-            with self.watching(), torch.enable_grad(), differentiable_twice(self._model):
-                functional_call(self._model, buffers, (x[: self._samples],))
-        except Exception:
-            # A network may be made for batches of one size. What else is wrong with it, the
-            # batch's own pass will tell.
-            self._may_look = False
-            self.forget()
-            return False
-        return True
-
-    def update(self, y: Any) -> None:
-        """Take the watched forward pass, whose targets are y, into the running means."""
-        outputs, weights, rows = self._rows(y)
-        wanted: list[Any] = [edge for block in self._layers for edge in block.edges]
-        others = [i for i, _ in self._matrices] + self._plain
-        found = backward(outputs, wanted + [self._parameters[i] for i in others], weights)
-        with torch.no_grad():
-            at = 0
-            for block in self._layers:
-                calls = len(block.edges)
-                block.add(found[at : at + calls], rows, self._samples, self._decay)
-                at += calls
-            for (_, matrix), g in zip(self._matrices, found[at:], strict=False):
-                matrix.add(torch.zeros_like(matrix.parameters[0]) if g is None else g,
-                           rows, self._decay)  # fmt: skip
-            at += len(self._matrices)
-            squares = [
-                torch.zeros_like(self._parameters[i]) if g is None else g.square() / rows
-                for i, g in zip(self._plain, found[at:], strict=True)
-            ]
-            self._count += 1
-            if self._squares is None:
-                self._squares = squares
-            elif squares:
-                weight = 1 - min(self._decay, 1 - 1 / self._count)
-                torch._foreach_lerp_(self._squares, squares, weight)
+        rows = _rows(ggn.output)
+        root = (ggn.output_ratio(self._generator) / rows).sqrt()
+        gradient = [root * g for g in ggn.gradient]
+        passed = [None if g is None else root * g for g in ggn.passed]
+        at = 0
+        for block in self._layers:
+            calls = len(block.edges)
+            block.add(passed[at : at + calls], rows, self._samples, self._decay)
+            at += calls
+        for i, matrix in self._matrices:
+            matrix.add(gradient[i], rows, self._decay)
+        squares = [gradient[i].square() * rows for i in self._plain]
+        self._count += 1
+        if self._squares is None:
+            self._squares = squares
+        elif squares:
+            weight = 1 - min(self._decay, 1 - 1 / self._count)
+            torch._foreach_lerp_(self._squares, squares, weight)
 
     def refresh(self) -> None:
         """Turn the basis to the present means, and take G's diagonal from them."""
@@ -202,25 +174,6 @@ class Basis:
         self._count = int(state["count"])
         self._generator.set_state(state["generator"])
 
-    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self._output = output
-
-    def _rows(self, y: Any) -> tuple[list[Tensor], list[Tensor], int]:
-        """Return the outputs, gradients there of the loss summed over rows, and their number."""
-        if isinstance(self._loss, str):
-            z = self._output
-            drawn = fisher.sampled(self._loss, z.detach().float(), self._generator).to(z)
-            return [z], [drawn], fisher.rows(z)
-        outputs = [
-            t for t in pytree.tree_leaves(self._output) if isinstance(t, Tensor) and t.requires_grad
-        ]
-        rows = fisher.rows(outputs[0])
-        with torch.enable_grad():
-            loss = loss_of(self._loss, self._output, y)
-        found = torch.autograd.grad(loss, outputs, retain_graph=True, materialize_grads=True,
-                                    allow_unused=True)  # fmt: skip
-        return outputs, [g * rows for g in found], rows
-
     def _kinds(self) -> list[tuple[int, int]]:
         """Return (size, kind) of the vector's parts, in order."""
         kind: dict[int, int] = {}
@@ -231,3 +184,10 @@ class Basis:
         rest = [i for i, _ in self._matrices] + self._plain
         found += [(self._parameters[i].numel(), kind[id(self._parameters[i])]) for i in rest]
         return found
+
+
+def _rows(output: Any) -> int:
+    """Return over how many rows (samples, or tokens) of what a model returned a loss is a mean."""
+    leaves = pytree.tree_leaves(output)
+    first = next(t for t in leaves if isinstance(t, Tensor) and t.is_floating_point())
+    return fisher.rows(first)

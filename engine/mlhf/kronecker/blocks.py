@@ -16,8 +16,7 @@ from engine.curvature.joint import wide
 from engine.optimizers.kfac_layers import Kronecker, layer_of
 from engine.optimizers.protocol import State
 
-_ROWS = 2048  # of a layer's input are enough for its means
-_LEAST = 4  # samples, however many rows each has
+_ROWS = 1024  # of a layer's input are enough for its means
 
 
 class Block:
@@ -121,23 +120,25 @@ class LayerBlock(Block):
     def add(
         self, gradients: Sequence[Tensor | None], rows: int, samples: int, decay: float
     ) -> None:
-        """See gradients at the edges, for a summed loss of so many rows of the output.
+        """See gradients at the edges, for a mean loss over so many rows of the output.
 
         At most ``samples`` along the first dimension are looked at: of a shuffled batch, any.
         """
         calls = []
+        every = 1
         for (x, _), g in zip(self._calls, gradients, strict=True):
             if g is not None:
-                share = min(samples, len(g)) / len(g)
-                # Positions of one sample tell nearly as much as those of several.
-                places = max(1, g[0].numel() // self.shape[0])
-                enough = samples if places == 1 else max(_LEAST, -(-_ROWS // places))
+                seen = min(samples, len(g))
                 # Under autocast either may be of low precision, in which no factor has
                 # eigenvectors.
-                inputs = wide(x[: min(samples, enough)])
-                calls.append((inputs, [wide(g[:samples]) * share**-0.5]))
+                summed = wide(g[:seen]) * (rows * (seen / len(g)) ** -0.5)
+                # Positions of one sample tell less than those of several.
+                places = max(1, g[0].numel() // self.shape[0])
+                every = max(1, int(min(places, seen * places / _ROWS) ** (1 / max(1, g.ndim - 2))))
+                enough = -(-_ROWS * every ** max(1, g.ndim - 2) // places)
+                calls.append((wide(x[: min(seen, enough)]), [summed]))
         if calls:
-            right, left = self._layer.factors(calls, rows)
+            right, left = self._layer.factors(calls, rows, every)
             self._add([left, right], decay)
 
 
@@ -150,8 +151,8 @@ class MatrixBlock(Block):
     """
 
     def add(self, gradient: Tensor, rows: int, decay: float) -> None:
-        """See the gradient of a loss summed over so many rows of the output."""
-        g = gradient.flatten(1) * rows**-0.5
+        """See the gradient of a mean loss over so many rows of the output."""
+        g = gradient.flatten(1) * rows**0.5
         left = g @ g.T if self._whole[0] else g.square().sum(1)
         right = g.T @ g if self._whole[1] else g.square().sum(0)
         self._add([left, right], decay)

@@ -28,18 +28,15 @@ from engine.curvature.primal import chosen
 from engine.curvature.protocol import Loss
 from engine.mlhf.kronecker.average import RunningAverage
 from engine.mlhf.kronecker.basis import Basis
-from engine.mlhf.kronecker.controller import DampingNetwork, Memory, Seen, StepNetwork
-from engine.mlhf.kronecker.model import Direction, QuadraticModel, combined
+from engine.mlhf.kronecker.controller import DampingNetwork, Memory, StepNetwork
+from engine.mlhf.kronecker.model import Direction, combined
+from engine.mlhf.kronecker.solver import Solver, interval
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
-from engine.optimizers.hessian_free import flatten, unflatten
+from engine.optimizers.hessian_free import unflatten
 from engine.optimizers.protocol import State, StepResult
 
 _BETA2 = 0.99
 _EPS = 1e-5
-_EVERY_STEP = 20  # the first steps, which are each solved
-_HIGH = 10.0  # the loss, until it has fallen by this factor
-_UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
-_MEASURED = 3  # while it is high, of so many steps one measures the curvature
 
 
 def fresh_networks() -> dict[str, nn.Module]:
@@ -66,9 +63,8 @@ class KroneckerMLHF:
         meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
             names a file, None leaves them untrained.
         iterations: Preconditioned directions besides the last step.
-        solve_every: Of so many steps one finds the minimum over all directions; the others
-            keep its parts' ratio for their own directions, and find the minimum along that
-            line; or, while the loss is high, most of them keep the parts as they are.
+        solve_every: Of so many steps, at first fewer, one finds the minimum over all
+            directions; the others make do with less (``solver.py``).
         lr: Factor of the step.
         average: The part of the steps so far over which the result is averaged; with 0 it is
             where the last step led.
@@ -82,7 +78,7 @@ class KroneckerMLHF:
         samples: Samples of a batch that a layer's means are taken from.
         max_dimension: The longest side of a matrix whose basis is turned.
         autocast: The type of forward and backward passes under autocast.
-        seed: Of the labels that are drawn for the means.
+        seed: Of the signs by which the trace of the loss's Hessian is estimated.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
@@ -116,7 +112,6 @@ class KroneckerMLHF:
         if solve_every < 1:
             raise ValueError("solve_every must be at least 1")
         self.model, self.loss, self.lr = model, loss, lr
-        self.iterations, self.solve_every = iterations, solve_every
         self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
         self._parameters = chosen(model, parameters)
@@ -131,7 +126,6 @@ class KroneckerMLHF:
         self._basis = Basis(
             model,
             self._parameters,
-            loss,
             decay=decay,
             samples=samples,
             max_dimension=max_dimension,
@@ -140,23 +134,27 @@ class KroneckerMLHF:
         self._update_every, self._refresh_every = update_every, refresh_every
         self._autocast = autocast
         self._memory = Memory()
+        self._solver = Solver(self._basis, self._memory, iterations, solve_every)
         self._steps = 0
         self._largest = 0  # batch so far
         self._next_update = self._next_refresh = 0
         self._moment: Tensor | None = None  # v, in the basis
         self._last: Direction | None = None  # d'
-        self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
-        self._usable = False
-        self._since = 0  # steps since they were found
-        self._pull: Tensor | None = None  # bᵀPb in the mean of the last steps
 
     def step(self, x: Any, y: Any) -> StepResult:
         share = self._share(x)
         due = self._steps >= self._next_update and 2 * share > 1
-        watch = due and not self._basis.look(x)
-        with self._basis.watching() if watch else nullcontext():
-            ggn = GGN(self.model, self.loss, x, y, self._parameters, autocast=self._autocast)
-        self._turn(y, due)
+        with self._basis.watching() if due else nullcontext():
+            ggn = GGN(
+                self.model,
+                self.loss,
+                x,
+                y,
+                self._parameters,
+                autocast=self._autocast,
+                passing=(lambda: self._basis.edges) if due else None,
+            )
+        self._turn(ggn, due)
         with torch.no_grad():
             return self._step(ggn, share)
 
@@ -171,19 +169,19 @@ class KroneckerMLHF:
         self._largest = max(self._largest, len(x))
         return len(x) / self._largest
 
-    def _turn(self, y: Any, due: bool) -> None:
+    def _turn(self, ggn: GGN, due: bool) -> None:
         """Bring the basis up to date where that is due: often at first, then ever less."""
         if due:
-            self._basis.update(y)
-            self._next_update = self._steps + _interval(self._steps, 40, self._update_every)
-        self._basis.forget()
+            self._basis.update(ggn)
+            self._basis.forget()
+            self._next_update = self._steps + interval(self._steps, 40, self._update_every)
         if self._steps >= self._next_refresh:
             self._basis.refresh()
             if self._last is not None:
                 plain = self._last.plain
                 turned = self._basis.rotate(unflatten(plain, self._parameters))
                 self._last = Direction(turned, plain)
-            self._next_refresh = self._steps + _interval(self._steps, 5, self._refresh_every)
+            self._next_refresh = self._steps + interval(self._steps, 5, self._refresh_every)
 
     def _step(self, ggn: GGN, share: float) -> StepResult:
         basis = self._basis
@@ -198,9 +196,8 @@ class KroneckerMLHF:
             s.add_(self.weight_decay)
         inverse = torch.reciprocal(basis.of_curvature() * on_diagonal + s)
 
-        q = self._both(inverse * b)
         last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
-        directions, parts = self._solve(ggn, b, s, inverse, q, last)
+        directions, parts = self._solver.solve(ggn, b, s, inverse, last)
         stats = {"damping": scale, "momentum": parts[1], "step_factor": on_step}
         parts = parts * on_step * share
         parts[1] *= on_momentum
@@ -210,71 +207,6 @@ class KroneckerMLHF:
         self._steps += 1
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
-
-    def _solve(
-        self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, q: Direction, last: Direction
-    ) -> tuple[list[Direction], Tensor]:
-        """Return directions and the parts of the model's minimum over them.
-
-        Between two solves the parts of q and of the last step keep the ratio they had at the
-        last solve: the minimum is along one line, and takes one tangent pass. While the loss is
-        high most steps do without: batches then agree on how long a step may be, where near
-        interpolation a few samples rule the curvature and the loss would jump.
-        """
-        model = QuadraticModel(ggn, self._basis, b, s)
-        unusual = self._unusual(torch.dot(q.turned, b))
-        self._since += 1
-        due = self._steps < _EVERY_STEP or self._since >= self.solve_every or not self._usable
-        if self._parts is not None and not due and not unusual:
-            if self._since % _MEASURED and self._memory.fallen() < _HIGH:
-                self._memory.add(Seen(ggn.loss, *self._parts.unbind()))
-            else:
-                model.add(combined(self._parts, [q, last]))
-                self._keep(self._parts * model.parts)
-                self._remember(ggn, model, self._parts, None)
-            return [q, last], self._parts
-        model.add(q, last)
-        parts = model.parts
-        if due:
-            self._since = 0
-            self._keep(parts)  # those of an unusual batch are for itself
-        tiny = torch.finfo(b.dtype).tiny
-        left = model.pull[1] / model.own[1, 1].clamp_min(tiny)
-        for _ in range(self.iterations - 1):
-            model.add(self._both(inverse * model.residual()))
-        self._remember(ggn, model, parts, left)
-        return model.directions, model.parts
-
-    def _keep(self, parts: Tensor) -> None:
-        """Keep the parts for the next steps, if those may do with them.
-
-        Waits for the device.
-        """
-        self._parts = parts
-        self._usable = repeatable(*parts.tolist())
-
-    def _unusual(self, pull: Tensor) -> bool:
-        """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then.
-
-        Waits for the device.
-        """
-        if self._pull is None:
-            self._pull = pull
-        found = bool(pull > _UNUSUAL * self._pull)
-        self._pull = self._pull.lerp(pull, 0.1)
-        return found
-
-    def _remember(
-        self, ggn: GGN, model: QuadraticModel, parts: Tensor, left: Tensor | None
-    ) -> None:
-        fresh, momentum = parts.unbind()
-        own, damped, told = model.curvatures(self._basis.of_curvature())
-        wrong = (own / told).log()
-        seen = Seen(ggn.loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
-        self._memory.add(seen)
-
-    def _both(self, turned: Tensor) -> Direction:
-        return Direction(turned, flatten(self._basis.back(turned)))
 
     def _damping(self, b: Tensor, log_factors: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Return the damping's scale, and the damping in the basis."""
@@ -308,10 +240,7 @@ class KroneckerMLHF:
             "next_refresh": self._next_refresh,
             "moment": self._moment,
             "last": None if self._last is None else list(self._last),
-            "parts": self._parts,
-            "usable": self._usable,
-            "since": self._since,
-            "pull": self._pull,
+            "solver": self._solver.state_dict(),
             "basis": self._basis.state_dict(),
             "memory": self._memory.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
@@ -323,27 +252,12 @@ class KroneckerMLHF:
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
-        self._usable, self._since = bool(state["usable"]), int(state["since"])
-        self._moment, self._parts, self._pull = (
-            None if state[name] is None else state[name].to(like, copy=True)
-            for name in ("moment", "parts", "pull")
-        )
+        moment = state["moment"]
+        self._moment = None if moment is None else moment.to(like, copy=True)
+        self._solver.load_state_dict(state["solver"], like)
         last = state["last"]
         self._last = None if last is None else Direction(*(t.to(like, copy=True) for t in last))
         self._basis.load_state_dict(state["basis"])
         self._memory.load_state_dict(state["memory"], like)
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
-
-
-def repeatable(fresh: float, momentum: float) -> bool:
-    """Whether further steps may be of these parts.
-
-    A part of the last step outside of 0 to 1 was for that one alone: taken again and again it
-    makes steps that grow.
-    """
-    return fresh > 0 and 0 <= momentum <= 1
-
-
-def _interval(steps: int, part: int, most: int) -> int:
-    return min(most, max(1, steps // part))

@@ -164,3 +164,52 @@ def test_what_has_no_product_says_so():
         GGN(nn.Linear(3, 2), "mse", x, torch.randn(2, 1))
     with pytest.raises(ValueError, match="unknown loss"):
         GGN(nn.Linear(3, 2), "hinge", x, y)
+
+
+def test_the_gradient_is_also_had_where_it_passes():
+    """At a layer's output, overwritten in place after it, and None where nothing passes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)).to(D)
+    aside = nn.Linear(3, 2).to(D)
+    x, y = torch.randn(5, 3, dtype=D), torch.randint(0, 2, (5,))
+    edges = []
+    hook = model[0].register_forward_hook(
+        lambda m, i, output: edges.append(torch.autograd.graph.get_gradient_edge(output))
+    )
+
+    def passing():
+        return [*edges, torch.autograd.graph.get_gradient_edge(aside(x))]
+
+    ggn = GGN(model, "cross_entropy", x, y, passing=passing)
+    hook.remove()
+    at, nowhere = ggn.passed
+    assert nowhere is None
+    hidden = model[0](x).detach().requires_grad_()
+    loss = F.cross_entropy(model[2](F.relu(hidden)), y)
+    assert_close(at, torch.autograd.grad(loss, hidden)[0])
+    plain = GGN(model, "cross_entropy", x, y)
+    assert plain.passed == []
+    assert_close(flat(ggn.gradient), flat(plain.gradient))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_output_ratio_is_of_the_losss_hessian_and_gradient(loss):
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 4).to(D), torch.randn(2000, 3, dtype=D)
+    y = torch.randint(0, 4, (2000,))
+    target = y if loss == "cross_entropy" else F.one_hot(y, 4).to(D)
+    z = model(x).detach()
+    if loss == "cross_entropy":
+        p = torch.softmax(z, -1)
+        trace, gradient = (p - p.square()).sum() / len(z), p - F.one_hot(y, 4)
+    else:
+        trace, gradient = z.new_tensor(2.0), (z - target) * 2 / 4
+    expected = trace / (gradient / len(z)).square().sum()
+    found = GGN(model, loss, x, target).output_ratio(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected, rtol=0.06, atol=0)
+
+
+def test_the_output_ratio_of_a_perfect_fit_is_finite():
+    model, x = nn.Linear(3, 2).to(D), torch.randn(4, 3, dtype=D)
+    ggn = GGN(model, "mse", x, model(x).detach())
+    assert torch.isfinite(ggn.output_ratio(torch.Generator()))

@@ -167,6 +167,30 @@ def test_a_large_unfolded_input_is_treated_in_parts(monkeypatch):
         assert torch.allclose(mine, theirs)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_inputs_may_be_looked_at_every_so_many_positions(stride):
+    conv = nn.Conv2d(2, 3, 3, stride=stride, padding=1).double()
+    x = torch.randn(4, 2, 9, 9).double()
+    g = torch.randn_like(conv(x))
+    every, _ = Kronecker(conv, 99).factors([(x, [g])], 4, every=2)
+    columns = F.unfold(F.pad(x, [1] * 4), 3, stride=stride).unflatten(2, g.shape[2:])
+    seen = columns[:, :, ::2, ::2].flatten(2)
+    ones = torch.cat([seen, torch.ones_like(seen[:, :1])], 1).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(every, ones @ ones.T / ones.shape[1])
+
+
+def test_products_side_by_side_are_those_one_after_the_other(monkeypatch):
+    from engine.optimizers import kfac_layers as module
+
+    conv = nn.Conv2d(2, 3, 3).double()
+    x = torch.randn(4, 2, 9, 9).double()
+    calls = [(x, [torch.randn_like(conv(x)) for _ in range(2)])]
+    beside = Kronecker(conv, 99).factors(calls, 4)
+    monkeypatch.setattr(module, "_SMALL", 0)
+    for a, b in zip(beside, Kronecker(conv, 99).factors(calls, 4), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_a_large_factor_keeps_its_diagonal():
     module = nn.Linear(9, 2, bias=False).double()
     x, g = torch.randn(8, 9).double(), torch.randn(8, 2).double()

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from engine import MLHF
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
+from engine.mlhf.kronecker.blocks import _ROWS as ROWS
+
+LOSSES = {"binary_cross_entropy": F.binary_cross_entropy_with_logits, "mse": F.mse_loss}
 
 
 class Mixed(nn.Module):
@@ -29,14 +32,20 @@ def _turned(model, x, y, autocast=None, **options):
     settings = {"decay": 0.95, "samples": 100, "max_dimension": 1024, "seed": 0, **options}
     parameters = list(model.parameters())
     loss = settings.pop("loss", "cross_entropy")
-    basis = Basis(model, parameters, loss, **settings)
+    basis = Basis(model, parameters, **settings)
     for _ in range(2):
-        with basis.watching():
-            GGN(model, loss, x, y, parameters, autocast=autocast)
-        basis.update(y)
-        basis.forget()
+        _see(basis, model, loss, x, y, autocast=autocast)
     basis.refresh()
     return basis
+
+
+def _see(basis, model, loss, x, y, **options):
+    with basis.watching():
+        ggn = GGN(model, loss, x, y, list(model.parameters()), passing=lambda: basis.edges,
+                  **options)  # fmt: skip
+    basis.update(ggn)
+    basis.forget()
+    return ggn
 
 
 @pytest.mark.parametrize("most", [1024, 5, 1])
@@ -56,16 +65,19 @@ def test_rotations_keep_lengths_and_come_back(most):
     assert bool((basis.diagonal >= 0).all())
 
 
-def test_one_linear_layer_with_squared_error_is_diagonal_there():
-    """For z = Wa and mean squared error, G = mean(aaᵀ) ⊗ 2/C: exactly a Kronecker product."""
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_one_linear_layer_with_squared_error_is_diagonal_there(scale):
+    """For z = Wa and mean squared error, G = mean(aaᵀ) ⊗ 2/C: exactly a Kronecker product.
+
+    Whatever the size of what is left of the targets: G has nothing to do with it.
+    """
     torch.manual_seed(0)
     model = nn.Linear(4, 3, bias=False).double()
-    x, y = torch.randn(4000, 4).double(), torch.zeros(4000, 3).double()
+    x = torch.randn(4000, 4).double()
     parameters = list(model.parameters())
-    basis = Basis(model, parameters, "mse", decay=0.95, samples=4000, max_dimension=9, seed=1)
-    with basis.watching():
-        ggn = GGN(model, "mse", x, y, parameters)
-    basis.update(y)
+    y = (model(x) + scale * torch.randn(4000, 3)).detach()
+    basis = Basis(model, parameters, decay=0.95, samples=4000, max_dimension=9, seed=1)
+    ggn = _see(basis, model, "mse", x, y)
     basis.refresh()
     columns = []
     for i in range(12):
@@ -73,11 +85,32 @@ def test_one_linear_layer_with_squared_error_is_diagonal_there():
         unit[i] = 1
         columns.append(basis.rotate(ggn.product(basis.back(unit))))
     matrix = torch.stack(columns)
-    exact = torch.linalg.eigvalsh(x.T @ x / len(x)).repeat(3) * 2 / 3
-    torch.testing.assert_close(matrix.diagonal().sort().values, exact.sort().values)
-    # Labels are drawn: the output's factor is right to a few per cent.
-    torch.testing.assert_close(basis.diagonal, matrix.diagonal(), rtol=0.1, atol=0)
-    assert float((matrix - torch.diag(matrix.diagonal())).abs().max()) < 1e-12
+    inputs, outputs = basis._layers[0]._factors[1], basis._layers[0]._factors[0]
+    torch.testing.assert_close(outputs, torch.eye(3).double() * 2 / 3, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(inputs, x[:ROWS].T @ x[:ROWS] / ROWS)
+    # The factors are of some of the rows, and of what is left: right to a few per cent.
+    torch.testing.assert_close(basis.diagonal, matrix.diagonal(), rtol=0.15, atol=0)
+    torch.testing.assert_close(basis.diagonal.sum(), matrix.trace(), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mse"])
+def test_the_datas_gradients_are_given_the_weight_of_the_losss_hessian(loss):
+    """However wrong the network is, D's trace over the last layer is that of mean(aaᵀ) ⊗ H."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3, bias=False).double()
+    x = torch.randn(512, 4).double()
+    z = model(x).detach()
+    y = z.argmin(-1) if loss == "cross_entropy" else (z < 0).double()  # the least likely
+
+    def value(v):
+        return F.cross_entropy(v, y) if loss == "cross_entropy" else LOSSES[loss](v, y)
+
+    hessian = torch.autograd.functional.hessian(value, z).reshape(z.numel(), -1)
+    basis = Basis(model, list(model.parameters()), decay=0.95, samples=512, max_dimension=9, seed=0)
+    _see(basis, model, loss, x, y)
+    outputs, inputs = basis._layers[0]._factors
+    torch.testing.assert_close(outputs.trace(), hessian.trace(), rtol=0.1, atol=0)
+    torch.testing.assert_close(inputs, x.T @ x / 512)
 
 
 def test_a_part_of_the_batch_gives_factors_of_the_same_size():
@@ -88,68 +121,9 @@ def test_a_part_of_the_batch_gives_factors_of_the_same_size():
     torch.testing.assert_close(part.sum(), whole.sum(), rtol=0.1, atol=0)
 
 
-def test_a_look_of_its_own_sees_the_first_samples_and_leaves_no_trace():
-    torch.manual_seed(0)
-    model = Mixed().double()
-    parameters = list(model.parameters())
-    x, y = torch.randn(20, 2, 4, 4).double(), torch.randint(0, 3, (20,))
-    buffers = {k: v.clone() for k, v in model.named_buffers()}
-    settings = {"decay": 0.95, "samples": 8, "max_dimension": 1024, "seed": 0}
-    looked = Basis(model, parameters, "cross_entropy", **settings)
-    assert looked.look(x)
-    looked.update(y)
-    for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, buffers[name])
-    watched = Basis(model, parameters, "cross_entropy", **settings)
-    with watched.watching():
-        GGN(model, "cross_entropy", x[:8], y[:8], parameters)
-    watched.update(y[:8])
-    for basis in (looked, watched):
-        basis.refresh()
-    torch.testing.assert_close(looked.diagonal, watched.diagonal)
-
-
-def test_it_does_not_look_where_that_would_not_be_cheaper_or_samples_are_not_known():
-    model, x = nn.Linear(4, 3), torch.randn(20, 4)
-
-    def look(loss, batch):
-        settings = {"decay": 0.95, "samples": 8, "max_dimension": 9, "seed": 0}
-        return Basis(model, list(model.parameters()), loss, **settings).look(batch)
-
-    assert look("cross_entropy", x)
-    assert not look("cross_entropy", x[:15])
-    assert not look("cross_entropy", {"x": x})
-    assert not look(lambda z, y: z.square().mean(), x)
-
-
-def test_a_network_for_batches_of_one_size_is_watched_in_its_own_pass():
-    class Fixed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.out = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.out(x.view(20, 4))
-
-    torch.manual_seed(0)
-    x, y = torch.randn(20, 4), torch.randint(0, 3, (20,))
-    ends = []
-    for samples in (8, 11):  # of 20, 11 are too many for a pass of their own
-        torch.manual_seed(1)
-        model = Fixed()
-        optimizer = MLHF(model, meta_checkpoint=None, samples=samples)
-        assert optimizer._basis.look(x) is False
-        first = optimizer.step(x, y).loss
-        for _ in range(5):
-            last = optimizer.step(x, y).loss
-        assert last < first
-        ends.append(optimizer._basis._may_look)
-    assert ends == [False, True]
-
-
-@pytest.mark.parametrize(("rows", "seen"), [(20, 5), (8, 4), (1000, 7)])
+@pytest.mark.parametrize(("rows", "seen"), [(20, 5), (8, 2), (1000, 7)])
 def test_a_layer_of_many_places_takes_its_inputs_factor_from_fewer_samples(rows, seen, monkeypatch):
-    """4 positions a sample: enough samples for so many rows, at least 4, at most ``samples``."""
+    """4 positions a sample: enough samples for so many rows, at most ``samples``."""
     from engine.mlhf.kronecker import blocks
 
     monkeypatch.setattr(blocks, "_ROWS", rows)
@@ -162,22 +136,18 @@ def test_a_layer_of_many_places_takes_its_inputs_factor_from_fewer_samples(rows,
     torch.testing.assert_close(inputs.squeeze(), torch.arange(1.0, seen + 1).square().mean())
 
 
-def test_a_general_loss_takes_the_datas_labels():
+def test_a_general_loss_gives_what_the_named_one_does():
     torch.manual_seed(0)
     model = Mixed()
     x, y = torch.randn(8, 2, 4, 4), torch.randint(0, 3, (8,))
+    model.eval()
 
     def loss(z, target):
-        return nn.functional.cross_entropy(z, target)
+        return F.cross_entropy(z, target)
 
-    basis = Basis(model, list(model.parameters()), loss, decay=0.95, samples=8,
-                  max_dimension=99, seed=0)  # fmt: skip
-    with basis.watching():
-        GGN(model, loss, x, y, list(model.parameters()))
-    basis.update(y)
-    basis.refresh()
-    assert torch.isfinite(basis.diagonal).all()
-    assert float(basis.diagonal.max()) > 0
+    torch.testing.assert_close(
+        _turned(model, x, y, loss=loss).diagonal, _turned(model, x, y).diagonal
+    )
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", nn.functional.cross_entropy])

@@ -6,7 +6,7 @@ from torch import nn
 
 from engine import MLHF, MetaCheckpoint
 from engine.mlhf.kronecker.controller import FEATURES, Memory, Seen
-from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks, repeatable
+from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
 
 
@@ -97,112 +97,6 @@ def test_a_part_of_a_batch_counts_as_that_part_in_the_mean_of_squares():
     shaped = [t.view(p.shape) for t, p in zip(pieces, model.parameters(), strict=True)]
     turned = optimizer._basis.rotate(shaped)
     torch.testing.assert_close(optimizer._moment, 0.99 * before + 0.01 / 4 * turned.square())
-
-
-def _directions(monkeypatch, repeat=True):
-    """Return a list that takes the number of directions of every model's ``add``.
-
-    With ``repeat`` any parts may be taken again.
-    """
-    from engine.mlhf.kronecker import optimizer as module
-
-    if repeat:
-        monkeypatch.setattr(module, "repeatable", lambda *_: True)
-    seen = []
-    whole = module.QuadraticModel.add
-    monkeypatch.setattr(
-        module.QuadraticModel, "add", lambda self, *q: (seen.append(len(q)), whole(self, *q))
-    )
-    return seen
-
-
-def test_between_two_solves_the_step_is_exact_along_one_line(monkeypatch):
-    """Far below the first loss each step is measured: d = t·p, p of the last solve's parts."""
-    from engine.mlhf.kronecker import optimizer as module
-
-    monkeypatch.setattr(module, "_HIGH", 0.0)  # any loss counts as low
-    monkeypatch.setattr(module, "_UNUSUAL", float("inf"))
-    seen = _directions(monkeypatch)
-    model = _model()
-    parameters = list(model.parameters())
-    unpack = flat_function(model, parameters)
-    optimizer = KroneckerMLHF(model, meta_checkpoint=None, solve_every=3)
-    for k, (x, y) in enumerate(_batches(26)):
-        before = _theta(model)
-        _, b, g = gradient_and_matrix(model, unpack, before, x, y)
-        optimizer.step(x, y)
-        d = before - _theta(model)
-        if k >= 20 and seen[-1] == 1:
-            basis = optimizer._basis
-            pieces = d.split([p.numel() for p in parameters])
-            shaped = [t.view(p.shape) for t, p in zip(pieces, parameters, strict=True)]
-            turned = basis.rotate(shaped)
-            moment = optimizer._moment / (1 - 0.99**optimizer._steps)
-            s = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5 * (moment.sqrt() + 1e-5)
-            # The slope of the model along d, at d, is nought.
-            torch.testing.assert_close(b @ d, d @ g @ d + turned @ (s * turned))
-    assert seen == [2] * 20 + [1, 1, 2, 1, 1, 2]
-
-
-def test_while_the_loss_is_high_most_steps_are_not_measured(monkeypatch):
-    from engine.mlhf.kronecker import optimizer as module
-
-    monkeypatch.setattr(module, "_UNUSUAL", float("inf"))
-    seen = _directions(monkeypatch)
-    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=6)
-    momenta, counts = [], []
-    for batch in _batches(34):
-        momenta.append(float(optimizer.step(*batch).stats["momentum"]))
-        counts.append(len(seen))
-    assert seen == [2] * 20 + [1, 2, 1, 2]
-    assert counts[19:] == [20, 20, 20, 21, 21, 21, 22, 22, 22, 23, 23, 23, 24, 24, 24]
-    assert momenta[19] == momenta[20] == momenta[21] != momenta[22] == momenta[23]
-    monkeypatch.setattr(Memory, "fallen", lambda self: 11.0)
-    for batch in _batches(4):
-        optimizer.step(*batch)
-    assert seen[24:] == [1, 1, 1, 2]
-
-
-def test_a_step_with_an_unusual_gradient_is_measured(monkeypatch):
-    seen = _directions(monkeypatch)
-    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=1000)
-    *usual, (x, y) = _batches(40, 512)
-    counts = []
-    for batch in usual:
-        optimizer.step(*batch)
-        counts.append(len(seen))
-    assert counts[20:] == [20 + k // 3 for k in range(1, 20)]  # each third
-    optimizer.step(10 * x, y)  # the 20th of them
-    assert len(seen) == counts[-1] + 1
-
-
-def test_an_unusual_steps_parts_are_for_itself(monkeypatch):
-    _directions(monkeypatch)
-    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=1000)
-    *usual, (x, y) = _batches(40, 512)
-    for batch in usual:
-        optimizer.step(*batch)
-    kept = optimizer._parts.clone()
-    told = optimizer.step(10 * x, y).stats["momentum"]
-    assert torch.equal(optimizer._parts, kept)
-    assert told != kept[1]
-
-
-@pytest.mark.parametrize(
-    ("parts", "expected"),
-    [((0.5, 0.9), True), ((0.5, 0.0), True), ((0.5, 1.01), False), ((0.5, -28.7), False),
-     ((-0.1, 0.5), False), ((float("nan"), 0.5), False)],
-)  # fmt: skip
-def test_parts_that_would_grow_are_not_taken_again(parts, expected, monkeypatch):
-    assert repeatable(*parts) is expected
-    seen = _directions(monkeypatch, repeat=False)
-    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=1000)
-    batches = _batches(23, 512)
-    for batch in batches[:20]:
-        optimizer.step(*batch)
-    optimizer._keep(torch.tensor(parts).double())
-    optimizer.step(*batches[20])
-    assert len(seen) == 20 + (not expected)
 
 
 def test_the_memory_says_how_far_the_loss_has_fallen():

@@ -1,0 +1,141 @@
+"""When a step solves its quadratic model, and when it makes do with what an earlier one found."""
+
+import torch
+from torch import Tensor
+
+from engine.curvature.ggn import GGN
+from engine.mlhf.kronecker.basis import Basis
+from engine.mlhf.kronecker.controller import Memory, Seen
+from engine.mlhf.kronecker.model import Direction, QuadraticModel, combined
+from engine.optimizers.hessian_free import flatten
+from engine.optimizers.protocol import State
+
+_HIGH = 10.0  # the loss, until it has fallen by this factor
+_UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
+_MEASURED = 3  # while it is high, of so many steps one measures the curvature
+
+
+class Solver:
+    """Finds how far to go along the preconditioned gradient and the last step.
+
+    Between two solves their parts keep the ratio they had at the last one: the minimum is along
+    one line, and takes one tangent pass. While the loss is high most steps do without: batches
+    then agree on how long a step may be, where near interpolation a few samples rule the
+    curvature and the loss would jump.
+
+    Args:
+        basis: In which vectors are given, (n,).
+        memory: Of what steps leave behind; it is added to.
+        iterations: Preconditioned directions besides the last step.
+        solve_every: Most steps from one solve to the next; at first fewer.
+    """
+
+    def __init__(self, basis: Basis, memory: Memory, iterations: int, solve_every: int) -> None:
+        self._basis, self._memory = basis, memory
+        self._iterations, self._solve_every = iterations, solve_every
+        self._steps = 0
+        self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
+        self._usable = False
+        self._since = 0  # steps since they were found
+        self._pull: Tensor | None = None  # bᵀPb in the mean of the last steps
+
+    def solve(
+        self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, last: Direction
+    ) -> tuple[list[Direction], Tensor]:
+        """Return directions, and the parts of each in the step.
+
+        Args:
+            ggn: G.
+            b: The gradient, (n,), in the basis as s and P.
+            s: The damping, (n,).
+            inverse: P, (n,).
+            last: d'.
+        """
+        model = QuadraticModel(ggn, self._basis, b, s)
+        q = self._both(inverse * b)
+        unusual = self._unusual(torch.dot(q.turned, b))
+        most = interval(self._steps, 5, self._solve_every)
+        self._since += 1
+        self._steps += 1
+        due = self._since >= most or not self._usable
+        if self._parts is not None and not due and not unusual:
+            if self._since % _MEASURED and self._memory.fallen() < _HIGH:
+                self._memory.add(Seen(ggn.loss, *self._parts.unbind()))
+            else:
+                model.add(combined(self._parts, [q, last]))
+                self._keep(self._parts * model.parts)
+                self._remember(ggn, model, self._parts, None)
+            return [q, last], self._parts
+        model.add(q, last)
+        parts = model.parts
+        if due:
+            self._since = 0
+            self._keep(parts)  # those of an unusual batch are for itself
+        tiny = torch.finfo(b.dtype).tiny
+        left = model.pull[1] / model.own[1, 1].clamp_min(tiny)
+        for _ in range(self._iterations - 1):
+            model.add(self._both(inverse * model.residual()))
+        self._remember(ggn, model, parts, left)
+        return model.directions, model.parts
+
+    def _keep(self, parts: Tensor) -> None:
+        """Keep the parts for the next steps, if those may do with them.
+
+        Waits for the device.
+        """
+        self._parts = parts
+        self._usable = repeatable(*parts.tolist())
+
+    def _unusual(self, pull: Tensor) -> bool:
+        """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then.
+
+        Waits for the device.
+        """
+        if self._pull is None:
+            self._pull = pull
+        found = bool(pull > _UNUSUAL * self._pull)
+        self._pull = self._pull.lerp(pull, 0.1)
+        return found
+
+    def _remember(
+        self, ggn: GGN, model: QuadraticModel, parts: Tensor, left: Tensor | None
+    ) -> None:
+        fresh, momentum = parts.unbind()
+        own, damped, told = model.curvatures(self._basis.of_curvature())
+        wrong = (own / told).log()
+        seen = Seen(ggn.loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
+        self._memory.add(seen)
+
+    def _both(self, turned: Tensor) -> Direction:
+        return Direction(turned, flatten(self._basis.back(turned)))
+
+    def state_dict(self) -> State:
+        return {
+            "steps": self._steps,
+            "parts": self._parts,
+            "usable": self._usable,
+            "since": self._since,
+            "pull": self._pull,
+        }
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        self._steps, self._since = int(state["steps"]), int(state["since"])
+        self._usable = bool(state["usable"])
+        self._parts, self._pull = (
+            None if state[name] is None else state[name].to(like, copy=True)
+            for name in ("parts", "pull")
+        )
+
+
+def repeatable(fresh: float, momentum: float) -> bool:
+    """Whether further steps may be of these parts.
+
+    A part of the last step outside of 0 to 1 was for that one alone: taken again and again it
+    makes steps that grow.
+    """
+    return fresh > 0 and 0 <= momentum <= 1
+
+
+def interval(steps: int, part: int, most: int) -> int:
+    """Return after how many steps to do a thing again that is due ever less often."""
+    return min(most, max(1, steps // part))

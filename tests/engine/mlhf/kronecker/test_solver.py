@@ -1,0 +1,138 @@
+"""When a step solves, and that it is exact along a line where it does not."""
+
+import pytest
+import torch
+from torch import nn
+
+from engine.mlhf.kronecker import solver as module
+from engine.mlhf.kronecker.controller import Memory
+from engine.mlhf.kronecker.optimizer import KroneckerMLHF
+from engine.mlhf.kronecker.solver import interval, repeatable
+from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
+
+
+def _model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+def _batches(count, size=16):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(size, 5, generator=generator).double(),
+            torch.randint(0, 3, (size,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def _theta(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+def _directions(monkeypatch, repeat=True):
+    """Return a list that takes the number of directions of every model's ``add``.
+
+    With ``repeat`` any parts may be taken again.
+    """
+    if repeat:
+        monkeypatch.setattr(module, "repeatable", lambda *_: True)
+    seen = []
+    whole = module.QuadraticModel.add
+    monkeypatch.setattr(
+        module.QuadraticModel, "add", lambda self, *q: (seen.append(len(q)), whole(self, *q))
+    )
+    return seen
+
+
+def _late(solve_every, size=16):
+    """Return an optimizer that has solved ten times and now seldom does, and more batches."""
+    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=solve_every)
+    batches = _batches(50, size)
+    for batch in batches[:10]:
+        optimizer.step(*batch)
+    assert optimizer._solver._since == 0
+    optimizer._solver._steps = 1_000_000
+    return optimizer, batches[10:]
+
+
+def test_solves_are_dense_at_first_and_between_them_the_step_is_exact_along_one_line(monkeypatch):
+    """Far below the first loss each step is measured: d = t·p, p of the last solve's parts."""
+    monkeypatch.setattr(module, "_HIGH", 0.0)  # any loss counts as low
+    monkeypatch.setattr(module, "_UNUSUAL", float("inf"))
+    seen = _directions(monkeypatch)
+    model = _model()
+    parameters = list(model.parameters())
+    unpack = flat_function(model, parameters)
+    optimizer = KroneckerMLHF(model, meta_checkpoint=None, solve_every=3)
+    for x, y in _batches(23):
+        before = _theta(model)
+        _, b, g = gradient_and_matrix(model, unpack, before, x, y)
+        optimizer.step(x, y)
+        d = before - _theta(model)
+        if seen[-1] == 1:
+            pieces = d.split([p.numel() for p in parameters])
+            shaped = [t.view(p.shape) for t, p in zip(pieces, parameters, strict=True)]
+            turned = optimizer._basis.rotate(shaped)
+            moment = optimizer._moment / (1 - 0.99**optimizer._steps)
+            s = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5 * (moment.sqrt() + 1e-5)
+            # The slope of the model along d, at d, is nought.
+            torch.testing.assert_close(b @ d, d @ g @ d + turned @ (s * turned))
+    assert seen == [2] * 10 + [1, 2, 1, 2] + [1, 1, 2] * 3
+
+
+def test_while_the_loss_is_high_most_steps_are_not_measured(monkeypatch):
+    monkeypatch.setattr(module, "_UNUSUAL", float("inf"))
+    seen = _directions(monkeypatch)
+    optimizer, batches = _late(solve_every=6)
+    momenta, counts = [], []
+    for batch in batches[:12]:
+        momenta.append(float(optimizer.step(*batch).stats["momentum"]))
+        counts.append(len(seen) - 10)
+    assert seen[10:] == [1, 2, 1, 2]
+    assert counts == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+    assert momenta[0] == momenta[1] != momenta[2] == momenta[3]
+    monkeypatch.setattr(Memory, "fallen", lambda self: 11.0)
+    for batch in batches[12:18]:
+        optimizer.step(*batch)
+    assert seen[14:] == [1, 1, 1, 1, 1, 2]
+
+
+def test_a_step_with_an_unusual_gradient_is_measured(monkeypatch):
+    seen = _directions(monkeypatch)
+    optimizer, (*usual, (x, y)) = _late(solve_every=1000, size=512)
+    for batch in usual[:19]:
+        optimizer.step(*batch)
+    assert len(seen) == 10 + 19 // 3  # each third
+    optimizer.step(10 * x, y)  # the 20th of them
+    assert len(seen) == 10 + 19 // 3 + 1
+
+
+def test_an_unusual_steps_parts_are_for_itself(monkeypatch):
+    _directions(monkeypatch)
+    optimizer, (*usual, (x, y)) = _late(solve_every=1000, size=512)
+    for batch in usual[:19]:
+        optimizer.step(*batch)
+    kept = optimizer._solver._parts.clone()
+    told = optimizer.step(10 * x, y).stats["momentum"]
+    assert torch.equal(optimizer._solver._parts, kept)
+    assert told != kept[1]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [((0.5, 0.9), True), ((0.5, 0.0), True), ((0.5, 1.01), False), ((0.5, -28.7), False),
+     ((-0.1, 0.5), False), ((float("nan"), 0.5), False)],
+)  # fmt: skip
+def test_parts_that_would_grow_are_not_taken_again(parts, expected, monkeypatch):
+    assert repeatable(*parts) is expected
+    seen = _directions(monkeypatch, repeat=False)
+    optimizer, batches = _late(solve_every=1000, size=512)
+    optimizer._solver._keep(torch.tensor(parts).double())
+    optimizer.step(*batches[0])
+    assert len(seen) == 10 + (not expected)
+
+
+def test_an_interval_grows_to_its_most():
+    assert [interval(k, 5, 3) for k in (0, 4, 9, 10, 14, 15, 99)] == [1, 1, 1, 2, 2, 3, 3]
