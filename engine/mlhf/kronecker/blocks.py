@@ -145,7 +145,7 @@ class LayerBlock(Block):
 class MatrixBlock(Block):
     """Any other matrix (recurrent, attention, embedding), from its whole gradient alone.
 
-    For labels drawn from the network, N times the outer product of the mean gradient over N
+    For labels as likely as the network says, N times the outer product of the mean gradient over N
     rows has the Fisher matrix as its mean (Liu et al. 2023); L and R are its partial traces,
     which fix the Kronecker product up to the trace that both have.
     """
