@@ -109,7 +109,7 @@ class Kronecker:
         if size + bias > self._max:
             new = columns.square().sum((0, 2))
             return new if so_far is None else so_far.add_(new)
-        if len(columns) * size * size <= _SMALL:
+        if 1 < len(columns) <= _SMALL / size**2:
             new = torch.bmm(columns, columns.mT).sum(0)
             return new if so_far is None else so_far.add_(new)
         if so_far is None:
