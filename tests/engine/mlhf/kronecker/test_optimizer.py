@@ -8,26 +8,9 @@ from engine import MLHF, MetaCheckpoint
 from engine.mlhf.kronecker.controller import FEATURES, Memory, Seen
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
-
-
-def _model(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
-
-
-def _batches(count, size=16):
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(size, 5, generator=generator).double(),
-            torch.randint(0, 3, (size,), generator=generator),
-        )
-        for _ in range(count)
-    ]
-
-
-def _theta(model):
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+from tests.engine.mlhf.kronecker.small import batches as _batches
+from tests.engine.mlhf.kronecker.small import model_of as _model
+from tests.engine.mlhf.kronecker.small import theta as _theta
 
 
 def _loud():

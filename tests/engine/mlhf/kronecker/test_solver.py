@@ -2,33 +2,15 @@
 
 import pytest
 import torch
-from torch import nn
 
 from engine.mlhf.kronecker import solver as module
 from engine.mlhf.kronecker.controller import Memory
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF
 from engine.mlhf.kronecker.solver import interval, repeatable
 from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
-
-
-def _model():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
-
-
-def _batches(count, size=16):
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(size, 5, generator=generator).double(),
-            torch.randint(0, 3, (size,), generator=generator),
-        )
-        for _ in range(count)
-    ]
-
-
-def _theta(model):
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+from tests.engine.mlhf.kronecker.small import batches as _batches
+from tests.engine.mlhf.kronecker.small import model_of as _model
+from tests.engine.mlhf.kronecker.small import theta as _theta
 
 
 def _directions(monkeypatch, repeat=True):
