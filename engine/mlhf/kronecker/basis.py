@@ -66,6 +66,7 @@ class Basis:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Note what the next forward pass of the model does."""
+        self.forget()  # an earlier pass that failed
         hooks = [b.module.register_forward_hook(b.note) for b in self._layers]
         try:
             yield

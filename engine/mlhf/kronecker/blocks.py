@@ -132,14 +132,21 @@ class LayerBlock(Block):
                 # Under autocast either may be of low precision, in which no factor has
                 # eigenvectors.
                 summed = wide(g[:seen]) * (rows * (seen / len(g)) ** -0.5)
-                # Positions of one sample tell less than those of several.
                 places = max(1, g[0].numel() // self.shape[0])
-                every = max(1, int(min(places, seen * places / _ROWS) ** (1 / max(1, g.ndim - 2))))
-                enough = -(-_ROWS * every ** max(1, g.ndim - 2) // places)
+                every, enough = _spread(places, max(1, g.ndim - 2), seen)
                 calls.append((wide(x[: min(seen, enough)]), [summed]))
         if calls:
             right, left = self._layer.factors(calls, rows, every)
             self._add([left, right], decay)
+
+
+def _spread(places: int, ways: int, samples: int) -> tuple[int, int]:
+    """Return of how many positions each way to look at one, and samples that then are enough.
+
+    Positions of one sample tell less than those of several.
+    """
+    every = max(1, int(min(places, samples * places / _ROWS) ** (1 / ways)))
+    return every, -(-_ROWS * every**ways // places)
 
 
 class MatrixBlock(Block):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from engine import MLHF, MetaCheckpoint
+from engine.curvature.errors import CurvatureError
 from engine.mlhf.kronecker.controller import FEATURES, Memory, Seen
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
@@ -215,3 +216,12 @@ def test_features_are_bounded_whatever_was_seen():
         features = memory.features(like)
         assert features.shape == (FEATURES,)
         assert bool((features.abs() <= 1).all())
+
+
+def test_a_step_that_fails_leaves_nothing_of_its_pass_for_the_next():
+    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None)
+    ((x, y),) = _batches(1)
+    with pytest.raises(CurvatureError, match="classes"):
+        optimizer.step(x, y[:-1])
+    with optimizer._basis.watching():
+        assert optimizer._basis.edges == []
