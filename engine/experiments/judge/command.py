@@ -25,7 +25,7 @@ from engine.experiments.sitting import add_machine, count, say, stopper
 from engine.training.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, keep_freed_memory
 
 # How many seeds a stage has unless --seeds says otherwise; tuning's are others.
-_SEEDS = {"tune": 1, "judge": 5, "time": 1, "horizons": 3, "transfer": 3, "report": 5}
+_SEEDS = {"tune": 1, "judge": 5, "time": 1, "horizons": 3, "endure": 3, "transfer": 3, "report": 5}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -89,6 +89,8 @@ def _carry_out(stage: Stage, name: str, seeds: int, tuning_seeds: int) -> bool:
                 return stage.time()
             case "horizons":
                 return stage.horizons(tuning_seeds)
+            case "endure":
+                return stage.endure()
             case _:
                 return stage.transfer()
 

@@ -66,7 +66,7 @@ class Stage:
         return _carried(self.context, runs) is not None
 
     def horizons(self, seeds: int) -> bool:
-        """Let scheduled peers choose their horizon, and run three times the task's own."""
+        """Let scheduled peers choose their horizon, and run what they chose on judged seeds."""
         scheduled = [e for e in self.entrants if e.scheduled]
         goals = self._tuning_targets(seeds) if scheduled else {}
         if goals is None:
@@ -83,8 +83,12 @@ class Stage:
             for each in self.entrants
             for choice in ((self._pinned(each) or {}).get("horizons") or {}).values()
         ]
+        return _carried(self.context, runs) is not None
+
+    def endure(self) -> bool:
+        """Run three times the task's horizon, with the settings of the task's own."""
         enduring = [e for e in self.entrants if self.chosen or e.name in _ENDURING]
-        runs += [
+        runs = [
             Run(self.judged.longer(LONG), each, setting, seed)
             for seed in self.context.seeds
             for each in enduring

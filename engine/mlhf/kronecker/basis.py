@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,26 @@ from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
 from engine.curvature.ggn import GGN
-from engine.mlhf.kinds import kind_of
+from engine.mlhf.kinds import kind_of, positions_of
 from engine.mlhf.kronecker.blocks import MatrixBlock, blocks_of
 from engine.optimizers import fisher
 from engine.optimizers.protocol import State
+
+_POSITIONS_SHARE = 0.5  # of the damping, for what is spread over positions
+
+
+class Part(NamedTuple):
+    """A run of coordinates of a vector in the basis.
+
+    Attributes:
+        size: How many.
+        kind: Of the parameters.
+        damped: Factor of their damping.
+    """
+
+    size: int
+    kind: int
+    damped: float
 
 
 class Basis:
@@ -61,7 +77,7 @@ class Basis:
         self._count = 0
         self._generator = torch.Generator().manual_seed(seed)
         self.diagonal: Tensor | None = None  # of G in the basis, (n,)
-        self.kinds = self._kinds()
+        self.parts = self._parts()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -95,11 +111,10 @@ class Basis:
         rows = _rows(ggn.output)
         root = (ggn.output_ratio(self._generator) / rows).sqrt()
         gradient = [root * g for g in ggn.gradient]
-        passed = [None if g is None else root * g for g in ggn.passed]
         at = 0
         for block in self._layers:
             calls = len(block.edges)
-            block.add(passed[at : at + calls], rows, self._samples, self._decay)
+            block.add(ggn.passed[at : at + calls], root, rows, self._samples, self._decay)
             at += calls
         for i, matrix in self._matrices:
             matrix.add(gradient[i], rows, self._decay)
@@ -175,16 +190,24 @@ class Basis:
         self._count = int(state["count"])
         self._generator.set_state(state["generator"])
 
-    def _kinds(self) -> list[tuple[int, int]]:
-        """Return (size, kind) of the vector's parts, in order."""
+    def _parts(self) -> list[Part]:
+        """Return the vector's parts, in order.
+
+        A position embedding's row is part of one in T positions: its gradient is T times
+        smaller, the root of its mean square only √T times, and that is the damping's measure.
+        """
         kind: dict[int, int] = {}
-        for module in self._model.modules():
+        damped: dict[int, float] = {}
+        for path, module in self._model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
                 kind.setdefault(id(parameter), kind_of(module, name, parameter))
-        found = [(b.shape[0] * b.shape[1], kind[id(b.parameters[0])]) for b in self._layers]
-        rest = [i for i, _ in self._matrices] + self._plain
-        found += [(self._parameters[i].numel(), kind[id(self._parameters[i])]) for i in rest]
-        return found
+                positions = positions_of(path, module, name, parameter)
+                factor = 1.0 if positions == 1 else _POSITIONS_SHARE * positions**-0.5
+                damped.setdefault(id(parameter), factor)
+        rest = [self._parameters[i] for i in [i for i, _ in self._matrices] + self._plain]
+        found = [(b.shape[0] * b.shape[1], b.parameters[0]) for b in self._layers]
+        found += [(parameter.numel(), parameter) for parameter in rest]
+        return [Part(size, kind[id(p)], damped[id(p)]) for size, p in found]
 
 
 def _rows(output: Any) -> int:

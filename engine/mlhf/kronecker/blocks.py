@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from engine.curvature.joint import wide
+from engine.mlhf.kronecker.side import side_of
 from engine.optimizers.kfac_layers import Kronecker, layer_of
 from engine.optimizers.protocol import State
 
@@ -34,27 +35,24 @@ class Block:
         matrix = parameters[0].flatten(1)
         self.shape = (len(matrix), matrix.shape[1] + len(parameters) - 1)
         self._whole = [side <= max_dimension for side in self.shape]
+        self._sides = [side_of(side, max_dimension) for side in self.shape]
         self._factors: list[Tensor] | None = None
         self._count = 0
-        self._vectors: list[Tensor | None] = [None, None]
 
     def rotate(self, parts: Sequence[Tensor]) -> Tensor:
         """Return U_Lᵀ V U_R, shape (out, in), for V given as the parameters are."""
         matrix = parts[0].flatten(1)
         if len(parts) == 2:
             matrix = torch.cat([matrix, parts[1].unsqueeze(1)], 1)
-        left, right = self._vectors
-        if left is not None:
-            matrix = left.T @ matrix
-        return matrix if right is None else matrix @ right
+        left, right = self._sides
+        matrix = left.apply(matrix, left=True, transposed=True)
+        return right.apply(matrix, left=False, transposed=False)
 
     def back(self, matrix: Tensor) -> list[Tensor]:
         """Return what ``rotate`` made this of."""
-        left, right = self._vectors
-        if left is not None:
-            matrix = left @ matrix
-        if right is not None:
-            matrix = matrix @ right.T
+        left, right = self._sides
+        matrix = left.apply(matrix, left=True, transposed=False)
+        matrix = right.apply(matrix, left=False, transposed=True)
         if len(self.parameters) == 1:
             return [matrix.reshape(self.parameters[0].shape)]
         weight, bias = self.parameters
@@ -64,25 +62,22 @@ class Block:
         """Turn to the factors' present eigenvectors; return G's diagonal there, (out, in)."""
         if self._factors is None:  # the loss never reached it
             return self.parameters[0].new_zeros(self.shape)
-        values = []
-        for i, (factor, whole) in enumerate(zip(self._factors, self._whole, strict=True)):
-            if whole:
-                found, vectors = torch.linalg.eigh(factor)
-                self._vectors[i] = vectors.contiguous()
-            else:
-                found = factor
-            values.append(found.clamp_min(0))
-        left, right = values
+        left, right = (
+            side.turn(factor).clamp_min(0)
+            for side, factor in zip(self._sides, self._factors, strict=True)
+        )
         return torch.outer(left, right) * self._scale(left)
 
     def state_dict(self) -> State:
-        return {"count": self._count, "factors": self._factors, "vectors": list(self._vectors)}
+        sides = [side.state_dict() for side in self._sides]
+        return {"count": self._count, "factors": self._factors, "sides": sides}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
         self._count = int(state["count"])
         factors = state["factors"]
         self._factors = None if factors is None else [t.to(like, copy=True) for t in factors]
-        self._vectors = [None if t is None else t.to(like, copy=True) for t in state["vectors"]]
+        for side, saved in zip(self._sides, state["sides"], strict=True):
+            side.load_state_dict(saved, like)
 
     def _add(self, new: list[Tensor], decay: float) -> None:
         self._count += 1
@@ -118,11 +113,17 @@ class LayerBlock(Block):
         return [edge for _, edge in self._calls]
 
     def add(
-        self, gradients: Sequence[Tensor | None], rows: int, samples: int, decay: float
+        self,
+        gradients: Sequence[Tensor | None],
+        weight: Tensor,
+        rows: int,
+        samples: int,
+        decay: float,
     ) -> None:
         """See gradients at the edges, for a mean loss over so many rows of the output.
 
-        At most ``samples`` along the first dimension are looked at: of a shuffled batch, any.
+        Each counts ``weight`` times itself. At most ``samples`` along the first dimension are
+        looked at: of a shuffled batch, any.
         """
         calls = []
         every = 1
@@ -131,7 +132,7 @@ class LayerBlock(Block):
                 seen = min(samples, len(g))
                 # Under autocast either may be of low precision, in which no factor has
                 # eigenvectors.
-                summed = wide(g[:seen]) * (rows * (seen / len(g)) ** -0.5)
+                summed = wide(g[:seen]) * (weight * (rows * (seen / len(g)) ** -0.5))
                 places = max(1, g[0].numel() // self.shape[0])
                 every, enough = _spread(places, max(1, g.ndim - 2), seen)
                 calls.append((wide(x[: min(seen, enough)]), [summed]))

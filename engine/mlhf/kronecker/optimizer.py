@@ -181,7 +181,7 @@ class KroneckerMLHF:
                 plain = self._last.plain
                 turned = self._basis.rotate(unflatten(plain, self._parameters))
                 self._last = Direction(turned, plain)
-            self._next_refresh = self._steps + interval(self._steps, 5, self._refresh_every)
+            self._next_refresh = self._steps + interval(self._steps, 7, self._refresh_every)
 
     def _step(self, ggn: GGN, share: float) -> StepResult:
         basis = self._basis
@@ -218,8 +218,8 @@ class KroneckerMLHF:
         s = self._moment.sqrt().mul_(correction).add_(_EPS)
         factors = (scale * log_factors.exp()).to(b)
         at = 0
-        for size, kind in self._basis.kinds:
-            s[at : at + size] *= factors[kind]
+        for size, kind, damped in self._basis.parts:
+            s[at : at + size] *= factors[kind] * damped
             at += size
         return factors.mean(), s
 

@@ -53,6 +53,7 @@ def judged(tmp_path_factory):
     assert _judge(output, "time") == EXIT_OK
     assert _judge(output, "judge", "--seeds", "2") == EXIT_OK
     assert _judge(output, "horizons", "--seeds", "2") == EXIT_OK
+    assert _judge(output, "endure", "--seeds", "2") == EXIT_OK
     assert _judge(output, "report", only=()) == EXIT_OK
     return output
 
@@ -91,7 +92,7 @@ def test_judged_runs_use_what_is_pinned_on_other_seeds(judged):
 
 def test_what_is_done_is_skipped_and_more_seeds_need_no_tuning(judged, capsys):
     before = _results(judged)
-    for stage, seeds in (("tune", "1"), ("judge", "2"), ("horizons", "2")):
+    for stage, seeds in (("tune", "1"), ("judge", "2"), ("horizons", "2"), ("endure", "2")):
         capsys.readouterr()
         assert _judge(judged, stage, "--seeds", seeds) == EXIT_OK
         assert capsys.readouterr().out == "done\n"
@@ -112,9 +113,14 @@ def test_scheduled_peers_choose_a_horizon_for_each_target(judged):
             assert choice["factor"] in (0.5, 1, 1.5, 2)
             assert choice["setting"] in entrant(name).grid
     assert "100" in settings.pinned(judged, _TASK.name, "adamw")["horizons"]
+
+
+def test_three_times_the_horizon_is_run_with_the_settings_of_the_tasks_own(judged):
     context, _ = _context(judged)
-    long = Run(_TASK.longer(3), entrant("mlhf"), {}, 1).found(context)
-    assert long.points[-1]["epoch"] == 9
+    for name in ("mlhf", "adamw"):
+        setting = (settings.pinned(judged, _TASK.name, name) or {"setting": {}})["setting"]
+        long = Run(_TASK.longer(3), entrant(name), setting, 1).found(context)
+        assert long.points[-1]["epoch"] == 9
 
 
 def test_the_report_says_what_was_run_and_what_was_not(judged):
@@ -183,7 +189,7 @@ def test_settings_without_their_runs_are_enough_for_horizons(judged, tmp_path):
 
 def test_three_times_the_horizon_needs_no_tuned_reference(tmp_path):
     context, said = _context(tmp_path)
-    assert Stage(context, _TASK, [entrant("mlhf")]).horizons(1)
+    assert Stage(context, _TASK, [entrant("mlhf")]).endure()
     assert not any("no target" in line for line in said)
     assert Run(_TASK.longer(3), entrant("mlhf"), {}, 0).found(context) is not None
 

@@ -8,6 +8,7 @@ from torch import nn
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.blocks import _ROWS as ROWS
+from engine.models.layers import PositionEmbedding
 
 LOSSES = {"binary_cross_entropy": F.binary_cross_entropy_with_logits, "mse": F.mse_loss}
 
@@ -61,8 +62,14 @@ def test_rotations_keep_lengths_and_come_back(most):
     for before, after in zip(v, basis.back(turned), strict=True):
         torch.testing.assert_close(after, before)
     assert len(basis.diagonal) == len(flat)
-    assert sum(size for size, _ in basis.kinds) == len(flat)
+    assert sum(part.size for part in basis.parts) == len(flat)
     assert bool((basis.diagonal >= 0).all())
+
+
+def test_what_is_spread_over_positions_has_a_share_of_the_damping():
+    model = nn.Sequential(nn.Linear(4, 3), PositionEmbedding(16, 3), nn.LayerNorm(3))
+    basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
+    assert basis.parts == [(15, 2, 1.0), (48, 2, 0.125), (3, 4, 1.0), (3, 5, 1.0)]
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])

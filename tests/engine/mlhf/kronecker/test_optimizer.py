@@ -6,8 +6,10 @@ from torch import nn
 
 from engine import MLHF, MetaCheckpoint
 from engine.curvature.errors import CurvatureError
+from engine.mlhf.kronecker import side
 from engine.mlhf.kronecker.controller import FEATURES, Memory, Seen
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
+from engine.models.layers import PositionEmbedding
 from tests.engine.mlhf.dense import flat_function, gradient_and_matrix
 from tests.engine.mlhf.kronecker.small import batches as _batches
 from tests.engine.mlhf.kronecker.small import model_of as _model
@@ -130,7 +132,9 @@ def test_more_iterations_go_lower():
     assert predicted[0] > predicted[1] > predicted[2]  # fmt: skip
 
 
-def test_it_goes_on_bit_for_bit_from_its_state():
+@pytest.mark.parametrize("exact", [256, 4], ids=["all eigenvectors", "the leading ones"])
+def test_it_goes_on_bit_for_bit_from_its_state(exact, monkeypatch):
+    monkeypatch.setattr(side, "_EXACT", exact)
     batches = _batches(12)
     model = _model().float()
     batches = [(x.float(), y) for x, y in batches]
@@ -156,6 +160,18 @@ def _written(state):
     torch.save(state, buffer)
     buffer.seek(0)
     return buffer
+
+
+def test_the_damping_is_its_formula_where_it_is_spread_over_positions():
+    """s = λ (√v̂ + eps), a share of it for the position vectors, in whatever basis."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(5, 3), PositionEmbedding(4, 3), nn.Linear(3, 5)).double()
+    optimizer = MLHF(model, meta_checkpoint=None)
+    b = torch.randn(sum(p.numel() for p in model.parameters())).double()
+    scale, s = optimizer._damping(b, torch.zeros(6).double(), 1.0)
+    share = torch.ones_like(b)
+    share[-12:] = 0.25  # layers come first, then matrices in the parameters' order
+    torch.testing.assert_close(s, float(scale) * (b.abs() + 1e-5) * share)
 
 
 def test_networks_of_zero_change_nothing_and_loud_ones_do():

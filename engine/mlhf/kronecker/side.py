@@ -1,0 +1,153 @@
+"""One side of a block: the orthonormal basis U that its matrices are turned into.
+
+``apply`` multiplies a matrix by U or Uᵀ, from the left or the right; ``turn`` brings U to a
+factor's eigenvectors and returns the factor's diagonal there.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.optimizers.protocol import State
+
+_EXACT = 256  # the longest side with all its eigenvectors
+_PART = 4  # of a longer one, every fourth direction is an eigenvector
+
+
+class Side(Protocol):
+    """A basis of n directions."""
+
+    def turn(self, factor: Tensor) -> Tensor:
+        """Turn to a factor's eigenvectors; return its diagonal there, (n,).
+
+        Args:
+            factor: (n, n), or its diagonal (n,) for a side that is not turned.
+        """
+        ...
+
+    def apply(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+        """Return UM, UᵀM, MU or MUᵀ, of the shape of M."""
+        ...
+
+    def state_dict(self) -> State: ...
+
+    def load_state_dict(self, state: State, like: Tensor) -> None: ...
+
+
+def side_of(size: int, longest: int) -> Side:
+    """Return a basis for a side of that size, left as it is if longer than ``longest``."""
+    if size > longest:
+        return Unturned()
+    return Eigenbasis() if size <= _EXACT else LeadingEigenbasis(size // _PART)
+
+
+class Unturned:
+    """U = I."""
+
+    def turn(self, factor: Tensor) -> Tensor:
+        return factor
+
+    def apply(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+        return matrix
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        pass
+
+
+class Eigenbasis:
+    """All eigenvectors."""
+
+    def __init__(self) -> None:
+        self._vectors: Tensor | None = None
+
+    def turn(self, factor: Tensor) -> Tensor:
+        values: Tensor
+        values, vectors = torch.linalg.eigh(factor)
+        self._vectors = vectors.contiguous()
+        return values
+
+    def apply(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+        if self._vectors is None:
+            return matrix
+        vectors = self._vectors.T if transposed else self._vectors
+        result: Tensor = vectors @ matrix if left else matrix @ vectors
+        return result
+
+    def state_dict(self) -> State:
+        return {"vectors": self._vectors}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        self._vectors = _restored(state["vectors"], like)
+
+
+class LeadingEigenbasis:
+    """The leading eigenvectors, and any orthonormal basis of what they leave.
+
+    What they leave is told apart by no eigenvalue that a few batches could know: each of its
+    directions gets their mean. One step of orthogonal iteration a turn, from the turn before,
+    with Rayleigh and Ritz within (Golub & Van Loan 2013, section 8.2.4), is several times
+    cheaper than all eigenvectors. U = H diag(V, I), with H a product of ``count`` reflections
+    and V the Ritz vectors within their first columns: n × n numbers are never written.
+
+    Args:
+        count: How many eigenvectors.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._reflections: tuple[Tensor, Tensor] | None = None
+        self._vectors: Tensor | None = None
+
+    def turn(self, factor: Tensor) -> Tensor:
+        size, count = len(factor), self._count
+        self._reflections = torch.geqrf(factor @ self._leading(factor))
+        span = torch.linalg.householder_product(*self._reflections)
+        ritz = span.T @ (factor @ span)
+        found, vectors = torch.linalg.eigh(ritz)
+        self._vectors = vectors.contiguous()
+        rest = (factor.diagonal().sum() - found.sum()) / (size - count)
+        return torch.cat([found, rest.expand(size - count)])
+
+    def apply(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+        if self._reflections is None or self._vectors is None:
+            return matrix
+        vectors_first = left != transposed
+        matrix = matrix.clone() if vectors_first else self._reflect(matrix, left, transposed)
+        vectors = self._vectors.T if transposed else self._vectors
+        part = matrix[: self._count] if left else matrix[:, : self._count]
+        part.copy_(vectors @ part if left else part @ vectors)
+        return self._reflect(matrix, left, transposed) if vectors_first else matrix
+
+    def _reflect(self, matrix: Tensor, left: bool, transposed: bool) -> Tensor:
+        """Return HM, HᵀM, MH or MHᵀ."""
+        assert self._reflections is not None
+        result: Tensor = torch.ormqr(*self._reflections, matrix, left, transposed)
+        return result
+
+    def _leading(self, factor: Tensor) -> Tensor:
+        """Return where to go on from, (n, count): anything at first."""
+        if self._reflections is not None:
+            before: Tensor = torch.linalg.householder_product(*self._reflections)
+            return before
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(len(factor), self._count, generator=generator).to(factor)
+
+    def state_dict(self) -> State:
+        kept = None if self._reflections is None else list(self._reflections)
+        return {"reflections": kept, "vectors": self._vectors}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        kept = state["reflections"]
+        self._reflections = None
+        if kept is not None:
+            reflectors, factors = (t.to(like, copy=True) for t in kept)
+            self._reflections = reflectors, factors
+        self._vectors = _restored(state["vectors"], like)
+
+
+def _restored(saved: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if saved is None else saved.to(like, copy=True)
