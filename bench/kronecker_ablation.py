@@ -12,6 +12,7 @@ DIR holds ``cifar10/`` and ``tinyshakespeare/``; Fashion-MNIST is found where De
 import argparse
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -23,7 +24,7 @@ import torch
 from engine.data.loading import Dataset, load
 from engine.experiments.contract import Task
 from engine.experiments.judge.tasks import tasks
-from engine.mlhf.kronecker import solver as module
+from engine.mlhf.kronecker import basis, side, solver
 from engine.mlhf.kronecker.optimizer import KroneckerMLHF
 from engine.models.build import build
 from engine.models.loss import loss_name
@@ -39,17 +40,24 @@ EPOCHS = {
     "text-lstm": 10,
     "text-transformer": 10,
 }
-# Arguments of the optimizer; what begins with an underscore is a constant of its module.
+# Arguments of the optimizer; with a dot, what stands in one of its modules.
+MODULES = {"basis": basis, "side": side, "solver": solver}
 PARTS: dict[str, dict[str, Any]] = {
     "the whole form": {},
     "nothing learned": {"meta_checkpoint": None},
     "no average": {"average": 0.0},
     "no rotation: diagonals only": {"max_dimension": 0},
     "damping that does not grow": {"growth_steps": math.inf},
+    "all eigenvectors of long sides": {"side._EXACT": 1 << 60},
+    "position embeddings damped in full": {"basis.positions_of": lambda *_: 1},
     "means from 16 samples": {"samples": 16},
     "each step solved": {"solve_every": 1},
-    "measured each step": {"_MEASURED": 1},
-    "measured at solves only": {"_MEASURED": 1 << 60, "_UNUSUAL": math.inf, "_HIGH": math.inf},
+    "measured each step": {"solver._MEASURED": 1},
+    "measured at solves only": {
+        "solver._MEASURED": 1 << 60,
+        "solver._UNUSUAL": math.inf,
+        "solver._HIGH": math.inf,
+    },
     "two directions": {"iterations": 2},
 }
 
@@ -73,8 +81,7 @@ class Ran:
 
 def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int) -> Ran:
     """Train once and measure after each epoch, on at most 2,500 samples of a split."""
-    constants = {k: part.get(k, vars(module)[k]) for k in ("_MEASURED", "_UNUSUAL", "_HIGH")}
-    options = {"meta_checkpoint": "default", **part}
+    options = {"meta_checkpoint": "default", **{k: v for k, v in part.items() if "." not in k}}
     model = build(task.model.name, task.model.params, data.info, seed)
     loss = loss_name(data.info)
     size, batch = data.size("train"), task.batch_size
@@ -82,10 +89,12 @@ def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int)
     torch.manual_seed(seed)
     cpu, spent, steps = torch.device("cpu"), 0.0, 0
     train, test = [], []
-    with patch.multiple(module, **constants):
-        optimizer = KroneckerMLHF(
-            model, loss, seed=seed, **{k: v for k, v in options.items() if k not in constants}
-        )
+    with ExitStack() as stack:
+        for place, value in part.items():
+            where, dot, name = place.partition(".")
+            if dot:
+                stack.enter_context(patch.object(MODULES[where], name, value))
+        optimizer = KroneckerMLHF(model, loss, seed=seed, **options)
         for _ in range(epochs):
             for indices in torch.split(torch.randperm(size, generator=generator), batch):
                 x, y = data.batch("train", indices, cpu)
