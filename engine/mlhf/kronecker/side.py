@@ -13,6 +13,7 @@ from engine.optimizers.protocol import State
 
 _EXACT = 256  # the longest side with all its eigenvectors
 _PART = 4  # of a longer one, every fourth direction is an eigenvector
+_ITERATIONS = 2  # of orthogonal iteration a turn; after one alone a run may begin badly
 
 
 class Side(Protocol):
@@ -88,7 +89,7 @@ class LeadingEigenbasis:
     """The leading eigenvectors, and any orthonormal basis of what they leave.
 
     What they leave is told apart by no eigenvalue that a few batches could know: each of its
-    directions gets their mean. One step of orthogonal iteration a turn, from the turn before,
+    directions gets their mean. Two steps of orthogonal iteration a turn, from the turn before,
     with Rayleigh and Ritz within (Golub & Van Loan 2013, section 8.2.4), is several times
     cheaper than all eigenvectors. U = H diag(V, I), with H a product of ``count`` reflections
     and V the Ritz vectors within their first columns: n × n numbers are never written.
@@ -104,7 +105,9 @@ class LeadingEigenbasis:
 
     def turn(self, factor: Tensor) -> Tensor:
         size, count = len(factor), self._count
-        self._reflections = torch.geqrf(factor @ self._leading(factor))
+        for _ in range(_ITERATIONS):
+            self._reflections = torch.geqrf(factor @ self._leading(factor))
+        assert self._reflections is not None
         span = torch.linalg.householder_product(*self._reflections)
         ritz = span.T @ (factor @ span)
         found, vectors = torch.linalg.eigh(ritz)

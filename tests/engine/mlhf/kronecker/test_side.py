@@ -69,7 +69,7 @@ def test_turns_lead_to_the_largest_eigenvalues_and_the_mean_of_the_others():
 
 
 def test_a_factor_that_changes_is_followed_from_the_turn_before():
-    """Which a turn from anywhere would not do: one step of iteration is little."""
+    """Which a turn from anywhere would not do: two steps of iteration are little."""
     size, count = 60, 10
     first, second = _factor(size, size, 1), _factor(size, size, 2)
     followed = LeadingEigenbasis(count)
