@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 import engine.experiments
 from app.jobs.schemas import JobCreate
 from engine.data import specs as data
+from engine.experiments.judge.tasks import tasks
 from engine.experiments.paper import SETTINGS, experiment1
 from engine.models import specs as models
 from engine.optimizers import specs as optimizers
@@ -48,3 +49,13 @@ def test_the_sweep_is_the_commands_experiment(scale):
     settings = [s for s in SETTINGS if s.params.get("meta_checkpoint") != "none"]
     mine = [(s.optimizer, [choice["lr"] for choice in s.grid]) for s in settings]
     assert [(o.name, o.grid.get("lr", [])) for o in job.optimizers] == mine
+
+
+def test_the_judged_sweep_is_a_judged_task_with_mlhf_at_its_defaults():
+    job = _read(JOBS / "judge_convnet.json")
+    (task,) = [each.task for each in tasks("cpu") if each.name == "cifar16-convnet"]
+    assert (job.model, job.dataset, job.budget) == (task.model, task.dataset, task.budget)
+    assert (job.batch_size, job.evaluation) == (task.batch_size, task.evaluation)
+    (mlhf,) = [each for each in job.optimizers if each.name == "mlhf"]
+    assert (mlhf.params, mlhf.grid) == ({}, {})
+    assert all(each.grid for each in job.optimizers if each.name != "mlhf")
