@@ -101,6 +101,8 @@ class GGN:
     def output_ratio(self, generator: torch.Generator) -> Tensor:
         """Return tr H_ℓ / |∂ℓ/∂z|², a scalar: by random signs u, of which uᵀH_ℓu is the mean.
 
+        Never negative, as rounding may make it where the data are fitted.
+
         Args:
             generator: On the CPU, wherever the model is.
         """
@@ -111,7 +113,7 @@ class GGN:
         pairs = list(zip(signs, self.hessian(signs), strict=True))
         trace = sum((_dot(u, w) for u, w in pairs[1:]), _dot(*pairs[0]))
         square = sum((_dot(g, g) for g in gradient[1:]), _dot(gradient[0], gradient[0]))
-        return trace / square.clamp_min(1e-30)
+        return trace.clamp_min(0) / square.clamp_min(1e-30)
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with full_precision(self._device):

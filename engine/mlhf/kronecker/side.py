@@ -66,8 +66,7 @@ class Eigenbasis:
         self._vectors: Tensor | None = None
 
     def turn(self, factor: Tensor) -> Tensor:
-        values: Tensor
-        values, vectors = torch.linalg.eigh(factor)
+        values, vectors = _eigenvectors(factor)
         self._vectors = vectors.contiguous()
         return values
 
@@ -110,7 +109,7 @@ class LeadingEigenbasis:
         assert self._reflections is not None
         span = torch.linalg.householder_product(*self._reflections)
         ritz = span.T @ (factor @ span)
-        found, vectors = torch.linalg.eigh(ritz)
+        found, vectors = _eigenvectors(ritz)
         self._vectors = vectors.contiguous()
         rest = (factor.diagonal().sum() - found.sum()) / (size - count)
         return torch.cat([found, rest.expand(size - count)])
@@ -150,6 +149,20 @@ class LeadingEigenbasis:
             reflectors, factors = (t.to(like, copy=True) for t in kept)
             self._reflections = reflectors, factors
         self._vectors = _restored(state["vectors"], like)
+
+
+def _eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors; NaN for a matrix that is not finite.
+
+    Whoever trains then sees a loss that is not finite, as with any other optimizer.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        if not bool(torch.isfinite(matrix).all()):
+            return matrix.new_full((len(matrix),), torch.nan), torch.eye(len(matrix)).to(matrix)
+        values, vectors = torch.linalg.eigh(matrix.double())
+    return values.to(matrix), vectors.to(matrix)
 
 
 def _restored(saved: Tensor | None, like: Tensor) -> Tensor | None:

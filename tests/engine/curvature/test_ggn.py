@@ -213,3 +213,23 @@ def test_the_output_ratio_of_a_perfect_fit_is_finite():
     model, x = nn.Linear(3, 2).to(D), torch.randn(4, 3, dtype=D)
     ggn = GGN(model, "mse", x, model(x).detach())
     assert torch.isfinite(ggn.output_ratio(torch.Generator()))
+
+
+def test_the_output_ratio_is_not_negative_where_the_data_are_fitted():
+    """There the trace is of the size of its rounding errors, of either sign."""
+
+    class Offset(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.offset = nn.Parameter(torch.zeros(10))
+
+        def forward(self, x):
+            return x + self.offset
+
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        x = 3 * torch.randn(2, 10, generator=generator)
+        y = x.argmax(1)
+        x[torch.arange(2), y] += 15
+        ratio = GGN(Offset(), "cross_entropy", x, y).output_ratio(torch.Generator().manual_seed(0))
+        assert ratio >= 0

@@ -187,6 +187,16 @@ def test_networks_of_zero_change_nothing_and_loud_ones_do():
     assert not torch.allclose(ends["none"], ends["loud"])
 
 
+@pytest.mark.parametrize("exact", [256, 4], ids=["all eigenvectors", "the leading ones"])
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_batch_that_is_not_finite_gives_such_a_loss_and_no_error(exact, at, monkeypatch):
+    monkeypatch.setattr(side, "_EXACT", exact)
+    optimizer = MLHF(_model())
+    for k, (x, y) in enumerate(_batches(at + 1)):
+        loss = optimizer.step(x.fill_(torch.nan) if k == at else x, y).loss
+    assert torch.isnan(loss)
+
+
 def test_it_lowers_the_loss_with_every_kind_of_layer():
     class Text(nn.Module):
         def __init__(self):
