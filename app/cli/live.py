@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from app.cli.tables import loss_form
 from app.client import Client, Json
 
 
@@ -61,4 +62,4 @@ class _View:
 
 def _loss(run: Json) -> str:
     last: Any = ((run.get("summary") or {}).get("train_loss") or {}).get("last")
-    return f"train loss {last:.4f}" if isinstance(last, float) else ""
+    return f"train loss {last:{loss_form(last)}}" if isinstance(last, float) else ""

@@ -36,7 +36,7 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
         table.add_row(
             group["label"],
             str(group["n"]),
-            _best(_spread(group["final_loss"], ".4f"), final, finals),
+            _best(_spread(group["final_loss"], loss_form(final)), final, finals),
             _spread(group["final_accuracy"], ".3f"),
             _best(_reached(sample, missed, group["n"], ",.0f"), sample, samples),
             _best(_reached(second, missed, group["n"], ".2f"), second, seconds),
@@ -49,6 +49,11 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
         console.print(f"* until the {metric} first reached {target:g}, training time only.")
     for warning in comparison["warnings"]:
         console.print(f"[yellow]note:[/yellow] {warning['message']}")
+
+
+def loss_form(loss: float | None) -> str:
+    """Return the format of a loss: four decimals, or two digits where those would be zeros."""
+    return ".4f" if loss is None or abs(loss) >= 0.01 else ".1e"
 
 
 def _mean(band: Json | None) -> float | None:
