@@ -52,7 +52,7 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
 
 
 def loss_form(loss: float | None) -> str:
-    """Return the format of a loss: four decimals, or two digits where those would be zeros."""
+    """Return the format of a loss: four decimals, or two digits where those would show less."""
     return ".4f" if loss is None or abs(loss) >= 0.01 else ".1e"
 
 

@@ -204,7 +204,7 @@ class Basis:
                 positions = positions_of(path, module, name, parameter)
                 factor = 1.0 if positions == 1 else _POSITIONS_SHARE * positions**-0.5
                 damped.setdefault(id(parameter), factor)
-        rest = [self._parameters[i] for i in [i for i, _ in self._matrices] + self._plain]
+        rest = [self._parameters[i] for i in (*(i for i, _ in self._matrices), *self._plain)]
         found = [(b.shape[0] * b.shape[1], b.parameters[0]) for b in self._layers]
         found += [(parameter.numel(), parameter) for parameter in rest]
         return [Part(size, kind[id(p)], damped[id(p)]) for size, p in found]
