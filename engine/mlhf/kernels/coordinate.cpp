@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX512F__
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
@@ -24,6 +24,7 @@ constexpr int LANES = 8;
 constexpr int LANES = 4;
 #endif
 constexpr int IN = 3, HIDDEN = 4, GATES = 4 * HIDDEN, STATE = 4 * HIDDEN;
+constexpr int AT_ONCE = LANES == 16 ? GATES : 4;  // of 16 registers more would be spilled
 typedef float V
     __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int32_t I __attribute__((vector_size(LANES * sizeof(int32_t))));
@@ -35,32 +36,44 @@ constexpr int W3 = B2 + GATES, B3 = W3 + HIDDEN, WEIGHTS = B3 + 1;
 
 INLINE V all(float a) { return V{} + a; }
 
-// 2^z for z <= 40 (larger ones count as 40), to 2e-7 of its size: the whole part of z by the
-// exponent's bits, the rest by a polynomial fitted on [0, 1). NaN stays NaN.
+#ifndef __AVX512DQ__
+// max(low, min(high, z)); NaN stays NaN.
+INLINE V between(float low, V z, float high) {
+#if defined(__AVX__) && !defined(__AVX512F__)
+  return (V)_mm256_max_ps((__m256)all(low), _mm256_min_ps((__m256)all(high), (__m256)z));
+#else
+  z = z > high ? all(high) : z;
+  return z < low ? all(low) : z;
+#endif
+}
+#endif
+
+// 2^z for z <= 40 (larger ones count as 40), to 2e-7 of its size: a whole number by the
+// exponent's bits, the rest by a polynomial fitted on where it lies. NaN stays NaN.
 INLINE V exp2_of(V z) {
-#ifdef __AVX512DQ__
+#ifdef __AVX512DQ__  // the rest in [0, 1)
   z = (V)_mm512_min_ps((__m512)all(40.0f), (__m512)z);
   const V r = (V)_mm512_reduce_ps((__m512)z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-#else
-  z = z > 40.0f ? all(40.0f) : z;
-  z = z < -126.0f ? all(-126.0f) : z;
-  I k = __builtin_convertvector(z, I);  // towards zero
-  k += __builtin_convertvector(k, V) > z;  // a true comparison is -1
-  const V r = z - __builtin_convertvector(k, V);
-#endif
   V p = all(1.8775765927631916e-03f);
   p = p * r + 8.989340290005088e-03f;
   p = p * r + 5.5826317885842414e-02f;
   p = p * r + 2.401536171009589e-01f;
   p = p * r + 6.931530731936185e-01f;
   p = p * r + 1.0f;
-#ifdef __AVX512DQ__
   return (V)_mm512_scalef_ps((__m512)p, (__m512)z);
-#else
-  const I bits = (k + 127) << 23;
-  V power;
-  std::memcpy(&power, &bits, sizeof power);
-  return p * power;
+#else  // in [-1/2, 1/2]
+  z = between(-126.0f, z, 40.0f);
+  // So large that its last bit is 1: a sum's low bits are the whole number, as an exponent.
+  constexpr float MAGIC = 0x1.8p23f + 127.0f;
+  const V shifted = z + MAGIC, r = z - (shifted - MAGIC);
+  V p = all(1.3276471992851953e-03f);
+  p = p * r + 9.675541334449414e-03f;
+  p = p * r + 5.550713273496898e-02f;
+  p = p * r + 2.402211972384010e-01f;
+  p = p * r + 6.931469670647613e-01f;
+  p = p * r + 1.0f;
+  const I power = (I)shifted << 23;
+  return p * (V)power;
 #endif
 }
 
@@ -101,11 +114,21 @@ INLINE V softplus(V y) {
   return y > 0.0f ? y + low : low;
 }
 
+// A weight as products read it. AVX multiplies by a number in memory only where it stands once
+// for each lane; elsewhere one for all is as good, and smaller.
+#if defined(__AVX__) && !defined(__AVX512F__)
+typedef V Weight;
+INLINE Weight weight(float a) { return all(a); }
+#else
+typedef float Weight;
+INLINE Weight weight(float a) { return a; }
+#endif
+
 // One kind's weights, the gates' times -log2(e), for the tanh gate g twice that.
 struct Weights {
-  float of[WEIGHTS];
+  Weight of[WEIGHTS];
   explicit Weights(const float* packed) {
-    std::memcpy(of, packed, sizeof of);
+    for (int k = 0; k < WEIGHTS; ++k) of[k] = weight(packed[k]);
     for (int gate = 0; gate < GATES; ++gate) {
       const float scale = gate / HIDDEN == 2 ? -2.0f * LOG2E : -LOG2E;
       for (int c = 0; c < COLS1; ++c) of[W1 + gate * COLS1 + c] *= scale;
@@ -117,24 +140,26 @@ struct Weights {
 };
 
 template <int COLS>
-INLINE V gate_sum(const float* w, const float* bias, int gate, const V* in) {
-  V sum = all(bias[gate]);
+INLINE V gate_sum(const Weight* w, const Weight* bias, int gate, const V* in) {
+  V sum = V{} + bias[gate];
 #pragma GCC unroll 16
   for (int c = 0; c < COLS; ++c) sum += w[gate * COLS + c] * in[c];
   return sum;
 }
 
 // in: the layer's inputs and its old h; c: the old c. Gives the new h and c. All five
-// sigmoids and tanhs of a unit are fractions; brought together they need two divisions.
+// sigmoids and tanhs of a unit are fractions; brought together they need two divisions. First
+// what the units have in common, then what waits for its own quotient: there is always work
+// at hand that does not wait.
 template <int COLS>
-INLINE void cell(const float* w, const float* bias, const V* in, const V* c, V* h_new, V* c_new) {
-#pragma GCC unroll 4
+INLINE void cell(const Weight* w, const Weight* bias, const V* in, const V* c, V* h_new, V* c_new) {
+  V e[GATES];
+#pragma GCC unroll AT_ONCE
+  for (int gate = 0; gate < GATES; ++gate) e[gate] = exp2_of(gate_sum<COLS>(w, bias, gate, in));
+#pragma GCC unroll HIDDEN
   for (int j = 0; j < HIDDEN; ++j) {
-    const V i = 1.0f + exp2_of(gate_sum<COLS>(w, bias, j, in));
-    const V f = 1.0f + exp2_of(gate_sum<COLS>(w, bias, HIDDEN + j, in));
-    const V g = exp2_of(gate_sum<COLS>(w, bias, 2 * HIDDEN + j, in));
-    const V o = 1.0f + exp2_of(gate_sum<COLS>(w, bias, 3 * HIDDEN + j, in));
-    const V ig = i * (1.0f + g);
+    const V i = 1.0f + e[j], f = 1.0f + e[HIDDEN + j], g = e[2 * HIDDEN + j];
+    const V o = 1.0f + e[3 * HIDDEN + j], ig = i * (1.0f + g);
     c_new[j] = (c[j] * ig + (1.0f - g) * f) / (f * ig);
     const V t = exp2_of(-2.0f * LOG2E * c_new[j]);
     h_new[j] = (1.0f - t) / (o * (1.0f + t));
@@ -142,7 +167,7 @@ INLINE void cell(const float* w, const float* bias, const V* in, const V* c, V* 
 }
 
 // State rows: h and c of the first layer, then of the second.
-INLINE V network(const float* w, V* in1, V* state) {
+INLINE V network(const Weight* w, V* in1, V* state) {
   V in2[COLS2], h1[HIDDEN], h2[HIDDEN], c1[HIDDEN], c2[HIDDEN];
   for (int j = 0; j < HIDDEN; ++j) {
     in1[IN + j] = state[j];
@@ -151,7 +176,7 @@ INLINE V network(const float* w, V* in1, V* state) {
   cell<COLS1>(w + W1, w + B1, in1, state + HIDDEN, h1, c1);
   for (int j = 0; j < HIDDEN; ++j) in2[j] = h1[j];
   cell<COLS2>(w + W2, w + B2, in2, state + 3 * HIDDEN, h2, c2);
-  V y = all(w[B3]);
+  V y = V{} + w[B3];
   for (int j = 0; j < HIDDEN; ++j) {
     y += w[W3 + j] * h2[j];
     state[j] = h1[j];
@@ -183,7 +208,7 @@ struct Forward {
   float offset;
 
   template <bool WHOLE>
-  INLINE void block(const float* w, std::ptrdiff_t at, int rest) const {
+  INLINE void block(const Weight* w, std::ptrdiff_t at, int rest) const {
     const int lanes = WHOLE ? LANES : rest;
     V in1[COLS1], state[STATE];
     // The rows are more streams than processors follow: ask for the next block by hand.
@@ -200,7 +225,7 @@ struct Forward {
 struct Layer { V i[HIDDEN], f[HIDDEN], g[HIDDEN], o[HIDDEN], c[HIDDEN], t[HIDDEN], h[HIDDEN]; };
 
 template <int COLS>
-INLINE void cell_kept(const float* w, const float* bias, const V* in, const V* c, Layer& a) {
+INLINE void cell_kept(const Weight* w, const Weight* bias, const V* in, const V* c, Layer& a) {
   for (int j = 0; j < HIDDEN; ++j) {
     a.i[j] = sigmoid_at(gate_sum<COLS>(w, bias, j, in));
     a.f[j] = sigmoid_at(gate_sum<COLS>(w, bias, HIDDEN + j, in));
@@ -240,7 +265,7 @@ struct Backward {
   std::ptrdiff_t n;
 
   template <bool WHOLE>
-  INLINE void block(const float* w, const float* plain, V* dw, std::ptrdiff_t at, int rest) const {
+  INLINE void block(const Weight* w, const float* plain, V* dw, std::ptrdiff_t at, int rest) const {
     const int lanes = WHOLE ? LANES : rest;
     V in1[COLS1], in2[COLS2], c1[HIDDEN], c2[HIDDEN];
     for (int c = 0; c < IN; ++c) in1[c] = tanh_of(load(inputs[c] + at, lanes));
@@ -254,7 +279,7 @@ struct Backward {
     cell_kept<COLS1>(w + W1, w + B1, in1, c1, first);
     for (int j = 0; j < HIDDEN; ++j) in2[j] = first.h[j];
     cell_kept<COLS2>(w + W2, w + B2, in2, c2, second);
-    V y = all(w[B3]);
+    V y = V{} + w[B3];
     for (int j = 0; j < HIDDEN; ++j) y += w[W3 + j] * second.h[j];
 
     const V dy = load(d_out + at, lanes) * sigmoid_at(-LOG2E * y);
