@@ -52,12 +52,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "position embeddings damped in full": {"basis.positions_of": lambda *_: 1},
     "means from 16 samples": {"samples": 16},
     "each step solved": {"solve_every": 1},
-    "measured each step": {"solver._MEASURED": 1},
-    "measured at solves only": {
-        "solver._MEASURED": 1 << 60,
-        "solver._UNUSUAL": math.inf,
-        "solver._HIGH": math.inf,
-    },
+    "measured each step": {"solver._HIGH": 0.0},
+    "no mean of solves": {"solver._FRESH": 1.0},
+    "measured at solves only": {"solver._UNUSUAL": math.inf, "solver._HIGH": math.inf},
     "two directions": {"iterations": 2},
 }
 

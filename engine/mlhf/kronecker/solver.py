@@ -12,16 +12,16 @@ from engine.optimizers.protocol import State
 
 _HIGH = 10.0  # the loss, until it has fallen by this factor
 _UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
-_MEASURED = 3  # while it is high, of so many steps one measures the curvature
+_FRESH = 0.3  # while it is high, the part of a solve in the mean of those so far
 
 
 class Solver:
     """Finds how far to go along the preconditioned gradient and the last step.
 
     Between two solves their parts keep the ratio they had at the last one: the minimum is along
-    one line, and takes one tangent pass. While the loss is high most steps do without: batches
-    then agree on how long a step may be, where near interpolation a few samples rule the
-    curvature and the loss would jump.
+    one line, and takes one tangent pass. While the loss is high they do without, and take the
+    mean of the last solves' parts: batches then agree on how long a step may be but for noise,
+    where near interpolation a few samples rule the curvature and the loss would jump.
 
     Args:
         basis: In which vectors are given, (n,).
@@ -54,23 +54,26 @@ class Solver:
         model = QuadraticModel(ggn, self._basis, b, s)
         q = self._both(inverse * b)
         unusual = self._unusual(torch.dot(q.turned, b))
-        most = interval(self._steps, 5, self._solve_every)
+        most = interval(self._steps, 3, self._solve_every)
         self._since += 1
         self._steps += 1
         due = self._since >= most or not self._usable
+        high = self._memory.fallen() < _HIGH
         if self._parts is not None and not due and not unusual:
-            if self._since % _MEASURED and self._memory.fallen() < _HIGH:
-                self._memory.add(Seen(ggn.loss, *self._parts.unbind()))
+            parts = self._parts
+            if high:
+                self._memory.add(Seen(ggn.loss, *parts.unbind()))
             else:
-                model.add(combined(self._parts, [q, last]))
-                self._keep(self._parts * model.parts)
-                self._remember(ggn, model, self._parts, None)
-            return [q, last], self._parts
+                model.add(combined(parts, [q, last]))
+                parts = parts * model.parts
+                self._remember(ggn, model, parts, None)
+                self._keep(parts)
+            return [q, last], parts
         model.add(q, last)
         parts = model.parts
         if due:
             self._since = 0
-            self._keep(parts)  # those of an unusual batch are for itself
+            self._keep(parts, _FRESH if high else 1.0)  # an unusual batch's are for itself
         tiny = torch.finfo(b.dtype).tiny
         left = model.pull[1] / model.own[1, 1].clamp_min(tiny)
         for _ in range(self._iterations - 1):
@@ -78,13 +81,17 @@ class Solver:
         self._remember(ggn, model, parts, left)
         return model.directions, model.parts
 
-    def _keep(self, parts: Tensor) -> None:
+    def _keep(self, parts: Tensor, weight: float = 1.0) -> None:
         """Keep the parts for the next steps, if those may do with them.
 
         Waits for the device.
+
+        Args:
+            weight: Of these in the mean with those kept before.
         """
-        self._parts = parts
         self._usable = repeatable(*parts.tolist())
+        if self._usable:
+            self._parts = parts if self._parts is None else self._parts.lerp(parts, weight)
 
     def _unusual(self, pull: Tensor) -> bool:
         """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then.
