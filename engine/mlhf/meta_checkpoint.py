@@ -8,7 +8,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from engine.errors import DataError
@@ -62,8 +61,6 @@ class MetaCheckpoint:
         for name, network in networks.items():
             values = dict(self.weights.get(name, {}))
             own = network.state_dict()
-            for later in getattr(network, "later", ()):
-                values.setdefault(later, torch.zeros_like(own[later]))
             if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in own.items()}:
                 raise DataError(f"The meta-checkpoint does not fit the network {name!r}.")
             source = [_nearest(k, kinds) for k in range(len(KINDS))]

@@ -25,13 +25,11 @@ class Part(NamedTuple):
         size: How many.
         kind: Of the parameters.
         damped: Factor of their damping.
-        position: Of the parameters in the network, from -1, the first, to 1, the last.
     """
 
     size: int
     kind: int
     damped: float
-    position: float
 
 
 class Basis:
@@ -209,9 +207,7 @@ class Basis:
         rest = [self._parameters[i] for i in (*(i for i, _ in self._matrices), *self._plain)]
         found = [(b.shape[0] * b.shape[1], b.parameters[0]) for b in self._layers]
         found += [(parameter.numel(), parameter) for parameter in rest]
-        last = max(1, len(self._parameters) - 1)
-        position = {id(p): 2 * i / last - 1 for i, p in enumerate(self._parameters)}
-        return [Part(size, kind[id(p)], damped[id(p)], position[id(p)]) for size, p in found]
+        return [Part(size, kind[id(p)], damped[id(p)]) for size, p in found]
 
 
 def _rows(output: Any) -> int:

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.mlhf.kinds import KINDS
-from engine.mlhf.kronecker.partwise import PART_FEATURES
 from engine.optimizers.protocol import State
 
 FEATURES = 10
-_STAGES = 3  # features that the parts' are multiplied by
 _DAMPING_RANGE = 2.3  # of a logarithm: from a tenth to ten times
 _STEP_RANGES = (2.3, 0.7, 0.35)
 _MEMORY = 0.9  # of the running means
@@ -24,30 +22,15 @@ _LONG_MEMORY = 0.99
 
 
 class DampingNetwork(nn.Module):
-    """From features to the logarithm of a factor of the damping of each part, (P,).
-
-    What the parts' own features are worth may change along the way: they are multiplied by
-    the first three of the network's (1, how many steps, the loss since the beginning).
-    """
-
-    later = ("parts",)  # weights that older meta-checkpoints do without: zeros
+    """From features (F,) to the logarithm of a factor of the damping for each kind, (6,)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(FEATURES))
         self.kinds = nn.Parameter(torch.zeros(len(KINDS)))
-        self.parts = nn.Parameter(torch.zeros(_STAGES, PART_FEATURES))
 
-    def forward(self, features: Tensor, parts: Tensor, kinds: Tensor) -> Tensor:
-        """Return the logarithms, (P,).
-
-        Args:
-            features: Of the whole network, (F,).
-            parts: Of each part, (P, 3).
-            kinds: Of each part, (P,) int64.
-        """
-        own = parts @ (features[:_STAGES] @ self.parts)
-        return _DAMPING_RANGE * torch.tanh(self.kinds[kinds] + self.weight @ features + own)
+    def forward(self, features: Tensor) -> Tensor:
+        return _DAMPING_RANGE * torch.tanh(self.kinds + self.weight @ features)
 
 
 class StepNetwork(nn.Module):

@@ -30,7 +30,6 @@ from engine.mlhf.kronecker.average import RunningAverage
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import DampingNetwork, Memory, StepNetwork
 from engine.mlhf.kronecker.model import Direction, combined
-from engine.mlhf.kronecker.partwise import PartMemory
 from engine.mlhf.kronecker.solver import Solver, interval
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.optimizers.hessian_free import unflatten
@@ -48,7 +47,7 @@ def fresh_networks() -> dict[str, nn.Module]:
 class KroneckerMLHF:
     """Steps by the batch's quadratic model over a few well-chosen directions.
 
-    A step costs the gradient and, each time or each third, a tangent pass (half a gradient);
+    A step costs the gradient and, once the loss is low, a tangent pass (half a gradient);
     where it solves another for each direction, and a backward pass for each direction after
     the first; and now and then the basis.
 
@@ -135,7 +134,6 @@ class KroneckerMLHF:
         self._update_every, self._refresh_every = update_every, refresh_every
         self._autocast = autocast
         self._memory = Memory()
-        self._part_memory = PartMemory(self._basis.parts, self._parameters[0].detach())
         self._solver = Solver(self._basis, self._memory, iterations, solve_every)
         self._steps = 0
         self._largest = 0  # batch so far
@@ -191,9 +189,7 @@ class KroneckerMLHF:
         if self.weight_decay:
             b.add_(basis.rotate(self._parameters), alpha=self.weight_decay)
         features = self._memory.features(b)
-        log_damping = self.networks["damping"](
-            features, self._part_memory.features(), self._part_memory.kinds
-        )
+        log_damping = self.networks["damping"](features)
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().unbind()
         scale, s = self._damping(b, log_damping, share)
         if self.weight_decay:
@@ -202,7 +198,6 @@ class KroneckerMLHF:
 
         last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
         directions, parts = self._solver.solve(ggn, b, s, inverse, last)
-        self._part_memory.add(directions[0].turned, last.turned)
         stats = {"damping": scale, "momentum": parts[1], "step_factor": on_step}
         parts = parts * on_step * share
         parts[1] *= on_momentum
@@ -223,9 +218,9 @@ class KroneckerMLHF:
         s = self._moment.sqrt().mul_(correction).add_(_EPS)
         factors = (scale * log_factors.exp()).to(b)
         at = 0
-        for part, factor in zip(self._basis.parts, factors, strict=True):
-            s[at : at + part.size] *= factor * part.damped
-            at += part.size
+        for size, kind, damped in self._basis.parts:
+            s[at : at + size] *= factors[kind] * damped
+            at += size
         return factors.mean(), s
 
     def eval_mode(self) -> None:
@@ -248,7 +243,6 @@ class KroneckerMLHF:
             "solver": self._solver.state_dict(),
             "basis": self._basis.state_dict(),
             "memory": self._memory.state_dict(),
-            "part_memory": self._part_memory.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
 
@@ -265,6 +259,5 @@ class KroneckerMLHF:
         self._last = None if last is None else Direction(*(t.to(like, copy=True) for t in last))
         self._basis.load_state_dict(state["basis"])
         self._memory.load_state_dict(state["memory"], like)
-        self._part_memory.load_state_dict(state["part_memory"], like)
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
