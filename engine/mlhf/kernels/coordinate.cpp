@@ -48,30 +48,27 @@ INLINE V between(float low, V z, float high) {
 }
 #endif
 
+// 1 + a r + b r^2 + ...
+INLINE V from_one(V r, float a, float b, float c, float d, float e) {
+  return ((((e * r + d) * r + c) * r + b) * r + a) * r + 1.0f;
+}
+
 // 2^z for z <= 40 (larger ones count as 40), to 2e-7 of its size: a whole number by the
 // exponent's bits, the rest by a polynomial fitted on where it lies. NaN stays NaN.
 INLINE V exp2_of(V z) {
 #ifdef __AVX512DQ__  // the rest in [0, 1)
   z = (V)_mm512_min_ps((__m512)all(40.0f), (__m512)z);
   const V r = (V)_mm512_reduce_ps((__m512)z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  V p = all(1.8775765927631916e-03f);
-  p = p * r + 8.989340290005088e-03f;
-  p = p * r + 5.5826317885842414e-02f;
-  p = p * r + 2.401536171009589e-01f;
-  p = p * r + 6.931530731936185e-01f;
-  p = p * r + 1.0f;
+  const V p = from_one(r, 6.931530731936185e-01f, 2.401536171009589e-01f, 5.5826317885842414e-02f,
+                       8.989340290005088e-03f, 1.8775765927631916e-03f);
   return (V)_mm512_scalef_ps((__m512)p, (__m512)z);
 #else  // in [-1/2, 1/2]
   z = between(-126.0f, z, 40.0f);
   // So large that its last bit is 1: a sum's low bits are the whole number, as an exponent.
   constexpr float MAGIC = 0x1.8p23f + 127.0f;
   const V shifted = z + MAGIC, r = z - (shifted - MAGIC);
-  V p = all(1.3276471992851953e-03f);
-  p = p * r + 9.675541334449414e-03f;
-  p = p * r + 5.550713273496898e-02f;
-  p = p * r + 2.402211972384010e-01f;
-  p = p * r + 6.931469670647613e-01f;
-  p = p * r + 1.0f;
+  const V p = from_one(r, 6.931469670647613e-01f, 2.402211972384010e-01f, 5.550713273496898e-02f,
+                       9.675541334449414e-03f, 1.3276471992851953e-03f);
   const I power = (I)shifted << 23;
   return p * (V)power;
 #endif
