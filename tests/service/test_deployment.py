@@ -89,6 +89,8 @@ def test_jobs_wait_for_workers_and_outlive_them(deployment: Serving) -> None:
 
 def test_many_workers_train_each_run_once(deployment: Serving) -> None:
     client = deployment.client
+    # No lease may end because the machine is busy: that would rightly be a second attempt.
+    deployment.environment["MLHF_LEASE_SECONDS"] = "30"
     deployment.start("worker", "--workers", "2")
     jobs = [client.submit(train(seed=seed))["id"] for seed in range(4)]
     for job in jobs:
