@@ -128,11 +128,14 @@ class Kronecker:
             (1,) * (2 - len(size)) + tuple(size)
             for size in (module.kernel_size, module.stride, module.dilation)
         )
-        x = F.pad(x, _padding(module, kernel, dilation))
+        sides = _padding(module, kernel, dilation)
+        around = (sides[2], sides[0])
+        if sides != [sides[0], sides[0], sides[2], sides[2]]:
+            x, around = F.pad(x, sides), (0, 0)
         stride = tuple(every * step for step in stride)
         per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
         for part in torch.split(x, max(1, _PART // per_sample)):
-            yield F.unfold(part, kernel, dilation, stride=stride)
+            yield F.unfold(part, kernel, dilation, around, stride)
 
     def _outputs(self, gradient: Tensor) -> Tensor:
         return _columns(gradient) if isinstance(self._module, nn.Linear) else gradient.flatten(2)

@@ -110,15 +110,14 @@ class Basis:
         """
         rows = _rows(ggn.output)
         root = (ggn.output_ratio(self._generator) / rows).sqrt()
-        gradient = [root * g for g in ggn.gradient]
         at = 0
         for block in self._layers:
             calls = len(block.edges)
             block.add(ggn.passed[at : at + calls], root, rows, self._samples, self._decay)
             at += calls
         for i, matrix in self._matrices:
-            matrix.add(gradient[i], rows, self._decay)
-        squares = [gradient[i].square() * rows for i in self._plain]
+            matrix.add(root * ggn.gradient[i], rows, self._decay)
+        squares = [(root * ggn.gradient[i]).square() * rows for i in self._plain]
         self._count += 1
         if self._squares is None:
             self._squares = squares

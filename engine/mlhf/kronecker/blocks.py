@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from engine.curvature.joint import wide
 from engine.mlhf.kronecker.side import side_of
-from engine.optimizers.kfac_layers import Kronecker, layer_of
+from engine.optimizers.kfac_layers import Call, Kronecker, layer_of
 from engine.optimizers.protocol import State
 
 _ROWS = 1024  # of a layer's input are enough for its means
@@ -125,19 +125,24 @@ class LayerBlock(Block):
         Each counts ``weight`` times itself. At most ``samples`` along the first dimension are
         looked at: of a shuffled batch, any.
         """
-        calls = []
-        every = 1
+        calls: list[Call] = []
+        every, share = 1, 1.0
         for (x, _), g in zip(self._calls, gradients, strict=True):
             if g is not None:
                 seen = min(samples, len(g))
                 # Under autocast either may be of low precision, in which no factor has
                 # eigenvectors.
-                summed = wide(g[:seen]) * (weight * (rows * (seen / len(g)) ** -0.5))
+                part = wide(g[:seen])
+                if not calls:
+                    share = seen / len(g)
+                elif share != seen / len(g):
+                    part = part * (share * len(g) / seen) ** 0.5
                 places = max(1, g[0].numel() // self.shape[0])
                 every, enough = _spread(places, max(1, g.ndim - 2), seen)
-                calls.append((wide(x[: min(seen, enough)]), [summed]))
+                calls.append((wide(x[: min(seen, enough)]), [part]))
         if calls:
             right, left = self._layer.factors(calls, rows, every)
+            left.mul_(weight.square() * (rows**2 / share))
             self._add([left, right], decay)
 
 

@@ -6,6 +6,7 @@ loss. What they return multiplies the untrained form, in bounds. With weights of
 is changed: that is where learning starts, and the control it has to beat.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ _DAMPING_RANGE = 2.3  # of a logarithm: from a tenth to ten times
 _STEP_RANGES = (2.3, 0.7, 0.35)
 _MEMORY = 0.9  # of the running means
 _LONG_MEMORY = 0.99
+_TINY = 1e-12
 
 
 class DampingNetwork(nn.Module):
@@ -50,7 +52,7 @@ class StepNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Seen:
-    """What a step leaves behind, scalars on the device; None where it was not measured.
+    """What a step leaves behind; None where it was not measured.
 
     Attributes:
         loss: ℓ on the batch.
@@ -63,27 +65,26 @@ class Seen:
         predicted: How far the quadratic model says the step lowers the loss.
     """
 
-    loss: Tensor
-    fresh: Tensor
-    momentum: Tensor
-    left: Tensor | None = None
-    damped: Tensor | None = None
-    diagonal: Tensor | None = None
-    predicted: Tensor | None = None
+    loss: float
+    fresh: float
+    momentum: float
+    left: float | None = None
+    damped: float | None = None
+    diagonal: float | None = None
+    predicted: float | None = None
 
-    def values(self) -> list[Tensor | None]:
+    def values(self) -> list[float | None]:
         """Return what running means are kept of, within bounds; the log loss comes last."""
-        tiny = 1e-12
-        loss = self.loss.clamp_min(tiny)
-        lowers = None if self.predicted is None else self.predicted.clamp_min(tiny) / loss
+        loss = max(self.loss, _TINY)  # NaN stays
+        lowers = None if self.predicted is None else max(self.predicted, _TINY) / loss
         return [
-            self.fresh.clamp(1e-3, 1e3).log(),
-            self.momentum.clamp(-2, 2),
-            None if self.left is None else self.left.clamp(-3, 3),
-            None if self.damped is None else self.damped.clamp(0, 1),
-            None if self.diagonal is None else self.diagonal.clamp(-5, 5),
-            None if lowers is None else lowers.log10().clamp(-6, 1),
-            loss.log(),
+            math.log(_within(self.fresh, 1e-3, 1e3)),
+            _within(self.momentum, -2, 2),
+            None if self.left is None else _within(self.left, -3, 3),
+            None if self.damped is None else _within(self.damped, 0, 1),
+            None if self.diagonal is None else _within(self.diagonal, -5, 5),
+            None if lowers is None else math.log10(_within(lowers, 1e-6, 10)),
+            math.log(loss),
         ]
 
 
@@ -92,65 +93,67 @@ class Memory:
 
     def __init__(self) -> None:
         self._steps = 0
-        self._short: Tensor | None = None
-        self._long: Tensor | None = None  # of the loss
-        self._first: Tensor | None = None  # loss
+        self._short: list[float] | None = None
+        self._long = 0.0  # of the log loss
+        self._first = 0.0  # log loss
 
     def add(self, seen: Seen) -> None:
         """Move each mean whose value was measured."""
         values = seen.values()
-        held = seen.loss.new_zeros(len(values)) if self._short is None else self._short
-        found = [old if v is None else v.to(old) for v, old in zip(values, held, strict=True)]
-        new = torch.stack(found)
         self._steps += 1
-        if self._short is None or self._long is None:
-            self._short, self._long, self._first = new, new[-1].clone(), new[-1].clone()
+        if self._short is None:
+            self._short = [0.0 if v is None else v for v in values]
+            self._long = self._first = self._short[-1]
             return
-        self._short.lerp_(new, 1 - min(_MEMORY, 1 - 1 / self._steps))
-        self._long.lerp_(new[-1], 1 - min(_LONG_MEMORY, 1 - 1 / self._steps))
+        short, long = (1 - min(m, 1 - 1 / self._steps) for m in (_MEMORY, _LONG_MEMORY))
+        self._short = [
+            old if new is None else old + short * (new - old)
+            for old, new in zip(self._short, values, strict=True)
+        ]
+        loss = values[-1]
+        assert loss is not None
+        self._long += long * (loss - self._long)
 
     def fallen(self) -> float:
-        """Return by what factor the loss, in the mean of the last steps, is below the first.
-
-        Waits for the device.
-        """
-        if self._short is None or self._first is None:
+        """Return by what factor the loss, in the mean of the last steps, is below the first."""
+        if self._short is None:
             return 1.0
-        return float((self._first - self._short[-1]).exp())
+        return math.exp(min(self._first - self._short[-1], 700.0))
 
-    def features(self, like: Tensor) -> Tensor:
+    def features(self) -> list[float]:
         """Return the features, (10,), each of about unit size; zeros but the first at first.
 
         1; how many steps, twice (log, squashed at 30 and at 1000); and of the running means:
         the loss since the beginning, and its trend; log α; μ; what is left; the damping's
         part; the log of the diagonal's error, of the predicted decrease over the loss.
         """
-        if self._short is None or self._long is None or self._first is None:
-            return torch.cat([like.new_ones(1), like.new_zeros(FEATURES - 1)])
-        fresh, momentum, left, damped, diagonal, predicted, loss = self._short.unbind()
-        age = torch.tensor(float(self._steps)).to(like)
-        return torch.stack(
-            [
-                torch.ones_like(loss),
-                torch.tanh((age / 100).log1p()),
-                torch.tanh((loss - self._first) / 3),
-                torch.tanh(5 * (loss - self._long)),
-                torch.tanh(fresh),
-                torch.tanh(2 * momentum - 1),
-                torch.tanh(left),
-                2 * damped - 1,
-                torch.tanh(diagonal / 2),
-                torch.tanh((predicted + 2) / 1.5),
-            ]
-        )
+        if self._short is None:
+            return [1.0] + [0.0] * (FEATURES - 1)
+        fresh, momentum, left, damped, diagonal, predicted, loss = self._short
+        return [
+            1.0,
+            math.tanh(math.log1p(self._steps / 100)),
+            math.tanh((loss - self._first) / 3),
+            math.tanh(5 * (loss - self._long)),
+            math.tanh(fresh),
+            math.tanh(2 * momentum - 1),
+            math.tanh(left),
+            2 * damped - 1,
+            math.tanh(diagonal / 2),
+            math.tanh((predicted + 2) / 1.5),
+        ]
 
     def state_dict(self) -> State:
         return {"steps": self._steps, "short": self._short, "long": self._long,
                 "first": self._first}  # fmt: skip
 
-    def load_state_dict(self, state: State, like: Tensor) -> None:
+    def load_state_dict(self, state: State) -> None:
+        short = state["short"]
         self._steps = int(state["steps"])
-        self._short, self._long, self._first = (
-            None if state[name] is None else state[name].to(like, copy=True)
-            for name in ("short", "long", "first")
-        )
+        self._short = None if short is None else [float(v) for v in short]
+        self._long, self._first = float(state["long"]), float(state["first"])
+
+
+def _within(value: float, least: float, most: float) -> float:
+    """Return the value, or the bound it is beyond; NaN stays."""
+    return least if value < least else most if value > most else value

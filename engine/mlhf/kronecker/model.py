@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.curvature.ggn import GGN
@@ -24,14 +26,26 @@ class Direction(NamedTuple):
     plain: Tensor
 
 
-def combined(parts: Tensor, directions: Sequence[Direction]) -> Direction:
+_TINY = torch.finfo(torch.float32).tiny
+
+Numbers = NDArray[np.float64]
+
+
+def combined(parts: Sequence[float] | Numbers, directions: Sequence[Direction]) -> Direction:
     """Return the sum of the directions times their parts, (m,)."""
-    turned, plain = (parts @ torch.stack(list(each)) for each in zip(*directions, strict=True))
+    first, *others = zip(parts, directions, strict=True)
+    turned, plain = (vector * float(first[0]) for vector in first[1])
+    for part, direction in others:
+        turned.add_(direction.turned, alpha=float(part))
+        plain.add_(direction.plain, alpha=float(part))
     return Direction(turned, plain)
 
 
 class QuadraticModel:
     """m(d) = ½dᵀ(G + S)d − bᵀd for d in the span of the directions added so far.
+
+    Directions stay on the device; what their inner products say is read from there once for
+    each time that the subspace is widened.
 
     Args:
         ggn: G.
@@ -60,28 +74,35 @@ class QuadraticModel:
             self._tangents.append(self._ggn.jvp(unflatten(q.plain, self._ggn.parameters)))
             self._pulled.append(self._ggn.hessian(self._tangents[-1]))
         stacked = torch.stack([q.turned for q in self.directions])
-        self.own = curvatures(self._tangents, self._pulled)
-        self.matrix = self.own + (stacked * self._s) @ stacked.T
-        self.pull = stacked @ self._b
-        self.parts = minimum(self.matrix, self.pull).to(self._b)
+        own = curvatures(self._tangents, self._pulled).to(stacked)
+        damping = (stacked * self._s) @ stacked.T
+        pull = (stacked @ self._b).unsqueeze(1)
+        found = np.array(torch.cat([own, damping, pull], 1).tolist())
+        m = len(found)
+        self.own, self.pull = found[:, :m], found[:, -1]
+        self.matrix = self.own + found[:, m:-1]
+        self.parts = minimum(self.matrix, self.pull)
 
-    def curvatures(self, diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return dᵀGd, dᵀ(G + S)d and dᵀDd at the minimum d, for a diagonal D (n,); all above 0."""
+    def curvatures(self, diagonal: Tensor) -> tuple[float, float, float]:
+        """Return dᵀGd, dᵀ(G + S)d and dᵀDd at the minimum d, for a diagonal D (n,); all above 0.
+
+        Waits for the device.
+        """
         d = combined(self.parts, self.directions).turned
         own, damped = (self.parts @ matrix @ self.parts for matrix in (self.own, self.matrix))
-        tiny = torch.finfo(d.dtype).tiny
         told = torch.dot(d * diagonal, d)
-        return own.clamp_min(tiny), damped.clamp_min(tiny), told.clamp_min(tiny)
+        return max(float(own), _TINY), max(float(damped), _TINY), max(float(told), _TINY)
 
     @property
-    def lowers(self) -> Tensor:
-        """−m at the minimum, a scalar."""
-        return torch.dot(self.parts, self.pull - 0.5 * (self.matrix @ self.parts))
+    def lowers(self) -> float:
+        """−m at the minimum."""
+        return float(self.parts @ (self.pull - 0.5 * (self.matrix @ self.parts)))
 
     def residual(self) -> Tensor:
         """Return b − (G + S)d at the minimum, (n,), by a backward pass."""
         outputs = zip(*self._pulled, strict=True)
         pulled = [torch.stack(list(w)) for w in outputs]
-        h = [torch.tensordot(self.parts.to(w), w, 1) for w in pulled]
+        parts = torch.from_numpy(self.parts)
+        h = [torch.tensordot(parts.to(w), w, 1) for w in pulled]
         d = combined(self.parts, self.directions).turned
         return self._b - self._basis.rotate(self._ggn.vjp(h)) - self._s * d

@@ -121,8 +121,6 @@ class KroneckerMLHF:
             meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
         if meta_checkpoint is not None:
             meta_checkpoint.into(self.networks)
-        for network in self.networks.values():
-            network.to(self._parameters[0])
         self._basis = Basis(
             model,
             self._parameters,
@@ -188,18 +186,18 @@ class KroneckerMLHF:
         b = basis.rotate(ggn.gradient)
         if self.weight_decay:
             b.add_(basis.rotate(self._parameters), alpha=self.weight_decay)
-        features = self._memory.features(b)
-        log_damping = self.networks["damping"](features)
-        on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().unbind()
-        scale, s = self._damping(b, log_damping, share)
+        features = torch.tensor(self._memory.features())
+        by_kind = self.networks["damping"](features).exp().tolist()
+        on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
+        scale, s = self._damping(b, by_kind, share)
         if self.weight_decay:
             s.add_(self.weight_decay)
-        inverse = torch.reciprocal(basis.of_curvature() * on_diagonal + s)
+        inverse = torch.add(s, basis.of_curvature(), alpha=on_diagonal).reciprocal_()
 
         last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
         directions, parts = self._solver.solve(ggn, b, s, inverse, last)
-        stats = {"damping": scale, "momentum": parts[1], "step_factor": on_step}
-        parts = parts * on_step * share
+        stats = {"damping": scale, "momentum": float(parts[1]), "step_factor": on_step}
+        parts = parts * (on_step * share)
         parts[1] *= on_momentum
         self._last = combined(parts, directions)
         step = unflatten(self._last.plain, self._parameters)
@@ -208,20 +206,22 @@ class KroneckerMLHF:
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
 
-    def _damping(self, b: Tensor, log_factors: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Return the damping's scale, and the damping in the basis."""
+    def _damping(self, b: Tensor, by_kind: Sequence[float], share: float) -> tuple[float, Tensor]:
+        """Return the damping's scale, and the damping in the basis.
+
+        Args:
+            by_kind: Factors of it, one for each kind of parameter.
+        """
         if self._moment is None:
             self._moment = torch.zeros_like(b)
         self._moment.mul_(_BETA2).addcmul_(b, b, value=(1 - _BETA2) * share)
         correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
         s = self._moment.sqrt().mul_(correction).add_(_EPS)
-        factors = (scale * log_factors.exp()).to(b)
-        at = 0
-        for size, kind, damped in self._basis.parts:
-            s[at : at + size] *= factors[kind] * damped
-            at += size
-        return factors.mean(), s
+        parts = self._basis.parts
+        pieces = torch.split_with_sizes(s, [part.size for part in parts])
+        torch._foreach_mul_(pieces, [scale * by_kind[p.kind] * p.damped for p in parts])
+        return scale * sum(by_kind) / len(by_kind), s
 
     def eval_mode(self) -> None:
         """Put the averaged weights into the model; batch norm's statistics are not theirs."""
@@ -254,10 +254,10 @@ class KroneckerMLHF:
         self._next_refresh = int(state["next_refresh"])
         moment = state["moment"]
         self._moment = None if moment is None else moment.to(like, copy=True)
-        self._solver.load_state_dict(state["solver"], like)
+        self._solver.load_state_dict(state["solver"])
         last = state["last"]
         self._last = None if last is None else Direction(*(t.to(like, copy=True) for t in last))
         self._basis.load_state_dict(state["basis"])
-        self._memory.load_state_dict(state["memory"], like)
+        self._memory.load_state_dict(state["memory"])
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])

@@ -13,7 +13,6 @@ from engine.optimizers.protocol import State
 
 _EXACT = 256  # the longest side with all its eigenvectors
 _PART = 4  # of a longer one, every fourth direction is an eigenvector
-_ITERATIONS = 2  # of orthogonal iteration a turn; after one alone a run may begin badly
 
 
 class Side(Protocol):
@@ -88,10 +87,12 @@ class LeadingEigenbasis:
     """The leading eigenvectors, and any orthonormal basis of what they leave.
 
     What they leave is told apart by no eigenvalue that a few batches could know: each of its
-    directions gets their mean. Two steps of orthogonal iteration a turn, from the turn before,
-    with Rayleigh and Ritz within (Golub & Van Loan 2013, section 8.2.4), is several times
-    cheaper than all eigenvectors. U = H diag(V, I), with H a product of ``count`` reflections
-    and V the Ritz vectors within their first columns: n × n numbers are never written.
+    directions gets their mean. Two steps of orthogonal iteration a turn, with Rayleigh and Ritz
+    within (Golub & Van Loan 2013, section 8.2.4), are several times cheaper than all
+    eigenvectors. The first of them was done by the turn before, with its own factor, whose
+    product Rayleigh and Ritz need; with one step in all a run may begin badly. U = H diag(V, I),
+    with H a product of ``count`` reflections and V the Ritz vectors within their first columns:
+    n × n numbers are never written.
 
     Args:
         count: How many eigenvectors.
@@ -101,14 +102,15 @@ class LeadingEigenbasis:
         self._count = count
         self._reflections: tuple[Tensor, Tensor] | None = None
         self._vectors: Tensor | None = None
+        self._image: Tensor | None = None  # the last factor times what it was turned to
 
     def turn(self, factor: Tensor) -> Tensor:
         size, count = len(factor), self._count
-        for _ in range(_ITERATIONS):
-            self._reflections = torch.geqrf(factor @ self._leading(factor))
-        assert self._reflections is not None
+        image = self._first(factor) if self._image is None else self._image
+        self._reflections = torch.geqrf(factor @ image)
         span = torch.linalg.householder_product(*self._reflections)
-        ritz = span.T @ (factor @ span)
+        self._image = factor @ span
+        ritz = span.T @ self._image
         found, vectors = _eigenvectors(ritz)
         self._vectors = vectors.contiguous()
         rest = (factor.diagonal().sum() - found.sum()) / (size - count)
@@ -130,17 +132,16 @@ class LeadingEigenbasis:
         result: Tensor = torch.ormqr(*self._reflections, matrix, left, transposed)
         return result
 
-    def _leading(self, factor: Tensor) -> Tensor:
-        """Return where to go on from, (n, count): anything at first."""
-        if self._reflections is not None:
-            before: Tensor = torch.linalg.householder_product(*self._reflections)
-            return before
+    def _first(self, factor: Tensor) -> Tensor:
+        """Return the factor's image of anything, orthonormal, (n, count)."""
         generator = torch.Generator().manual_seed(0)
-        return torch.randn(len(factor), self._count, generator=generator).to(factor)
+        anything = torch.randn(len(factor), self._count, generator=generator).to(factor)
+        image: Tensor = torch.linalg.qr(factor @ anything)[0]
+        return image
 
     def state_dict(self) -> State:
         kept = None if self._reflections is None else list(self._reflections)
-        return {"reflections": kept, "vectors": self._vectors}
+        return {"reflections": kept, "vectors": self._vectors, "image": self._image}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
         kept = state["reflections"]
@@ -149,6 +150,7 @@ class LeadingEigenbasis:
             reflectors, factors = (t.to(like, copy=True) for t in kept)
             self._reflections = reflectors, factors
         self._vectors = _restored(state["vectors"], like)
+        self._image = _restored(state["image"], like)
 
 
 def _eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,21 @@
 """When a step solves its quadratic model, and when it makes do with what an earlier one found."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import Memory, Seen
-from engine.mlhf.kronecker.model import Direction, QuadraticModel, combined
+from engine.mlhf.kronecker.model import Direction, Numbers, QuadraticModel, combined
 from engine.optimizers.hessian_free import flatten
 from engine.optimizers.protocol import State
 
 _HIGH = 10.0  # the loss, until it has fallen by this factor
 _UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
+_TINY = torch.finfo(torch.float32).tiny
 _FRESH = 0.3  # while it is high, the part of a solve in the mean of those so far
 
 
@@ -34,15 +38,17 @@ class Solver:
         self._basis, self._memory = basis, memory
         self._iterations, self._solve_every = iterations, solve_every
         self._steps = 0
-        self._parts: Tensor | None = None  # of the preconditioned gradient and of d'
+        self._parts: Numbers | None = None  # of the preconditioned gradient and of d'
         self._usable = False
         self._since = 0  # steps since they were found
-        self._pull: Tensor | None = None  # bᵀPb in the mean of the last steps
+        self._pull: float | None = None  # bᵀPb in the mean of the last steps
 
     def solve(
         self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, last: Direction
-    ) -> tuple[list[Direction], Tensor]:
+    ) -> tuple[list[Direction], Numbers]:
         """Return directions, and the parts of each in the step.
+
+        Waits for the device: it decides by numbers what to do.
 
         Args:
             ggn: G.
@@ -53,7 +59,8 @@ class Solver:
         """
         model = QuadraticModel(ggn, self._basis, b, s)
         q = self._both(inverse * b)
-        unusual = self._unusual(torch.dot(q.turned, b))
+        loss, pull = torch.stack([ggn.loss.to(b), torch.dot(q.turned, b)]).tolist()
+        unusual = self._unusual(pull)
         most = interval(self._steps, 3, self._solve_every)
         self._since += 1
         self._steps += 1
@@ -62,11 +69,11 @@ class Solver:
         if self._parts is not None and not due and not unusual:
             parts = self._parts
             if high:
-                self._memory.add(Seen(ggn.loss, *parts.unbind()))
+                self._memory.add(Seen(loss, *parts.tolist()))
             else:
                 model.add(combined(parts, [q, last]))
                 parts = parts * model.parts
-                self._remember(ggn, model, parts, None)
+                self._remember(loss, model, parts, None)
                 self._keep(parts)
             return [q, last], parts
         model.add(q, last)
@@ -74,43 +81,38 @@ class Solver:
         if due:
             self._since = 0
             self._keep(parts, _FRESH if high else 1.0)  # an unusual batch's are for itself
-        tiny = torch.finfo(b.dtype).tiny
-        left = model.pull[1] / model.own[1, 1].clamp_min(tiny)
+        left = float(model.pull[1] / max(model.own[1, 1], _TINY))
         for _ in range(self._iterations - 1):
             model.add(self._both(inverse * model.residual()))
-        self._remember(ggn, model, parts, left)
+        self._remember(loss, model, parts, left)
         return model.directions, model.parts
 
-    def _keep(self, parts: Tensor, weight: float = 1.0) -> None:
+    def _keep(self, parts: Numbers, weight: float = 1.0) -> None:
         """Keep the parts for the next steps, if those may do with them.
-
-        Waits for the device.
 
         Args:
             weight: Of these in the mean with those kept before.
         """
         self._usable = repeatable(*parts.tolist())
         if self._usable:
-            self._parts = parts if self._parts is None else self._parts.lerp(parts, weight)
+            before = parts if self._parts is None else self._parts
+            self._parts = before + weight * (parts - before)
 
-    def _unusual(self, pull: Tensor) -> bool:
-        """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then.
-
-        Waits for the device.
-        """
+    def _unusual(self, pull: float) -> bool:
+        """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then."""
         if self._pull is None:
             self._pull = pull
-        found = bool(pull > _UNUSUAL * self._pull)
-        self._pull = self._pull.lerp(pull, 0.1)
+        found = pull > _UNUSUAL * self._pull
+        self._pull += 0.1 * (pull - self._pull)
         return found
 
     def _remember(
-        self, ggn: GGN, model: QuadraticModel, parts: Tensor, left: Tensor | None
+        self, loss: float, model: QuadraticModel, parts: Numbers, left: float | None
     ) -> None:
-        fresh, momentum = parts.unbind()
         own, damped, told = model.curvatures(self._basis.of_curvature())
-        wrong = (own / told).log()
-        seen = Seen(ggn.loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
+        wrong = math.log(own / told)
+        fresh, momentum = parts.tolist()
+        seen = Seen(loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
         self._memory.add(seen)
 
     def _both(self, turned: Tensor) -> Direction:
@@ -119,19 +121,18 @@ class Solver:
     def state_dict(self) -> State:
         return {
             "steps": self._steps,
-            "parts": self._parts,
+            "parts": None if self._parts is None else self._parts.tolist(),
             "usable": self._usable,
             "since": self._since,
             "pull": self._pull,
         }
 
-    def load_state_dict(self, state: State, like: Tensor) -> None:
+    def load_state_dict(self, state: State) -> None:
         self._steps, self._since = int(state["steps"]), int(state["since"])
         self._usable = bool(state["usable"])
-        self._parts, self._pull = (
-            None if state[name] is None else state[name].to(like, copy=True)
-            for name in ("parts", "pull")
-        )
+        parts, pull = state["parts"], state["pull"]
+        self._parts = None if parts is None else np.array(parts)
+        self._pull = None if pull is None else float(pull)
 
 
 def repeatable(fresh: float, momentum: float) -> bool:

@@ -1,32 +1,36 @@
-"""The exact minimum of a quadratic model over a few directions."""
+"""The exact minimum of a quadratic model over a few directions.
+
+Matrices of two or three rows are small change: kept on the host, they cost no more than numbers.
+"""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _RIDGE = 1e-7  # of the scaled matrix: directions may be parallel
 
 
-def minimum(matrix: Tensor, right_side: Tensor) -> Tensor:
-    """Return c that minimises ½cᵀMc − ⟨r, c⟩, shape (m,), in float64.
+def minimum(matrix: NDArray[np.float64], right_side: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return c that minimises ½cᵀMc − ⟨r, c⟩, shape (m,).
 
-    Directions of zero curvature (such as a zero vector) get no part.
+    Directions of zero curvature (such as a zero vector) get no part. NaN where M or r is not
+    finite.
 
     Args:
         matrix: M, the curvatures between the directions, (m, m), symmetric.
         right_side: r, the directions' inner products with the gradient, (m,).
     """
-    m, r = matrix.double(), right_side.double()
-    scale = m.diagonal().clamp_min(0).sqrt()
-    inverse = torch.where(scale > 0, 1 / scale, 0.0)
-    scaled = m * torch.outer(inverse, inverse)
+    if not (np.isfinite(matrix).all() and np.isfinite(right_side).all()):
+        return np.full_like(right_side, np.nan)
+    scale = np.sqrt(np.maximum(np.diagonal(matrix), 0))
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    scaled = matrix * np.outer(inverse, inverse)
     scaled = 0.5 * (scaled + scaled.T)
-    scaled.diagonal().copy_(torch.full_like(scale, 1 + _RIDGE))
-    # Without a check, which would wait for the device.
-    found, _ = torch.linalg.solve_ex(scaled, r * inverse)
-    result: Tensor = found * inverse
-    return result
+    np.fill_diagonal(scaled, 1 + _RIDGE)
+    return inverse * np.linalg.solve(scaled, right_side * inverse)
 
 
 def curvatures(tangents: Sequence[Sequence[Tensor]], pulled: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -1,5 +1,7 @@
 """Steps against dense float64 algebra, the state, and what the networks may do."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -88,9 +90,8 @@ def test_a_part_of_a_batch_counts_as_that_part_in_the_mean_of_squares():
 def test_the_memory_says_how_far_the_loss_has_fallen():
     memory = Memory()
     assert memory.fallen() == 1
-    one = torch.tensor(1.0)
     for loss in (8.0, *[0.5] * 200):
-        memory.add(Seen(torch.tensor(loss), one, one))
+        memory.add(Seen(loss, 1.0, 1.0))
     assert memory.fallen() == pytest.approx(16, rel=1e-3)
 
 
@@ -232,16 +233,31 @@ def test_the_other_variants_meta_checkpoint_is_refused():
         MLHF(_model(), meta_checkpoint=_loud(), variant="paper")
 
 
-def test_features_are_bounded_whatever_was_seen():
-    for value in (0.0, 1e-30, 1e30, -1e30):
-        memory = Memory()
-        like = torch.zeros(1)
-        t = torch.tensor(value)
-        for _ in range(3):
-            memory.add(Seen(t, t, t, t, t, t, t))
-        features = memory.features(like)
-        assert features.shape == (FEATURES,)
-        assert bool((features.abs() <= 1).all())
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30, -1e30, math.inf, 1e308])
+def test_features_are_bounded_whatever_was_seen(value):
+    memory = Memory()
+    for _ in range(3):
+        memory.add(Seen(*[value] * 7))
+    features = memory.features()
+    assert len(features) == FEATURES
+    assert all(abs(f) <= 1 for f in features if f == f)
+    assert memory.fallen() > 0 or value == math.inf
+
+
+def test_what_is_not_a_number_stays_so_and_raises_nothing():
+    memory = Memory()
+    for _ in range(3):
+        memory.add(Seen(*[math.nan] * 7))
+    assert all(f != f for f in memory.features()[2:])
+    assert memory.fallen() != memory.fallen()
+
+
+def test_a_first_loss_of_nought_and_then_the_largest_do_not_overflow():
+    memory = Memory()
+    memory.add(Seen(1e308, 1.0, 1.0))
+    for _ in range(300):
+        memory.add(Seen(0.0, 1.0, 1.0))
+    assert memory.fallen() == pytest.approx(math.exp(700))
 
 
 def test_a_step_that_fails_leaves_nothing_of_its_pass_for_the_next():
