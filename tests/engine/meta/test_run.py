@@ -10,8 +10,13 @@ import torch
 
 from engine import MLHF, MetaCheckpoint, meta_train
 from engine.errors import DataError, SpecError
+from engine.meta.config import MetaTrainConfig
+from engine.meta.mlhf_unroll import MLHFUnroll
+from engine.meta.run import _learned
 from engine.mlhf.meta_checkpoint import load_meta_checkpoint
+from engine.mlhf.optimizer import fresh_networks
 from engine.models.build import build
+from engine.training.seeds import derive
 
 DIGITS = {"name": "digits", "params": {"train_samples": 200, "test_samples": 50}}
 MODEL = {"name": "mlp", "params": {"hidden": [6], "batch_norm": True, "dropout": 0.1}}
@@ -152,6 +157,38 @@ def test_a_wrong_configuration_is_pointed_at(changes, pointer):
     with pytest.raises(SpecError) as error:
         meta_train(_config(**changes))
     assert error.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, (4, 0.25, 0.02)), ({"pcg_iterations": 7, "step_clip": 0.4, "noise": 0.3}, (7, 0.4, 0.3))],
+    ids=["the paper's", "others"],
+)
+def test_the_unrolls_settings_are_the_configurations(changes, expected):
+    learned = _learned(MetaTrainConfig.model_validate(_config(**changes)))
+    assert isinstance(learned, MLHFUnroll)
+    assert (learned._iterations, learned._step_clip, learned._noise) == expected
+    assert learned._lr == 1.0
+    if not changes:
+        own = MLHFUnroll()
+        assert (own._iterations, own._step_clip, own._noise, own._lr) == (*expected, 1.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_an_iteration_on_a_gpu_is_that_on_a_cpu():
+    """Batches, noise and first weights are drawn on the CPU, whatever the device."""
+    model = {"name": "mlp", "params": {"hidden": [6], "batch_norm": True}}
+    tasks = [{"model": model, "dataset": DIGITS, "batch_sizes": [16]}]
+    here, there = (
+        meta_train(_config(tasks=tasks, iterations=1, device=device)) for device in ("cpu", "cuda")
+    )
+    assert there.status == "succeeded"
+    for name, entry in here.summary.items():
+        assert there.summary[name]["last"] == pytest.approx(entry["last"], rel=1e-2), name
+    fresh = fresh_networks(derive(3, "networks") >> 2)
+    for name, values in there.checkpoint.weights.items():
+        assert all(v.device.type == "cpu" for v in values.values())
+        assert not torch.equal(values["w1"], fresh[name].w1)
 
 
 def test_another_optimizers_meta_checkpoint_is_no_start(tmp_path):

@@ -1,0 +1,21 @@
+"""What a meta-training run is where nothing else is said."""
+
+from engine.meta.config import BPTT, MetaTrainConfig
+
+FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
+
+
+def test_the_papers_numbers_are_its_variants_defaults():
+    config = MetaTrainConfig.model_validate({"tasks": [FAMILY], "variant": "paper"})
+    assert config.unroll == 10
+    assert config.tasks[0].batch_sizes == [64]
+    assert config.tasks[0].initial_scales == [1.0]
+    assert config.pcg_iterations == 4
+    assert config.lr == 1e-3
+    assert config.decay_at == [0.6, 0.76, 0.88]
+    assert config.weight_decay == 2e-7
+    assert config.clip == 1.0
+    assert config.step_clip == 0.25
+    assert config.noise == 0.02
+    assert (config.replay.keep, config.replay.capacity) == (0.3, 200)
+    assert config.estimator == BPTT()
