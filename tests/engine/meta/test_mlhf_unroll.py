@@ -63,6 +63,7 @@ class Dense:
         if first:
             self.frozen = frozen
             self.weights = m.softmax(0)
+            self.error = m.mean()
             self.end = theta
         return torch.stack(fits).mean(), 10 * (self.weights * m).sum()
 
@@ -86,6 +87,8 @@ def test_losses_and_gradients_are_those_of_finite_differences(step_clip):
     assert torch.allclose(found.losses["preconditioner"], l_p, rtol=1e-9)
     assert torch.allclose(found.losses["damping"], l_s, rtol=1e-9)
     assert torch.allclose(found.end.theta, exact.end, rtol=1e-9, atol=1e-11)
+    assert torch.allclose(found.error, exact.error, rtol=1e-9)  # what replay ranks by
+    assert abs(exact.error) > 1e-3
     generator = torch.Generator().manual_seed(1)
     for name, which in (("preconditioner", 0), ("damping", 1)):
         net = learned.networks[name]
