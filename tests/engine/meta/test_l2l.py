@@ -70,6 +70,32 @@ def test_gradients_enter_by_logarithm_and_sign():
     assert torch.allclose(second, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_the_papers_rule_is_two_lstm_layers_of_20_units_times_a_tenth():
+    rule = LSTMUpdate(seed=4)
+    weights = rule.weights.double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in weights.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * 0.5)
+    cells = torch.nn.LSTMCell(2, 20).double(), torch.nn.LSTMCell(20, 20).double()
+    for cell, w, b in zip(cells, (weights.w1, weights.w2), (weights.b1, weights.b2), strict=True):
+        n = cell.input_size
+        cell.load_state_dict(
+            {"weight_ih": w[0, :, :n], "weight_hh": w[0, :, n:], "bias_ih": b[0], "bias_hh": 0 * b[0]}  # noqa: E501
+        )  # fmt: skip
+    n = 50
+    state, first, second = rule.initial_state(torch.zeros(n).double()), None, None
+    with torch.no_grad():
+        for _ in range(5):
+            g = torch.randn(n, generator=generator).double() * torch.logspace(-7, 1, n).double()
+            update, state = rule(g, state)
+            first = cells[0](torch.stack(preprocess(g), 1), first)
+            second = cells[1](first[0], second)
+            expected = 0.1 * (second[0] @ weights.w3[0] + weights.b3[0])
+            assert torch.allclose(update, expected, rtol=0, atol=1e-12)
+    assert float(update.abs().max()) > 0.02
+
+
 def test_the_optimizer_steps_as_the_unroll_does(monkeypatch):
     monkeypatch.setattr("engine.mlhf.l2l._CHUNK", 16)
     task = Plain(torch.float32)
