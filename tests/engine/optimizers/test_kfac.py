@@ -10,7 +10,7 @@ from torch import nn
 from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import GGN
 from engine.optimizers import fisher
-from engine.optimizers.kfac import Kfac
+from engine.optimizers.kfac import Kfac, _Mean
 from engine.optimizers.kfac_layers import BatchNorm, Kronecker, layer_of
 
 BARE = {"lr": 1.0, "factors_every": 1, "momentum": 0.0, "kl_clip": None, "inverse_every": 1}
@@ -243,6 +243,42 @@ def test_drawn_labels_have_the_exact_fisher_as_their_mean(loss):
             model.weight.copy_(torch.diag(z[0]))
         matrix, _ = _ggn(model, loss, torch.ones(1, 4).double(), y)  # 1⊗: every 4th entry is H
         assert torch.allclose(matrix[::4, ::4], exact, atol=1e-12)
+
+
+def test_a_running_mean_is_plain_until_it_decays():
+    """With decay 0.7 the third value still counts a third, the fourth 0.3."""
+    mean, found = _Mean(), []
+    for value in (1.0, 4.0, 10.0, 25.0):
+        mean.add([torch.tensor([value]), torch.tensor([-value])], decay=0.7)
+        assert float(mean.values[1]) == -float(mean.values[0])
+        found.append(float(mean.values[0]))
+    assert found == pytest.approx([1.0, 2.5, 5.0, 0.7 * 5.0 + 0.3 * 25.0])
+
+
+def test_factors_and_inverses_change_when_they_are_due():
+    """Weights stay where they are, so that each batch's factors can be had by themselves."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    batches = [(torch.randn(6, 3).double(), torch.randint(0, 2, (6,))) for _ in range(7)]
+    still = {"lr": 0.0, "kl_clip": None, "fisher": "exact"}
+    optimizer = Kfac(model, factors_every=2, inverse_every=3, decay=0.6, **still)
+    factors, inverses, alone = [], [], []
+    for x, y in batches:
+        optimizer.step(x, y)
+        factors.append([t.clone() for b in optimizer._blocks for t in b.factors.values])
+        inverses.append([t.clone() for b in optimizer._blocks for t in b.inverses])
+        fresh = Kfac(model, **still)
+        fresh.step(x, y)
+        alone.append([t for b in fresh._blocks for t in b.factors.values])
+
+    def changes(values):
+        steps = range(1, len(values))
+        return [k for k in steps if not all(map(torch.equal, values[k - 1], values[k]))]
+
+    assert changes(factors) == [2, 4, 6]
+    assert changes(inverses) == [3, 6]
+    for found, a, b, c, d in zip(factors[6], *alone[::2], strict=True):
+        assert torch.allclose(found, 0.6 * (0.6 * (a + b) / 2 + 0.4 * c) + 0.4 * d)
 
 
 def test_a_general_loss_has_no_labels_to_draw():
