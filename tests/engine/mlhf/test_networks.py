@@ -12,6 +12,7 @@ from torch import nn
 from engine.mlhf import reference
 from engine.mlhf.kernels import choose as choosing
 from engine.mlhf.kernels import compiler, cpu
+from engine.mlhf.kernels.choose import Choice
 from engine.mlhf.kinds import segments
 from engine.mlhf.networks import CoordinateNetwork
 from engine.mlhf.weights import NetworkWeights
@@ -212,9 +213,11 @@ def test_triton_kernel_on_the_gpu():
     pytest.importorskip("triton")
     weights, exact = loud(1).cuda(), loud(1)
     network, plain = (
-        CoordinateNetwork(w, PARTS, path) for w, path in ((weights, "triton"), (exact, "torch"))
+        CoordinateNetwork(w, PARTS, path) for w, path in ((weights, "auto"), (exact, "torch"))
     )
     mine, theirs = torch.zeros(16, N, device="cuda"), torch.zeros(16, N)
+    assert mine.dtype == torch.float32
+    assert network.choice(mine) == Choice("triton")
     for inputs in _inputs(50):
         out = network.step([v.cuda() for v in inputs], mine)
         assert (out.cpu() - plain.step(inputs, theirs)).abs().max() < 1e-5
