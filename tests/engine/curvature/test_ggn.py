@@ -39,6 +39,23 @@ def test_products_equal_those_of_the_dense_matrix(name, dense):
     assert_close(ggn.quadratic(split(v, model)), v @ expected.matrix @ v)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["residual_conv", "lstm"])  # the first has batch norm
+def test_products_on_a_gpu_are_those_on_a_cpu(name):
+    model, x, y = case(name)
+    there = copy.deepcopy(model).cuda()
+    v = [torch.randn_like(p) for p in model.parameters()]
+    here = GGN(model, "cross_entropy", x, y)
+    ggn = GGN(there, "cross_entropy", x.cuda(), y.cuda())
+    product = ggn.product([t.cuda() for t in v])
+    assert all(t.is_cuda for t in product)
+    assert_close(ggn.loss.cpu(), here.loss)
+    assert_close(flat(ggn.gradient).cpu(), flat(here.gradient))
+    assert_close(flat(product).cpu(), flat(here.product(v)))
+    for mine, theirs in zip(there.buffers(), model.buffers(), strict=True):
+        torch.testing.assert_close(mine.cpu(), theirs)
+
+
 def test_mse_products_equal_those_of_the_dense_matrix(dense):
     model, x, _ = case("mlp")
     y = torch.randn(5, 3, dtype=D)
