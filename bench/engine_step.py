@@ -1,10 +1,11 @@
 """What a Gauss-Newton product and a step of every optimizer cost, in steps of SGD.
 
 python bench/engine_step.py [--rounds N] [--threads 1 2] [--only NAME] [--device D]
-                            [--no-optimizers] [--curvlinops]
+                            [--no-optimizers] [--no-curvlinops]
 """
 
 import copy
+import importlib.util
 
 import torch
 from stepping import Case, Run, arguments, cases, in_turns, sgd_step, verdict
@@ -57,16 +58,19 @@ def optimizers(case: Case) -> dict[str, Run]:
 
 def main() -> None:
     parser = arguments(__doc__, rounds=20)
-    parser.add_argument("--curvlinops", action="store_true", help="time that library too")
+    parser.add_argument("--no-curvlinops", action="store_true", help="leave that library out")
     parser.add_argument("--no-optimizers", action="store_true", help="the product alone")
     told = parser.parse_args()
+    other = not told.no_curvlinops and importlib.util.find_spec("curvlinops") is not None
+    if not (other or told.no_curvlinops):
+        print("curvlinops is not installed: its product is left out")
     keep_freed_memory()
     for threads in told.threads if told.device == "cpu" else told.threads[:1]:
         torch.set_num_threads(threads)
         where = f"{threads} thread(s)" if told.device == "cpu" else "CUDA"
         for case in cases(told.device):
             if told.only in (None, case.name):
-                _measure(case, told.rounds, told.device, where, told.curvlinops)
+                _measure(case, told.rounds, told.device, where, other)
                 if not told.no_optimizers:
                     _optimizers(case, told.rounds, told.device)
 

@@ -3,19 +3,19 @@
 That version walks the same steps with the same losses and stops, but runs the networks cell
 by cell as in ``reference.py`` under autograd, and takes Gv by two backward passes instead of a
 tangent walk and one (its backward is v ↦ Gv too). Both find the same losses and gradients.
+They take turns, timed as in ``stepping.py``.
 
-    python bench/meta_throughput.py [--rounds N] [--threads N]
+    python bench/meta_throughput.py [--rounds N] [--threads 1 2]
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from stepping import in_turns, verdict
 from torch import Tensor, nn
 
 from engine.curvature.ggn import GGN
@@ -30,6 +30,7 @@ from engine.models.build import build
 from engine.training.process import keep_freed_memory
 
 UNROLL = 10
+LIMIT = 2.0  # times as many unrolls a second, at least
 
 
 @dataclass(frozen=True)
@@ -132,33 +133,35 @@ def meta_gradient(learned: MLHFUnroll, bench: Bench) -> tuple[Unrolled, list[Ten
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--rounds", type=int, default=5, help="of the larger networks")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="one run each")
+    told = parser.parse_args()
     keep_freed_memory()
-    print(f"unrolls of {UNROLL} steps, both meta-gradients, {arguments.threads} threads")
-    for task in tasks():
-        learned, bench = MLHFUnroll(), Bench(task, 0, UNROLL + 1)
-        n = bench.fresh(0).theta.numel()
-        rounds = arguments.rounds * (4 if n < 50_000 else 1)
-        ours: list[float] = []
-        theirs: list[float] = []
-        for round_ in range(rounds + 1):
-            start = time.perf_counter()
-            mine, gradients = meta_gradient(learned, bench)
-            middle = time.perf_counter()
-            with Straightforward():
-                other, expected = meta_gradient(learned, bench)
-            end = time.perf_counter()
-            if round_:
-                ours.append(middle - start)
-                theirs.append(end - middle)
-            else:
-                _compare(mine, gradients, other, expected)
-        a, b = statistics.median(ours), statistics.median(theirs)
-        print(f"  {task.name:<26}{n:>9} parameters {1 / a:8.2f} unrolls/s; straightforward "
-              f"{1 / b:6.2f}; {b / a:5.1f} times as many")  # fmt: skip
+    for threads in told.threads:
+        torch.set_num_threads(threads)
+        print(f"\n{threads} thread(s): unrolls of {UNROLL} steps, both meta-gradients")
+        for task in tasks():
+            _measure(task, told.rounds)
+
+
+def _measure(task: Made, rounds: int) -> None:
+    learned, bench = MLHFUnroll(), Bench(task, 0, UNROLL + 1)
+
+    def ours() -> tuple[Unrolled, list[Tensor]]:
+        return meta_gradient(learned, bench)
+
+    def straightforward() -> tuple[Unrolled, list[Tensor]]:
+        with Straightforward():
+            return meta_gradient(learned, bench)
+
+    _compare(*ours(), *straightforward())
+    n = bench.fresh(0).theta.numel()
+    rounds *= 4 if n < 50_000 else 1
+    seconds = in_turns({"ours": ours, "straightforward": straightforward}, rounds, "cpu")
+    a, b = seconds["ours"].median, seconds["straightforward"].median
+    print(f"\n{task.name}, {n} parameters, {rounds} rounds, medians")
+    print(f"  {1 / a:.2f} unrolls a second, straightforward {1 / b:.2f}")
+    print(verdict("times as many", b / a, LIMIT, least=True))
 
 
 def _compare(

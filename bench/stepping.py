@@ -114,6 +114,7 @@ def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
     return parser
 
 
-def verdict(what: str, value: float, limit: float) -> str:
-    """Return a line that says whether a limit is met."""
-    return f"  {what} <= {limit}: {value:.2f}, {'met' if value <= limit else 'MISSED'}"
+def verdict(what: str, value: float, limit: float, *, least: bool = False) -> str:
+    """Return a line that says whether a limit is met: a greatest value, or a least one."""
+    met = value >= limit if least else value <= limit
+    return f"  {what} {'>=' if least else '<='} {limit}: {value:.2f}, {'met' if met else 'MISSED'}"
