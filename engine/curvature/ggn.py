@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
+from engine.curvature.hooks import registered
 from engine.curvature.joint import dot, joint, outputs
 from engine.curvature.linearize import Linearization
 from engine.curvature.primal import chosen, full_precision, primal, trainable
@@ -23,7 +24,7 @@ class GGN:
     J = ∂z/∂θ for the outputs z = model(x), H_ℓ = ∂²ℓ/∂z². The forward pass is run here, once,
     as in a plain training step: batch-norm statistics move once, dropout draws one mask, and
     every product uses what that pass saw. The parameters must not change while the object
-    is used.
+    is used. Hooks that change gradients are refused; those that look are let be.
 
     Args:
         model: Any module that returns a tensor, or a tuple, list or dict of tensors.
@@ -62,13 +63,15 @@ class GGN:
     ) -> None:
         self.parameters = chosen(model, parameters)
         self._device = self.parameters[0].device
+        before = registered()
         z = primal(model, x, self.parameters, autocast)
+        hooked = registered() != before
         edges = passing() if passing else []
         found = outputs(z)
         self.output: Any = detached(z)
         with full_precision(self._device):
             self._at = joint(loss, z, y)
-            self._linear = Linearization(found, self.parameters)
+            self._linear = Linearization(found, self.parameters, hooked=hooked)
             self.loss = self._at.value
             self.gradient, self.passed = self._linear.gradients(self._at.gradient, edges)
 

@@ -10,6 +10,7 @@ from torch.autograd.graph import get_gradient_edge
 from engine.curvature.consistency import disagree, normal_like
 from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import detached
+from engine.curvature.hooks import UNKNOWN, any_on, registered
 from engine.curvature.joint import loss_of
 from engine.curvature.linearize import topological, vjp
 from engine.curvature.primal import chosen, full_precision, primal
@@ -26,6 +27,7 @@ class Hessian:
 
     Some second derivatives are wrong without an error. Torch's own of ``weight_norm`` is, and
     is refused; the rest is checked for symmetry before the first product, for two more.
+    Hooks on gradients are refused.
 
     Args:
         model: Any module; its operations must be twice differentiable.
@@ -61,12 +63,15 @@ class Hessian:
     ) -> None:
         self.parameters = chosen(model, parameters)
         self._device = self.parameters[0].device
+        before = registered()
         z = primal(model, x, self.parameters, autocast)
         self.output: Any = detached(z)
         with torch.enable_grad(), full_precision(self._device):
             value = loss_of(loss, z, y)
             if not value.requires_grad:
                 raise CurvatureError("the loss does not depend on any parameter by a graph")
+            if registered() != before or any_on(self.parameters):
+                raise CurvatureError(UNKNOWN.format("second derivatives"))
             _refuse(value, custom_functions)
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True

@@ -15,6 +15,7 @@ from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradien
 from engine.curvature.apart import apart, in_backward
 from engine.curvature.consistency import disagree, normal_like
 from engine.curvature.errors import CurvatureError
+from engine.curvature.hooks import CHANGED, UNKNOWN, any_on
 from engine.curvature.rules import RULES, Tangent, Tangents
 from engine.curvature.shaping import SHAPING
 
@@ -27,11 +28,15 @@ class Linearization:
     Args:
         z: The outputs, each with its graph; they must stay alive and unchanged.
         parameters: The leaves θ. Those that z does not depend on have zero derivatives.
+        hooked: Whether hooks may have been registered in that forward pass.
     """
 
-    def __init__(self, z: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, z: Sequence[Tensor], parameters: Sequence[Tensor], *, hooked: bool = False
+    ) -> None:
         self._z = list(z)
         self._parameters = list(parameters)
+        self._hooked = hooked
         self._jvp: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
@@ -53,13 +58,21 @@ class Linearization:
     def _tangent(self, v: Sequence[Tensor]) -> list[Tensor]:
         if self._jvp is not None:
             return self._jvp(v)
+        hooked = self._hooked or any_on(self._parameters)
         jvp: Callable[[Sequence[Tensor]], list[Tensor]]
         try:
             jvp = _Walk(self._z, self._parameters)
             u = jvp(v)
         except _NoWalk:
+            if hooked:  # both of its sides would run them
+                raise CurvatureError(UNKNOWN.format("custom autograd functions")) from None
             jvp = _DoubleBackward(self._z, self._parameters)
             u = jvp(v)
+        else:
+            # Gradients that are large, where that is in range, so that a clip shows.
+            scale = 1.0 if any(t.dtype == torch.float16 for t in self._z) else 1024.0
+            if hooked and not _adjoint(jvp, self._z, self._parameters, scale):
+                raise CurvatureError(CHANGED)
         self._jvp = jvp
         return u
 
@@ -91,10 +104,14 @@ def backward(
 
 
 def _adjoint(
-    jvp: Callable[[Sequence[Tensor]], list[Tensor]], z: list[Tensor], parameters: list[Tensor]
+    jvp: Callable[[Sequence[Tensor]], list[Tensor]],
+    z: list[Tensor],
+    parameters: list[Tensor],
+    scale: float = 1.0,
 ) -> bool:
-    """Whether ⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w and v."""
-    w, v = normal_like(z, 0), normal_like(parameters, 1)
+    """Whether ⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w and v; the scale is w's."""
+    w = [scale * t for t in normal_like(z, 0)]
+    v = normal_like(parameters, 1)
     left = list(zip(w, jvp(v), strict=True))
     right = list(zip(vjp(z, parameters, w), v, strict=True))
     return not disagree(left, right, topological([get_gradient_edge(t).node for t in z]))
