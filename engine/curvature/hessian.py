@@ -71,7 +71,7 @@ class Hessian:
             if not value.requires_grad:
                 raise CurvatureError("the loss does not depend on any parameter by a graph")
             if registered() != before or any_on(self.parameters):
-                raise CurvatureError(UNKNOWN.format("second derivatives"))
+                raise CurvatureError(UNKNOWN)
             _refuse(value, custom_functions)
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True

@@ -16,8 +16,9 @@ CHANGED = (
     "it (Tensor.register_hook, a module's backward hook), or do its work in forward()"
 )
 UNKNOWN = (
-    "a hook was registered on a parameter or during this network's forward pass, and through "
-    "{} it cannot be told whether it changes gradients: remove it"
+    "a hook was registered on a parameter or during this network's forward pass, and where a "
+    "whole backward pass is differentiated, as a Hessian or a custom autograd function needs, "
+    "it cannot be told whether it changes gradients: remove it"
 )
 
 

@@ -65,7 +65,7 @@ class Linearization:
             u = jvp(v)
         except _NoWalk:
             if hooked:  # both of its sides would run them
-                raise CurvatureError(UNKNOWN.format("custom autograd functions")) from None
+                raise CurvatureError(UNKNOWN) from None
             jvp = _DoubleBackward(self._z, self._parameters)
             u = jvp(v)
         else:

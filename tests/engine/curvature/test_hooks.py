@@ -100,7 +100,7 @@ def test_a_hook_that_changes_gradients_is_refused(place, change):
                 matrix.product([torch.zeros_like(p) for p in model.parameters()])
     with pytest.raises(CurvatureError, match="a hook changes gradients"):
         PaperMLHF(model, meta_checkpoint=None).step(x, y)
-    with pytest.raises(CurvatureError, match="a hook was registered"):
+    with pytest.raises(CurvatureError, match="cannot be told"):
         Hessian(model, "cross_entropy", x, y, custom_functions=True)
 
 
@@ -137,7 +137,7 @@ def test_where_it_cannot_be_told_what_a_hook_does_it_is_refused():
     model = Custom(Sine)
     model.out.weight.register_hook(lambda g: None)
     ggn = GGN(model, "cross_entropy", torch.randn(5, 6), torch.randint(0, 3, (5,)))
-    with pytest.raises(CurvatureError, match="custom autograd functions"):
+    with pytest.raises(CurvatureError, match="cannot be told"):
         ggn.product(ggn.gradient)
 
 
