@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
-from engine.curvature.joint import joint, outputs
+from engine.curvature.hooks import registered
+from engine.curvature.joint import dot, joint, outputs
 from engine.curvature.linearize import Linearization
 from engine.curvature.primal import chosen, full_precision, primal, trainable
 from engine.curvature.protocol import Loss
@@ -23,7 +24,7 @@ class GGN:
     J = ∂z/∂θ for the outputs z = model(x), H_ℓ = ∂²ℓ/∂z². The forward pass is run here, once,
     as in a plain training step: batch-norm statistics move once, dropout draws one mask, and
     every product uses what that pass saw. The parameters must not change while the object
-    is used.
+    is used. Hooks that change gradients are refused; those that look are let be.
 
     Args:
         model: Any module that returns a tensor, or a tuple, list or dict of tensors.
@@ -62,13 +63,15 @@ class GGN:
     ) -> None:
         self.parameters = chosen(model, parameters)
         self._device = self.parameters[0].device
+        before = registered()
         z = primal(model, x, self.parameters, autocast)
+        hooked = registered() != before
         edges = passing() if passing else []
         found = outputs(z)
         self.output: Any = detached(z)
         with full_precision(self._device):
             self._at = joint(loss, z, y)
-            self._linear = Linearization(found, self.parameters)
+            self._linear = Linearization(found, self.parameters, hooked=hooked)
             self.loss = self._at.value
             self.gradient, self.passed = self._linear.gradients(self._at.gradient, edges)
 
@@ -81,7 +84,7 @@ class GGN:
         with torch.no_grad(), full_precision(self._device):
             u = self._linear.jvp(v)
             w = self._middle(u)
-            return sum((_dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), _dot(u[0], w[0]))
+            return sum((dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), dot(u[0], w[0]))
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return u = Jv, one tensor per output, without graph."""
@@ -111,8 +114,8 @@ class GGN:
             torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g) for g in gradient
         ]
         pairs = list(zip(signs, self.hessian(signs), strict=True))
-        trace = sum((_dot(u, w) for u, w in pairs[1:]), _dot(*pairs[0]))
-        square = sum((_dot(g, g) for g in gradient[1:]), _dot(gradient[0], gradient[0]))
+        trace = sum((dot(u, w) for u, w in pairs[1:]), dot(*pairs[0]))
+        square = sum((dot(g, g) for g in gradient[1:]), dot(gradient[0], gradient[0]))
         return trace.clamp_min(0) / square.clamp_min(1e-30)
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
@@ -124,10 +127,6 @@ class GGN:
     def _middle(self, u: list[Tensor]) -> list[Tensor]:
         """What stands between Jᵀ and J: here the loss's Hessian."""
         return self._at.hessian_product(u)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dtype=torch.float32 if a.dtype.itemsize < 4 else None)
 
 
 def detached(z: Any) -> Any:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from engine.curvature.consistency import disagree, normal_like
 from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import detached
+from engine.curvature.hooks import UNKNOWN, any_on, registered
 from engine.curvature.joint import loss_of
 from engine.curvature.linearize import topological, vjp
 from engine.curvature.primal import chosen, full_precision, primal
@@ -24,7 +26,8 @@ class Hessian:
     negative eigenvalue.
 
     Some second derivatives are wrong without an error. Torch's own of ``weight_norm`` is, and
-    is refused; for the rest the first product is checked for symmetry, for one more product.
+    is refused; the rest is checked for symmetry before the first product, for two more.
+    Hooks on gradients are refused.
 
     Args:
         model: Any module; its operations must be twice differentiable.
@@ -60,12 +63,15 @@ class Hessian:
     ) -> None:
         self.parameters = chosen(model, parameters)
         self._device = self.parameters[0].device
+        before = registered()
         z = primal(model, x, self.parameters, autocast)
         self.output: Any = detached(z)
         with torch.enable_grad(), full_precision(self._device):
             value = loss_of(loss, z, y)
             if not value.requires_grad:
                 raise CurvatureError("the loss does not depend on any parameter by a graph")
+            if registered() != before or any_on(self.parameters):
+                raise CurvatureError(UNKNOWN)
             _refuse(value, custom_functions)
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
@@ -85,11 +91,10 @@ class Hessian:
             return torch.stack([(a * b).sum() for a, b in zip(v, hv, strict=True)]).sum()
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        hv = self._differentiated(v)
         if not self._checked:
-            self._check(v, hv)
+            self._check()
             self._checked = True
-        return hv
+        return self._differentiated(v)
 
     def _differentiated(self, v: Sequence[Tensor]) -> list[Tensor]:
         # A gradient without graph is constant in θ: its row of H is zero.
@@ -104,8 +109,8 @@ class Hessian:
                     raise
                 raise CurvatureError(f"no second derivative: {error}") from error
 
-    def _check(self, v: Sequence[Tensor], hv: Sequence[Tensor]) -> None:
-        """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u; the global random state is left alone."""
+    def _check(self) -> None:
+        """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u and v."""
         ends = [get_gradient_edge(g).node for g in self._graph if g.requires_grad]
         if not ends:
             return
@@ -113,18 +118,9 @@ class Hessian:
         if any(node.name() == "torch::autograd::Error" for node in nodes):
             # Torch raises this error only where the node is on the way to a parameter.
             raise CurvatureError("no second derivative: a function is once differentiable")
-        generator = torch.Generator().manual_seed(0)
-        u = [torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for t in hv]
-        hu = self._differentiated(u)
-        terms = [
-            torch.stack([(a * b).sum(), (c * d).sum(), (a * b).abs().sum()])
-            for a, b, c, d in zip(u, hv, v, hu, strict=True)
-        ]
-        left, right, size = torch.stack(terms).sum(0)
-        # The least precise type on the way, as under autocast, bounds what can be asked.
-        types = {m.dtype for n in nodes for m in getattr(n, "_input_metadata", ())}
-        eps = max(torch.finfo(t).eps for t in types if t.is_floating_point or t.is_complex)
-        if bool((left - right).abs() > 100 * eps * size):  # a NaN passes, and shows
+        u, v = normal_like(self.parameters, 0), normal_like(self.parameters, 1)
+        hu, hv = self._differentiated(u), self._differentiated(v)
+        if disagree(list(zip(u, hv, strict=True)), list(zip(v, hu, strict=True)), nodes):
             raise CurvatureError(
                 "this network's second derivative is not symmetric, so a product would be "
                 "wrong: one of its functions has a backward that is wrong to differentiate"

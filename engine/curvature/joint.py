@@ -117,6 +117,11 @@ def _of_several(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
     )
 
 
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return ⟨a, b⟩, multiplied and summed in float32 at least."""
+    return (wide(a) * wide(b)).sum()
+
+
 def wide(t: Tensor) -> Tensor:
     """Return t in float32 where its type is of lower precision."""
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t

@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from engine.curvature.ggn import GGN, Loss
+from engine.curvature.hooks import any_on
 from engine.mlhf.networks import CoordinateNetwork
 from engine.mlhf.solve import MLHFState, Space, Told, solve
 
@@ -304,6 +305,7 @@ def _hooked(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        or any_on(module.parameters(recurse=False))
     )
 
 

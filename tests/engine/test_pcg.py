@@ -46,6 +46,10 @@ def test_iterates_are_scipys(system, preconditioned, warm):
         np.testing.assert_allclose(result.residual, b - a @ result.x, atol=1e-9)
         np.testing.assert_allclose(result.curvature, result.x @ a @ result.x, rtol=1e-9)
         assert result.iterations == n
+        start = x0 if warm else torch.zeros_like(b)
+        initial, last = (torch.linalg.norm(b - a @ x) for x in (start, result.x))
+        torch.testing.assert_close(result.initial_residual_norm, initial, rtol=1e-12, atol=0)
+        torch.testing.assert_close(result.residual_norm, last, rtol=1e-9, atol=1e-12)
 
 
 def test_as_many_iterations_as_unknowns_solve(system):
@@ -78,6 +82,31 @@ def test_a_converged_solve_stands_still(system):
     zero = pcg(lambda v: a @ v, torch.zeros_like(b), iterations=3)
     assert zero.iterations == 0
     assert torch.equal(zero.x, torch.zeros_like(b))
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("iterations", [1, 4])
+@pytest.mark.parametrize(
+    ("diagonal", "b"),
+    [
+        ([2.0, 0.0], [0.0, 0.0]),
+        ([2.0, 0.0], [4.0, 0.0]),  # solved by the first iteration
+        ([2.0, 0.0], [1e-170, 0.0]),  # whose square is zero
+        ([2.0, -1e-300], [0.0, 1e-170]),  # of negative curvature, by rounding as it were
+    ],
+)
+def test_a_curvature_of_zero_is_not_divided_by(diagonal, b, iterations, preconditioned, short):
+    """With no tolerance such a solve never stands still for another reason."""
+    a, b = torch.tensor(diagonal, dtype=D), torch.tensor(b, dtype=D)
+    inverse = torch.full_like(b, 0.5) if preconditioned else None
+    quadratic = (lambda v: v @ (a * v)) if short else None
+    x0 = torch.zeros_like(b)
+    result = pcg(
+        lambda v: a * v, b, x0, inverse, iterations=iterations, tolerance=0.0, quadratic=quadratic
+    )
+    assert torch.allclose(result.x, torch.where(b > 1, b / 2, 0.0))
+    assert torch.isfinite(result.residual_norm)
 
 
 def test_the_short_last_iteration_gives_the_same_solution(system):

@@ -89,3 +89,16 @@ def test_the_loss_is_computed_in_float32():
     low = GGN(model, "cross_entropy", x, y, autocast=LOW)
     expected = nn.functional.cross_entropy(low.output.float(), y)
     assert torch.allclose(low.loss, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv", "attention_weights"])
+def test_quadratic_forms_round_no_product_to_the_outputs_type(name):
+    model, x, y = _single(name)
+    ggn = GGN(model, "cross_entropy", x, y, autocast=LOW)
+    for _ in range(5):
+        v = [torch.randn_like(p) for p in model.parameters()]
+        (u,) = ggn.jvp(v)
+        (w,) = ggn.hessian([u])
+        assert u.dtype == w.dtype == LOW
+        expected = (u.double() * w.double()).sum()
+        assert abs(ggn.quadratic(v) - expected) < 1e-6 * expected

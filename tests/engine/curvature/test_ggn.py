@@ -1,5 +1,6 @@
 """Gauss-Newton products of every kind of layer against the dense matrix."""
 
+import contextlib
 import copy
 
 import pytest
@@ -11,8 +12,10 @@ from engine.curvature.errors import CurvatureError
 from engine.curvature.ggn import GGN, trainable
 from tests.engine.curvature.cases import (
     ALL,
+    FIRST,
     Custom,
     D,
+    Sine,
     SineCut,
     SineOnce,
     assert_close,
@@ -110,13 +113,47 @@ def test_relu_networks_have_the_hessians_diagonal_blocks(dense):
         assert_close(ggn.product(v)[i], hessian)
 
 
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("function", [SineOnce, SineCut])
-def test_a_backward_that_cannot_be_differentiated_is_refused(function):
+def test_a_backward_that_cannot_be_differentiated_is_refused(function, first, autocast):
     torch.manual_seed(0)
-    model = Custom(function)
-    ggn = GGN(model, "cross_entropy", torch.randn(5, 6), torch.randint(0, 3, (5,)))
-    with pytest.raises(CurvatureError, match="would be wrong"):
+    model, x, y = Custom(function), torch.randn(5, 6), torch.randint(0, 3, (5,))
+    ggn = GGN(model, "cross_entropy", x, y, autocast=autocast)
+    for _ in range(2):  # the second time as well
+        with pytest.raises(CurvatureError, match="would be wrong"):
+            ggn.product(FIRST[first](model))
+
+
+@pytest.mark.parametrize("function", [Sine, SineCut])
+def test_the_check_of_a_backward_draws_no_random_numbers(function):
+    torch.manual_seed(0)
+    model, x, y = Custom(function), torch.randn(5, 6), torch.randint(0, 3, (5,))
+    ggn = GGN(model, "cross_entropy", x, y)
+    before = torch.get_rng_state()
+    with contextlib.suppress(CurvatureError):
         ggn.product(ggn.gradient)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_backward_is_checked_once():
+    """The checks are backward passes, as all that a product does there."""
+    passes = []
+
+    class Counted(Sine):
+        @staticmethod
+        def backward(ctx, gradient):
+            passes.append(1)
+            return Sine.backward(ctx, gradient)
+
+    model, x, y = Custom(Counted), torch.randn(5, 6), torch.randint(0, 3, (5,))
+    ggn = GGN(model, "cross_entropy", x, y)
+    counts = []
+    for _ in range(3):
+        passes.clear()
+        ggn.product(ggn.gradient)
+        counts.append(len(passes))
+    assert counts == [3, 1, 1]  # u ↦ Jᵀu and the check's Jᵀw, then Jᵀw of each product
 
 
 @pytest.mark.parametrize("name", ["batch_norm", "batch_norm2d"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from engine.curvature.linearize import Linearization, topological
@@ -34,6 +34,18 @@ def _copied(w: Tensor) -> Tensor:
     return w.transpose(0, 2).clone(memory_format=torch.contiguous_format)
 
 
+class _Sines(nn.Module):
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.sin() for t in inputs)
+
+
+def _watched(*inputs: Tensor) -> tuple[Tensor, ...]:
+    module = _Sines()
+    module.register_full_backward_hook(lambda *_: None)
+    found: tuple[Tensor, ...] = module(*inputs)
+    return found
+
+
 CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "SplitBackward0": lambda w, v: _cut(w),
     "UnsafeSplitBackward0": lambda w, v: _cut_by_chunks(w),
@@ -48,6 +60,8 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "BmmBackward0": lambda w, v: torch.bmm(w, v),
     "BmmBackward0 on the left": lambda w, v: torch.bmm(w, B),
     "BmmBackward0 on the right": lambda w, v: torch.bmm(A, v),
+    "BackwardHookFunctionBackward": lambda w, v: torch.bmm(*_watched(w, v, A)[:2]),
+    "BackwardHookFunctionBackward of one": lambda w, v: _watched(w)[0],
 }
 
 

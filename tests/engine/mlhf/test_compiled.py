@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from engine.curvature.errors import CurvatureError
 from engine.mlhf import compiled
 from engine.mlhf.optimizer import PaperMLHF
 from tests.engine.mlhf.conftest import Tanh, loud
@@ -189,6 +190,27 @@ def test_what_no_graph_can_take_stays_eager(make, reason):
     assert _apart(eager, fast) == 0
     assert fast.path == "eager"
     assert reason in fast.path_reason
+
+
+class _DoublingGradients(Tanh):
+    def forward(self, x):
+        z = super().forward(x)
+        z.register_hook(lambda g: 2 * g)
+        return z
+
+
+def _doubled():
+    model = Tanh()
+    model.dense.weight.register_hook(lambda g: 2 * g)
+    return model
+
+
+@pytest.mark.usefixtures("traced_only")
+@pytest.mark.parametrize("make", [_DoublingGradients, _doubled])
+def test_hooks_that_change_gradients_are_refused_as_eagerly(make):
+    fast = PaperMLHF(make(), meta_checkpoint=None, compile=True)
+    with pytest.raises(CurvatureError, match="a hook changes gradients"):
+        fast.step(*_batches(1)[0])
 
 
 @pytest.mark.usefixtures("traced_only")

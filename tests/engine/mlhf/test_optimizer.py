@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from engine import MetaCheckpoint
+from engine.curvature.errors import CurvatureError
 from engine.errors import DataError
+from engine.mlhf.kernels.vectors import FusedVectors
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import load_meta_checkpoint
 from engine.mlhf.optimizer import PaperMLHF, fresh_networks
 from engine.training import checkpoint
+from tests.engine.curvature.cases import Custom, SineCut
 from tests.engine.mlhf import dense
 from tests.engine.mlhf.conftest import Tanh, loud
 
@@ -130,6 +133,37 @@ def test_gradient_costs_one_pass_and_a_step_five_products(monkeypatch):
         optimizer.step(x, y)
     assert calls["p"] == 15
     assert passes["f"] == 3
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "fused"),
+    [
+        ("auto", torch.float32, True),
+        ("cpp", torch.float32, True),
+        ("torch", torch.float32, False),
+        ("auto", torch.float64, False),
+    ],
+)
+def test_the_vector_work_is_fused_where_it_can_be(kernel, dtype, fused, monkeypatch):
+    if not FusedVectors.can(torch.zeros(1)):
+        pytest.skip("no compiler")
+    calls = Counter()
+    for name in ("begin", "move", "turn"):
+        own = getattr(FusedVectors, name)
+        monkeypatch.setattr(
+            FusedVectors, name, lambda *a, name=name, own=own: calls.update([name]) or own(*a)
+        )
+    optimizer = PaperMLHF(Tanh().to(dtype), meta_checkpoint=None, kernel=kernel, iterations=3)
+    optimizer.step(*_batches(1, dtype)[0])
+    assert calls == (Counter(begin=1, move=3, turn=2) if fused else Counter())
+
+
+def test_a_backward_that_cannot_be_differentiated_is_refused_at_the_first_step():
+    """Though the first product there is with zeros."""
+    torch.manual_seed(0)
+    optimizer = PaperMLHF(Custom(SineCut), meta_checkpoint=None)
+    with pytest.raises(CurvatureError, match="would be wrong"):
+        optimizer.step(torch.randn(5, 6), torch.randint(0, 3, (5,)))
 
 
 def test_a_meta_checkpoint_survives_its_file(tmp_path):
