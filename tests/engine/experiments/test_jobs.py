@@ -10,7 +10,7 @@ import engine.experiments
 from app.jobs.schemas import JobCreate
 from engine.data import specs as data
 from engine.experiments.judge.tasks import tasks
-from engine.experiments.paper import SETTINGS, experiment1
+from engine.experiments.paper import PAPER_SETTINGS, SETTINGS, experiment1
 from engine.models import specs as models
 from engine.optimizers import specs as optimizers
 
@@ -40,15 +40,43 @@ def test_there_is_a_job_of_each_sort():
     assert {_read(path).kind for path in FILES} == {"sweep", "meta_train"}
 
 
+def _optimizers(job):
+    return [(o.name, o.params, o.grid.get("lr", [])) for o in job.optimizers]
+
+
+def _settings(settings):
+    return [(s.optimizer, dict(s.params), [choice["lr"] for choice in s.grid]) for s in settings]
+
+
 @pytest.mark.parametrize("scale", ["cpu", "full"])
 def test_the_sweep_is_the_commands_experiment(scale):
     job, task = _read(JOBS / f"experiment1_{scale}.json"), experiment1(scale).task
     assert (job.model, job.dataset, job.budget) == (task.model, task.dataset, task.budget)
     assert (job.batch_size, job.evaluation) == (task.batch_size, task.evaluation)
-    # The service knows no untrained networks.
-    settings = [s for s in SETTINGS if s.params.get("meta_checkpoint") != "none"]
-    mine = [(s.optimizer, [choice["lr"] for choice in s.grid]) for s in settings]
-    assert [(o.name, o.grid.get("lr", [])) for o in job.optimizers] == mine
+    assert _optimizers(job) == _settings(SETTINGS)
+
+
+def test_the_papers_own_settings_are_a_job_of_their_own_batch():
+    job, task = _read(JOBS / "experiment1_full_512.json"), experiment1("full").task
+    assert (job.model, job.dataset, job.budget) == (task.model, task.dataset, task.budget)
+    assert {setting.batch_size for setting in PAPER_SETTINGS} == {job.batch_size}
+    assert _optimizers(job) == _settings(PAPER_SETTINGS)
+
+
+def test_the_papers_settings_are_the_papers():
+    # Section 6.1: K-FAC with rate 0.1 and damping 0.001, Hessian-free with rate 0.01, damping
+    # 0.005 and 20 iterations, both with batches of 512; the first-order rates by search.
+    assert [(s.optimizer, dict(s.params), s.batch_size) for s in PAPER_SETTINGS] == [
+        ("kfac", {"lr": 0.1, "damping": 0.001}, 512),
+        ("hf", {"lr": 0.01, "damping": 0.005, "iterations": 20}, 512),
+    ]
+    searched = {s.optimizer: [dict(choice) for choice in s.grid] for s in SETTINGS if s.grid}
+    rates = [{"lr": 0.1}, {"lr": 0.01}, {"lr": 0.001}]
+    assert searched == {"momentum": rates, "adam": rates, "rmsprop": rates}
+    full = experiment1("full")
+    assert full.task.batch_size == 128
+    assert full.choices[-2:] == PAPER_SETTINGS
+    assert experiment1("cpu").choices == SETTINGS
 
 
 def test_the_judged_sweep_is_a_judged_task_with_mlhf_at_its_defaults():
