@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 import engine.experiments
 from app.jobs.schemas import JobCreate
 from engine.data import specs as data
+from engine.experiments.contract import Context
 from engine.experiments.judge.tasks import tasks
-from engine.experiments.paper import PAPER_SETTINGS, SETTINGS, experiment1
+from engine.experiments.paper import PAPER_SETTINGS, SETTINGS, experiment1, experiment3
 from engine.models import specs as models
 from engine.optimizers import specs as optimizers
 
@@ -25,7 +26,7 @@ def _read(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_job_file_is_a_job(path):
     job = _read(path)
-    tasks = [job] if job.kind != "meta_train" else job.tasks
+    tasks = getattr(job, "tasks", [job])
     for task in tasks:
         data.parse(task.dataset.name, task.dataset.params)
         models.parse(task.model.name, task.model.params)
@@ -37,7 +38,7 @@ def test_a_job_file_is_a_job(path):
 
 
 def test_there_is_a_job_of_each_sort():
-    assert {_read(path).kind for path in FILES} == {"sweep", "meta_train"}
+    assert {_read(path).kind for path in FILES} == {"sweep", "meta_train", "ablation"}
 
 
 def _optimizers(job):
@@ -77,6 +78,18 @@ def test_the_papers_settings_are_the_papers():
     assert full.task.batch_size == 128
     assert full.choices[-2:] == PAPER_SETTINGS
     assert experiment1("cpu").choices == SETTINGS
+
+
+@pytest.mark.parametrize("scale", ["cpu", "full"])
+def test_the_ablation_is_the_commands_experiment(scale):
+    job, tasks = _read(JOBS / f"experiment3_{scale}.json"), experiment3(scale).tasks
+    assert job.meta_checkpoint == Context(Path(), ()).meta_checkpoint
+    assert job.seeds == [0, 1, 2]  # the command's --seeds 3, its default
+    assert len(job.tasks) == len(tasks)
+    for mine, task in zip(job.tasks, tasks, strict=True):
+        assert (mine.called(), mine.model, mine.dataset) == (task.name, task.model, task.dataset)
+        assert (mine.budget, mine.batch_size) == (task.budget, task.batch_size)
+        assert mine.evaluation == task.evaluation
 
 
 def test_the_judged_sweep_is_a_judged_task_with_mlhf_at_its_defaults():
