@@ -130,11 +130,13 @@ def test_an_ablation_that_was_killed_ends_with_the_commands_table_and_figure(
     assert files["ablation.md"].decode().startswith("# forms: small seed 0\n")
     metrics = [form.metric("l_p") for form in FORMS]
     curves = client.get(f"/v1/runs/{run_ids[0]}/curves", params={"metric": metrics, "x": "steps"})
-    for row, series in zip(own, curves.json()["series"], strict=True):
+    numbers = json.loads(files["ablation.json"])
+    assert numbers["steps"] == 40
+    for row, form, series in zip(own, FORMS, curves.json()["series"], strict=True):
         steps, values = zip(*series["points"], strict=True)
         assert list(steps) == list(range(1, 41)), "a point was lost or doubled"
         assert row["mean l_p"] == f"{sum(values) / 40:.4f}"
-    assert json.loads(files["ablation.json"])["steps"] == 40
+        assert numbers["lines"][form.stat("l_p")] == list(values)
 
     page = client.get(f"/jobs/{job_id}").text
     for end in ("md", "csv", "png"):
@@ -195,6 +197,8 @@ def test_untrained_networks_and_several_tasks(worker: Service, client: TestClien
 class Diverging(Trainer):
     """Tells, without a process, of three steps and a loss that is not finite."""
 
+    last = event("finished", status="diverged", reason="", totals={}, summary={})
+
     def start(self, *_: Any) -> None:
         self.folder.mkdir(parents=True)
         values = {form.metric(measure): -1.0 for form in FORMS for measure in MEASURES}
@@ -205,7 +209,7 @@ class Diverging(Trainer):
         ]  # fmt: skip
         with EventFile(self.folder / "events.jsonl") as tell:
             tell(event("points", points=points))
-            tell(event("finished", status="diverged", reason="", totals={}, summary={}))
+            tell(self.last)
 
     def exit_code(self) -> int:
         return 0
@@ -225,6 +229,22 @@ def test_a_trajectory_that_diverged_is_told(
     text = client.get("/v1/ablations", params={**asked, "format": "csv"}).text
     assert {row["mean l_p"] for row in rows(text)} == {"diverged (1 of 1)"}
     assert is_figure(client.get("/v1/ablations", params={**asked, "format": "png"}).content, 620)
+
+
+class Failing(Diverging):
+    last = event("failed", error={"type": "memory", "title": "Not enough memory"})
+
+
+def test_a_trajectory_that_failed_leaves_its_curve_and_no_table(
+    worker: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = client.post("/v1/jobs", json={**JOB, "seeds": [0]}).json()["id"]
+    monkeypatch.setattr(supervise, "Trainer", Failing)
+    run = worker.run(worker.work().claim.run_id)
+    assert run.status == "failed"
+    listed = client.get(f"/v1/runs/{run.id}/artifacts").json()["data"]
+    assert {a["name"] for a in listed} == {"curves.csv", "curves.parquet", "curves.png"}
+    assert client.get("/v1/ablations", params={"job": job_id}).json()["done"] == 0
 
 
 @pytest.mark.parametrize(

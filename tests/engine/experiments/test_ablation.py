@@ -205,6 +205,20 @@ def test_a_job_tells_all_the_service_needs_and_goes_on_where_it_stopped(tmp_path
     assert _points(first) + _points(second) == _points(whole)
 
 
+def test_untrained_networks_are_others_than_the_shipped_ones(tmp_path):
+    told = {}
+    for name in ("none", "default"):
+        params = {"variant": "paper", "meta_checkpoint": name}
+        config = {**CONFIG, "optimizer": {"name": "mlhf", "params": params}}
+        events = []
+        ablate({**config, "budget": {"steps": 1}}, events.append, tmp_path)
+        (told[name],) = [p["values"] for p in _points(events) if "batch_loss" in p["values"]]
+    none, default = told["none"], told["default"]
+    for learned in ("l_p_1_no_rnn_p_20", "l_p_4_rnn_p_4"):
+        assert none[learned] != default[learned]
+    assert none["l_p_hf_adam_p_1_20"] == default["l_p_hf_adam_p_1_20"]  # nothing is learned there
+
+
 def test_the_trainer_process_runs_it(tmp_path):
     run = {"kind": "ablation", "config": CONFIG, "resume": None}
     (tmp_path / "run.json").write_text(json.dumps(run))
