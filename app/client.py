@@ -168,6 +168,16 @@ class Client:
         wanted = _given({"run": run_ids, "format": format, **params})
         return self.request("GET", "/v1/comparisons", params=wanted).content
 
+    def ablation(self, job_id: str) -> Json:
+        """The table of a job of kind ``ablation``, of its runs that have ended."""
+        return self.get("/v1/ablations", job=job_id)  # type: ignore[no-any-return]
+
+    def ablation_file(self, job_id: str, format: str) -> bytes:
+        """The same as ``csv`` or ``md``, or its figure as ``png``."""
+        return self.request(
+            "GET", "/v1/ablations", params={"job": job_id, "format": format}
+        ).content
+
     def upload(self, name: str, format: str, files: list[Path], params: Json) -> Json:
         """Upload a data set."""
         opened = [("file", (path.name, path.open("rb"))) for path in files]

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 import engine
+from app.ablations import endpoints as ablations
 from app.api import health, metrics, problems
 from app.api.middleware import BodyLimit, LocalOnly, SafeHeaders
 from app.catalogue import endpoints as catalogue
@@ -62,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         }
     }
     v1 = APIRouter(prefix="/v1", responses=error_responses)
-    for domain in (jobs, runs, comparisons, datasets, meta_checkpoints, catalogue):
+    for domain in (jobs, runs, comparisons, ablations, datasets, meta_checkpoints, catalogue):
         v1.include_router(domain.router)
     app.include_router(v1)
     app.include_router(health.router)

@@ -17,6 +17,8 @@ from engine.errors import SpecError
 
 log = logging.getLogger(__name__)
 
+_TAGS = ("train", "sweep", "meta_train", "ablation", "bptt", "pes")
+
 
 class FieldError(BaseModel):
     """What is wrong with one value of the request."""
@@ -129,7 +131,7 @@ def pointer_of(location: tuple[int | str, ...]) -> tuple[str, bool]:
     """
     source, *rest = location or ("body",)
     # A tagged union adds its tag to the location; no field of ours is named like one.
-    parts = [str(p) for p in rest if p not in ("train", "sweep", "meta_train", "bptt", "pes")]
+    parts = [str(p) for p in rest if p not in _TAGS]
     if source != "body":
         return (parts[0] if parts else str(source)), False
     return "".join("/" + p.replace("~", "~0").replace("/", "~1") for p in parts), True

@@ -17,7 +17,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def add_to(cli: typer.Typer) -> None:
-    for command in (submit, jobs, watch, runs, compare, download, upload, datasets):
+    for command in (submit, jobs, watch, runs, compare, ablation, download, upload, datasets):
         cli.command()(command)
     cli.command("meta-checkpoints")(meta_checkpoints)
     for action in ("cancel", "pause", "resume", "retry", "clone"):
@@ -110,6 +110,35 @@ def compare(
         typer.echo(json.dumps(result, indent=2))
     else:
         print_comparison(result)
+
+
+def ablation(
+    job: str,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write the table and the figure to.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an ablation's forms of solving came to; write its table and figure."""
+    from app.cli.tables import print_table
+
+    with Client(url) as client:
+        found = client.ablation(job)
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            for kind in ("md", "csv", "png"):
+                (output / f"ablation.{kind}").write_bytes(client.ablation_file(job, kind))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    columns = ["task", "form", "seeds", "steps", "mean l_p", "of the longest", "mean ‖r‖/‖b‖"]
+    rows = [
+        [r["task"], r["form"], r["seeds"], r["steps"],
+         *(_number(r[name]["mean"]) for name in ("l_p", "part", "residual"))]
+        for r in found["rows"]
+    ]  # fmt: skip
+    print_table(columns, rows)
 
 
 def download(

@@ -66,7 +66,7 @@ def create_job(
     validate_only: bool = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
-    """Queue a training run, or a sweep of many."""
+    """Queue a training run, a sweep of many, a meta-training, or an ablation."""
     if validate_only:
         with database.read() as session:
             estimate = service.check(session, settings, storage, request).estimate

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from app.api.problems import ProblemDocument
 from engine.meta.config import MetaSettings, TaskGrid
@@ -16,8 +16,18 @@ Text = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
 TagKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
 TagValue = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("seeds must differ from each other")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64), AfterValidator(_distinct)]
 
 
 class Resources(Strict):
@@ -37,15 +47,20 @@ class AnyRequest(Strict):
     resources: Resources = Field(default_factory=Resources)
 
 
-class JobRequest(AnyRequest):
-    """What jobs that train networks have."""
+class Training(Strict):
+    """What is trained, and for how long."""
 
     model: Component
     dataset: Component
     budget: Budget
     batch_size: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 64
-    target: Target | None = None
     evaluation: Evaluation = Field(default_factory=Evaluation)
+
+
+class JobRequest(AnyRequest, Training):
+    """What jobs that train networks have."""
+
+    target: Target | None = None
 
 
 class TrainRequest(JobRequest):
@@ -69,13 +84,7 @@ class SweepRequest(JobRequest):
 
     kind: Literal["sweep"]
     optimizers: Annotated[list[SweepOptimizer], Field(min_length=1, max_length=64)]
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=64)] = Field(default=[0])
-
-    @model_validator(mode="after")
-    def _distinct(self) -> "SweepRequest":
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds must differ from each other")
-        return self
+    seeds: Seeds = Field(default=[0])
 
 
 class MetaTask(TaskGrid):
@@ -91,8 +100,33 @@ class MetaTrainRequest(AnyRequest, MetaSettings):
     tasks: Annotated[list[MetaTask], Field(min_length=1, max_length=64)]
 
 
-Kind = Literal["train", "sweep", "meta_train"]
-JobCreate = Annotated[TrainRequest | SweepRequest | MetaTrainRequest, Field(discriminator="kind")]
+class AblationTask(Training):
+    """What ``mlhf`` of the variant ``paper`` trains while all forms of solving are measured."""
+
+    name: TaskName | None = Field(
+        default=None, description="What the table calls it; `<model>-<dataset>` when absent."
+    )
+
+    def called(self) -> str:
+        return self.name or f"{self.model.name}-{self.dataset.name}"
+
+
+class AblationRequest(AnyRequest):
+    """What the learned preconditioner is worth (paper, section 6.3): tasks × seeds, each a run."""
+
+    kind: Literal["ablation"]
+    tasks: Annotated[list[AblationTask], Field(min_length=1, max_length=16)]
+    seeds: Seeds = Field(default=[0])
+    meta_checkpoint: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        default="default",
+        description="Of `mlhf` with variant `paper`: an id or alias; `none`: untrained networks.",
+    )
+
+
+Kind = Literal["train", "sweep", "meta_train", "ablation"]
+JobCreate = Annotated[
+    TrainRequest | SweepRequest | MetaTrainRequest | AblationRequest, Field(discriminator="kind")
+]
 
 
 class CloneRequest(Strict):

@@ -67,7 +67,7 @@ def create(
     for new in validated.runs:
         if only is not None and new.position not in only:
             continue
-        name = f"{job.name}: {new.label}" if kind == "sweep" else job.name
+        name = f"{job.name}: {new.label}" if kind in ("sweep", "ablation") else job.name
         session.add(
             Run(
                 id=new_id("run"),
@@ -203,4 +203,7 @@ def _default_name(kind: str, validated: Validated) -> str:
     shown = ", ".join(optimizers[:4]) + (", …" if len(optimizers) > 4 else "")
     if kind == "meta_train":
         return f"meta-train {shown} with {run.model} on {run.dataset}"[:200]
+    if kind == "ablation":
+        tasks = ", ".join(dict.fromkeys(run.config["task"] for run in validated.runs))
+        return f"ablation of the learned preconditioner: {tasks}"[:200]
     return f"{run.model} on {run.dataset} with {shown}"[:200]

@@ -1,15 +1,23 @@
 """Everything about a request that can be checked before a worker sees it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.datasets.service import resolve
-from app.jobs.schemas import AnyRequest, Estimate, JobRequest, MetaTrainRequest
+from app.jobs.schemas import (
+    AblationRequest,
+    AnyRequest,
+    Estimate,
+    JobRequest,
+    MetaTrainRequest,
+    Training,
+)
 from app.jobs.sweeps import PlannedRun, plan
 from app.meta_checkpoints import service as meta_checkpoints
 from app.meta_checkpoints.service import UNTRAINED
@@ -17,7 +25,8 @@ from app.settings import Settings
 from app.storage.folder import FolderStorage
 from engine.data.info import DataInfo
 from engine.errors import SpecError
-from engine.mlhf.families import KRONECKER, family_of
+from engine.experiments.ablation_config import FORMS, AblationConfig
+from engine.mlhf.families import KRONECKER, PAPER, family_of
 from engine.models import specs as models
 from engine.models.specs import ModelSummary
 from engine.optimizers import specs as optimizers
@@ -26,6 +35,9 @@ from engine.training.config import Component, TrainConfig
 _FLOAT_BYTES = 4
 # What backpropagation keeps of both networks, a coordinate and unrolled step.
 _UNROLLED_FLOATS = 120
+# Vectors of the parameters' size that an ablation holds: mlhf's, each further form's solution,
+# the second state of RNN_p, and Adam's moments.
+_ABLATION_COPIES = optimizers.OPTIMIZERS["mlhf"].state_copies + (len(FORMS) - 1) + 16 + 2
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,9 @@ def validate(
     if isinstance(request, MetaTrainRequest):
         run, estimate = _meta_train(here, request)
         return Validated([run], estimate, queue)
+    if isinstance(request, AblationRequest):
+        runs, estimate = _ablation(here, request)
+        return Validated(runs, estimate, queue)
     assert isinstance(request, JobRequest)
     runs, estimate = _training(here, request)
     return Validated(runs, estimate, queue)
@@ -81,7 +96,9 @@ def validate(
 
 def _training(here: Deployment, request: JobRequest) -> tuple[list[NewRun], Estimate]:
     planned = plan(request, here.settings.max_sweep_runs)
-    info, summary = _network(here, request.model, request.dataset, [request.batch_size], "")
+    info, summary = _network(
+        here, request.model, request.dataset, {"/batch_size": request.batch_size}, ""
+    )
     steps = total_steps(request, info.train_samples)
     model = models.parse(request.model.name, request.model.params).model_dump(mode="json")
     runs, memory, per_batch = [], 0, 0
@@ -117,7 +134,8 @@ def _meta_train(here: Deployment, request: MetaTrainRequest) -> tuple[NewRun, Es
     estimates = []
     for number, (task, written) in enumerate(zip(request.tasks, config["tasks"], strict=True)):
         pointer = f"/tasks/{number}"
-        info, summary = _network(here, task.model, task.dataset, task.batch_sizes, pointer)
+        sizes = {f"{pointer}/batch_sizes/{i}": size for i, size in enumerate(task.batch_sizes)}
+        info, summary = _network(here, task.model, task.dataset, sizes, pointer)
         parsed = models.parse(task.model.name, task.model.params)
         written["model"]["params"] = parsed.model_dump(mode="json")
         floats = _unrolled_floats(request, family, info, summary, max(task.batch_sizes))
@@ -141,10 +159,72 @@ def _meta_train(here: Deployment, request: MetaTrainRequest) -> tuple[NewRun, Es
     return run, max(estimates, key=lambda estimate: estimate.memory_bytes)
 
 
+def _ablation(here: Deployment, request: AblationRequest) -> tuple[list[NewRun], Estimate]:
+    total = len(request.tasks) * len(request.seeds)
+    if total > here.settings.max_sweep_runs:
+        raise SpecError(
+            "/tasks",
+            f"This ablation has {total} runs; at most {here.settings.max_sweep_runs} are allowed.",
+        )
+    names = [task.called() for task in request.tasks]
+    pinned = None
+    if request.meta_checkpoint != UNTRAINED:
+        with under("/meta_checkpoint"):
+            pinned = meta_checkpoints.resolve(here.session, PAPER, request.meta_checkpoint)
+    configs, infos, estimates = [], [], []
+    for number, task in enumerate(request.tasks):
+        pointer = f"/tasks/{number}"
+        if names[number] in names[:number]:
+            raise SpecError(f"{pointer}/name", f"Two tasks are called {names[number]!r}.")
+        sizes = {f"{pointer}/batch_size": task.batch_size}
+        info, summary = _network(here, task.model, task.dataset, sizes, pointer)
+        steps = total_steps(task, info.train_samples)
+        per_batch = 3 * summary.activations * task.batch_size
+        memory = _FLOAT_BYTES * (summary.parameters * (1 + _ABLATION_COPIES) + per_batch)
+        _check_memory(here, memory, 2 * per_batch * _FLOAT_BYTES > memory, pointer)
+        parsed = models.parse(task.model.name, task.model.params).model_dump(mode="json")
+        optimizer = {"variant": "paper", "meta_checkpoint": pinned or UNTRAINED}
+        configs.append(
+            AblationConfig(
+                task=names[number],
+                model={"name": task.model.name, "params": parsed},
+                dataset={"name": task.dataset.name, "params": task.dataset.params},
+                optimizer={"name": "mlhf", "params": optimizer},
+                budget=task.budget,
+                batch_size=task.batch_size,
+                evaluation=task.evaluation,
+                **request.resources.model_dump(),
+            )
+        )
+        infos.append(info)
+        estimates.append(_estimate(total, summary, memory, info, steps))
+    # Seeds are the outer loop, so that an unfinished ablation has measured all its tasks.
+    tasks = list(zip(configs, infos, strict=True))
+    runs = [
+        NewRun(
+            position=position,
+            label=f"{config.task} seed {seed}",
+            kind="ablation",
+            config={**config.model_dump(mode="json", exclude_none=True), "seed": seed},
+            model=config.model.name,
+            dataset=config.dataset.name,
+            optimizer="mlhf",
+            seed=seed,
+            info=info,
+            meta_checkpoint_id=pinned,
+        )
+        for position, (seed, (config, info)) in enumerate(product(request.seeds, tasks))
+    ]
+    return runs, max(estimates, key=lambda estimate: estimate.memory_bytes)
+
+
 def _network(
-    here: Deployment, model: Component, dataset: Component, batch_sizes: list[int], pointer: str
+    here: Deployment, model: Component, dataset: Component, sizes: Mapping[str, int], pointer: str
 ) -> tuple[DataInfo, ModelSummary]:
-    """What a model on a data set is, checked against the deployment's limits."""
+    """What a model on a data set is, checked against the deployment's limits.
+
+    ``sizes`` are those of batches, by where in the request they stand.
+    """
     with under(f"{pointer}/dataset"):
         info = resolve(here.session, here.settings, here.storage, dataset.name, dataset.params).info
     with under(f"{pointer}/model"):
@@ -155,10 +235,10 @@ def _network(
             f"The network has {summary.parameters:,} parameters; at most "
             f"{here.settings.max_parameters:,} are allowed here.",
         )
-    for number, size in enumerate(batch_sizes):
+    for place, size in sizes.items():
         if size > info.train_samples:
             raise SpecError(
-                f"{pointer}/batch_sizes/{number}" if pointer else "/batch_size",
+                place,
                 f"A batch of {size:,} is larger than the training set of "
                 f"{info.train_samples:,} samples.",
             )
@@ -181,7 +261,7 @@ def _check_memory(here: Deployment, memory: int, batch: bool, pointer: str) -> N
     limit = here.settings.max_memory_bytes
     if memory > limit:
         raise SpecError(
-            "/batch_size" if batch else f"{pointer}/model/params",
+            f"{pointer}/batch_size" if batch else f"{pointer}/model/params",
             f"One run would need about {memory / 2**30:.1f} GiB; at most "
             f"{limit / 2**30:.1f} GiB are allowed here. Take a smaller network or batch.",
         )
@@ -224,7 +304,7 @@ def _unrolled_floats(
     return run + batches + request.replay.capacity * summary.parameters
 
 
-def total_steps(request: JobRequest, train_samples: int) -> int | None:
+def total_steps(request: Training, train_samples: int) -> int | None:
     """Steps until the first of epochs, steps and samples is reached; None without these."""
     size, budget = request.batch_size, request.budget
     full, rest = divmod(train_samples, size)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.ablations import files as ablation_files
 from app.database import Database
 from app.jobs.state import settle
 from app.meta_checkpoints import service as meta_checkpoints
@@ -174,11 +175,12 @@ class Supervision:
     def _end(self, outcome: Outcome) -> None:
         files: list[tuple[str, str, Stored]] = []
         if outcome.kind in ("finished", "failed"):
-            files = self._curve_files()
+            files = self._rendered_files(outcome)
         with self.database.write() as session:
             job, run = hold(session, self.claim, self.settings.lease_seconds)
             for name, content_type, stored in files:
-                self.ingestor.add_artifact(session, name, "curves", stored, content_type)
+                kind = name.partition(".")[0]  # curves or ablation
+                self.ingestor.add_artifact(session, name, kind, stored, content_type)
             end_attempt(session, job, run, outcome, self.settings.max_attempts)
             if run.kind == "meta_train" and run.status == "succeeded":
                 self._keep_meta_checkpoint(session, run)
@@ -201,14 +203,19 @@ class Supervision:
             parent_id=run.meta_checkpoint_id,
         )
 
-    def _curve_files(self) -> list[tuple[str, str, Stored]]:
+    def _rendered_files(self, outcome: Outcome) -> list[tuple[str, str, Stored]]:
+        """What is made of the curve; of an ablation also its table and its figure."""
         with self.database.read() as session:
             try:
-                rendered = curve_files.render_all(session, session.get_one(Run, self.claim.run_id))
+                run = session.get_one(Run, self.claim.run_id)
+                rendered = curve_files.render_all(session, run)
+                if run.kind == "ablation" and outcome.kind == "finished":
+                    diverged = outcome.event["status"] == "diverged"
+                    rendered |= ablation_files.render_all(session, run, diverged)
             except SQLAlchemyError:
                 raise
             except Exception:  # a picture that cannot be drawn does not undo a training
-                log.exception("run %s: its curve files could not be made", self.claim.run_id)
+                log.exception("run %s: the files of its curve could not be made", self.claim.run_id)
                 return []
         prefix = f"runs/{self.claim.run_id}/{self.claim.attempt}"
         return [

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from engine.experiments.ablation_config import FORMS
+
 Axis = Literal["samples", "steps", "epochs", "wall_seconds"]
 
 METRICS: dict[str, str] = {
@@ -25,6 +27,8 @@ METRICS: dict[str, str] = {
     "meta_loss_s": "Meta-loss of the damping's network (meta-training of mlhf).",
     "meta_loss": "Meta-loss of the step's network (meta-training of mlhf, kronecker, and of l2l).",
     "inner_loss": "Loss seen along the unrolls (meta-training).",
+    **{form.metric("l_p"): f"l_p of the solve {form.name!r} (ablation)." for form in FORMS},
+    **{form.metric("residual"): f"‖r‖/‖b‖ of {form.name!r} (ablation)." for form in FORMS},
 }
 
 NonFinite = Literal["NaN", "Infinity", "-Infinity"]

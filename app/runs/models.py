@@ -23,7 +23,7 @@ class Run(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     position: Mapped[int] = mapped_column(Integer)
     name: Mapped[str] = mapped_column(String(250))
-    kind: Mapped[str] = mapped_column(String(20), default="train")  # train | meta_train
+    kind: Mapped[str] = mapped_column(String(20), default="train")  # train | meta_train | ablation
     status: Mapped[str] = mapped_column(String(20))
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
     model: Mapped[str] = mapped_column(String(100))
@@ -80,7 +80,7 @@ class Artifact(Base):
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    # model | config | curves | checkpoint | meta_checkpoint
+    # model | config | curves | checkpoint | meta_checkpoint | ablation
     kind: Mapped[str] = mapped_column(String(20))
     step: Mapped[int | None] = mapped_column(BigInteger)
     content_type: Mapped[str] = mapped_column(String(100))

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.experiments import figures, tables
+from pydantic import ValidationError
+
+from engine.errors import SpecError
+from engine.experiments import ablation_report, figures, tables
+from engine.experiments.ablation_config import FORMS, MEASURES, AblationConfig, Form
+from engine.experiments.ablation_report import Trajectory
 from engine.experiments.configs import UNTRAINED, identity, train_config
 from engine.experiments.contract import Context, Task
-from engine.experiments.forms import FORMS, STEPPING, Form, Forms
+from engine.experiments.forms import Forms
 from engine.experiments.runs import Ended, carry_out, curve_of, result_of
-from engine.experiments.statistics import Row, mean, summarize
+from engine.experiments.statistics import Row
 from engine.training.config import TrainConfig
-from engine.training.events import OnEvent, event
-
-_BINS = 50  # what a figure's line is averaged to
-_MATRICES = {"learned": "Ĝ damped by RNN_s", "adam": "Ĝ damped as in hf_adam"}
-Points = list[dict[str, Any]]
+from engine.training.events import Event, OnEvent, event
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,23 @@ class Ablation:
         written = []
         for task in self.tasks:
             folders = [self._folder(context, task, seed) for seed in context.seeds]
-            curves = [_steps(curve_of(f)) for f in folders if result_of(f) is not None]
-            if not curves:
+            done = [self._found(f, result) for f in folders if (result := result_of(f)) is not None]
+            if not done:
                 continue
-            rows += [self._row(task, form, curves) for form in self.forms]
-            written.append(self._figure(context.output / f"{task.name}.png", task, curves))
+            rows += ablation_report.rows(task.name, done, self.forms)
+            path = context.output / f"{task.name}.png"
+            written.append(
+                figures.panels(path, ablation_report.panels(task.name, done, self.forms))
+            )
         if not rows:
             return []
-        note = (
-            f"Means over all steps of a trajectory, then over seeds (lowest to highest); θ is "
-            f"moved by {STEPPING!r}. l_p and ‖r‖: lower is better. All forms of one damping "
-            "solve the same systems; l_p does not compare between dampings, nor do its "
-            "means where single steps dwarf the rest; its part of the longest solve's, taken "
-            "step by step, does (higher is better). s: RNN_s in the learned damping, "
-            "Adam-shaped and not learned in hf_adam's."
-        )
         return [
-            tables.markdown(context.output / "table.md", self.title, rows, note),
+            tables.markdown(
+                context.output / "table.md", self.title, rows, ablation_report.NOTE
+            ),
             tables.csv(context.output / "table.csv", rows),
             *written,
-        ]
+        ]  # fmt: skip
 
     def _trajectory(self, context: Context, task: Task, seed: int) -> bool:
         config = train_config(context, task, "mlhf", {"variant": "paper"}, seed)
@@ -78,39 +76,42 @@ class Ablation:
     def _folder(self, context: Context, task: Task, seed: int) -> Path:
         return context.output / "runs" / task.name / f"seed={seed}"
 
-    def _row(self, task: Task, form: Form, curves: Sequence[Points]) -> Row:
-        l_p, residual = (
-            [mean([p["values"][f"{what}/{form.name}"] for p in c]) for c in curves]
-            for what in ("l_p", "residual")
-        )
-        longest = max((f for f in self.forms if f.matrix == form.matrix), key=_iterations)
-        part = [
-            mean([p["values"][f"l_p/{form.name}"] / p["values"][f"l_p/{longest.name}"] for p in c])
-            for c in curves
-        ]
-        return {
-            "task": task.name,
-            "damping": form.matrix,
-            "form": form.name,
-            "seeds": len(curves),
-            "steps": len(curves[0]),
-            "mean l_p": summarize(l_p),
-            "part of the longest solve's": summarize(part, 3),
-            "mean ‖r‖/‖b‖": summarize(residual, 3),
-        }
+    def _found(self, folder: Path, result: Mapping[str, Any]) -> Trajectory:
+        """Return what a folder's run came to."""
+        names = [form.stat(measure) for form in self.forms for measure in MEASURES]
+        # The points of evaluations measure no form.
+        points = [point for point in curve_of(folder) if names[0] in point["values"]]
+        values = {name: [point["values"][name] for point in points] for name in names}
+        samples = [point["samples"] for point in points]
+        return Trajectory.of(samples, values, result["status"] == "diverged", self.forms)
 
-    def _figure(self, path: Path, task: Task, curves: Sequence[Points]) -> Path:
-        rows = []
-        for matrix, title in _MATRICES.items():
-            forms = [form for form in self.forms if form.matrix == matrix]
-            rows.append(
-                [
-                    (f"{task.name}: {title}", label,
-                     [(f.name, *_line(curves, f"{what}/{f.name}")) for f in forms])
-                    for what, label in (("l_p", "l_p"), ("residual", "‖r‖/‖b‖"))
-                ]
-            )  # fmt: skip
-        return figures.panels(path, [row for row in rows if row[0][2]])
+
+def ablate(
+    config: AblationConfig | Mapping[str, Any],
+    on_event: OnEvent,
+    run_dir: Path,
+    resume: str | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float | None = 15.0,
+) -> Ended:
+    """Measure the paper's forms and their controls along one trajectory, as a job does.
+
+    The arguments are those of ``engine.train``, and so are the events; a step's values are
+    called as ``Form.metric`` has it.
+
+    Raises:
+        SpecError: where the configuration cannot be run.
+        DataError: where a data set, checkpoint or meta-checkpoint cannot be read.
+    """
+    names = {form.stat(m): form.metric(m) for form in FORMS for m in MEASURES}
+
+    def tell(told: Event) -> None:
+        if told["type"] == "points":
+            for point in told["points"]:
+                point["values"] = {names.get(k, k): v for k, v in point["values"].items()}
+        on_event(told)
+
+    return measure(_checked(config), FORMS, run_dir, resume, tell, should_stop, checkpoint_seconds)
 
 
 def measure(
@@ -120,11 +121,13 @@ def measure(
     resume: str | None,
     on_event: OnEvent,
     should_stop: Callable[[], bool],
+    checkpoint_seconds: float | None = 15.0,
 ) -> Ended:
     """Train as ``engine.train`` would with ``mlhf``, all forms measured at each step."""
     import torch
 
     from engine.data.loading import load
+    from engine.data.specs import digest
     from engine.models.build import build
     from engine.models.loss import loss_name
     from engine.training import checkpoint, environment
@@ -133,8 +136,9 @@ def measure(
     from engine.training.trainer import Trainer
 
     device = environment.choose_device(config.device)
+    source = config.dataset.name, config.dataset.params, config.dataset.root
     with reproducible(config.threads, device):
-        data = load(config.dataset.name, config.dataset.params, config.dataset.root)
+        data = load(*source)
         seed = derive(config.seed, "initialization")
         model = build(config.model.name, config.model.params, data.info, seed).to(device)
         torch.manual_seed(derive(config.seed, "dropout"))
@@ -150,33 +154,42 @@ def measure(
             emit=on_event,
             run_dir=run_dir,
             should_stop=should_stop,
-            checkpoint_seconds=15.0,
+            checkpoint_seconds=checkpoint_seconds,
         )
         if resume is not None:
             trainer.load_state_dict(checkpoint.load(run_dir / resume))
-        described = environment.describe(device, model, config.seed, "")
-        on_event(event("started", environment=described))
+        on_event(
+            event(
+                "started",
+                environment=environment.describe(device, model, config.seed, digest(*source)),
+                total_steps=trainer.total_steps,
+                resumed_from_step=trainer.step,
+                data=data.info.to_dict(),
+            )
+        )
         outcome = trainer.run()
-    summary: Mapping[str, Any] = trainer.recorder.summary()
-    return Ended(outcome.status, outcome.reason, trainer.totals(), dict(summary))
+    totals, summary = trainer.totals(), trainer.recorder.summary()
+    if outcome.status == "interrupted":
+        on_event(event("interrupted", step=trainer.step))
+    else:
+        on_event(
+            event(
+                "finished",
+                status=outcome.status,
+                reason=outcome.reason,
+                totals=totals,
+                summary=summary,
+                target=None,
+            )
+        )
+    return Ended(outcome.status, outcome.reason, totals, dict(summary))
 
 
-def _iterations(form: Form) -> int:
-    return form.iterations
-
-
-def _steps(points: Points) -> Points:
-    """Return the points of steps: those of evaluations measure no form."""
-    return [p for p in points if any(name.startswith("l_p/") for name in p["values"])]
-
-
-def _line(curves: Sequence[Points], name: str) -> tuple[list[float], list[float]]:
-    """Return a value by samples seen: mean over seeds, and over neighbouring steps."""
-    steps = min(map(len, curves))
-    width = max(1, steps // _BINS)
-    xs, ys = [], []
-    for start in range(0, steps - width + 1, width):
-        block = [p for c in curves for p in c[start : start + width]]
-        xs.append(mean([p["samples"] for p in block]))
-        ys.append(mean([p["values"][name] for p in block]))
-    return xs, ys
+def _checked(config: AblationConfig | Mapping[str, Any]) -> AblationConfig:
+    if isinstance(config, AblationConfig):
+        return config
+    try:
+        return AblationConfig.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise SpecError("".join(f"/{p}" for p in first["loc"]), f"{first['msg']}.") from error

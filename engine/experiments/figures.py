@@ -1,5 +1,6 @@
 """Figures of a report. matplotlib is imported where one is drawn, and used without pyplot."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,12 @@ def comparison(
 
 def panels(path: Path, rows: Sequence[Sequence[Panel]]) -> Path:
     """Draw a grid of panels by samples seen, with a legend beside each row."""
+    path.write_bytes(panels_png(rows))
+    return path
+
+
+def panels_png(rows: Sequence[Sequence[Panel]]) -> bytes:
+    """Draw the same as the content of a PNG file."""
     figure, grid = _figure(len(rows), len(rows[0]))
     for row, places in zip(rows, grid, strict=True):
         for (title, label, lines), axes in zip(row, places, strict=True):
@@ -63,7 +70,7 @@ def panels(path: Path, rows: Sequence[Sequence[Panel]]) -> Path:
             _dress(axes, _LABELS["samples"], label)
         beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         places[-1].legend(fontsize=8, frameon=False, **beside)
-    return _save(figure, path)
+    return _png(figure)
 
 
 def _figure(rows: int, columns: int) -> tuple[Any, Any]:
@@ -85,12 +92,18 @@ def _dress(axes: Any, xlabel: str, ylabel: str) -> None:
 
 
 def _save(figure: Any, path: Path) -> Path:
+    path.write_bytes(_png(figure))
+    return path
+
+
+def _png(figure: Any) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    out = io.BytesIO()
     # Few colours are used: a palette makes a third of the file, to be kept in a repository.
-    image.quantize(128).save(path, format="PNG", optimize=True)
-    return path
+    image.quantize(128).save(out, format="PNG", optimize=True)
+    return out.getvalue()

@@ -9,14 +9,13 @@ l_p = −⟨d,b⟩/√⟨d,Ĝd⟩ (paper, section 5: lower is better, lowest at 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from engine.curvature.ggn import GGN, Loss
+from engine.experiments.ablation_config import FORMS, STEPPING, Form
 from engine.mlhf.families import PAPER
 from engine.mlhf.kinds import by_kind
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
@@ -28,41 +27,6 @@ from engine.optimizers.protocol import State, StepResult
 from engine.pcg import PCGResult, Product, pcg
 
 _WARM = {"learned": 1.0, "adam": 0.9}  # as MLHF and hf_adam warm-start
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way to solve.
-
-    Attributes:
-        name: What tables call it.
-        matrix: Which damping: ``learned`` is RNN_s, ``adam`` that of ``hf_adam``.
-        preconditioner: ``none``; ``learned``, which is RNN_p; or ``damping``, one over the
-            matrix's own damping.
-        iterations: Of conjugate gradients.
-    """
-
-    name: str
-    matrix: Literal["learned", "adam"]
-    preconditioner: Literal["none", "learned", "damping"]
-    iterations: int
-
-
-# The paper's four, then controls without RNN_p: one over RNN_s's damping as preconditioner of
-# the same systems, and hf_adam's systems, in which nothing is learned.
-FORMS = (
-    Form("(1) no RNN_p, 20", "learned", "none", 20),
-    Form("(2) no RNN_p, 4", "learned", "none", 4),
-    Form("(3) RNN_p, 2", "learned", "learned", 2),
-    Form("(4) RNN_p, 4", "learned", "learned", 4),
-    Form("P = 1/s, 2", "learned", "damping", 2),
-    Form("P = 1/s, 4", "learned", "damping", 4),
-    Form("hf_adam: P = 1, 20", "adam", "none", 20),
-    Form("hf_adam: P = 1, 4", "adam", "none", 4),
-    Form("hf_adam: P = 1/s, 2", "adam", "damping", 2),
-    Form("hf_adam: P = 1/s, 4", "adam", "damping", 4),
-)
-STEPPING = "(4) RNN_p, 4"
 
 
 class Forms:
@@ -125,7 +89,7 @@ class Forms:
             for i, form in enumerate(self.forms):
                 shift = learned if form.matrix == "learned" else adam
                 solved = self._solve(i, ggn, b, shift)
-                stats[f"l_p/{form.name}"], stats[f"residual/{form.name}"] = quality(solved)
+                stats[form.stat("l_p")], stats[form.stat("residual")] = quality(solved)
                 self._d[i] = solved.x
                 if i == self._stepping:
                     assert solved.residual is not None

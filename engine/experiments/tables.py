@@ -10,6 +10,18 @@ from engine.experiments.statistics import Row
 
 def markdown(path: Path, title: str, rows: Sequence[Row], note: str = "") -> Path:
     """Write rows with the same columns as a Markdown table under a title; return the path."""
+    path.write_text(markdown_text(title, rows, note), encoding="utf-8")
+    return path
+
+
+def csv(path: Path, rows: Sequence[Row]) -> Path:
+    """Write the same rows as CSV; return the path."""
+    path.write_text(csv_text(rows), encoding="utf-8")
+    return path
+
+
+def markdown_text(title: str, rows: Sequence[Row], note: str = "") -> str:
+    """Return what ``markdown`` writes."""
     columns = list(rows[0])
     lines = [f"# {title}", ""]
     lines.append("| " + " | ".join(columns) + " |")
@@ -17,15 +29,13 @@ def markdown(path: Path, title: str, rows: Sequence[Row], note: str = "") -> Pat
     lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]
     if note:
         lines += ["", note]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return "\n".join(lines) + "\n"
 
 
-def csv(path: Path, rows: Sequence[Row]) -> Path:
-    """Write the same rows as CSV; return the path."""
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return what ``csv`` writes."""
     out = io.StringIO()
     writer = csv_format.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(out.getvalue(), encoding="utf-8")
-    return path
+    return out.getvalue()

@@ -1,7 +1,7 @@
 """The trainer process: ``python -m engine.training.runner RUN_DIR``.
 
-Reads RUN_DIR/run.json (of ``kind`` ``train``, the default, or ``meta_train``), writes
-RUN_DIR/events.jsonl, checkpoints/ and artifacts/. What went wrong is told in a ``failed``
+Reads RUN_DIR/run.json (of ``kind`` ``train``, the default, ``meta_train`` or ``ablation``),
+writes RUN_DIR/events.jsonl, checkpoints/ and artifacts/. What went wrong is told in a ``failed``
 event in a sentence; the stack trace goes to stderr.
 """
 
@@ -51,14 +51,7 @@ def main(arguments: list[str]) -> int:
     process.keep_freed_memory()
     with EventFile(run_dir / "events.jsonl") as emit:
         try:
-            # Imported here, since torch takes seconds to import and may fail to.
-            from engine.meta.run import meta_train
-            from engine.training.loop import train
-
-            start: Callable[..., Any] = (
-                meta_train if run.get("kind", "train") == "meta_train" else train
-            )
-            result = start(
+            result = _starter(run.get("kind", "train"))(
                 run["config"],
                 on_event=emit,
                 run_dir=run_dir,
@@ -75,6 +68,21 @@ def main(arguments: list[str]) -> int:
         if result.status == "interrupted":
             return process.EXIT_INTERRUPTED
         return process.EXIT_OK
+
+
+def _starter(kind: str) -> Callable[..., Any]:
+    """Return what runs a kind. Imported here: torch takes seconds to import and may fail to."""
+    if kind == "meta_train":
+        from engine.meta.run import meta_train
+
+        return meta_train
+    if kind == "ablation":
+        from engine.experiments.ablation import ablate
+
+        return ablate
+    from engine.training.loop import train
+
+    return train
 
 
 def failure(error: BaseException) -> Event:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.experiments.forms import FORMS, Form, Forms, quality
+from engine.experiments.ablation_config import FORMS, Form
+from engine.experiments.forms import Forms, quality
 from engine.mlhf.optimizer import PaperMLHF
 from engine.pcg import pcg
 

@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 import engine.experiments
 from app.jobs.schemas import JobCreate
 from engine.data import specs as data
+from engine.experiments.contract import Context
 from engine.experiments.judge.tasks import tasks
-from engine.experiments.paper import SETTINGS, experiment1
+from engine.experiments.paper import PAPER_SETTINGS, SETTINGS, experiment1, experiment3
 from engine.models import specs as models
 from engine.optimizers import specs as optimizers
 
@@ -25,7 +26,7 @@ def _read(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_a_job_file_is_a_job(path):
     job = _read(path)
-    tasks = [job] if job.kind != "meta_train" else job.tasks
+    tasks = getattr(job, "tasks", [job])
     for task in tasks:
         data.parse(task.dataset.name, task.dataset.params)
         models.parse(task.model.name, task.model.params)
@@ -37,7 +38,15 @@ def test_a_job_file_is_a_job(path):
 
 
 def test_there_is_a_job_of_each_sort():
-    assert {_read(path).kind for path in FILES} == {"sweep", "meta_train"}
+    assert {_read(path).kind for path in FILES} == {"sweep", "meta_train", "ablation"}
+
+
+def _optimizers(job):
+    return [(o.name, o.params, o.grid.get("lr", [])) for o in job.optimizers]
+
+
+def _settings(settings):
+    return [(s.optimizer, dict(s.params), [choice["lr"] for choice in s.grid]) for s in settings]
 
 
 @pytest.mark.parametrize("scale", ["cpu", "full"])
@@ -45,10 +54,42 @@ def test_the_sweep_is_the_commands_experiment(scale):
     job, task = _read(JOBS / f"experiment1_{scale}.json"), experiment1(scale).task
     assert (job.model, job.dataset, job.budget) == (task.model, task.dataset, task.budget)
     assert (job.batch_size, job.evaluation) == (task.batch_size, task.evaluation)
-    # The service knows no untrained networks.
-    settings = [s for s in SETTINGS if s.params.get("meta_checkpoint") != "none"]
-    mine = [(s.optimizer, [choice["lr"] for choice in s.grid]) for s in settings]
-    assert [(o.name, o.grid.get("lr", [])) for o in job.optimizers] == mine
+    assert _optimizers(job) == _settings(SETTINGS)
+
+
+def test_the_papers_own_settings_are_a_job_of_their_own_batch():
+    job, task = _read(JOBS / "experiment1_full_512.json"), experiment1("full").task
+    assert (job.model, job.dataset, job.budget) == (task.model, task.dataset, task.budget)
+    assert {setting.batch_size for setting in PAPER_SETTINGS} == {job.batch_size}
+    assert _optimizers(job) == _settings(PAPER_SETTINGS)
+
+
+def test_the_papers_settings_are_the_papers():
+    # Section 6.1: K-FAC with rate 0.1 and damping 0.001, Hessian-free with rate 0.01, damping
+    # 0.005 and 20 iterations, both with batches of 512; the first-order rates by search.
+    assert [(s.optimizer, dict(s.params), s.batch_size) for s in PAPER_SETTINGS] == [
+        ("kfac", {"lr": 0.1, "damping": 0.001}, 512),
+        ("hf", {"lr": 0.01, "damping": 0.005, "iterations": 20}, 512),
+    ]
+    searched = {s.optimizer: [dict(choice) for choice in s.grid] for s in SETTINGS if s.grid}
+    rates = [{"lr": 0.1}, {"lr": 0.01}, {"lr": 0.001}]
+    assert searched == {"momentum": rates, "adam": rates, "rmsprop": rates}
+    full = experiment1("full")
+    assert full.task.batch_size == 128
+    assert full.choices[-2:] == PAPER_SETTINGS
+    assert experiment1("cpu").choices == SETTINGS
+
+
+@pytest.mark.parametrize("scale", ["cpu", "full"])
+def test_the_ablation_is_the_commands_experiment(scale):
+    job, tasks = _read(JOBS / f"experiment3_{scale}.json"), experiment3(scale).tasks
+    assert job.meta_checkpoint == Context(Path(), ()).meta_checkpoint
+    assert job.seeds == [0, 1, 2]  # the command's --seeds 3, its default
+    assert len(job.tasks) == len(tasks)
+    for mine, task in zip(job.tasks, tasks, strict=True):
+        assert (mine.called(), mine.model, mine.dataset) == (task.name, task.model, task.dataset)
+        assert (mine.budget, mine.batch_size) == (task.budget, task.batch_size)
+        assert mine.evaluation == task.evaluation
 
 
 def test_the_judged_sweep_is_a_judged_task_with_mlhf_at_its_defaults():

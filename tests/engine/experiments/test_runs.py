@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -262,6 +263,23 @@ def test_a_runs_identity_is_what_was_learned_not_where_it_lies(tmp_path):
     assert train_config(here, cifar, "adam", {}, 0).dataset.root == str(tmp_path / "a/cifar10")
     a, b = (identity(train_config(c, cifar, "adam", {}, 0)) for c in (here, there))
     assert a == b
+
+
+def test_a_setting_trains_with_its_own_batch(tmp_path):
+    own = Setting("own", "adam", batch_size=32)
+    two = Comparison("two", _TASK, [own, Setting("the task's", "adam")])
+    context = replace(_context(tmp_path)[0], seeds=(0,))
+    assert two.run(context)
+    two.report(context)
+
+    def told(name, file):
+        return json.loads((tmp_path / "runs" / name / "seed=0" / file).read_text())
+
+    names = ("own", "the task's")
+    assert [told(name, "config.json")["batch_size"] for name in names] == [32, 64]
+    steps = [told(name, "result.json")["totals"]["steps"] for name in names]
+    assert steps == [16, 8]  # two epochs of 256 samples
+    assert [row["batch"] for row in _rows(tmp_path)] == ["32", "64"]
 
 
 def test_statistics():
