@@ -130,10 +130,9 @@ def main() -> None:
             totals[moves].append(mean(losses))
             print(f"{name:18} {mean(losses):7.3f} {_difference(losses, first)}  {moves}",
                   flush=True)  # fmt: skip
+    first = totals[given.moves[0]]
     for moves, losses in totals.items():
-        print(
-            f"{'mean':18} {mean(losses):7.3f} {_difference(losses, totals[given.moves[0]])}  {moves}"
-        )
+        print(f"{'mean':18} {mean(losses):7.3f} {_difference(losses, first)}  {moves}")
     if given.write:
         moves = given.moves[-1]
         search = {
