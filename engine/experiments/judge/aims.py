@@ -4,7 +4,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.experiments.judge.grids import ADAMW_DEFAULTS, CANDIDATE, CONTROL, REFERENCE, names
+from engine.experiments.judge.grids import (
+    ADAMW_DEFAULTS,
+    CANDIDATE,
+    CONTROL,
+    REFERENCE,
+    REMEDY,
+    entrant,
+    names,
+)
 from engine.experiments.judge.measures import (
     crossing,
     estimate,
@@ -209,24 +217,34 @@ def transferred(results: TaskResults) -> Finding:
 
 
 def test_at_equal_training(results: TaskResults) -> Finding:
-    """Test loss and accuracy where each passes AdamW's loss at 50, 75 and 100 %."""
-    mine, theirs = results.curves.get(CANDIDATE), results.curves.get(REFERENCE)
-    if not mine or not theirs:
+    """5: where each passes a target, test loss and accuracy are AdamW's within the intervals.
+
+    At the candidate's defaults, or else with the remedy that is built in.
+    """
+    theirs, name = results.curves.get(REFERENCE), results.judged.name
+    if CANDIDATE not in results.curves or not theirs:
         return _not_run(results, [n for n in (CANDIDATE, REFERENCE) if n not in results.curves])
-    parts, met, compared = [], True, 0
+    met, text = _not_worse(results, results.curves[CANDIDATE], theirs)
+    if not met and REMEDY in results.curves:
+        met, remedied = _not_worse(results, results.curves[REMEDY], theirs)
+        text += f"; with {', '.join(f'{k} {v}' for k, v in entrant(REMEDY).params.items())}: "
+        text += remedied
+    return Finding(name, met, text)
+
+
+def _not_worse(results: TaskResults, mine: Curves, theirs: Curves) -> tuple[bool, str]:
+    """Return whether test loss and accuracy are not worse at any target, and the numbers."""
+    parts, met = [], True
     for percent, goal in results.targets.items():
         for metric, sign in (("test_loss", 1), ("test_accuracy", -1)):
             ours, other = (_at(curves, goal, metric) for curves in (mine, theirs))
             if not ours or not other:
                 continue
-            compared += 1
             a, b = estimate(ours), estimate(other)
             worse = sign * (a.mean - b.mean)
             met = met and worse <= max(math.hypot(a.half, b.half), 1e-6 * abs(b.mean))
             parts.append(f"{metric.removeprefix('test_')} at {percent} % {a} against {b}")
-    if not compared:
-        return Finding(results.judged.name, False, "never at AdamW's training losses")
-    return Finding(results.judged.name, met, "; ".join(parts))
+    return (met, "; ".join(parts)) if parts else (False, "never at AdamW's training losses")
 
 
 def _aim(name: str, needed: int, every: Iterable[TaskResults], ask: Ask) -> Aim:

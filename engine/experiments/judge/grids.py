@@ -96,11 +96,14 @@ ENTRANTS: tuple[Entrant, ...] = (
     ),
     Entrant("mlhf", "mlhf", "candidate"),
     Entrant("mlhf untrained", "mlhf", "candidate", params={"meta_checkpoint": UNTRAINED}),
+    Entrant("mlhf + decay", "mlhf", "candidate", params={"weight_decay": 2e-5}),
 )  # fmt: skip
 
 # What AdamW does untuned, to which a transferred meta-checkpoint is compared.
 ADAMW_DEFAULTS = Entrant("adamw, defaults", "adamw", "candidate")
 CANDIDATE, CONTROL, REFERENCE = "mlhf", "mlhf untrained", "adamw"
+# What is offered where a network fits its training data too closely.
+REMEDY = "mlhf + decay"
 
 
 def entrant(name: str) -> Entrant:

@@ -214,6 +214,17 @@ def test_test_loss_and_accuracy_at_equal_training_loss():
     assert found.met is False
 
 
+def test_where_it_is_worse_at_its_defaults_the_remedy_may_answer():
+    good, bad = (
+        _seeds(*(_curve([2.0, 0.5, 0.125], accuracy=a) for _ in range(2))) for a in (0.5, 0.4)
+    )
+    for mine, remedy, met in ((bad, good, True), (bad, bad, False), (good, bad, True)):
+        curves = {"mlhf": mine, "mlhf + decay": remedy, "adamw": _ADAMW}
+        found = aims.test_at_equal_training(_results(curves))
+        assert found.met is met
+        assert ("with weight_decay 2e-05: " in found.numbers) is (mine is bad)
+
+
 def test_transfer_wants_no_divergence_and_adamw_beaten():
     task = transfers("tiny")[0]
     peer = {ADAMW_DEFAULTS.name: _seeds(_curve([2.0, 1.0, 0.5]))}
