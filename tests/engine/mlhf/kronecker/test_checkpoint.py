@@ -49,6 +49,18 @@ def test_its_lineage_says_how_it_was_made_and_that_it_kept_to_its_part(shipped):
     assert JOB.name in lineage["command"]
 
 
+def test_its_lineage_says_which_weights_were_moved_afterwards_and_what_for(shipped):
+    search = shipped.lineage["search"]
+    before, after = search["meta_loss"]["none"], search["meta_loss"][search["moves"]]
+    assert after < before
+    assert len(search["moves"].split(",")) == 3
+    assert search["command"].startswith("bench/meta_search.py")
+    for task in search["tasks"]:
+        assert task["dataset"]["params"]["split"] == "meta"
+        assert "root" not in task["dataset"]
+        assert len(bytes.fromhex(task["data_digest"])) == 32
+
+
 def test_the_job_file_has_the_settings_of_its_lineage(shipped):
     job = json.loads(JOB.read_text())
     settings = {k: v for k, v in job.items() if k not in ("kind", "name", "tags", "resources")}
