@@ -103,7 +103,7 @@ class KroneckerMLHF:
         update_every: int = 10,
         refresh_every: int = 40,
         samples: int = 32,
-        max_dimension: int = 1024,
+        max_dimension: int = 4608,
         autocast: torch.dtype | None = None,
         seed: int = 0,
     ) -> None:

@@ -13,6 +13,7 @@ from engine.optimizers.protocol import State
 
 _EXACT = 256  # the longest side with all its eigenvectors
 _PART = 4  # of a longer one, every fourth direction is an eigenvector
+_MOST = 256  # eigenvectors of a longer one
 
 
 class Side(Protocol):
@@ -39,7 +40,7 @@ def side_of(size: int, longest: int) -> Side:
     """Return a basis for a side of that size, left as it is if longer than ``longest``."""
     if size > longest:
         return Unturned()
-    return Eigenbasis() if size <= _EXACT else LeadingEigenbasis(size // _PART)
+    return Eigenbasis() if size <= _EXACT else LeadingEigenbasis(min(size // _PART, _MOST))
 
 
 class Unturned:

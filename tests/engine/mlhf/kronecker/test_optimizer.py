@@ -267,3 +267,22 @@ def test_a_step_that_fails_leaves_nothing_of_its_pass_for_the_next():
         optimizer.step(x, y[:-1])
     with optimizer._basis.watching():
         assert optimizer._basis.edges == []
+
+
+def test_a_layer_of_more_than_a_thousand_inputs_is_turned_too():
+    """With only a diagonal there the steps of wide networks are very short, or diverge."""
+    model = nn.Sequential(nn.Linear(1500, 4), nn.ReLU(), nn.Linear(4, 3))
+    optimizer = KroneckerMLHF(model, meta_checkpoint=None)
+    x, y = torch.randn(8, 1500), torch.arange(8) % 3
+    optimizer.step(x, y)
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(p.shape, generator=generator) for p in model.parameters()]
+    turned = optimizer._basis.rotate(parts)
+    assert not torch.allclose(turned[:100], torch.cat([p.reshape(-1) for p in parts])[:100])
+    for part, back in zip(parts, optimizer._basis.back(turned), strict=True):
+        torch.testing.assert_close(back, part, rtol=1e-4, atol=1e-4)
+    rows = turned[: 4 * 1501].view(4, 1501)
+    diagonal = optimizer._basis.of_curvature()[: 4 * 1501].view(4, 1501)
+    # Eigenvectors with eigenvalues come first; what they leave has one value a row.
+    assert rows.shape == diagonal.shape
+    assert bool((diagonal[:, 256:] == diagonal[:, 256:257]).all())

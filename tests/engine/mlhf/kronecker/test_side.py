@@ -28,6 +28,11 @@ def test_a_sides_length_says_how_it_is_turned(size, longest, kind):
     assert type(side_of(size, longest)) is kind
 
 
+@pytest.mark.parametrize(("size", "expected"), [(513, 128), (1025, 256), (4000, 256)])
+def test_a_long_side_has_a_quarter_of_its_eigenvectors_and_at_most_256(size, expected):
+    assert side_of(size, 4608)._count == expected
+
+
 @pytest.mark.parametrize("side", [Eigenbasis(), LeadingEigenbasis(5)], ids=["all", "leading"])
 def test_it_is_one_orthonormal_matrix_from_either_side_and_back(side):
     size = 20
