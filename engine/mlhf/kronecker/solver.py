@@ -16,6 +16,7 @@ from engine.optimizers.protocol import State
 _HIGH = 10.0  # the loss, until it has fallen by this factor
 _UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
 _TINY = torch.finfo(torch.float32).tiny
+_FAR = 4.0  # a solve's step shorter by this factor than the mean's: the mean is of the past
 _FRESH = 0.3  # while it is high, the part of a solve in the mean of those so far
 
 
@@ -90,13 +91,18 @@ class Solver:
     def _keep(self, parts: Numbers, weight: float = 1.0) -> None:
         """Keep the parts for the next steps, if those may do with them.
 
+        But no step is to be many times as long as what was last found: where steps have to
+        become short quickly, a mean would come too late.
+
         Args:
             weight: Of these in the mean with those kept before.
         """
         self._usable = repeatable(*parts.tolist())
-        if self._usable:
-            before = parts if self._parts is None else self._parts
-            self._parts = before + weight * (parts - before)
+        before = parts if self._parts is None else self._parts
+        kept = before + weight * (parts - before) if self._usable else self._parts
+        if kept is not None and 0 < _FAR * parts[0] < kept[0]:
+            kept = np.array([parts[0], kept[1]])
+        self._parts = kept
 
     def _unusual(self, pull: float) -> bool:
         """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then."""

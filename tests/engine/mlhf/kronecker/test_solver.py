@@ -107,6 +107,18 @@ def test_parts_that_would_grow_are_not_in_the_mean(monkeypatch):
     assert seen[6:] == [2, 2]  # the next one solves too
 
 
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [((0.2, 0.5), (0.38, 0.38)), ((0.01, 0.5), (0.01, 0.38)), ((0.01, -3.0), (0.01, 0.3)),
+     ((0.2, -3.0), (0.5, 0.3)), ((-0.01, 0.5), (0.5, 0.3)), ((float("nan"), 0.5), (0.5, 0.3))],
+)  # fmt: skip
+def test_no_step_is_many_times_as_long_as_the_last_solve_found(found, kept):
+    solver = KroneckerMLHF(_model(), meta_checkpoint=None)._solver
+    solver._keep(np.array([0.5, 0.3]))
+    solver._keep(np.array(found), 0.4)
+    np.testing.assert_allclose(solver._parts, kept)
+
+
 def test_a_step_with_an_unusual_gradient_is_measured(monkeypatch):
     seen = _directions(monkeypatch)
     optimizer, (*usual, (x, y)) = _late(solve_every=1000, size=512)
