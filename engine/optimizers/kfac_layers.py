@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.optimizers.products import LARGE, product
+
 # The columns of a convolution's unfolded input are treated in parts of about this many numbers.
 _PART = 1 << 24
 # Products of samples are made side by side while they are of at most so many numbers.
@@ -108,6 +110,10 @@ class Kronecker:
         size = columns.shape[1]
         if size + bias > self._max:
             new = columns.square().sum((0, 2))
+            return new if so_far is None else so_far.add_(new)
+        if columns.numel() * size >= LARGE:
+            rows = columns.transpose(0, 1).reshape(size, -1)
+            new = product(rows, rows)
             return new if so_far is None else so_far.add_(new)
         if 1 < len(columns) <= _SMALL / size**2:
             new = torch.bmm(columns, columns.mT).sum(0)

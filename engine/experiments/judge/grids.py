@@ -96,7 +96,7 @@ ENTRANTS: tuple[Entrant, ...] = (
     ),
     Entrant("mlhf", "mlhf", "candidate"),
     Entrant("mlhf untrained", "mlhf", "candidate", params={"meta_checkpoint": UNTRAINED}),
-    Entrant("mlhf + decay", "mlhf", "candidate", params={"weight_decay": 2e-5}),
+    Entrant("mlhf + decay", "mlhf", "candidate", params={"weight_decay": 5e-5}),
 )  # fmt: skip
 
 # What AdamW does untuned, to which a transferred meta-checkpoint is compared.

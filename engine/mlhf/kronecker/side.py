@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.optimizers.products import product
 from engine.optimizers.protocol import State
 
 _EXACT = 256  # the longest side with all its eigenvectors
@@ -108,9 +109,9 @@ class LeadingEigenbasis:
     def turn(self, factor: Tensor) -> Tensor:
         size, count = len(factor), self._count
         image = self._first(factor) if self._image is None else self._image
-        self._reflections = torch.geqrf(factor @ image)
+        self._reflections = torch.geqrf(product(factor, image.T))
         span = torch.linalg.householder_product(*self._reflections)
-        self._image = factor @ span
+        self._image = product(factor, span.T)
         ritz = span.T @ self._image
         found, vectors = _eigenvectors(ritz)
         self._vectors = vectors.contiguous()

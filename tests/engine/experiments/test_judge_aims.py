@@ -222,7 +222,7 @@ def test_where_it_is_worse_at_its_defaults_the_remedy_may_answer():
         curves = {"mlhf": mine, "mlhf + decay": remedy, "adamw": _ADAMW}
         found = aims.test_at_equal_training(_results(curves))
         assert found.met is met
-        assert ("with weight_decay 2e-05: " in found.numbers) is (mine is bad)
+        assert ("with weight_decay 5e-05: " in found.numbers) is (mine is bad)
 
 
 def test_transfer_wants_no_divergence_and_adamw_beaten():
