@@ -15,7 +15,7 @@ from engine.mlhf.kronecker.blocks import MatrixBlock, blocks_of
 from engine.optimizers import fisher
 from engine.optimizers.protocol import State
 
-_POSITIONS_SHARE = 0.5  # of the damping, for what is spread over positions
+_POSITIONS_SHARE = 0.25  # of the damping, for what is spread over positions
 
 
 class Part(NamedTuple):

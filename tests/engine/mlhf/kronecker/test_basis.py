@@ -69,7 +69,7 @@ def test_rotations_keep_lengths_and_come_back(most):
 def test_what_is_spread_over_positions_has_a_share_of_the_damping():
     model = nn.Sequential(nn.Linear(4, 3), PositionEmbedding(16, 3), nn.LayerNorm(3))
     basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
-    assert basis.parts == [(15, 2, 1.0), (48, 2, 0.125), (3, 4, 1.0), (3, 5, 1.0)]
+    assert basis.parts == [(15, 2, 1.0), (48, 2, 0.0625), (3, 4, 1.0), (3, 5, 1.0)]
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
