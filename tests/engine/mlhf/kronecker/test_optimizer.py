@@ -169,10 +169,12 @@ def test_the_damping_is_its_formula_where_it_is_spread_over_positions():
     model = nn.Sequential(nn.Embedding(5, 3), PositionEmbedding(4, 3), nn.Linear(3, 5)).double()
     optimizer = MLHF(model, meta_checkpoint=None)
     b = torch.randn(sum(p.numel() for p in model.parameters())).double()
-    scale, s = optimizer._damping(b, torch.zeros(6).double(), 1.0)
+    # All of these count as dense kernels, the third kind.
+    scale, s = optimizer._damping(b, [1.0, 1.0, 2.0, 1.0, 1.0, 1.0], 1.0)
     share = torch.ones_like(b)
-    share[-12:] = 0.25  # layers come first, then matrices in the parameters' order
-    torch.testing.assert_close(s, float(scale) * (b.abs() + 1e-5) * share)
+    share[-12:] = 0.125  # layers come first, then matrices in the parameters' order
+    assert scale == pytest.approx(30 * 7 / 6)
+    torch.testing.assert_close(s, 30 * 2 * (b.abs() + 1e-5) * share)
 
 
 def test_networks_of_zero_change_nothing_and_loud_ones_do():
