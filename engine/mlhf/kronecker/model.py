@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
-from engine.mlhf.kronecker.subspace import curvatures, minimum
+from engine.mlhf.kronecker.subspace import Numbers, curvatures, inner, minimum
 from engine.optimizers.hessian_free import unflatten
 
 
@@ -27,8 +26,6 @@ class Direction(NamedTuple):
 
 
 _TINY = torch.finfo(torch.float32).tiny
-
-Numbers = NDArray[np.float64]
 
 
 def combined(parts: Sequence[float] | Numbers, directions: Sequence[Direction]) -> Direction:
@@ -89,14 +86,17 @@ class QuadraticModel:
         Waits for the device.
         """
         d = combined(self.parts, self.directions).turned
-        own, damped = (self.parts @ matrix @ self.parts for matrix in (self.own, self.matrix))
-        told = torch.dot(d * diagonal, d)
-        return max(float(own), _TINY), max(float(damped), _TINY), max(float(told), _TINY)
+        own, damped = (inner(self.parts, m, self.parts) for m in (self.own, self.matrix))
+        told = float(torch.dot(d * diagonal, d))
+        return max(own, _TINY), max(damped, _TINY), max(told, _TINY)
 
     @property
     def lowers(self) -> float:
         """−m at the minimum."""
-        return float(self.parts @ (self.pull - 0.5 * (self.matrix @ self.parts)))
+        linear: float = sum(
+            a * b for a, b in zip(self.parts.tolist(), self.pull.tolist(), strict=True)
+        )
+        return linear - 0.5 * inner(self.parts, self.matrix, self.parts)
 
     def residual(self) -> Tensor:
         """Return b − (G + S)d at the minimum, (n,), by a backward pass."""

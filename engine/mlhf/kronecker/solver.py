@@ -9,7 +9,8 @@ from torch import Tensor
 from engine.curvature.ggn import GGN
 from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.controller import Memory, Seen
-from engine.mlhf.kronecker.model import Direction, Numbers, QuadraticModel, combined
+from engine.mlhf.kronecker.model import Direction, QuadraticModel, combined
+from engine.mlhf.kronecker.subspace import Numbers
 from engine.optimizers.hessian_free import flatten
 from engine.optimizers.protocol import State
 

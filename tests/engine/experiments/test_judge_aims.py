@@ -171,6 +171,13 @@ def test_seconds_against_the_best_peer_at_its_best_horizon():
     assert "adamw's horizons" in found.numbers
 
 
+def test_the_candidate_is_judged_on_the_seeds_of_its_horizon_not_on_a_quick_longer_run():
+    curves = {**dict.fromkeys(_FIRST, _ADAMW), "mlhf": _seeds(_curve([2.0, 0.5, 0.125], 9.0))}
+    quick = {"mlhf": _seeds(_curve([2.0, 0.5, 0.125], 0.1))}
+    slow, also = (aims.seconds_against_best(_results(curves, long=r), 1.0) for r in ({}, quick))
+    assert slow.numbers == also.numbers
+
+
 def test_seconds_are_told_where_no_first_order_peer_got_there_on_all_its_seeds():
     late = _seeds(_curve([2.0, 1.0, 0.125]), _curve([2.0, 1.0, 0.5]))  # their mean is the target
     curves = {"adamw": late, "soap": _seeds(_curve([2.0, 0.1])), "mlhf": _seeds(_curve([2.0, 0.1]))}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.mlhf.kronecker.subspace import curvatures, minimum
+from engine.mlhf.kronecker.subspace import curvatures, inner, minimum
 
 
 def test_the_minimum_is_the_dense_solution():
@@ -12,6 +12,12 @@ def test_the_minimum_is_the_dense_solution():
     a = generator.standard_normal((3, 3))
     matrix, r = a @ a.T + np.eye(3), generator.standard_normal(3)
     np.testing.assert_allclose(minimum(matrix, r), np.linalg.solve(matrix, r), rtol=1e-5)
+
+
+def test_an_inner_product_is_the_dense_one():
+    generator = np.random.default_rng(1)
+    a, m, b = (generator.standard_normal(s) for s in ((3,), (3, 4), (4,)))
+    assert inner(a, m, b) == pytest.approx(a @ m @ b)
 
 
 def test_scales_of_the_directions_do_not_matter():
