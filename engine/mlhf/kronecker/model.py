@@ -12,6 +12,8 @@ from engine.mlhf.kronecker.basis import Basis
 from engine.mlhf.kronecker.subspace import Numbers, curvatures, inner, minimum
 from engine.optimizers.hessian_free import unflatten
 
+_TINY = torch.finfo(torch.float32).tiny
+
 
 class Direction(NamedTuple):
     """One vector in both coordinates: turning it is dear, so that it is done once.
@@ -23,9 +25,6 @@ class Direction(NamedTuple):
 
     turned: Tensor
     plain: Tensor
-
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 def combined(parts: Sequence[float] | Numbers, directions: Sequence[Direction]) -> Direction:

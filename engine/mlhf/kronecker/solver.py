@@ -117,7 +117,7 @@ class Solver:
         self, loss: float, model: QuadraticModel, parts: Numbers, left: float | None
     ) -> None:
         own, damped, told = model.curvatures(self._basis.of_curvature())
-        wrong = math.log(own / told)
+        wrong = math.log(own) - math.log(told)  # either may be infinite
         fresh, momentum = parts.tolist()
         seen = Seen(loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
         self._memory.add(seen)

@@ -288,3 +288,19 @@ def test_a_layer_of_more_than_a_thousand_inputs_is_turned_too():
     # Eigenvectors with eigenvalues come first; what they leave has one value a row.
     assert rows.shape == diagonal.shape
     assert bool((diagonal[:, 256:] == diagonal[:, 256:257]).all())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_what_overflows_ends_in_a_loss_that_is_not_finite_and_in_no_error(value, loss):
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    optimizer = KroneckerMLHF(model, loss)
+    for k in range(12):
+        x = torch.randn(8, 5)
+        if k == 4:
+            x[0, 0] = value
+        result = optimizer.step(x, torch.arange(8) % 3 if loss == "cross_entropy" else x[:, :3])
+    assert not math.isfinite(float(result.loss))
+    KroneckerMLHF(model, loss).load_state_dict(optimizer.state_dict())
