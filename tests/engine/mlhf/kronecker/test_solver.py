@@ -1,5 +1,7 @@
 """When a step solves, and that it is exact along a line where it does not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,11 @@ def test_parts_that_would_grow_are_not_taken_again(parts, expected, monkeypatch)
 
 def test_an_interval_grows_to_its_most():
     assert [interval(k, 5, 3) for k in (0, 4, 9, 10, 14, 15, 99)] == [1, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("told", [float("inf"), float("nan"), 1e-300])
+def test_a_diagonal_that_overflows_is_no_error(told):
+    optimizer, _ = _late(solve_every=6)
+    model = SimpleNamespace(curvatures=lambda _: (1.0, 1.0, told), lowers=0.1)
+    optimizer._solver._remember(1.0, model, np.array([0.5, 0.1]), None)
+    assert len(optimizer._memory.features()) == 10
