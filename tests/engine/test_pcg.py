@@ -10,16 +10,6 @@ from engine.pcg import Workspace, pcg
 D = torch.float64
 
 
-@pytest.fixture
-def system():
-    generator = torch.Generator().manual_seed(0)
-    half = torch.randn(8, 8, generator=generator, dtype=D)
-    a = half @ half.T + torch.eye(8, dtype=D)
-    b, x0 = (torch.randn(8, generator=generator, dtype=D) for _ in range(2))
-    inverse = torch.rand(8, generator=generator, dtype=D) + 0.5
-    return a, b, x0, inverse
-
-
 @pytest.mark.parametrize("preconditioned", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
 def test_iterates_are_scipys(system, preconditioned, warm):

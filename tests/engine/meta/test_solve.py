@@ -9,16 +9,6 @@ from engine.pcg import pcg
 D = torch.float64
 
 
-@pytest.fixture
-def system():
-    generator = torch.Generator().manual_seed(0)
-    half = torch.randn(8, 8, generator=generator, dtype=D)
-    a = half @ half.T + torch.eye(8, dtype=D)
-    b, x = (torch.randn(8, generator=generator, dtype=D) for _ in range(2))
-    inverse = torch.rand(8, generator=generator, dtype=D) + 0.5
-    return a, b, x, inverse
-
-
 def _solved(system, scale=1.0, **settings):
     """The residual is the given one times a scale."""
     a, b, x, inverse = system
