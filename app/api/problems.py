@@ -17,7 +17,7 @@ from engine.errors import SpecError
 
 log = logging.getLogger(__name__)
 
-_TAGS = ("train", "sweep", "meta_train", "ablation", "bptt", "pes")
+_TAGS = ("train", "sweep", "meta_train", "ablation", "bptt", "pes", "search")
 
 
 class FieldError(BaseModel):

@@ -26,6 +26,7 @@ from app.storage.folder import FolderStorage
 from engine.data.info import DataInfo
 from engine.errors import SpecError
 from engine.experiments.ablation_config import FORMS, AblationConfig
+from engine.meta.config import total_iterations
 from engine.mlhf.families import KRONECKER, PAPER, family_of
 from engine.models import specs as models
 from engine.models.specs import ModelSummary
@@ -131,7 +132,7 @@ def _training(here: Deployment, request: JobRequest) -> tuple[list[NewRun], Esti
 def _meta_train(here: Deployment, request: MetaTrainRequest) -> tuple[NewRun, Estimate]:
     config = request.model_dump(mode="json", exclude={"kind", "name", "tags", "resources"})
     family = family_of(request.optimizer, {"variant": request.variant})
-    estimates = []
+    estimates, total = [], total_iterations(request, request.tasks)
     for number, (task, written) in enumerate(zip(request.tasks, config["tasks"], strict=True)):
         pointer = f"/tasks/{number}"
         sizes = {f"{pointer}/batch_sizes/{i}": size for i, size in enumerate(task.batch_sizes)}
@@ -141,7 +142,7 @@ def _meta_train(here: Deployment, request: MetaTrainRequest) -> tuple[NewRun, Es
         floats = _unrolled_floats(request, family, info, summary, max(task.batch_sizes))
         memory = _FLOAT_BYTES * floats
         _check_memory(here, memory, False, pointer)
-        estimates.append(_estimate(1, summary, memory, info, request.iterations))
+        estimates.append(_estimate(1, summary, memory, info, total))
     if request.start is not None:
         with under("/start"):
             config["start"] = meta_checkpoints.resolve(here.session, family, request.start)

@@ -1,9 +1,11 @@
 """What one meta-training run is, as data. Needs no torch: the service checks it too."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from engine.meta.moves import Move, place
 from engine.training.config import Component, DatasetSource, PositiveInt, Strict
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -23,6 +25,11 @@ class TaskGrid(Strict):
         max_length=16,
         description="Factors of the fresh weights; biases and norms keep theirs.",
     )
+
+    @property
+    def combinations(self) -> int:
+        """How many tasks it stands for."""
+        return len(self.batch_sizes) * len(self.initial_scales)
 
 
 class TaskFamily(TaskGrid):
@@ -48,6 +55,42 @@ class PES(Strict):
     horizon: PositiveInt = Field(
         default=100, description="Steps of a trajectory; then it starts anew."
     )
+
+
+class Search(Strict):
+    """Changes of single weights, compared on the same runs and kept where they help."""
+
+    name: Literal["search"] = "search"
+    seeds: Annotated[int, Field(ge=1, le=64, strict=True)] = Field(
+        default=3, description="Runs of each candidate on each task, the same for all."
+    )
+    moves: list[Move] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="Tried in turn; each is what is added to which weights, as in "
+        '`{"step.weight.1.0": -0.8}` (row 1, column 0). Default: each weight up and down by '
+        "`step`.",
+    )
+    step: Positive = 0.5
+    margin: NonNegative = Field(
+        default=1.0,
+        description="A move is kept if the mean meta-loss falls by more than so many standard "
+        "errors.",
+    )
+
+    @field_validator("moves")
+    @classmethod
+    def _known_weights(cls, moves: list[Move] | None) -> list[Move] | None:
+        for i, move in enumerate(moves or []):
+            if not move:
+                raise ValueError(f"move {i} must name at least one weight")
+            for name in move:
+                place(name)
+        return moves
+
+
+Estimator = BPTT | PES | Search
 
 
 class Replay(Strict):
@@ -90,7 +133,9 @@ class MetaSettings(Strict):
     variant: Literal["kronecker", "paper"] = Field(
         default="kronecker", description="MLHF's form; `l2l` has none, and ignores it."
     )
-    iterations: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = 1000
+    iterations: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = Field(
+        default=1000, description="Meta-steps; of `search` candidates, the first being the start."
+    )
     unroll: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(
         default=10,
         description="T: inner steps per meta-step. The Kronecker form's are whole runs: 300.",
@@ -112,7 +157,7 @@ class MetaSettings(Strict):
         default=0.02, description="Inner steps are multiplied by U(1 - noise, 1 + noise)."
     )
     replay: Replay = Field(default_factory=Replay)
-    estimator: Annotated[BPTT | PES, Field(discriminator="name")] = Field(default_factory=BPTT)
+    estimator: Annotated[Estimator, Field(discriminator="name")] = Field(default_factory=BPTT)
     start: str | None = Field(
         default=None, description="Meta-checkpoint to begin from: a path, or `default`."
     )
@@ -131,16 +176,22 @@ class MetaSettings(Strict):
 
     @field_validator("estimator")
     @classmethod
-    def _whole_runs(cls, estimator: BPTT | PES, info: ValidationInfo) -> BPTT | PES:
+    def _whole_runs(cls, estimator: Estimator, info: ValidationInfo) -> Estimator:
         unroll = info.data.get("unroll")
-        if not _evolved(info.data) or unroll is None:  # another field's mistake is told already
+        if unroll is None:  # another field's mistake is told already
             return estimator
-        if not isinstance(estimator, PES) or estimator.horizon != unroll:
-            raise ValueError(
-                "MLHF's Kronecker form is meta-trained by `pes` over whole runs: choose the "
-                "estimator `pes` with a horizon equal to `unroll`, or the variant `paper`"
-            )
-        return estimator
+        if not _evolved(info.data):
+            if isinstance(estimator, Search):
+                raise ValueError("`search` is for MLHF's Kronecker form: choose another estimator")
+            return estimator
+        if isinstance(estimator, PES) and estimator.horizon == unroll:
+            return estimator
+        if isinstance(estimator, Search):
+            return estimator
+        raise ValueError(
+            "MLHF's Kronecker form is meta-trained over whole runs: choose the estimator `pes` "
+            "with a horizon equal to `unroll`, or `search`, or the variant `paper`"
+        )
 
     @field_validator("clip")
     @classmethod
@@ -154,6 +205,14 @@ class MetaSettings(Strict):
         if isinstance(self.estimator, PES) and self.estimator.horizon < self.unroll:
             raise ValueError("the horizon must hold at least one unroll")
         return self
+
+
+def total_iterations(settings: MetaSettings, tasks: Sequence[TaskGrid]) -> int:
+    """Return how many iterations the loop takes: those of ``search`` are single runs."""
+    if not isinstance(settings.estimator, Search):
+        return settings.iterations
+    runs = settings.estimator.seeds * sum(task.combinations for task in tasks)
+    return settings.iterations * runs
 
 
 class MetaTrainConfig(MetaSettings):

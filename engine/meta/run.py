@@ -75,7 +75,10 @@ def meta_train(
     with reproducible(config.threads, device):
         tasks, lineage = build_tasks(config.tasks, device)
         torch.manual_seed(derive(config.seed, "dropout"))
-        learned = _learned(config)
+        start = (
+            None if config.start is None else load_meta_checkpoint(config.start, _family(config))
+        )
+        learned = _learned(config, start)
         for network in learned.networks.values():
             network.to(device)
         trainer = MetaTrainer(
@@ -98,7 +101,7 @@ def meta_train(
             event(
                 "started",
                 environment=environment.describe(device, holder, config.seed, ",".join(digests)),
-                total_steps=config.iterations,
+                total_steps=trainer.total,
                 resumed_from_step=trainer.iteration,
                 data=None,
             )
@@ -110,7 +113,7 @@ def meta_train(
             name: {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
             for name, network in learned.networks.items()
         },
-        _lineage(config, lineage, trainer),
+        _lineage(config, lineage, trainer, start),
     )
     if outcome.status == "interrupted":
         emit(event("interrupted", step=trainer.iteration))
@@ -140,7 +143,7 @@ def _checked(config: MetaTrainConfig | Mapping[str, Any]) -> MetaTrainConfig:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         # A location also names the union's member; that is not in the value.
-        parts = [p for p in first["loc"] if p not in ("bptt", "pes")]
+        parts = [p for p in first["loc"] if p not in ("bptt", "pes", "search")]
         raise SpecError("".join(f"/{p}" for p in parts), f"{first['msg']}.") from error
 
 
@@ -148,7 +151,7 @@ def _family(config: MetaTrainConfig) -> str:
     return family_of(config.optimizer, {"variant": config.variant})
 
 
-def _learned(config: MetaTrainConfig) -> Learned:
+def _learned(config: MetaTrainConfig, start: MetaCheckpoint | None) -> Learned:
     seed = derive(config.seed, "networks") >> 2
     learned: Learned
     if config.optimizer == "l2l":
@@ -162,24 +165,32 @@ def _learned(config: MetaTrainConfig) -> Learned:
             noise=config.noise,
             seed=seed,
         )
-    if config.start is not None:
-        load_meta_checkpoint(config.start, _family(config)).into(learned.networks)
+    if start is not None:
+        start.into(learned.networks)
     return learned
 
 
 def _lineage(
-    config: MetaTrainConfig, tasks: list[dict[str, Any]], trainer: MetaTrainer
+    config: MetaTrainConfig,
+    tasks: list[dict[str, Any]],
+    trainer: MetaTrainer,
+    start: MetaCheckpoint | None,
 ) -> dict[str, Any]:
+    """Return how the networks were made; what they began from, too, said its lineage."""
+    before = {} if start is None else dict(start.lineage)
+    kinds = {0} if config.optimizer == "l2l" else trainer.kinds | set(before.get("kinds", ()))
     settings = config.model_dump(mode="json")
     settings["tasks"] = tasks
     settings["start"] = None if config.start is None else Path(config.start).name
     return {
+        **({"start": before} if before else {}),
+        **trainer.method.lineage(),
         "config": settings,
         "seed": config.seed,
         "iterations": trainer.iteration,
         "inner_steps": trainer.inner_steps,
         "wall_seconds": round(trainer.clock.seconds("training"), 1),
-        "kinds": [0] if config.optimizer == "l2l" else sorted(trainer.kinds),
+        "kinds": sorted(kinds),
         "summary": trainer.summary(),
         "torch": torch.__version__,
         "command": _command(),

@@ -1,4 +1,4 @@
-"""The meta-training loop: unrolls, Adam on the networks, curves, checkpoints."""
+"""The meta-training loop: what a method finds, curves, checkpoints."""
 
 import math
 import time
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from engine.meta.config import PES, MetaTrainConfig
-from engine.meta.estimators import BackpropagationThroughTime, GradientEstimator, MetaGradient
+from engine.meta.config import PES, MetaTrainConfig, Search, total_iterations
+from engine.meta.descent import Descent
+from engine.meta.estimators import BackpropagationThroughTime, GradientEstimator
 from engine.meta.learned import Learned, Unrolled
+from engine.meta.method import Advance, Method
 from engine.meta.pes import PersistentEvolution, Rewind
 from engine.meta.replay import Starts
+from engine.meta.search import CoordinateSearch
 from engine.meta.tasks import Task
 from engine.meta.trajectory import Bench, Point
 from engine.training import checkpoint
@@ -30,7 +32,6 @@ _CURVES = {
     "step": "meta_loss",
 }
 _MOST_BAD = 20  # estimates in a row that are not finite: then the run has diverged
-_SMOOTHING = 0.98
 
 
 class MetaTrainer:
@@ -79,15 +80,12 @@ class MetaTrainer:
             for purpose in ("batches", "noise", "perturbations")
         )
         self.starts = Starts(_replay(config), self._fresh, derive(config.seed, "starts"))
-        self.estimator: GradientEstimator = self._estimator(perturbations)
-        self._adam = torch.optim.Adam(
-            [p for net in learned.networks.values() for p in net.parameters()],
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-        )
+        self.method: Method = self._method(perturbations)
+        self.total = total_iterations(config, config.tasks)
         self._pending: list[dict[str, Any]] = []
         self._summary: dict[str, dict[str, Any]] = {}
         self._bad = 0
+        self._told = 0
 
     def run(self) -> Outcome:
         """Meta-train until the run ends or is interrupted."""
@@ -96,7 +94,7 @@ class MetaTrainer:
             if self._bad >= _MOST_BAD:
                 self._flush()
                 return Outcome("diverged", f"no finite meta-gradient at {self.iteration}")
-            over = self.iteration >= self.config.iterations
+            over = self.iteration >= self.total
             if over or stop or self._checkpoint_due():
                 self._flush()
             if over:
@@ -135,8 +133,7 @@ class MetaTrainer:
             "samples": self.samples,
             "kinds": sorted(self.kinds),
             "networks": {n: dict(net.state_dict()) for n, net in self.learned.networks.items()},
-            "adam": {str(k): dict(v) for k, v in self._adam.state_dict()["state"].items()},
-            "estimator": self.estimator.state_dict(),
+            **self.method.state_dict(),
             "batches": self._batches.get_state(),
             "noise": self._noise.get_state(),
             "rng": checkpoint.rng_state(),
@@ -153,22 +150,19 @@ class MetaTrainer:
         self.kinds = {int(k) for k in state["kinds"]}
         for name, net in self.learned.networks.items():
             net.load_state_dict(state["networks"][name])
-        groups = self._adam.state_dict()["param_groups"]
-        moments = {int(k): v for k, v in state["adam"].items()}
-        self._adam.load_state_dict({"state": moments, "param_groups": groups})
-        self.estimator.load_state_dict(state["estimator"], self._device)
+        self.method.load_state_dict(state, self._device)
         self._batches.set_state(state["batches"])
         self._noise.set_state(state["noise"])
         checkpoint.set_rng_state(state["rng"])
         self.clock.load_state_dict(state["clock"])
         self._summary = {name: dict(entry) for name, entry in state["summary"].items()}
         self._bad = int(state["bad"])
+        self._told = self.iteration
 
     def _step(self) -> None:
         with self.clock.section("training"):
-            found = self.estimator.estimate(self.learned, self._unroll)
-            finite = self._descend(found)
-        self._bad = 0 if finite else self._bad + 1
+            found = self.method.advance(self.learned, self.iteration)
+        self._bad = 0 if found.finite else self._bad + 1
         self.iteration += 1
         self.inner_steps += found.steps
         self._record(found)
@@ -180,25 +174,9 @@ class MetaTrainer:
         self.samples += (len(batches) - 1) * bench.task.batch_size
         return self.learned.unroll(bench, start, batches, self._noise)
 
-    def _descend(self, found: MetaGradient) -> bool:
-        """Take Adam's step, each network's gradient cut to a multiple of its weights' norm."""
-        finite = True
-        for name, net in self.learned.networks.items():
-            weights, gradients = list(net.parameters()), found.gradients[name]
-            norm, limit = _norm(gradients), self.config.clip * _norm([w.detach() for w in weights])
-            factor = limit / norm if self.config.clip and norm > limit else 1.0
-            finite = finite and math.isfinite(norm)
-            for w, g in zip(weights, gradients, strict=True):
-                w.grad = g * factor
-        if finite:
-            decays = sum(
-                self.iteration >= at * self.config.iterations for at in self.config.decay_at
-            )
-            self._adam.param_groups[0]["lr"] = self.config.lr * 0.1**decays
-            self._adam.step()
-        return finite
-
-    def _record(self, found: MetaGradient) -> None:
+    def _record(self, found: Advance) -> None:
+        if not found.losses:
+            return
         values = {_CURVES[name]: float(loss) for name, loss in found.losses.items()}
         for name, value in values.items():
             self._summarize(name, value)
@@ -217,24 +195,26 @@ class MetaTrainer:
         if not math.isfinite(value):
             return
         entry = self._summary.setdefault(name, {"last": value, "best": None, "best_step": None})
-        entry["last"] += (1 - _SMOOTHING) * (value - entry["last"])
+        entry["last"] += (1 - self.method.smoothing) * (value - entry["last"])
         if entry["best"] is None or entry["last"] < entry["best"]:
             entry["best"], entry["best_step"] = entry["last"], self.iteration
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
-        if not self._pending:
+        if self._told == self.iteration:
             return
-        self._emit(event("points", points=self._pending))
-        self._pending = []
+        self._told = self.iteration
+        if self._pending:
+            self._emit(event("points", points=self._pending))
+            self._pending = []
         self._emit(
             event(
                 "progress",
                 step=self.iteration,
-                total_steps=self.config.iterations,
+                total_steps=self.total,
                 epoch=self.samples / self._epoch,
                 samples=self.samples,
-                fraction=self.iteration / self.config.iterations,
+                fraction=self.iteration / self.total,
             )
         )
 
@@ -271,10 +251,24 @@ class MetaTrainer:
         index = random.randrange(len(self.tasks))
         return self._bench(index).fresh(random.getrandbits(48))
 
-    def _estimator(self, perturbations: torch.Generator) -> GradientEstimator:
+    def _start(self, task: int, seed: int) -> Point:
+        return self._bench(task).fresh(seed)
+
+    def _method(self, perturbations: torch.Generator) -> Method:
         chosen = self.config.estimator
+        if isinstance(chosen, Search):
+            return CoordinateSearch(
+                chosen,
+                self.learned,
+                tasks=len(self.tasks),
+                seed=self.config.seed,
+                start=self._start,
+                unroll=self._unroll,
+                streams=(self._batches, self._noise),
+            )
+        estimator: GradientEstimator = BackpropagationThroughTime(self.starts)
         if isinstance(chosen, PES):
-            return PersistentEvolution(
+            estimator = PersistentEvolution(
                 self.starts,
                 pairs=chosen.pairs,
                 sigma=chosen.sigma,
@@ -282,7 +276,7 @@ class MetaTrainer:
                 random=perturbations,
                 rewind=Rewind(self._batches, self._noise),
             )
-        return BackpropagationThroughTime(self.starts)
+        return Descent(self.config, self.learned, estimator, self._unroll)
 
 
 def _replay(config: MetaTrainConfig) -> Any:
@@ -290,7 +284,3 @@ def _replay(config: MetaTrainConfig) -> Any:
     if isinstance(config.estimator, PES):
         return config.replay.model_copy(update={"keep": 0.0})
     return config.replay
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt())

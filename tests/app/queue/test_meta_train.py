@@ -164,6 +164,28 @@ def test_a_meta_checkpoint_of_the_other_variant_is_refused(
         assert told in error["detail"]
 
 
+def test_a_search_over_single_weights_goes_on_from_what_is_shipped(
+    worker: Service, client: TestClient
+) -> None:
+    moves = [{"damping.kinds.2": 0.5}, {"step.weight.1.0": -0.25, "step.weight.1.2": -0.25}]
+    search = {"name": "search", "seeds": 2, "moves": moves}
+    job = {**META, "unroll": 4, "iterations": 3, "estimator": search, "start": "default"}
+    created = client.post("/v1/jobs", json=job)
+    assert created.status_code == 201, created.text
+    run_id = worker.work().claim.run_id
+    run = client.get(f"/v1/runs/{run_id}").json()
+    assert (run["status"], run["progress"]["step"]) == ("succeeded", 6), run
+    told = client.post("/v1/jobs?validate_only=true", json=job).json()
+    assert told["total_steps"] == 6
+    (made,) = worker.all(MetaCheckpoint)
+    tried = made.lineage["tried"]
+    assert [t["move"] for t in tried][:2] == [{}, moves[0]]
+    assert made.lineage["start"]["kinds"] == made.lineage["kinds"] == [0, 1, 2, 3, 4, 5]
+    curves = client.get(f"/v1/runs/{run_id}/curves", params={"x": "steps"}).json()
+    points = {s["metric"]: [x for x, _ in s["points"]] for s in curves["series"]}
+    assert points["meta_loss"] == points["candidate"] == [2, 4, 6], "a point for each candidate"
+
+
 def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -> None:
     optimizer = {"name": "mlhf", "params": {"meta_checkpoint": "none"}}
     assert client.post("/v1/jobs", json={**TRAIN, "optimizer": optimizer}).status_code == 201
@@ -190,6 +212,9 @@ def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -
         ({"estimator": {"name": "pes", "horizon": 1}}, "/estimator"),
         ({"estimator": {"name": "pes", "horizon": 4}}, "/estimator"),
         ({"estimator": {"name": "bptt"}}, "/estimator"),
+        ({"estimator": {"name": "search", "moves": [{"step.x": 1}]}}, "/estimator/moves"),
+        ({"estimator": {"name": "search", "step": 0}}, "/estimator/step"),
+        ({"variant": "paper", "estimator": {"name": "search"}}, "/estimator"),
         ({"clip": 1.0}, "/clip"),
         ({"variant": "x"}, "/variant"),
         ({"variant": "paper", "estimator": {"name": "pes", "horizon": 1}}, ""),

@@ -165,7 +165,7 @@ def test_a_wrong_configuration_is_pointed_at(changes, pointer):
     ids=["the paper's", "others"],
 )
 def test_the_unrolls_settings_are_the_configurations(changes, expected):
-    learned = _learned(MetaTrainConfig.model_validate(_config(**changes)))
+    learned = _learned(MetaTrainConfig.model_validate(_config(**changes)), None)
     assert isinstance(learned, MLHFUnroll)
     assert (learned._iterations, learned._step_clip, learned._noise) == expected
     assert learned._lr == 1.0

@@ -50,7 +50,7 @@ def _trainer(gradients=GRADIENTS, tasks=1, **changes):
     )
     plain = [Plain(torch.float32) for _ in range(tasks)]
     trainer = MetaTrainer(config, Nets(), plain, device=torch.device("cpu"), emit=lambda _: None)
-    trainer.estimator = Known(**gradients)
+    trainer.method.estimator = Known(**gradients)
     return trainer
 
 
@@ -77,7 +77,7 @@ def test_the_rate_is_cut_to_a_tenth_three_times():
     for iteration in (0, 59, 60, 75, 76, 87, 88, 99):
         trainer.iteration = iteration
         trainer._step()
-        rates[iteration] = trainer._adam.param_groups[0]["lr"]
+        rates[iteration] = trainer.method.adam.param_groups[0]["lr"]
     expected = {0: 1e-3, 59: 1e-3, 60: 1e-4, 75: 1e-4, 76: 1e-5, 87: 1e-5, 88: 1e-6, 99: 1e-6}
     assert rates == pytest.approx(expected)
 
