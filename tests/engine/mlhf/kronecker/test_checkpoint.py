@@ -8,9 +8,12 @@ import torch
 
 import engine.experiments
 from engine import MetaTrainConfig
+from engine.data import specs as data
+from engine.meta.config import TaskFamily
 from engine.mlhf.families import SHIPPED
 from engine.mlhf.kronecker.optimizer import fresh_networks
 from engine.mlhf.meta_checkpoint import _FOLDER, load_meta_checkpoint
+from engine.models import specs as models
 
 JOB = Path(engine.experiments.__file__).parent / "jobs" / "meta_train_default.json"
 
@@ -37,12 +40,12 @@ def test_it_holds_46_finite_numbers_that_fit_the_networks(shipped):
 
 
 def test_its_lineage_says_how_it_was_made_and_that_it_kept_to_its_part(shipped):
-    lineage = shipped.lineage
+    lineage = shipped.lineage["start"]
     assert lineage["iterations"] == lineage["config"]["iterations"] > 0
     assert lineage["inner_steps"] > 0
     assert lineage["config"]["start"] is None
     assert lineage["config"]["tasks"]
-    for task in lineage["config"]["tasks"]:
+    for task in (*lineage["config"]["tasks"], *shipped.lineage["config"]["tasks"]):
         assert task["dataset"]["params"]["split"] == "meta"
         assert "root" not in task["dataset"]
         assert len(bytes.fromhex(task["data_digest"])) == 32
@@ -50,20 +53,39 @@ def test_its_lineage_says_how_it_was_made_and_that_it_kept_to_its_part(shipped):
 
 
 def test_its_lineage_says_which_weights_were_moved_afterwards_and_what_for(shipped):
-    search = shipped.lineage["search"]
-    before, after = search["meta_loss"]["none"], search["meta_loss"][search["moves"]]
-    assert after < before
-    assert len(search["moves"].split(",")) == 3
-    assert search["command"].startswith("bench/meta_search.py")
-    for task in search["tasks"]:
-        assert task["dataset"]["params"]["split"] == "meta"
-        assert "root" not in task["dataset"]
-        assert len(bytes.fromhex(task["data_digest"])) == 32
+    start, moved = shipped.lineage["tried"]
+    assert (start["move"], start["kept"], moved["kept"]) == ({}, False, True)
+    assert len(moved["move"]) == 3
+    assert moved["candidate"] < start["candidate"]
+    assert moved["difference"] + moved["error"] < 0
+    search = shipped.lineage["config"]["estimator"]
+    assert (search["name"], search["moves"]) == ("search", [moved["move"]])
+    assert "python -m engine.training.runner" in shipped.lineage["command"]
+
+
+def test_the_search_was_on_the_tasks_of_its_job_file(shipped):
+    job = json.loads(JOB.with_name("meta_train_search.json").read_text())
+    made = shipped.lineage["config"]["tasks"]
+    assert [_whole(task) for task in job["tasks"]] == [_whole(_plain(task)) for task in made]
 
 
 def test_the_job_file_has_the_settings_of_its_lineage(shipped):
     job = json.loads(JOB.read_text())
     settings = {k: v for k, v in job.items() if k not in ("kind", "name", "tags", "resources")}
-    made = dict(shipped.lineage["config"])
-    made["tasks"] = [{k: v for k, v in t.items() if k != "data_digest"} for t in made["tasks"]]
+    made = dict(shipped.lineage["start"]["config"])
+    made["tasks"] = [_plain(task) for task in made["tasks"]]
     assert MetaTrainConfig(**settings, **job["resources"]) == MetaTrainConfig(**made)
+
+
+def _plain(task):
+    return {key: value for key, value in task.items() if key != "data_digest"}
+
+
+def _whole(task):
+    """A task with all defaults told."""
+    family = TaskFamily.model_validate(task)
+    model, dataset = (
+        specs.parse(part.name, part.params).model_dump()
+        for specs, part in ((models, family.model), (data, family.dataset))
+    )
+    return family.model_dump() | {"model": model, "dataset": (family.dataset.name, dataset)}
