@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from engine.errors import SpecError
 from engine.experiments import ablation_report, figures, tables
 from engine.experiments.ablation_config import FORMS, MEASURES, AblationConfig, Form
 from engine.experiments.ablation_report import Trajectory
@@ -16,6 +13,7 @@ from engine.experiments.contract import Context, Task
 from engine.experiments.forms import Forms
 from engine.experiments.runs import Ended, carry_out, curve_of, result_of
 from engine.experiments.statistics import Row
+from engine.training.checked import checked
 from engine.training.config import TrainConfig
 from engine.training.events import Event, OnEvent, event
 
@@ -111,7 +109,15 @@ def ablate(
                 point["values"] = {names.get(k, k): v for k, v in point["values"].items()}
         on_event(told)
 
-    return measure(_checked(config), FORMS, run_dir, resume, tell, should_stop, checkpoint_seconds)
+    return measure(
+        checked(AblationConfig, config),
+        FORMS,
+        run_dir,
+        resume,
+        tell,
+        should_stop,
+        checkpoint_seconds,
+    )
 
 
 def measure(
@@ -183,13 +189,3 @@ def measure(
             )
         )
     return Ended(outcome.status, outcome.reason, totals, dict(summary))
-
-
-def _checked(config: AblationConfig | Mapping[str, Any]) -> AblationConfig:
-    if isinstance(config, AblationConfig):
-        return config
-    try:
-        return AblationConfig.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise SpecError("".join(f"/{p}" for p in first["loc"]), f"{first['msg']}.") from error

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from engine.errors import SpecError
 from engine.meta.config import MetaTrainConfig
 from engine.meta.kronecker_unroll import KroneckerUnroll
 from engine.meta.l2l_unroll import L2LUnroll
@@ -22,6 +20,7 @@ from engine.meta.trainer import MetaTrainer
 from engine.mlhf.families import family_of
 from engine.mlhf.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from engine.training import checkpoint, environment
+from engine.training.checked import checked
 from engine.training.clock import Clock
 from engine.training.events import OnEvent, event
 from engine.training.reproducible import reproducible
@@ -68,7 +67,7 @@ def meta_train(
         SpecError: where the configuration cannot be run.
         DataError: where a data set, checkpoint or meta-checkpoint cannot be read.
     """
-    config = _checked(config)
+    config = checked(MetaTrainConfig, config, ("bptt", "pes", "search"))
     emit: OnEvent = on_event or (lambda _: None)
     folder = None if run_dir is None else Path(run_dir)
     device = environment.choose_device(config.device)
@@ -133,18 +132,6 @@ def meta_train(
     return MetaTrainResult(
         outcome.status, outcome.reason, trainer.totals(), trainer.summary(), made
     )
-
-
-def _checked(config: MetaTrainConfig | Mapping[str, Any]) -> MetaTrainConfig:
-    if isinstance(config, MetaTrainConfig):
-        return config
-    try:
-        return MetaTrainConfig.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        # A location also names the union's member; that is not in the value.
-        parts = [p for p in first["loc"] if p not in ("bptt", "pes", "search")]
-        raise SpecError("".join(f"/{p}" for p in parts), f"{first['msg']}.") from error
 
 
 def _family(config: MetaTrainConfig) -> str:

@@ -19,6 +19,7 @@ from engine.meta.search import CoordinateSearch
 from engine.meta.tasks import Task
 from engine.meta.trajectory import Bench, Point
 from engine.training import checkpoint
+from engine.training.checkpoints import Checkpoints
 from engine.training.clock import Clock
 from engine.training.events import OnEvent, event
 from engine.training.seeds import derive
@@ -70,9 +71,9 @@ class MetaTrainer:
         self.samples = 0
         self.kinds: set[int] = set()
         self._device = device
-        self._emit, self._run_dir, self._should_stop = emit, run_dir, should_stop
-        self._checkpoint_seconds, self._flush_seconds = checkpoint_seconds, flush_seconds
-        self._checkpointed = self._flushed = time.monotonic()
+        self._emit, self._should_stop = emit, should_stop
+        self._checkpoints = Checkpoints(run_dir, checkpoint_seconds, self.clock, emit)
+        self._flush_seconds, self._flushed = flush_seconds, time.monotonic()
         self._epoch = sum({id(t): t.samples for t in tasks}.values())
         self._benches: dict[int, Bench] = {}
         self._batches, self._noise, perturbations = (
@@ -95,15 +96,15 @@ class MetaTrainer:
                 self._flush()
                 return Outcome("diverged", f"no finite meta-gradient at {self.iteration}")
             over = self.iteration >= self.total
-            if over or stop or self._checkpoint_due():
+            if over or stop or self._checkpoints.due():
                 self._flush()
             if over:
                 return Outcome("succeeded", "budget")
             if stop:
-                self._checkpoint()
+                self._checkpoints.write(self.iteration, self.state_dict)
                 return Outcome("interrupted", "stopped on request")
-            if self._checkpoint_due():
-                self._checkpoint()
+            if self._checkpoints.due():
+                self._checkpoints.write(self.iteration, self.state_dict)
             self._step()
             if time.monotonic() - self._flushed >= self._flush_seconds:
                 self._flush()
@@ -215,29 +216,6 @@ class MetaTrainer:
                 epoch=self.samples / self._epoch,
                 samples=self.samples,
                 fraction=self.iteration / self.total,
-            )
-        )
-
-    def _checkpoint_due(self) -> bool:
-        if self._run_dir is None or self._checkpoint_seconds is None:
-            return False
-        return time.monotonic() - self._checkpointed >= self._checkpoint_seconds
-
-    def _checkpoint(self) -> None:
-        if self._run_dir is None:
-            return
-        with self.clock.section("checkpoint"):
-            written = checkpoint.save_step(
-                self._run_dir / "checkpoints", self.iteration, self.state_dict()
-            )
-        self._checkpointed = time.monotonic()
-        self._emit(
-            event(
-                "checkpoint",
-                path=str(written.path.relative_to(self._run_dir)),
-                step=self.iteration,
-                size=written.size,
-                sha256=written.sha256,
             )
         )
 

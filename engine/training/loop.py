@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from engine.data.loading import Dataset, load
@@ -18,6 +17,7 @@ from engine.models.files import save_model
 from engine.models.loss import loss_name
 from engine.optimizers.registry import build as build_optimizer
 from engine.training import checkpoint, environment
+from engine.training.checked import checked
 from engine.training.clock import Clock
 from engine.training.config import TrainConfig
 from engine.training.events import Event, OnEvent, event
@@ -79,7 +79,7 @@ def train(
         SpecError: where the configuration cannot be run.
         DataError: where the data set or the checkpoint cannot be read.
     """
-    config = _checked(config)
+    config = checked(TrainConfig, config)
     emit: OnEvent = on_event or _ignore
     folder = None if run_dir is None else Path(run_dir)
     device = environment.choose_device(config.device)
@@ -154,17 +154,6 @@ def train(
         model,
         data,
     )
-
-
-def _checked(config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
-    if isinstance(config, TrainConfig):
-        return config
-    try:
-        return TrainConfig.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        pointer = "".join(f"/{part}" for part in first["loc"])
-        raise SpecError(pointer, f"{first['msg']}.") from error
 
 
 def _order(config: TrainConfig, data: Dataset) -> BatchOrder:

@@ -1,7 +1,6 @@
 """The training loop proper: steps, evaluations, checkpoints, and when to end."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from engine.models.loss import LossName
 from engine.optimizers.protocol import Optimizer
 from engine.training import checkpoint
 from engine.training.averaging import averaged, keep_average
+from engine.training.checkpoints import Checkpoints
 from engine.training.clock import Clock
 from engine.training.config import Target, TrainConfig
 from engine.training.evaluation import Samples, evaluate
@@ -79,11 +79,8 @@ class Trainer:
         self.step = 0
         self.samples = 0
         self.total_steps = total_steps(config, self.order)
-        self._emit = emit
-        self._run_dir = run_dir
         self._should_stop = should_stop
-        self._checkpoint_seconds = checkpoint_seconds
-        self._checkpointed = time.monotonic()
+        self._checkpoints = Checkpoints(run_dir, checkpoint_seconds, self.clock, emit)
         self._device = next(model.parameters()).device
         self._evaluated_step = -1
         self._target_at: Position | None = None
@@ -99,7 +96,7 @@ class Trainer:
                 return self._diverged()
             reason = self._over()
             stop = self._should_stop()  # once: a signal may come between two questions
-            checkpoint_due = self._checkpoint_due()
+            checkpoint_due = self._checkpoints.due()
             if stop or reason or checkpoint_due:
                 # The points come first, and only a sound state is saved.
                 self._flush()
@@ -108,13 +105,13 @@ class Trainer:
             if reason and self._evaluated_step == self.step:
                 return Outcome("succeeded", reason)
             if stop:
-                self._checkpoint()
+                self._checkpoints.write(self.step, self.state_dict)
                 return Outcome("interrupted", "stopped on request")
             if reason:
                 self._evaluate()
                 continue
             if checkpoint_due:
-                self._checkpoint()
+                self._checkpoints.write(self.step, self.state_dict)
             self._step()
             if self.recorder.due():
                 self._flush()
@@ -264,29 +261,6 @@ class Trainer:
         if self._target_at is None and target is not None and _reached(target, values):
             self._target_at = at
         self._flush()
-
-    def _checkpoint_due(self) -> bool:
-        if self._run_dir is None or self._checkpoint_seconds is None:
-            return False
-        return time.monotonic() - self._checkpointed >= self._checkpoint_seconds
-
-    def _checkpoint(self) -> None:
-        if self._run_dir is None:
-            return
-        with self.clock.section("checkpoint"):
-            written = checkpoint.save_step(
-                self._run_dir / "checkpoints", self.step, self.state_dict()
-            )
-        self._checkpointed = time.monotonic()
-        self._emit(
-            event(
-                "checkpoint",
-                path=str(written.path.relative_to(self._run_dir)),
-                step=self.step,
-                size=written.size,
-                sha256=written.sha256,
-            )
-        )
 
     def _diverged(self) -> Outcome:
         self._flush()
