@@ -30,11 +30,10 @@ class CoordinateSearch:
 
     An iteration is one whole run; a candidate has run once for each task and seed when it is
     judged. The first candidate is the start. A move that is kept is tried again from where it
-    led, with what its opposite was skipped; after a pass in which none was kept all are halved.
+    led, and its opposite left out; after a pass in which none was kept all are halved.
 
     Args:
         search: The moves, and when one is kept.
-        learned: Whose weights.
         tasks: How many tasks there are.
         seed: Of initialisations, batches and draws.
         start: Returns a task's point of departure, by its index and a seed.
@@ -45,7 +44,7 @@ class CoordinateSearch:
     smoothing = 0.0
 
     def __init__(
-        self, search: Search, learned: Learned, *, tasks: int, seed: int,
+        self, search: Search, *, tasks: int, seed: int,
         start: Callable[[int, int], Point], unroll: Unroll, streams: Sequence[torch.Generator],
     ) -> None:  # fmt: skip
         self._runs = tasks * search.seeds

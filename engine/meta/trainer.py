@@ -237,7 +237,6 @@ class MetaTrainer:
         if isinstance(chosen, Search):
             return CoordinateSearch(
                 chosen,
-                self.learned,
                 tasks=len(self.tasks),
                 seed=self.config.seed,
                 start=self._start,

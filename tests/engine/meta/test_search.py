@@ -27,7 +27,7 @@ class Plain:
         self.streams = [torch.Generator() for _ in range(2)]
         self.noise, self.seen, self.iteration = noise, [], 0
         self.search = CoordinateSearch(
-            Search(**search), self.learned, tasks=tasks, seed=7, start=self._start,
+            Search(**search), tasks=tasks, seed=7, start=self._start,
             unroll=self._unroll, streams=self.streams,
         )  # fmt: skip
 
