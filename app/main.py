@@ -13,6 +13,7 @@ from app.catalogue import endpoints as catalogue
 from app.comparisons import endpoints as comparisons
 from app.database import Database
 from app.datasets import endpoints as datasets
+from app.datasets.uploads import clear_abandoned
 from app.jobs import endpoints as jobs
 from app.meta_checkpoints import endpoints as meta_checkpoints
 from app.queue.celery_app import configure
@@ -35,6 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        clear_abandoned(settings)
         app.state.doorbell.start()
         yield
         app.state.doorbell.stop()

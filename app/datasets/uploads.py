@@ -3,8 +3,9 @@
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 from uuid import uuid4
@@ -18,6 +19,7 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _MOST_ARRAYS = 1000
 _SYNCED_FILES = 256
 _CHUNK = 2**20
+_ABANDONED_SECONDS = 86_400.0  # no request takes a day
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.\-]{0,99}", re.ASCII)
 
 
@@ -33,12 +35,25 @@ class UploadedFile(Protocol):
 @contextmanager
 def staging(settings: Settings) -> Iterator[Path]:
     """An empty folder that is gone at the end, unless it was moved away."""
-    folder = settings.root / "uploads" / uuid4().hex
+    folder = _staged(settings) / uuid4().hex
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_abandoned(settings: Settings) -> None:
+    """Remove what uploads left behind whose process was killed."""
+    before = time.time() - _ABANDONED_SECONDS
+    for folder in _staged(settings).glob("*"):
+        with suppress(OSError):  # another process may be at it too
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder)
+
+
+def _staged(settings: Settings) -> Path:
+    return settings.root / "uploads"
 
 
 def place(files: Sequence[UploadedFile], format: str, folder: Path, settings: Settings) -> None:
