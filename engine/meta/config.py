@@ -177,21 +177,19 @@ class MetaSettings(Strict):
     @field_validator("estimator")
     @classmethod
     def _whole_runs(cls, estimator: Estimator, info: ValidationInfo) -> Estimator:
-        unroll = info.data.get("unroll")
-        if unroll is None:  # another field's mistake is told already
-            return estimator
-        if not _evolved(info.data):
-            if isinstance(estimator, Search):
+        evolved, unroll = _evolved(info.data), info.data.get("unroll")
+        if isinstance(estimator, Search):
+            if not evolved:
                 raise ValueError("`search` is for MLHF's Kronecker form: choose another estimator")
             return estimator
-        if isinstance(estimator, PES) and estimator.horizon == unroll:
+        if unroll is None or not evolved:  # no unroll: another field's mistake is told already
             return estimator
-        if isinstance(estimator, Search):
-            return estimator
-        raise ValueError(
-            "MLHF's Kronecker form is meta-trained over whole runs: choose the estimator `pes` "
-            "with a horizon equal to `unroll`, or `search`, or the variant `paper`"
-        )
+        if not isinstance(estimator, PES) or estimator.horizon != unroll:
+            raise ValueError(
+                "MLHF's Kronecker form is meta-trained over whole runs: choose the estimator "
+                "`pes` with a horizon equal to `unroll`, or `search`, or the variant `paper`"
+            )
+        return estimator
 
     @field_validator("clip")
     @classmethod

@@ -165,7 +165,8 @@ def _lineage(
 ) -> dict[str, Any]:
     """Return how the networks were made; what they began from, too, said its lineage."""
     before = {} if start is None else dict(start.lineage)
-    kinds = {0} if config.optimizer == "l2l" else trainer.kinds | set(before.get("kinds", ()))
+    seen = set() if start is None else set(start.kinds)
+    kinds = {0} if config.optimizer == "l2l" else trainer.kinds | seen
     settings = config.model_dump(mode="json")
     settings["tasks"] = tasks
     settings["start"] = None if config.start is None else Path(config.start).name

@@ -1,7 +1,7 @@
 """What meta-training yields: the weights of a learned optimizer, and where they come from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ class MetaCheckpoint:
     weights: Mapping[str, Mapping[str, Tensor]]
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def kinds(self) -> list[int]:
+        """The kinds that the lineage says occurred; an uploaded file's may say anything."""
+        told = self.lineage.get("kinds")
+        known = range(len(KINDS))
+        return (
+            [k for k in told if isinstance(k, int) and k in known] if isinstance(told, list) else []
+        )
+
     def save(self, path: str | Path) -> Written:
         """Write it as one safetensors file, the lineage in its metadata."""
         tensors = {
@@ -57,7 +66,7 @@ class MetaCheckpoint:
         Raises:
             DataError: where names or shapes do not fit.
         """
-        kinds = self.lineage.get("kinds")
+        kinds = self.kinds
         for name, network in networks.items():
             values = dict(self.weights.get(name, {}))
             own = network.state_dict()
@@ -100,7 +109,7 @@ def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCh
 _SUBSTITUTES = ((2, 4), (3, 5), (0, 4), (1, 5), (2, 0), (3, 1))
 
 
-def _nearest(kind: int, trained: Any) -> int:
-    if not isinstance(trained, list) or not trained or kind in trained:
+def _nearest(kind: int, trained: Sequence[int]) -> int:
+    if not trained or kind in trained:
         return kind
-    return next((k for k in _SUBSTITUTES[kind] if k in trained), int(trained[0]))
+    return next((k for k in _SUBSTITUTES[kind] if k in trained), trained[0])

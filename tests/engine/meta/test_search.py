@@ -200,6 +200,16 @@ def test_a_run_stopped_in_the_middle_of_a_candidate_goes_on_as_if_it_had_not(tmp
             assert torch.equal(rest.checkpoint.weights[name][key], value)
 
 
+@pytest.mark.parametrize("kinds", [None, "all", [[0], 1]], ids=["null", "text", "lists"])
+def test_a_lineage_that_says_no_kinds_is_no_obstacle(tmp_path, kinds):
+    weights = {name: dict(net.state_dict()) for name, net in fresh_networks().items()}
+    path = tmp_path / "odd.safetensors"
+    MetaCheckpoint("mlhf", weights, {"kinds": kinds}).save(path)
+    made = meta_train(_config(iterations=1, start=str(path))).checkpoint
+    assert made.lineage["kinds"] == ([1, 2, 3] if isinstance(kinds, list) else [2, 3])
+    assert made.lineage["start"] == {"kinds": kinds}
+
+
 def test_progress_is_told_for_each_run_though_a_candidate_has_several():
     events = []
     meta_train(_config(), on_event=events.append, flush_seconds=0.0)
