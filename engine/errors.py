@@ -1,5 +1,8 @@
 """Errors a caller can act on. Needs no torch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class SpecError(ValueError):
     """A specification that cannot be run as it stands.
@@ -22,3 +25,9 @@ class SpecError(ValueError):
 
 class DataError(ValueError):
     """A data set that is absent, corrupt or not of the form its loader reads."""
+
+
+def said(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors says, without what it puts before a check of ours."""
+    message: str = error["msg"]
+    return message.removeprefix("Value error, ")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from engine.errors import SpecError
+from engine.errors import SpecError, said
 from engine.training.config import Strict
 
 P = TypeVar("P", bound=Strict)
@@ -33,11 +33,7 @@ def parse_params(kind: type[P], params: Mapping[str, Any]) -> P:
         first = error.errors(include_url=False, include_context=False)[0]
         keep_last = first["type"] == "missing"
         pointer = "/params" + _pointer(first["loc"], params, keep_last)
-        raise SpecError(pointer, _message(first["msg"])) from None
-
-
-def _message(text: str) -> str:
-    return text.removeprefix("Value error, ")
+        raise SpecError(pointer, said(first)) from None
 
 
 def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
-from engine.errors import SpecError
+from engine.errors import SpecError, said
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def install(app: FastAPI) -> None:
                 return response(
                     document(400, "bad-request", "Bad request", "The body is not valid JSON.")
                 )
-            errors.append(FieldError(pointer=pointer_of(item["loc"])[0], detail=item["msg"]))
+            errors.append(FieldError(pointer=pointer_of(item["loc"])[0], detail=said(item)))
         detail = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:3])
         return response(document(422, Invalid.slug, "The request is not valid", detail, errors))
 

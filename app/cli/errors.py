@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from app.client import ServiceError
+from engine.errors import said
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def explain() -> Iterator[None]:
     except (ServiceError, StartError) as error:
         message = str(error)
     except ValidationError as error:
-        parts = [f"MLHF_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors() if e["loc"]]
+        parts = [f"MLHF_{str(e['loc'][0]).upper()}: {said(e)}" for e in error.errors() if e["loc"]]
         message = "the settings are not valid: " + "; ".join(parts or [str(error)])
     except KeyboardInterrupt:
         message = "interrupted"

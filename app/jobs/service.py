@@ -17,7 +17,7 @@ from app.jobs.validation import Validated, validate
 from app.runs.models import Run
 from app.settings import Settings
 from app.storage.folder import FolderStorage
-from engine.errors import SpecError
+from engine.errors import SpecError, said
 
 _REQUEST: TypeAdapter[Any] = TypeAdapter(JobCreate)
 
@@ -177,7 +177,7 @@ def clone(
         request = _REQUEST.validate_python({**job.spec, **changes})
     except ValidationError as error:
         problems = [
-            FieldError(pointer="/changes" + pointer_of(("body", *e["loc"]))[0], detail=e["msg"])
+            FieldError(pointer="/changes" + pointer_of(("body", *e["loc"]))[0], detail=said(e))
             for e in error.errors()
         ]
         raise Invalid("The changed specification is not valid.", problems) from None

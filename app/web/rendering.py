@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError, TimeoutError
 import engine
 from app.api.problems import Problem, Unavailable, pointer_of
 from app.web import formats
+from engine.errors import said
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class PageRoute(APIRoute):
             except Problem as problem:
                 return _error_page(request, problem.status, problem.title, problem.detail)
             except RequestValidationError as error:
-                wrong = (f"{pointer_of(e['loc'])[0]}: {e['msg']}" for e in error.errors()[:3])
+                wrong = (f"{pointer_of(e['loc'])[0]}: {said(e)}" for e in error.errors()[:3])
                 return _error_page(request, 422, "This address is not valid", "; ".join(wrong))
             except (OperationalError, TimeoutError) as error:
                 log.warning("database unavailable: %s", type(error).__name__)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from engine.errors import SpecError
+from engine.errors import SpecError, said
 from engine.training.config import Strict
 
 Config = TypeVar("Config", bound=Strict)
@@ -29,4 +29,4 @@ def checked(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         pointer = "".join(f"/{part}" for part in first["loc"] if part not in members)
-        raise SpecError(pointer, f"{first['msg']}.") from error
+        raise SpecError(pointer, f"{said(first).removesuffix('.')}.") from error
