@@ -58,7 +58,10 @@ class PES(Strict):
 
 
 class Search(Strict):
-    """Changes of single weights, compared on the same runs and kept where they help."""
+    """Changes of single weights, compared on the same runs and kept where they help.
+
+    A candidate that is not ahead after a seed's runs on all tasks has no more.
+    """
 
     name: Literal["search"] = "search"
     seeds: Annotated[int, Field(ge=1, le=64, strict=True)] = Field(
@@ -134,7 +137,9 @@ class MetaSettings(Strict):
         default="kronecker", description="MLHF's form; `l2l` has none, and ignores it."
     )
     iterations: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] = Field(
-        default=1000, description="Meta-steps; of `search` candidates, the first being the start."
+        default=1000,
+        description="Meta-steps. Of `search`: candidates, the first being the start, if none were "
+        "given up early; what those do not use, further ones do.",
     )
     unroll: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(
         default=10,

@@ -28,9 +28,10 @@ Weights = dict[str, dict[str, Tensor]]
 class CoordinateSearch:
     """Tries moves in turn and keeps those that lower the mean meta-loss.
 
-    An iteration is one whole run; a candidate has run once for each task and seed when it is
-    judged. The first candidate is the start. A move that is kept is tried again from where it
-    led, and its opposite left out; after a pass in which none was kept all are halved.
+    An iteration is one whole run; a candidate runs once for each seed and task. One that is not
+    ahead after all the tasks of a seed is given up there: most are, at a part of their price.
+    The first candidate is the start. A move that is kept is tried again from where it led, and
+    its opposite left out; after a pass in which none was kept all are halved.
 
     Args:
         search: The moves, and when one is kept.
@@ -47,7 +48,7 @@ class CoordinateSearch:
         self, search: Search, *, tasks: int, seed: int,
         start: Callable[[int, int], Point], unroll: Unroll, streams: Sequence[torch.Generator],
     ) -> None:  # fmt: skip
-        self._runs = tasks * search.seeds
+        self._tasks = tasks
         self._moves = search.moves or each_by(search.step)
         self._margin, self._seeds = search.margin, search.seeds
         self._seed, self._start, self._unroll, self._streams = seed, start, unroll, streams
@@ -57,8 +58,8 @@ class CoordinateSearch:
         self._tried: list[dict[str, Any]] = []
 
     def advance(self, learned: Learned, iteration: int) -> Advance:
-        """Take the candidate's next run and, after its last, keep the candidate or leave it."""
-        task, seed = divmod(len(self._losses), self._seeds)
+        """Take the candidate's next run and, when that decides, keep the candidate or leave it."""
+        seed, task = divmod(len(self._losses), self._tasks)
         for purpose, stream in enumerate(self._streams):
             stream.manual_seed(derive(self._seed, "search", task, seed, purpose))
         torch.manual_seed(derive(self._seed, "search dropout", task, seed))
@@ -70,7 +71,7 @@ class CoordinateSearch:
             _put(learned, kept)
         self._losses.append(float(run.error))
         steps = run.end.steps - start.steps
-        if len(self._losses) < self._runs:
+        if not self._decided():
             return Advance({}, {}, steps)
         tried = self._judge()
         if tried["kept"]:
@@ -115,17 +116,30 @@ class CoordinateSearch:
             moved[network][tensor][index] += value
         return moved
 
+    def _apart(self) -> list[float]:
+        """Return by how much the candidate's runs are above those of what is kept."""
+        best = self._best or self._losses
+        return [a - b for a, b in zip(self._losses, best, strict=False)]
+
+    def _decided(self) -> bool:
+        """Return whether enough runs are done to keep the candidate or leave it."""
+        seeds, rest = divmod(len(self._losses), self._tasks)
+        if rest or seeds == self._seeds:
+            return not rest
+        return bool(self._best) and not mean(self._apart()) < 0
+
     def _judge(self) -> dict[str, Any]:
         """Return what the lineage says of the candidate, whose runs are done."""
-        apart = [a - b for a, b in zip(self._losses, self._best or self._losses, strict=True)]
+        apart = self._apart()
         error = stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
-        better = mean(apart) < -self._margin * error
+        whole = len(apart) == self._tasks * self._seeds
         tried = {
             "move": self._move(),
-            "candidate": mean(self._losses),
+            "runs": len(apart),
+            "candidate": mean(self._best or self._losses) + mean(apart),
             "difference": mean(apart),
             "error": error,
-            "kept": better and bool(self._best),
+            "kept": bool(self._best) and whole and mean(apart) < -self._margin * error,
         }
         self._tried.append(tried)
         return tried
