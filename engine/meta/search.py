@@ -124,9 +124,10 @@ class CoordinateSearch:
     def _decided(self) -> bool:
         """Return whether enough runs are done to keep the candidate or leave it."""
         seeds, rest = divmod(len(self._losses), self._tasks)
-        if rest or seeds == self._seeds:
-            return not rest
-        return bool(self._best) and not mean(self._apart()) < 0
+        if rest:
+            return False
+        behind = bool(self._best) and not mean(self._apart()) < 0  # or not a number
+        return behind or seeds == self._seeds
 
     def _judge(self) -> dict[str, Any]:
         """Return what the lineage says of the candidate, whose runs are done."""
