@@ -44,6 +44,9 @@ def measure(case: Case, rounds: int, device: str) -> None:
     def tangent() -> list[Tensor]:
         return ggn.hessian(ggn.jvp(vector))
 
+    def two() -> None:
+        ggn.jvps([vector, vector])
+
     def rotations() -> None:  # the gradient there, the new direction back
         basis.rotate(vector)
         basis.back(turned)
@@ -53,6 +56,7 @@ def measure(case: Case, rounds: int, device: str) -> None:
         "Adam step": lambda: adam.step(x, y),
         "gradient and graph": lambda: GGN(model, "cross_entropy", x, y),
         "tangent": tangent,
+        "two together": two,
         "rotations, there and back": rotations,
     }
     found = {name: s.median for name, s in in_turns(runs, rounds, device).items()}

@@ -91,6 +91,15 @@ class GGN:
         with torch.no_grad(), full_precision(self._device):
             return self._linear.jvp(v)
 
+    def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return ``jvp`` of each v, for less than their number of passes where layers are narrow.
+
+        Convolutions on a CPU are then counted in whole blocks of channels, which two directions
+        may share.
+        """
+        with torch.no_grad(), full_precision(self._device):
+            return self._linear.jvps(vs)
+
     def hessian(self, u: list[Tensor]) -> list[Tensor]:
         """Return w = H_ℓu, for one tensor per output."""
         with torch.no_grad(), full_precision(self._device):

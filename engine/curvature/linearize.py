@@ -20,6 +20,8 @@ from engine.curvature.rules import RULES, Tangent, Tangents
 from engine.curvature.shaping import SHAPING
 
 _Outputs = tuple[Tensor | None, ...]
+# From directions v to Jv for each.
+_Jacobian = Callable[[Sequence[Sequence[Tensor]]], list[list[Tensor]]]
 
 
 class Linearization:
@@ -37,7 +39,7 @@ class Linearization:
         self._z = list(z)
         self._parameters = list(parameters)
         self._hooked = hooked
-        self._jvp: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
+        self._jvps: _Jacobian | None = None
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
         """Return Jᵀw, one tensor per parameter, for one tensor per output."""
@@ -53,28 +55,32 @@ class Linearization:
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Jv, one tensor per output, for one tensor per parameter."""
-        return apart(lambda: self._tangent(v)) if in_backward() else self._tangent(v)
+        return self.jvps([v])[0]
 
-    def _tangent(self, v: Sequence[Tensor]) -> list[Tensor]:
-        if self._jvp is not None:
-            return self._jvp(v)
+    def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return Jv for each v, which may cost less together."""
+        return apart(lambda: self._tangents(vs)) if in_backward() else self._tangents(vs)
+
+    def _tangents(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        if self._jvps is not None:
+            return self._jvps(vs)
         hooked = self._hooked or any_on(self._parameters)
-        jvp: Callable[[Sequence[Tensor]], list[Tensor]]
+        jvps: _Jacobian
         try:
-            jvp = _Walk(self._z, self._parameters)
-            u = jvp(v)
+            jvps = _Walk(self._z, self._parameters)
+            us = jvps(vs)
         except _NoWalk:
             if hooked:  # both of its sides would run them
                 raise CurvatureError(UNKNOWN) from None
-            jvp = _DoubleBackward(self._z, self._parameters)
-            u = jvp(v)
+            jvps = _DoubleBackward(self._z, self._parameters)
+            us = jvps(vs)
         else:
             # Gradients that are large, where that is in range, so that a clip shows.
             scale = 1.0 if any(t.dtype == torch.float16 for t in self._z) else 1024.0
-            if hooked and not _adjoint(jvp, self._z, self._parameters, scale):
+            if hooked and not _adjoint(jvps, self._z, self._parameters, scale):
                 raise CurvatureError(CHANGED)
-        self._jvp = jvp
-        return u
+        self._jvps = jvps
+        return us
 
 
 def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
@@ -104,7 +110,7 @@ def backward(
 
 
 def _adjoint(
-    jvp: Callable[[Sequence[Tensor]], list[Tensor]],
+    jvps: _Jacobian,
     z: list[Tensor],
     parameters: list[Tensor],
     scale: float = 1.0,
@@ -112,7 +118,7 @@ def _adjoint(
     """Whether ⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w and v; the scale is w's."""
     w = [scale * t for t in normal_like(z, 0)]
     v = normal_like(parameters, 1)
-    left = list(zip(w, jvp(v), strict=True))
+    left = list(zip(w, jvps([v])[0], strict=True))
     right = list(zip(vjp(z, parameters, w), v, strict=True))
     return not disagree(left, right, topological([get_gradient_edge(t).node for t in z]))
 
@@ -124,6 +130,16 @@ class _NoWalk(Exception):  # noqa: N818
 _NOWHERE = -1  # the last place of a walk
 
 
+class _Step(NamedTuple):
+    """One node of a walk."""
+
+    tangent: Callable[[Tangents], Any]
+    together: Callable[[Sequence[Tangents]], list[Any]] | None  # for several directions
+    sources: tuple[int, ...]  # where its inputs are
+    place: int  # where its first output goes
+    outputs: int  # how many it has
+
+
 class _Walk:
     """Jv node by node. Each node's part is prepared once and used by every product.
 
@@ -133,8 +149,7 @@ class _Walk:
 
     def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
         leaves = {id(p): i for i, p in enumerate(parameters)}
-        # (a node's tangent, where its inputs are, where its first output goes, how many it has)
-        self._steps: list[tuple[Callable[[Tangents], Any], tuple[int, ...], int, int]] = []
+        self._steps: list[_Step] = []
         self._leaves: list[tuple[int, int]] = []  # (place, index of the parameter)
         # The nodes are kept: Python's handle of a node is the same object only while it lives.
         ends = [get_gradient_edge(t) for t in z]
@@ -157,7 +172,8 @@ class _Walk:
                 continue
             tangent, outputs = _tangent_of(node)
             places[node] = size
-            self._steps.append((tangent, sources, size, outputs))
+            together = getattr(tangent, "together", None)
+            self._steps.append(_Step(tangent, together, sources, size, outputs))
             size += outputs
         self._size = size + 1
         self._out = [
@@ -165,26 +181,35 @@ class _Walk:
         ]
         self._like = z
 
-    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
-        values: list[Any] = [None] * self._size
-        for place, index in self._leaves:
-            values[place] = v[index]
+    def __call__(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        values: list[list[Any]] = [[None] * self._size for _ in vs]
+        for own, v in zip(values, vs, strict=True):
+            for place, index in self._leaves:
+                own[place] = v[index]
         with torch.no_grad():
-            for tangent, sources, place, outputs in self._steps:
-                inputs = tuple([values[source] for source in sources])
-                for t in inputs:
+            for tangent, together, sources, place, outputs in self._steps:
+                inputs = [tuple([own[source] for source in sources]) for own in values]
+                for t in inputs[0]:  # a tangent that is zero is so in all directions
                     if t is not None:
                         break
                 else:
                     continue
-                if outputs == 1:
-                    values[place] = tangent(inputs)
+                if together is not None and len(inputs) > 1:
+                    found = together(inputs)
                 else:
-                    values[place : place + outputs] = tangent(inputs)
-            return [
-                torch.zeros_like(z) if values[place] is None else values[place]
+                    found = [tangent(each) for each in inputs]
+                for own, out in zip(values, found, strict=True):
+                    if outputs == 1:
+                        own[place] = out
+                    else:
+                        own[place : place + outputs] = out
+        return [
+            [
+                torch.zeros_like(z) if own[place] is None else own[place]
                 for place, z in zip(self._out, self._like, strict=True)
             ]
+            for own in values
+        ]
 
 
 def topological(roots: list[Any]) -> list[Any]:
@@ -282,7 +307,10 @@ class _DoubleBackward:
                 "differentiated, so a Gauss-Newton product through it would be wrong"
             )
 
-    def __call__(self, v: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        return [self._one(v) for v in vs]
+
+    def _one(self, v: Sequence[Tensor]) -> list[Tensor]:
         pairs = [
             (p, t)
             for p, t in zip(self._pulled, v, strict=True)

@@ -65,10 +65,11 @@ class QuadraticModel:
 
     def add(self, *directions: Direction) -> None:
         """Widen the subspace, by a tangent pass for each direction, and find the minimum."""
-        for q in directions:
-            self.directions.append(q)
-            self._tangents.append(self._ggn.jvp(unflatten(q.plain, self._ggn.parameters)))
-            self._pulled.append(self._ggn.hessian(self._tangents[-1]))
+        parameters = self._ggn.parameters
+        tangents = self._ggn.jvps([unflatten(q.plain, parameters) for q in directions])
+        self.directions += directions
+        self._tangents += tangents
+        self._pulled += [self._ggn.hessian(u) for u in tangents]
         stacked = torch.stack([q.turned for q in self.directions])
         own = curvatures(self._tangents, self._pulled).to(stacked)
         damping = (stacked * self._s) @ stacked.T

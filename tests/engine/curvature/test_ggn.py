@@ -34,6 +34,13 @@ def test_products_equal_those_of_the_dense_matrix(name, dense):
     assert_close(flat(ggn.gradient), expected.gradient)
     n = len(expected.gradient)
     u, v = torch.randn(n, dtype=D), torch.randn(n, dtype=D)
+    ju, jv = ggn.jvps([split(w, model) for w in (u, v)])  # at once, before any alone
+    for one, other, expect in (
+        (ju, jv, u @ expected.matrix @ v),
+        (jv, jv, v @ expected.matrix @ v),
+    ):
+        pairs = zip(one, ggn.hessian(other), strict=True)
+        assert_close(sum((a * b).sum() for a, b in pairs), expect)
     gu, gv = (flat(ggn.product(split(w, model))) for w in (u, v))
     assert_close(gv, expected.matrix @ v)
     assert_close(gu, expected.matrix @ u)
