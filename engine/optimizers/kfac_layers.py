@@ -65,27 +65,33 @@ class Kronecker:
         if module.bias is not None:
             self.parameters.append(module.bias)
 
-    def factors(self, calls: Sequence[Call], rows: int, every: int = 1) -> list[Tensor]:
-        """Return A and G; ``every``: of so many positions each way A looks at one."""
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        return [self.of_inputs(calls), self.of_outputs(calls, rows)]
+
+    def of_inputs(self, calls: Sequence[Call], every: int = 1) -> Tensor:
+        """Return A; ``every``: of so many positions each way it looks at one."""
         a: Tensor | None = None
-        g: Tensor | None = None
         total: Tensor | None = None  # of the inputs, what a bias has to do with them
         count = 0
         bias = len(self.parameters) == 2
-        for x, gradients in calls:
+        for x, _ in calls:
             for part in self._inputs(x, every):
                 a = self._moment(part, a, bias)
                 if bias:
                     sums = part.sum((0, 2))
                     total = sums if total is None else total.add_(sums)
                 count += len(part) * part.shape[2]
+        assert a is not None
+        return (a if total is None else _bordered(a, total, count)) / count
+
+    def of_outputs(self, calls: Sequence[Call], rows: int) -> Tensor:
+        """Return G."""
+        g: Tensor | None = None
+        for _, gradients in calls:
             for gradient in gradients:
                 g = self._moment(self._outputs(gradient), g)
-        assert a is not None
         assert g is not None
-        if total is not None:
-            a = _bordered(a, total, count)
-        return [a / count, g / rows]
+        return g / rows
 
     def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
         a, g = factors

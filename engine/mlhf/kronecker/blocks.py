@@ -18,6 +18,8 @@ from engine.optimizers.kfac_layers import Call, Kronecker, layer_of
 from engine.optimizers.protocol import State
 
 _ROWS = 1024  # of a layer's input are enough for its means
+_EACH = 20  # updates that all take a layer's inputs in; then every so many do
+_INPUTS = 2
 
 
 class Block:
@@ -79,19 +81,33 @@ class Block:
         for side, saved in zip(self._sides, state["sides"], strict=True):
             side.load_state_dict(saved, like)
 
-    def _add(self, new: list[Tensor], decay: float) -> None:
+    def _add(self, left: Tensor, right: Tensor | None, decay: float, since: int = 1) -> None:
+        """Take new factors into the running means.
+
+        Args:
+            right: None where only L is seen anew.
+            since: Updates since R was last seen.
+        """
         self._count += 1
         if self._factors is None:
-            self._factors = new
-        else:
-            torch._foreach_lerp_(self._factors, new, 1 - min(decay, 1 - 1 / self._count))
+            assert right is not None
+            self._factors = [left, right]
+            return
+        kept = min(decay, 1 - 1 / self._count)
+        self._factors[0].lerp_(left, 1 - kept)
+        if right is not None:
+            self._factors[1].lerp_(right, 1 - kept**since)
 
     def _scale(self, left: Tensor) -> Tensor | float:
         return 1.0
 
 
 class LayerBlock(Block):
-    """A linear layer or convolution: R the mean of inputs' aaᵀ, L that of ggᵀ (as in K-FAC)."""
+    """A linear layer or convolution: R the mean of inputs' aaᵀ, L that of ggᵀ (as in K-FAC).
+
+    Inputs change slower than gradients and cost more: after the first updates they are looked
+    at in every second.
+    """
 
     def __init__(self, module: nn.Module, layer: Kronecker, max_dimension: int) -> None:
         super().__init__(layer.parameters, max_dimension)
@@ -141,9 +157,12 @@ class LayerBlock(Block):
                 every, enough = _spread(places, max(1, g.ndim - 2), seen)
                 calls.append((wide(x[: min(seen, enough)]), [part]))
         if calls:
-            right, left = self._layer.factors(calls, rows, every)
+            left = self._layer.of_outputs(calls, rows)
             left.mul_(weight.square() * (rows**2 / share))
-            self._add([left, right], decay)
+            since = 1 if self._count < _EACH else _INPUTS
+            due = self._count % since == 0
+            right = self._layer.of_inputs(calls, every) if due else None
+            self._add(left, right, decay, since)
 
 
 def _spread(places: int, ways: int, samples: int) -> tuple[int, int]:
@@ -168,7 +187,7 @@ class MatrixBlock(Block):
         g = gradient.flatten(1) * rows**0.5
         left = g @ g.T if self._whole[0] else g.square().sum(1)
         right = g.T @ g if self._whole[1] else g.square().sum(0)
-        self._add([left, right], decay)
+        self._add(left, right, decay)
 
     def _scale(self, left: Tensor) -> Tensor:
         tiny = torch.finfo(left.dtype).tiny

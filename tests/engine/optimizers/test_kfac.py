@@ -172,7 +172,7 @@ def test_inputs_may_be_looked_at_every_so_many_positions(stride):
     conv = nn.Conv2d(2, 3, 3, stride=stride, padding=1).double()
     x = torch.randn(4, 2, 9, 9).double()
     g = torch.randn_like(conv(x))
-    every, _ = Kronecker(conv, 99).factors([(x, [g])], 4, every=2)
+    every = Kronecker(conv, 99).of_inputs([(x, [g])], every=2)
     columns = F.unfold(F.pad(x, [1] * 4), 3, stride=stride).unflatten(2, g.shape[2:])
     seen = columns[:, :, ::2, ::2].flatten(2)
     ones = torch.cat([seen, torch.ones_like(seen[:, :1])], 1).transpose(0, 1).flatten(1)
