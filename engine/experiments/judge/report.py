@@ -11,6 +11,7 @@ from engine.experiments.judge.export import export
 from engine.experiments.judge.grids import entrant
 from engine.experiments.judge.lineage import overlap
 from engine.experiments.judge.measures import Estimate, estimate, final, integral, train_losses
+from engine.experiments.judge.overview import overview, together
 from engine.experiments.judge.results import Reached, TaskResults, collect
 from engine.experiments.judge.runs import short
 from engine.experiments.judge.tasks import Judged, tasks, transfers
@@ -38,6 +39,9 @@ def report(context: Context, scale: Scale) -> list[Path]:
             path = context.output / f"{results.judged.name}-{name}.png"
             written.append(figures.comparison(path, curves, x))  # type: ignore[arg-type]
     lines = [f"# Judged at scale {scale}", "", *_preface(context, every), "", *_aims(aims)]
+    lines += ["", "## Side by side", "", "Mean training losses at the ends of epochs."]
+    for group in together(judged):
+        lines += ["", *_markdown(overview(group))]
     for results in judged:
         lines += ["", *_task(context, results)]
     lines += ["", *_transfers(transferred)]

@@ -137,6 +137,13 @@ def test_the_report_says_what_was_run_and_what_was_not(judged):
     finals = [c.points[-1]["values"]["train_loss"] for c in curves]
     assert task["targets"]["100"] == pytest.approx(sum(finals) / 2)
     assert re.search(rf"\| adamw \| .* \| 2 \| {sum(finals) / 2:.4g} ± ", text)
+    second = sum(c.points[2]["values"]["train_loss"] for c in curves) / 2
+    took = task["milliseconds"]["adamw"]
+    cell = (
+        f"{second:#.3g} / {sum(finals) / 2:#.3g} ({took['taken'][-1] / took['marks'][-1]:.1f}) [2]"
+    )
+    assert f"\n| adamw | {cell} |\n" in text  # beside the others
+    assert f"{_TASK.name}, epochs 2 / 3 (" in text
     assert set(task["milliseconds"]) == set(_FEW)
     assert (judged / f"{_TASK.name}-seconds.png").read_bytes().startswith(b"\x89PNG")
     assert {a["aim"].split()[0] for a in numbers["aims"]} == {
