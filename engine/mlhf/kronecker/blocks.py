@@ -18,8 +18,8 @@ from engine.optimizers.kfac_layers import Call, Kronecker, layer_of
 from engine.optimizers.protocol import State
 
 _ROWS = 1024  # of a layer's input are enough for its means
-_EACH = 20  # updates that all take a layer's inputs in; then every so many do
-_INPUTS = 2
+_EACH = 20  # updates that all take a layer's inputs in; then, of many positions,
+_INPUTS = 2  # every second does
 
 
 class Block:
@@ -105,8 +105,9 @@ class Block:
 class LayerBlock(Block):
     """A linear layer or convolution: R the mean of inputs' aaᵀ, L that of ggᵀ (as in K-FAC).
 
-    Inputs change slower than gradients and cost more: after the first updates they are looked
-    at in every second.
+    Inputs change slower than gradients and cost more. Where a sample has many positions, a
+    batch tells much of them: after the first updates every second one is enough. Where it has
+    one, each sample is missed.
     """
 
     def __init__(self, module: nn.Module, layer: Kronecker, max_dimension: int) -> None:
@@ -142,7 +143,7 @@ class LayerBlock(Block):
         looked at: of a shuffled batch, any.
         """
         calls: list[Call] = []
-        every, share = 1, 1.0
+        every, places, share = 1, 1, 1.0
         for (x, _), g in zip(self._calls, gradients, strict=True):
             if g is not None:
                 seen = min(samples, len(g))
@@ -159,7 +160,7 @@ class LayerBlock(Block):
         if calls:
             left = self._layer.of_outputs(calls, rows)
             left.mul_(weight.square() * (rows**2 / share))
-            since = 1 if self._count < _EACH else _INPUTS
+            since = _INPUTS if places > 1 and self._count >= _EACH else 1
             due = self._count % since == 0
             right = self._layer.of_inputs(calls, every) if due else None
             self._add(left, right, decay, since)

@@ -186,20 +186,22 @@ def test_what_the_loss_does_not_reach_has_no_curvature():
     assert float(basis.diagonal.max()) > 0
 
 
-def test_after_the_first_updates_inputs_are_seen_in_every_second():
+@pytest.mark.parametrize("positions", [5, 1])
+def test_of_many_positions_inputs_are_seen_in_every_second_update_after_the_first(positions):
     torch.manual_seed(0)
     model = nn.Linear(3, 2, bias=False).double()
     parameters = list(model.parameters())
     basis = Basis(model, parameters, decay=0.9, samples=8, max_dimension=9, seed=0)
     inputs = torch.zeros(3, 3).double()
     for k in range(25):
-        x, y = torch.randn(8, 3).double(), torch.randn(8, 2).double()
-        weight = max(0.1, 1 / (k + 1))
+        x, y = torch.randn(8, positions, 3).double(), torch.randn(8, positions, 2).double()
         before = basis._layers[0]._factors
         left = None if before is None else before[0].clone()
         _see(basis, model, "mse", x, y)
-        if k < 20 or k % 2 == 0:
-            weight = weight if k < 20 else 1 - 0.9**2  # the same reach, in steps
-            inputs += weight * (x.T @ x / 8 - inputs)
+        weight = max(0.1, 1 / (k + 1))
+        if positions > 1 and k >= 20:
+            weight = 0 if k % 2 else 1 - 0.9**2  # the same reach, in updates
+        rows = x.flatten(0, 1)
+        inputs += weight * (rows.T @ rows / len(rows) - inputs)
         torch.testing.assert_close(basis._layers[0]._factors[1], inputs)
         assert left is None or not torch.equal(basis._layers[0]._factors[0], left)
