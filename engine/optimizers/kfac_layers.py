@@ -82,7 +82,7 @@ class Kronecker:
                     total = sums if total is None else total.add_(sums)
                 count += len(part) * part.shape[2]
         assert a is not None
-        return (a if total is None else _bordered(a, total, count)) / count
+        return a / count if total is None else _bordered(a, total, count)
 
     def of_outputs(self, calls: Sequence[Call], rows: int) -> Tensor:
         """Return G."""
@@ -231,12 +231,19 @@ def _columns(x: Tensor) -> Tensor:
 
 
 def _bordered(moment: Tensor, total: Tensor, count: int) -> Tensor:
-    """Return the moment of columns that end in a 1, from that without, or its diagonal."""
-    corner = total.new_tensor([float(count)])
+    """Return the mean over columns that end in a 1, from sums over them without, or its diagonal.
+
+    Written once: passes over a large matrix are most of what a dense layer's update costs.
+    """
+    size = len(total)
+    result = total.new_empty([size + 1] * moment.ndim)
     if moment.ndim == 1:
-        return torch.cat([moment, corner])
-    right = torch.cat([total, corner]).unsqueeze(1)
-    return torch.cat([torch.cat([moment, total.unsqueeze(0)]), right], 1)
+        torch.div(moment, count, out=result[:size])
+    else:
+        torch.div(moment, count, out=result[:size, :size])
+        result[size, :size] = result[:size, size] = total / count
+    result[(size,) * moment.ndim] = 1
+    return result
 
 
 def _per_sample(values: Tensor) -> Tensor:
