@@ -32,9 +32,9 @@ def test_the_downloaded_network_has_the_reported_loss(serving: Serving, tmp_path
     job = serving.client.submit(
         {
             "kind": "train",
-            "model": {"name": "cuda_convnet"},
+            "model": {"name": "cuda_convnet", "params": {"width": 0.25}},
             "dataset": {"name": "cifar10", "params": params},
-            "optimizer": {"name": "adam", "params": {"lr": 1e-3}},
+            "optimizer": {"name": "adam", "params": {"lr": 3e-3}},
             "budget": {"epochs": 1},
             "batch_size": 64,
         }
