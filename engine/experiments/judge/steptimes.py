@@ -3,7 +3,9 @@
 Runs of several sittings share a machine with whatever else runs: their seconds do not compare
 well. Here all take turns of a run's first steps, several times, and the median of the turns
 is kept at each of some steps: what a second-order optimizer renews often at first, and ever
-less later, counts when it is done.
+less later, counts when it is done. The Hessian-free peers take several times as long as all
+others and are measured once, before them: minutes between two that are compared would let a
+shared machine change.
 """
 
 import json
@@ -20,15 +22,18 @@ from engine.training.config import Budget, Evaluation
 from engine.training.events import Event, encode
 
 _MARKS = (20, 60, 120, 240)  # whole rounds of what is done every tenth step
-_TURNS = 3
+_TURNS = 5
+_ONCE = "hessian free"  # rank of those measured in the first turn alone
 
 
 def measure(context: Context, task: str, runs: Sequence[Run]) -> bool:
     """Measure the runs' entrants in turns and keep what came out; False if time was up."""
     found: dict[str, list[dict[str, float]]] = {run.entrant.name: [] for run in runs}
+    once = [run for run in runs if run.entrant.rank == _ONCE]
+    others = [run for run in runs if run.entrant.rank != _ONCE]
     for turn in range(_TURNS):
         context.say(f"{task}: step times, turn {turn + 1} of {_TURNS}")
-        for run in runs:
+        for run in others if turn else [*once, *others]:
             if context.stop():
                 return False
             found[run.entrant.name].append(_milliseconds(context, run))

@@ -11,7 +11,7 @@ import pytest
 from engine.data.specs import DATASETS, describe
 from engine.experiments.__main__ import main
 from engine.experiments.contract import Context
-from engine.experiments.judge import settings
+from engine.experiments.judge import settings, steptimes
 from engine.experiments.judge.grids import ADAMW_DEFAULTS, ENTRANTS, entrant, names
 from engine.experiments.judge.lineage import overlap
 from engine.experiments.judge.measures import score
@@ -149,6 +149,22 @@ def test_the_report_says_what_was_run_and_what_was_not(judged):
     assert {a["aim"].split()[0] for a in numbers["aims"]} == {
         "1a", "1b", "1c", "1d", "2a", "2b", "3", "4", "5",
     }  # fmt: skip
+
+
+def test_hessian_free_peers_are_timed_once_and_before_the_others(tmp_path, monkeypatch):
+    context, _ = _context(tmp_path)
+    timed = []
+
+    def milliseconds(context, run):
+        timed.append(run.entrant.name)
+        return {"20": float(len(timed))}
+
+    monkeypatch.setattr(steptimes, "_milliseconds", milliseconds)
+    runs = [Run(_TASK, entrant(name), {}, 0) for name in ("adamw", "hf fixed", "mlhf")]
+    assert steptimes.measure(context, _TASK.name, runs)
+    assert timed == ["hf fixed", *["adamw", "mlhf"] * 5]
+    taken = {name: pace.taken for name, pace in steptimes.load(tmp_path, _TASK.name).items()}
+    assert taken == {"hf fixed": [1.0], "adamw": [6.0], "mlhf": [7.0]}
 
 
 def test_a_reports_table_of_curves_stands_for_its_runs(judged, tmp_path):
