@@ -103,6 +103,9 @@ def test_validate_only_creates_nothing(client: TestClient, database: Database) -
         ),
     ],
 )
+@pytest.mark.parametrize(
+    "database_url", ["sqlite"], indirect=True
+)  # one is enough for what is refused
 def test_bad_input_is_a_problem_with_a_pointer_and_creates_nothing(
     client: TestClient, database: Database, changes: dict[str, Any], pointer: str | None
 ) -> None:

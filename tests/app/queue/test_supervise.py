@@ -23,12 +23,10 @@ MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "drop
 # (tests/engine/training/test_train.py).
 STEPS = {
     "adam": 1000,
-    "hf_lm": 200,
     "kfac": 400,
     "l2l": 300,
     "mlhf": 150,
     "mlhf paper": 150,
-    "schedule_free_adamw": 1000,
     "soap": 500,
 }
 
