@@ -24,7 +24,7 @@ MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "drop
 STEPS = {
     "adam": 1000,
     "kfac": 400,
-    "l2l": 300,
+    "l2l": 600,
     "mlhf": 150,
     "mlhf paper": 150,
     "soap": 500,
