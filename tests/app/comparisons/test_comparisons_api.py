@@ -211,9 +211,8 @@ def test_the_svg_has_labels_but_no_script(client: TestClient, rows: Any, job: st
         ({"job": "job_1", "x": "time"}, 422),
     ],
 )
-@pytest.mark.parametrize(
-    "database_url", ["sqlite"], indirect=True
-)  # one is enough for what is refused
+# One database is enough for what is refused.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_bad_requests(client: TestClient, params: dict[str, Any], status: int) -> None:
     response = client.get("/v1/comparisons", params=params)
     assert response.status_code == status

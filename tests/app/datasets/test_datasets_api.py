@@ -197,9 +197,8 @@ BAD: dict[str, tuple[str, list[tuple[str, bytes]], Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize(
-    "database_url", ["sqlite"], indirect=True
-)  # one is enough for what is refused
+# One database is enough for what is refused.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_bad_upload_is_a_problem_and_leaves_nothing(
     case: str, client: TestClient, database: Database, storage: FolderStorage
 ) -> None:

@@ -103,9 +103,8 @@ def test_validate_only_creates_nothing(client: TestClient, database: Database) -
         ),
     ],
 )
-@pytest.mark.parametrize(
-    "database_url", ["sqlite"], indirect=True
-)  # one is enough for what is refused
+# One database is enough for what is refused.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_bad_input_is_a_problem_with_a_pointer_and_creates_nothing(
     client: TestClient, database: Database, changes: dict[str, Any], pointer: str | None
 ) -> None:
