@@ -139,7 +139,7 @@ def _judged(
     epochs: tuple[float, float, float],
     widths: tuple[float, float],
 ) -> tuple[Judged, ...]:
-    """Return the seven tasks on data of some size.
+    """Return the eight tasks on data of some size.
 
     Args:
         small: CIFAR-10 at 16x16.
@@ -153,6 +153,7 @@ def _judged(
         Judged(_task("digits-mlp", _mlp(64, 32), digits, long, 32), "mlp"),
         Judged(_task("fashion-mlp", _mlp(128, 64), fashion, long, 128), "mlp"),
         Judged(_task("cifar16-convnet", _convnet(16, 32, dense=64), small, middle, 128), "convnet"),
+        Judged(_task("cifar16-cuda-convnet", convnet, small, short, 128), "convnet"),
         Judged(_task("cifar32-cuda-convnet", convnet, large, short, 128), "convnet"),
         Judged(_task("cifar16-resnet", resnet, small, short, 128), "resnet"),
         Judged(_task("text-lstm", _lstm(64), text, short, 16), "text"),
