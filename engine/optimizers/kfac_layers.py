@@ -141,13 +141,12 @@ class Kronecker:
             for size in (module.kernel_size, module.stride, module.dilation)
         )
         sides = _padding(module, kernel, dilation)
-        around = (sides[2], sides[0])
-        if sides != [sides[0], sides[0], sides[2], sides[2]]:
-            x, around = F.pad(x, sides), (0, 0)
+        if any(sides):
+            x = F.pad(x, sides)
         stride = tuple(every * step for step in stride)
         per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
         for part in torch.split(x, max(1, _PART // per_sample)):
-            yield F.unfold(part, kernel, dilation, around, stride)
+            yield _windows(part, kernel, dilation, stride)
 
     def _outputs(self, gradient: Tensor) -> Tensor:
         return _columns(gradient) if isinstance(self._module, nn.Linear) else gradient.flatten(2)
@@ -210,6 +209,22 @@ def layer_of(module: nn.Module, max_dimension: int) -> Layer | None:
 def _plain(module: nn.Module) -> bool:
     """Whether the weight is a parameter of the module itself."""
     return module._parameters.get("weight") is not None
+
+
+def _windows(
+    x: Tensor, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    """Return what a kernel sees of (N, C, H, W) as columns (N, D, T), as ``F.unfold`` does.
+
+    In memory they lie as (D, N, T): one copy, of which all samples' columns together are a view.
+    """
+    n, c, *sides = x.shape
+    ways = list(zip(sides, kernel, dilation, stride, x.stride()[2:], strict=True))
+    counts = [(side - d * (k - 1) - 1) // s + 1 for side, k, d, s, _ in ways]
+    within = [d * step for _, _, d, _, step in ways]
+    along = [s * step for _, _, _, s, step in ways]
+    windows = x.as_strided((c, *kernel, n, *counts), (x.stride(1), *within, x.stride(0), *along))
+    return windows.reshape(-1, n, counts[0] * counts[1]).transpose(0, 1)
 
 
 def _padding(

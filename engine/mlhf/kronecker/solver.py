@@ -29,6 +29,11 @@ class Solver:
     mean of the last solves' parts: batches then agree on how long a step may be but for noise,
     where near interpolation a few samples rule the curvature and the loss would jump.
 
+    Where a network is sure and wrong, its softmax is flat: a batch's G then hardly knows of the
+    sample that its gradient is of, and the minimum may lie many times too far away. But a loss
+    that is never negative has no more than itself to lose: a step that the model says lowers
+    it by more is taken in proportion (as Polyak's step is bounded; Loizou et al. 2021).
+
     Args:
         basis: In which vectors are given, (n,).
         memory: Of what steps leave behind; it is added to.
@@ -44,6 +49,7 @@ class Solver:
         self._usable = False
         self._since = 0  # steps since they were found
         self._pull: float | None = None  # bᵀPb in the mean of the last steps
+        self._signed = False  # whether a loss was negative
 
     def solve(
         self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, last: Direction
@@ -63,6 +69,7 @@ class Solver:
         q = self._both(inverse * b)
         loss, pull = torch.stack([ggn.loss.to(b), torch.dot(q.turned, b)]).tolist()
         unusual = self._unusual(pull)
+        self._signed = self._signed or loss < 0
         most = interval(self._steps, 3, self._solve_every)
         self._since += 1
         self._steps += 1
@@ -76,18 +83,25 @@ class Solver:
                 model.add(combined(parts, [q, last]))
                 parts = parts * model.parts
                 self._remember(loss, model, parts, None)
+                parts = parts * self._credible(loss, model)
                 self._keep(parts)
             return [q, last], parts
         model.add(q, last)
         parts = model.parts
         if due:
             self._since = 0
-            self._keep(parts, _FRESH if high else 1.0)  # an unusual batch's are for itself
+            credible = parts * self._credible(loss, model)
+            self._keep(credible, _FRESH if high else 1.0)  # an unusual batch's are for itself
         left = float(model.pull[1] / max(model.own[1, 1], _TINY))
         for _ in range(self._iterations - 1):
             model.add(self._both(inverse * model.residual()))
         self._remember(loss, model, parts, left)
-        return model.directions, model.parts
+        return model.directions, model.parts * self._credible(loss, model)
+
+    def _credible(self, loss: float, model: QuadraticModel) -> float:
+        """Return how much of the minimum to take: all, unless it promises more than there is."""
+        promised = model.lowers
+        return loss / promised if promised > loss and not self._signed else 1.0
 
     def _keep(self, parts: Numbers, weight: float = 1.0) -> None:
         """Keep the parts for the next steps, if those may do with them.
@@ -132,6 +146,7 @@ class Solver:
             "usable": self._usable,
             "since": self._since,
             "pull": self._pull,
+            "signed": self._signed,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -140,6 +155,7 @@ class Solver:
         parts, pull = state["parts"], state["pull"]
         self._parts = None if parts is None else np.array(parts)
         self._pull = None if pull is None else float(pull)
+        self._signed = bool(state["signed"])
 
 
 def repeatable(fresh: float, momentum: float) -> bool:

@@ -158,6 +158,16 @@ def test_a_convolutions_factors_are_curvlinops():
     assert torch.allclose(torch.block_diag(*blocks), torch.as_tensor(dense), atol=1e-10)
 
 
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 2)], ids=["pointwise", "wide"])
+def test_windows_are_those_of_unfold_however_the_input_lies_in_memory(kernel):
+    from engine.optimizers.kfac_layers import _windows
+
+    x = torch.randn(6, 3, 8, 7)[2:]
+    for each in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, ::2]):
+        found = _windows(each, kernel, (2, 1), (1, 2))
+        assert torch.equal(found, F.unfold(each, kernel, (2, 1), 0, (1, 2)))
+
+
 def test_a_large_unfolded_input_is_treated_in_parts(monkeypatch):
     module = nn.Conv2d(2, 3, 3, padding=1).double()
     x, g = torch.randn(8, 2, 6, 6).double(), torch.randn(8, 3, 6, 6).double()

@@ -166,3 +166,76 @@ def test_a_diagonal_that_overflows_is_no_error(told):
     model = SimpleNamespace(curvatures=lambda _: (1.0, 1.0, told), lowers=0.1)
     optimizer._solver._remember(1.0, model, np.array([0.5, 0.1]), None)
     assert len(optimizer._memory.features()) == 10
+
+
+def _models(monkeypatch):
+    """Return a list that takes every quadratic model as its subspace is widened."""
+    seen = []
+    whole = module.QuadraticModel.add
+    monkeypatch.setattr(
+        module.QuadraticModel, "add", lambda self, *q: (whole(self, *q), seen.append(self))
+    )
+    return seen
+
+
+def _sure(monkeypatch, loss="cross_entropy", wrong=True):
+    """Return a step's length over the minimum's, the loss, and by how much the minimum lowers it.
+
+    The network is sure of all samples, and right or wrong: its softmax is flat.
+    """
+    seen = _models(monkeypatch)
+    model = _model()
+    with torch.no_grad():
+        model[2].weight.mul_(30)
+        ((x, _),) = _batches(1)
+        z = model(x)
+    before = _theta(model)
+    optimizer = KroneckerMLHF(model, loss, meta_checkpoint=None, damping=1e-3)
+    told = optimizer.step(x, z.argmin(-1) if wrong else z.argmax(-1))
+    minimum = module.combined(seen[-1].parts, seen[-1].directions).plain
+    taken = float((before - _theta(model)).norm() / minimum.norm())
+    return taken, float(told.loss), seen[-1].lowers
+
+
+def test_no_step_promises_more_than_the_loss(monkeypatch):
+    """Gradient without curvature: the model's minimum lies many times too far away."""
+    taken, loss, promised = _sure(monkeypatch)
+    assert promised > 2 * loss
+    assert taken == pytest.approx(loss / promised)
+
+
+def test_where_the_model_promises_less_its_minimum_is_taken(monkeypatch):
+    taken, loss, promised = _sure(monkeypatch, wrong=False)
+    assert promised < loss
+    assert taken == pytest.approx(1)
+
+
+def test_between_solves_a_step_begins_with_what_was_taken_not_with_the_minimum(monkeypatch):
+    _directions(monkeypatch)
+    optimizer, (first, second, *_) = _late(solve_every=2)
+    monkeypatch.setattr(Memory, "fallen", lambda self: 11.0)
+    seen = _models(monkeypatch)
+    solver = optimizer._solver
+    monkeypatch.setattr(solver, "_credible", lambda *_: 0.5)
+    kept = solver._parts
+    optimizer.step(*first)  # along a line
+    np.testing.assert_allclose(solver._parts, 0.5 * seen[0].parts * kept)
+    optimizer.step(*second)  # a solve
+    np.testing.assert_allclose(solver._parts, 0.5 * seen[1].parts)
+
+
+def test_a_loss_that_may_be_negative_bounds_nothing(monkeypatch):
+    def offset(z, y):
+        return torch.nn.functional.cross_entropy(z, y) - 100
+
+    taken, loss, promised = _sure(monkeypatch, offset)
+    assert loss < 0 < promised
+    assert taken == pytest.approx(1)
+
+
+def test_that_a_loss_was_negative_is_kept(monkeypatch):
+    optimizer, _ = _late(solve_every=6)
+    optimizer._solver._signed = True
+    other = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=6)
+    other.load_state_dict(optimizer.state_dict())
+    assert other._solver._signed
