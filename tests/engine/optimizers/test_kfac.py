@@ -162,7 +162,7 @@ def test_a_convolutions_factors_are_curvlinops():
 def test_windows_are_those_of_unfold_however_the_input_lies_in_memory(kernel):
     from engine.optimizers.kfac_layers import _windows
 
-    x = torch.randn(6, 3, 8, 7)[2:]
+    x = torch.randn(6, 3, 12, 7)[2:]
     for each in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, ::2]):
         found = _windows(each, kernel, (2, 1), (1, 2))
         assert torch.equal(found, F.unfold(each, kernel, (2, 1), 0, (1, 2)))
