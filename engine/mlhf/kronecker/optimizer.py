@@ -184,8 +184,11 @@ class KroneckerMLHF:
     def _step(self, ggn: GGN, share: float) -> StepResult:
         basis = self._basis
         b = basis.rotate(ggn.gradient)
+        penalty = None
         if self.weight_decay:
-            b.add_(basis.rotate(self._parameters), alpha=self.weight_decay)
+            theta = basis.rotate(self._parameters)
+            b.add_(theta, alpha=self.weight_decay)
+            penalty = 0.5 * self.weight_decay * torch.dot(theta, theta)
         features = torch.tensor(self._memory.features())
         by_kind = self.networks["damping"](features).exp().tolist()
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
@@ -195,7 +198,7 @@ class KroneckerMLHF:
         inverse = torch.add(s, basis.of_curvature(), alpha=on_diagonal).reciprocal_()
 
         last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
-        directions, parts = self._solver.solve(ggn, b, s, inverse, last)
+        directions, parts = self._solver.solve(ggn, b, s, inverse, last, penalty)
         stats = {"damping": scale, "momentum": float(parts[1]), "step_factor": on_step}
         parts = parts * (on_step * share)
         parts[1] *= on_momentum

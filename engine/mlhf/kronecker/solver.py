@@ -52,7 +52,13 @@ class Solver:
         self._signed = False  # whether a loss was negative
 
     def solve(
-        self, ggn: GGN, b: Tensor, s: Tensor, inverse: Tensor, last: Direction
+        self,
+        ggn: GGN,
+        b: Tensor,
+        s: Tensor,
+        inverse: Tensor,
+        last: Direction,
+        penalty: Tensor | None = None,
     ) -> tuple[list[Direction], Numbers]:
         """Return directions, and the parts of each in the step.
 
@@ -64,10 +70,14 @@ class Solver:
             s: The damping, (n,).
             inverse: P, (n,).
             last: d'.
+            penalty: What is minimised beside the loss, a scalar.
         """
         model = QuadraticModel(ggn, self._basis, b, s)
         q = self._both(inverse * b)
-        loss, pull = torch.stack([ggn.loss.to(b), torch.dot(q.turned, b)]).tolist()
+        numbers = [ggn.loss.to(b), torch.dot(q.turned, b)]
+        numbers += [] if penalty is None else [penalty]
+        loss, pull, *penalties = torch.stack(numbers).tolist()
+        stake = loss + sum(penalties)
         unusual = self._unusual(pull)
         self._signed = self._signed or loss < 0
         most = interval(self._steps, 3, self._solve_every)
@@ -83,25 +93,29 @@ class Solver:
                 model.add(combined(parts, [q, last]))
                 parts = parts * model.parts
                 self._remember(loss, model, parts, None)
-                parts = parts * self._credible(loss, model)
+                parts = parts * self._credible(stake, model)
                 self._keep(parts)
             return [q, last], parts
         model.add(q, last)
         parts = model.parts
         if due:
             self._since = 0
-            credible = parts * self._credible(loss, model)
+            credible = parts * self._credible(stake, model)
             self._keep(credible, _FRESH if high else 1.0)  # an unusual batch's are for itself
         left = float(model.pull[1] / max(model.own[1, 1], _TINY))
         for _ in range(self._iterations - 1):
             model.add(self._both(inverse * model.residual()))
         self._remember(loss, model, parts, left)
-        return model.directions, model.parts * self._credible(loss, model)
+        return model.directions, model.parts * self._credible(stake, model)
 
-    def _credible(self, loss: float, model: QuadraticModel) -> float:
-        """Return how much of the minimum to take: all, unless it promises more than there is."""
+    def _credible(self, stake: float, model: QuadraticModel) -> float:
+        """Return how much of the minimum to take: all, unless it promises more than there is.
+
+        Args:
+            stake: The loss, with its penalty.
+        """
         promised = model.lowers
-        return loss / promised if promised > loss and not self._signed else 1.0
+        return stake / promised if promised > stake and not self._signed else 1.0
 
     def _keep(self, parts: Numbers, weight: float = 1.0) -> None:
         """Keep the parts for the next steps, if those may do with them.

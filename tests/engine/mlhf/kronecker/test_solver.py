@@ -178,7 +178,7 @@ def _models(monkeypatch):
     return seen
 
 
-def _sure(monkeypatch, loss="cross_entropy", wrong=True):
+def _sure(monkeypatch, loss="cross_entropy", wrong=True, **arguments):
     """Return a step's length over the minimum's, the loss, and by how much the minimum lowers it.
 
     The network is sure of all samples, and right or wrong: its softmax is flat.
@@ -190,7 +190,7 @@ def _sure(monkeypatch, loss="cross_entropy", wrong=True):
         ((x, _),) = _batches(1)
         z = model(x)
     before = _theta(model)
-    optimizer = KroneckerMLHF(model, loss, meta_checkpoint=None, damping=1e-3)
+    optimizer = KroneckerMLHF(model, loss, meta_checkpoint=None, damping=1e-3, **arguments)
     told = optimizer.step(x, z.argmin(-1) if wrong else z.argmax(-1))
     minimum = module.combined(seen[-1].parts, seen[-1].directions).plain
     taken = float((before - _theta(model)).norm() / minimum.norm())
@@ -208,6 +208,16 @@ def test_where_the_model_promises_less_its_minimum_is_taken(monkeypatch):
     taken, loss, promised = _sure(monkeypatch, wrong=False)
     assert promised < loss
     assert taken == pytest.approx(1)
+
+
+def test_a_penalty_counts_as_loss(monkeypatch):
+    decay = 0.1
+    before = _theta(_model())
+    before[-15:-3] *= 30
+    taken, loss, promised = _sure(monkeypatch, weight_decay=decay)
+    stake = loss + 0.5 * decay * float(before @ before)
+    assert promised > stake
+    assert taken == pytest.approx(stake / promised)
 
 
 def test_between_solves_a_step_begins_with_what_was_taken_not_with_the_minimum(monkeypatch):
