@@ -36,12 +36,18 @@ EPOCHS = {
     "digits-mlp": 20,
     "fashion-mlp": 12,
     "cifar16-convnet": 8,
+    "cifar16-cuda-convnet": 8,
     "cifar16-resnet": 10,
     "text-lstm": 10,
     "text-transformer": 10,
 }
-# Arguments of the optimizer; with a dot, what stands in one of its modules.
-MODULES = {"basis": basis, "side": side, "solver": solver}
+# Arguments of the optimizer; with a dot, what stands in one of its modules or classes.
+OWNERS: dict[str, Any] = {
+    "basis": basis,
+    "side": side,
+    "solver": solver,
+    "Solver": solver.Solver,
+}
 PARTS: dict[str, dict[str, Any]] = {
     "the whole form": {},
     "nothing learned": {"meta_checkpoint": None},
@@ -56,6 +62,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "no mean of solves": {"solver._FRESH": 1.0},
     "measured at solves only": {"solver._UNUSUAL": math.inf, "solver._HIGH": math.inf},
     "two directions": {"iterations": 2},
+    "steps that may promise anything": {"Solver._credible": lambda *_: 1.0},
 }
 
 
@@ -90,7 +97,7 @@ def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int)
         for place, value in part.items():
             where, dot, name = place.partition(".")
             if dot:
-                stack.enter_context(patch.object(MODULES[where], name, value))
+                stack.enter_context(patch.object(OWNERS[where], name, value))
         optimizer = KroneckerMLHF(model, loss, seed=seed, **options)
         for _ in range(epochs):
             for indices in torch.split(torch.randperm(size, generator=generator), batch):
