@@ -184,7 +184,7 @@ class KroneckerMLHF:
     def _step(self, ggn: GGN, share: float) -> StepResult:
         basis = self._basis
         b = basis.rotate(ggn.gradient)
-        penalty = None
+        penalty = b.new_zeros(())
         if self.weight_decay:
             theta = basis.rotate(self._parameters)
             b.add_(theta, alpha=self.weight_decay)

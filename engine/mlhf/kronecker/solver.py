@@ -58,7 +58,7 @@ class Solver:
         s: Tensor,
         inverse: Tensor,
         last: Direction,
-        penalty: Tensor | None = None,
+        penalty: Tensor,
     ) -> tuple[list[Direction], Numbers]:
         """Return directions, and the parts of each in the step.
 
@@ -74,10 +74,9 @@ class Solver:
         """
         model = QuadraticModel(ggn, self._basis, b, s)
         q = self._both(inverse * b)
-        numbers = [ggn.loss.to(b), torch.dot(q.turned, b)]
-        numbers += [] if penalty is None else [penalty]
-        loss, pull, *penalties = torch.stack(numbers).tolist()
-        stake = loss + sum(penalties)
+        numbers = [ggn.loss.to(b), torch.dot(q.turned, b), penalty]
+        loss, pull, beside = torch.stack(numbers).tolist()
+        stake = loss + beside
         unusual = self._unusual(pull)
         self._signed = self._signed or loss < 0
         most = interval(self._steps, 3, self._solve_every)

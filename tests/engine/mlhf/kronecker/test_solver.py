@@ -31,6 +31,16 @@ def _directions(monkeypatch, repeat=True):
     return seen
 
 
+def _models(monkeypatch):
+    """Return a list that takes every quadratic model as its subspace is widened."""
+    seen = []
+    whole = module.QuadraticModel.add
+    monkeypatch.setattr(
+        module.QuadraticModel, "add", lambda self, *q: (whole(self, *q), seen.append(self))
+    )
+    return seen
+
+
 def _late(solve_every, size=16):
     """Return an optimizer that has solved six times and now seldom does, and more batches."""
     optimizer = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=solve_every)
@@ -70,22 +80,16 @@ def test_solves_are_dense_at_first_and_between_them_the_step_is_exact_along_one_
 def test_while_the_loss_is_high_steps_take_the_mean_of_the_last_solves(monkeypatch):
     monkeypatch.setattr(module, "_UNUSUAL", float("inf"))
     seen = _directions(monkeypatch)
-    found = []
-    whole = module.QuadraticModel.add
-    monkeypatch.setattr(
-        module.QuadraticModel,
-        "add",
-        lambda self, *q: (whole(self, *q), found.append(self.parts.copy())),
-    )
+    models = _models(monkeypatch)
     optimizer, batches = _late(solve_every=6)
-    kept = found[0]
-    for parts in found[1:]:
-        kept = kept + 0.3 * (parts - kept)
+    kept = models[0].parts
+    for solved in models[1:]:
+        kept = kept + 0.3 * (solved.parts - kept)
     for k, batch in enumerate(batches[:12]):
         told = optimizer.step(*batch).stats["momentum"]
         if k % 6 == 5:  # a solve's own parts are its step's
-            assert told == found[-1][1]
-            kept = kept + 0.3 * (found[-1] - kept)
+            assert told == models[-1].parts[1]
+            kept = kept + 0.3 * (models[-1].parts - kept)
         else:
             assert told == pytest.approx(kept[1])
     assert seen[6:] == [2, 2]
@@ -93,7 +97,7 @@ def test_while_the_loss_is_high_steps_take_the_mean_of_the_last_solves(monkeypat
     for batch in batches[12:18]:
         optimizer.step(*batch)
     assert seen[8:] == [1, 1, 1, 1, 1, 2]
-    np.testing.assert_array_equal(optimizer._solver._parts, found[-1])
+    np.testing.assert_array_equal(optimizer._solver._parts, models[-1].parts)
 
 
 def test_parts_that_would_grow_are_not_in_the_mean(monkeypatch):
@@ -166,16 +170,6 @@ def test_a_diagonal_that_overflows_is_no_error(told):
     model = SimpleNamespace(curvatures=lambda _: (1.0, 1.0, told), lowers=0.1)
     optimizer._solver._remember(1.0, model, np.array([0.5, 0.1]), None)
     assert len(optimizer._memory.features()) == 10
-
-
-def _models(monkeypatch):
-    """Return a list that takes every quadratic model as its subspace is widened."""
-    seen = []
-    whole = module.QuadraticModel.add
-    monkeypatch.setattr(
-        module.QuadraticModel, "add", lambda self, *q: (whole(self, *q), seen.append(self))
-    )
-    return seen
 
 
 def _sure(monkeypatch, loss="cross_entropy", wrong=True, **arguments):
