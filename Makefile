@@ -11,7 +11,7 @@ DATA_DIR ?= .mlhf
 $(VENV)/.installed: pyproject.toml
 	@echo "Setting up $(VENV) (once; a few minutes on a slow line) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[service]'
 	@touch $@
 
 # With what tests and lint need.

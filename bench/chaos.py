@@ -20,8 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from app.cli.demo import free_port
-from app.client import Client, ServiceError
+from mlhf_service.cli.demo import free_port
+from mlhf_service.client.client import Client, ServiceError
 
 STEPS = 2000
 SPEC: dict[str, Any] = {
@@ -38,10 +38,10 @@ SHORT = {
     "MLHF_CHECKPOINT_SECONDS": "0.4", "MLHF_GRACE_SECONDS": "10", "MLHF_MAX_ATTEMPTS": "100",
 }  # fmt: skip
 VICTIMS = {
-    "trainer": "engine.training.runner",
-    "worker": "app.queue.worker_main",
-    "api": "app.api.server",
-    "supervisor": "app.cli.main serve",
+    "trainer": "mlhf.runner",
+    "worker": "mlhf_service.queue.worker_main",
+    "api": "mlhf_service.server",
+    "supervisor": "mlhf_service.cli.main serve",
 }
 
 
@@ -55,7 +55,7 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "app.cli.main", "serve", "--port", str(self.port),
+        command = [sys.executable, "-m", "mlhf_service.cli.main", "serve", "--port", str(self.port),
                    "--data-dir", str(self.folder), "--workers", "2", "--threads", "1"]  # fmt: skip
         with (self.folder.parent / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(

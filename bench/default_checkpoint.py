@@ -1,6 +1,6 @@
 """What the meta-checkpoint that ships reaches against its controls, over three seeds.
 
-Every optimizer trains the same networks through ``engine.train``. Adam's rate is the best of
+Every optimizer trains the same networks through ``mlhf.train``. Adam's rate is the best of
 a grid by the last epoch's loss; everything else runs at its defaults. ``mlhf none`` is MLHF
 with networks that were never trained.
 
@@ -12,8 +12,8 @@ import math
 import statistics
 from typing import Any
 
-from engine import train
-from engine.training.process import keep_freed_memory
+from mlhf import train
+from mlhf.core.process import keep_freed_memory
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [

@@ -10,8 +10,8 @@ with the fewest samples to the target.
 from statistics import fmean
 from typing import Any
 
-from app.cli.demo import TARGET, sweep
-from engine import train
+from mlhf import train
+from mlhf_service.cli.demo import TARGET, sweep
 
 GRID = {
     "momentum": (0.01, 0.03, 0.1, 0.2, 0.3, 0.5),

@@ -8,13 +8,21 @@ import copy
 import importlib.util
 
 import torch
-from stepping import Case, Run, arguments, cases, in_turns, sgd_step, verdict
 from torch import nn
 
-from engine.curvature.ggn import GGN
-from engine.optimizers.registry import build as build_optimizer
-from engine.optimizers.specs import OPTIMIZERS
-from engine.training.process import keep_freed_memory
+from bench.stepping import (
+    Case,
+    Run,
+    arguments,
+    cases,
+    in_turns,
+    sgd_step,
+    verdict,
+)
+from mlhf.core.process import keep_freed_memory
+from mlhf.curvature.ggn import GGN
+from mlhf.optimizers.registry import build as build_optimizer
+from mlhf.optimizers.specs import OPTIMIZERS
 
 LIMIT, LIMIT_CURVLINOPS = 1.0, 0.6  # of a product: in SGD steps, and of that library's
 

@@ -21,16 +21,16 @@ from unittest.mock import patch
 
 import torch
 
-from engine.data.loading import Dataset, load
-from engine.experiments.contract import Task
-from engine.experiments.judge.tasks import tasks
-from engine.mlhf.kronecker import basis, side, solver
-from engine.mlhf.kronecker.optimizer import KroneckerMLHF
-from engine.models.build import build
-from engine.models.loss import loss_name
-from engine.training.averaging import averaged
-from engine.training.evaluation import evaluate
-from engine.training.process import keep_freed_memory
+from bench.harness.contract import Task
+from bench.judge.tasks import tasks
+from mlhf.core.process import keep_freed_memory
+from mlhf.data.loading import Dataset, load
+from mlhf.models.build import build
+from mlhf.models.loss import loss_name
+from mlhf.optimizers.mlhf.kronecker import basis, side, solver
+from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
+from mlhf.training.averaging import averaged
+from mlhf.training.evaluation import evaluate
 
 EPOCHS = {
     "digits-mlp": 20,

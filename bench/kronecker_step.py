@@ -5,13 +5,18 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from stepping import Case, Run, in_turns, sgd_step
 from torch import Tensor, nn
 
-from engine.curvature.ggn import GGN
-from engine.mlhf.kronecker import solver as module
-from engine.mlhf.kronecker.optimizer import KroneckerMLHF
-from engine.optimizers.registry import build as build_optimizer
+from bench.stepping import (
+    Case,
+    Run,
+    in_turns,
+    sgd_step,
+)
+from mlhf.curvature.ggn import GGN
+from mlhf.optimizers.mlhf.kronecker import solver as module
+from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
+from mlhf.optimizers.registry import build as build_optimizer
 
 STEPS = 200  # over which updates and turns of the basis are spread: their first are dense
 _NEVER = 1 << 60

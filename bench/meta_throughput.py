@@ -15,19 +15,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from stepping import in_turns, verdict
 from torch import Tensor, nn
 
-from engine.curvature.ggn import GGN
-from engine.data.info import DataInfo
-from engine.meta import mlhf_unroll, solve
-from engine.meta.learned import Unrolled
-from engine.meta.mlhf_unroll import MLHFUnroll
-from engine.meta.trajectory import Bench
-from engine.mlhf import networks as networks_module
-from engine.mlhf import reference
-from engine.models.build import build
-from engine.training.process import keep_freed_memory
+from bench.stepping import in_turns, verdict
+from mlhf.core.process import keep_freed_memory
+from mlhf.curvature.ggn import GGN
+from mlhf.data.info import DataInfo
+from mlhf.meta import mlhf_unroll, solve
+from mlhf.meta.learned import Unrolled
+from mlhf.meta.mlhf_unroll import MLHFUnroll
+from mlhf.meta.trajectory import Bench
+from mlhf.models.build import build
+from mlhf.optimizers.mlhf.paper import networks as networks_module
+from mlhf.optimizers.mlhf.paper import reference
 
 UNROLL = 10
 LIMIT = 2.0  # times as many unrolls a second, at least

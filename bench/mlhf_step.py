@@ -14,14 +14,23 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kronecker_step import measure as measure_kronecker
-from stepping import Case, Run, arguments, cases, in_turns, sgd_step, timed, verdict
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.curvature.ggn import GGN
-from engine.mlhf.optimizer import PaperMLHF
-from engine.training.process import keep_freed_memory
+from bench.kronecker_step import measure as measure_kronecker
+from bench.stepping import (
+    Case,
+    Run,
+    arguments,
+    cases,
+    in_turns,
+    sgd_step,
+    timed,
+    verdict,
+)
+from mlhf.core.process import keep_freed_memory
+from mlhf.curvature.ggn import GGN
+from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 
 LIMITS = {"mlp": 8.0, "cuda_convnet": 6.5}
 NETWORKS_LIMIT = 0.6  # of both networks on the convnet's 1.76 M coordinates

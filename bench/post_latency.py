@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.cli.demo import service
-from app.client import Client
-from app.settings import Settings
+from mlhf_service.cli.demo import service
+from mlhf_service.client.client import Client
+from mlhf_service.settings import Settings
 
 BUSY: dict[str, Any] = {
     "kind": "train",

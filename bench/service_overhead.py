@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.cli.demo import service
-from app.client import Client
-from app.settings import Settings
-from engine.training import events
+from mlhf.core import events
+from mlhf_service.cli.demo import service
+from mlhf_service.client.client import Client
+from mlhf_service.settings import Settings
 
 SPEC: dict[str, Any] = {
     "model": {"name": "mlp", "params": {"hidden": [512, 256]}},
@@ -56,7 +56,7 @@ def by_the_engine(spec: dict[str, Any], folder: Path) -> tuple[float, float]:
     run = {"config": {**spec, "threads": 1, "device": "cpu"}, "checkpoint_seconds": 15.0}
     (folder / "run.json").write_text(json.dumps(run))
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "engine.training.runner", str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "mlhf.runner", str(folder)], check=True)
     seconds = time.perf_counter() - began
     told = [event for event, _ in events.read(folder / "events.jsonl")]
     return seconds, float(told[-1]["totals"]["wall_seconds"])

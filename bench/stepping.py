@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.data.info import DataInfo
-from engine.models.build import build as build_model
+from mlhf.data.info import DataInfo
+from mlhf.models.build import build as build_model
 
 Run = Callable[[], object]
 

@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from app.database import Database
-from app.settings import Settings
-from app.tables import Base
+from mlhf_service.database import Database
+from mlhf_service.settings import Settings
+from mlhf_service.tables import Base
 
 
 def migrate() -> None:

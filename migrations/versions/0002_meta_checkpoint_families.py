@@ -43,7 +43,7 @@ def upgrade() -> None:
         connection.execute(sa.update(table).where(table.c.optimizer == _OLD).values(optimizer=_NEW))
     for column in (_meta_checkpoints.c.parent_id, _runs.c.meta_checkpoint_id):
         connection.execute(
-            sa.update(column.table)
+            sa.update(column.table)  # type: ignore[arg-type]
             .where(column == _OLD_SHIPPED)
             .values({column.name: _NEW_SHIPPED})
         )

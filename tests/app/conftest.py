@@ -19,14 +19,14 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from app.database import Database, now
-from app.ids import new_id
-from app.jobs.models import Job
-from app.migrate import migrate
-from app.runs.models import Artifact, Point, Run
-from app.settings import Settings
-from app.storage.folder import FolderStorage
-from app.tables import Base
+from mlhf_service.database import Database, now
+from mlhf_service.jobs.models import Job
+from mlhf_service.kit.ids import new_id
+from mlhf_service.migrate import migrate
+from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
+from mlhf_service.tables import Base
 
 DEFAULT_POSTGRESQL = "postgresql+psycopg://root@127.0.0.1:5432/postgres"
 
@@ -114,7 +114,7 @@ def storage(settings: Settings) -> FolderStorage:
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
     """The application, without a broker."""
-    from app.main import create_app
+    from mlhf_service.main import create_app
 
     app = create_app(settings)
     app.state.doorbell.stop()

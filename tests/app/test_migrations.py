@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
-from app.database import Database
-from app.jobs.models import Job
-from app.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
-from app.meta_checkpoints.service import resolve
-from app.migrate import differences, migrate
-from app.runs.models import Run
+from mlhf_service.database import Database
+from mlhf_service.jobs.models import Job
+from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
+from mlhf_service.meta_checkpoints.service import resolve
+from mlhf_service.migrate import differences, migrate
+from mlhf_service.runs.models import Run
 
 
 def test_migrated_databases_match_the_code(database: Database) -> None:

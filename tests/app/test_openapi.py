@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 
-from app.database import Database
-from app.main import create_app
-from app.migrate import migrate
-from app.settings import Settings
+from mlhf_service.database import Database
+from mlhf_service.main import create_app
+from mlhf_service.migrate import migrate
+from mlhf_service.settings import Settings
 
 EXAMPLES = int(os.environ.get("MLHF_TEST_FUZZ_EXAMPLES", "25"))
 

@@ -6,7 +6,8 @@ import sys
 
 def test_the_service_imports_no_torch() -> None:
     code = (
-        "import sys, app.main, app.cli.main, app.queue.supervisor, app.queue.worker_main;"
+        "import sys, mlhf_service.main, mlhf_service.cli.main, mlhf_service.deployment;"
+        "import mlhf_service.queue.worker_main;"
         "heavy = {'torch', 'matplotlib', 'pyarrow', 'sklearn'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -17,9 +18,9 @@ def test_the_service_imports_no_torch() -> None:
 def test_a_job_is_checked_without_torch() -> None:
     code = """
 import sys
-from engine.models.specs import MODELS, summarize
-from engine.data.specs import describe
-from engine.optimizers.specs import OPTIMIZERS, parse
+from mlhf.models.specs import MODELS, summarize
+from mlhf.data.specs import describe
+from mlhf.optimizers.specs import OPTIMIZERS, parse
 info = describe("digits", {}, None)
 summarize("mlp", {}, info)
 [parse(name, {}) for name in OPTIMIZERS]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.cli.demo import free_port
-from app.client import Client, ServiceError
+from mlhf_service.cli.demo import free_port
+from mlhf_service.client.client import Client, ServiceError
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
@@ -39,7 +39,7 @@ class Serving:
         self.home.mkdir(exist_ok=True)
         with (self.data_dir.parent / f"{command[0]}.out").open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli.main", *arguments],
+                [sys.executable, "-m", "mlhf_service.cli.main", *arguments],
                 env={**clean, "HOME": str(self.home), **self.environment},
                 stdout=out,
                 stderr=out,

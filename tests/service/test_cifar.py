@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import load_model
-from engine.data.loading import load
-from engine.models.loss import loss_and_correct
+from mlhf import load_model
+from mlhf.data.loading import load
+from mlhf.models.loss import loss_and_correct
 from tests.data_folder import DATA
 from tests.service.conftest import Serving
 

@@ -16,7 +16,7 @@ def mlhf(*arguments: str, cwd: Path, code: int = 0, **variables: str) -> str:
     """Run a command; returns what it printed."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MLHF_")}
     done = subprocess.run(
-        [sys.executable, "-m", "app.cli.main", *arguments],
+        [sys.executable, "-m", "mlhf_service.cli.main", *arguments],
         cwd=cwd,
         env={**clean, "COLUMNS": "200", **variables},
         capture_output=True,

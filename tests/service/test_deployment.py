@@ -12,7 +12,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from tests.service.conftest import Serving, checkpointed, long, train, until
+from tests.service.conftest import (
+    Serving,
+    checkpointed,
+    long,
+    train,
+    until,
+)
 from tests.service.test_serve import steps_of
 
 POSTGRESQL = os.environ.get(
@@ -80,7 +86,7 @@ def test_jobs_wait_for_workers_and_outlive_them(deployment: Serving) -> None:
     deployment.start("worker")
     assert client.wait(first["id"], timeout=60)["status"] == "succeeded"
     until(lambda: checkpointed(deployment, second["id"]), 60, "no checkpoint")
-    os.kill(deployment.pid_of("app.queue.worker_main"), signal.SIGKILL)
+    os.kill(deployment.pid_of("mlhf_service.queue.worker_main"), signal.SIGKILL)
     done = client.wait(second["id"], timeout=90)
     assert done["status"] == "succeeded"
     assert done["attempts"] == 2

@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
-from app.client import ServiceError
-from tests.service.conftest import Serving, checkpointed, long, train, until
+from mlhf_service.client.client import ServiceError
+from tests.service.conftest import (
+    Serving,
+    checkpointed,
+    long,
+    train,
+    until,
+)
 
 
 def steps_of(serving: Serving, run_id: str) -> list[int]:
@@ -72,12 +78,12 @@ def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim
     serving.wait_until_ready()
     job = serving.client.submit(long())
     until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
-    worker = serving.pid_of("app.queue.worker_main")
+    worker = serving.pid_of("mlhf_service.queue.worker_main")
     pid = {
-        "trainer": lambda: serving.pid_of("engine.training.runner"),
+        "trainer": lambda: serving.pid_of("mlhf.runner"),
         "worker child": lambda: serving.children(worker)[-1],
         "worker": lambda: worker,
-        "api": lambda: serving.pid_of("app.api.server"),
+        "api": lambda: serving.pid_of("mlhf_service.server"),
         "supervisor": lambda: supervisor.pid,
     }[victim]()
     os.kill(pid, signal.SIGKILL)

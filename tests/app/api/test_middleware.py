@@ -39,7 +39,7 @@ def test_a_full_disk_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("app.jobs.service.create", full)
+    monkeypatch.setattr("mlhf_service.jobs.service.create", full)
     spec = {"kind": "train", "model": {"name": "mlp"}, "dataset": {"name": "digits"},
             "optimizer": {"name": "adam"}, "budget": {"epochs": 1}}  # fmt: skip
     response = client.post("/v1/jobs", json=spec)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.optimizers.specs import OPTIMIZERS
+from mlhf.optimizers.specs import OPTIMIZERS
 
 KINDS = ("models", "optimizers", "dataset-formats")
 

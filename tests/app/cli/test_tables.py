@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.cli.tables import loss_form, print_comparison
+from mlhf_service.cli.tables import loss_form, print_comparison
 
 
 @pytest.mark.parametrize(

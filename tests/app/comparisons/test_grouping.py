@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.comparisons.grouping import group
-from app.runs.models import Run
+from mlhf_service.comparisons.grouping import group
+from mlhf_service.runs.models import Run
 
 
 def _run(seed: int = 0, **config: Any) -> Run:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from app.comparisons.statistics import band, group_curve
-from app.runs.curves import Series
+from mlhf_service.comparisons.statistics import band, group_curve
+from mlhf_service.runs.curves import Series
 
 
 def _series(values: dict[int, float], seconds: float = 1.0) -> Series:

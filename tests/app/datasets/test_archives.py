@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.datasets.archives import check_sizes, unpack_images
-from engine.errors import DataError
+from mlhf.core.errors import DataError
+from mlhf_service.datasets.archives import check_sizes, unpack_images
 
 SUFFIXES = (".png", ".jpg")
 

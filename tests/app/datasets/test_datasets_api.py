@@ -15,12 +15,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from sqlalchemy import func, select
 
-from app.database import Database
-from app.datasets import service
-from app.datasets.models import Dataset
-from app.settings import Settings
-from app.storage.folder import FolderStorage
-from engine.errors import SpecError
+from mlhf.core.errors import SpecError
+from mlhf_service.database import Database
+from mlhf_service.datasets import service
+from mlhf_service.datasets.models import Dataset
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
 
 RNG = np.random.default_rng(0)
 CSV = b"a,b,label\n" + b"".join(
@@ -299,7 +299,7 @@ def test_delete(
     assert client.get(f"/v1/datasets/{made}").status_code == 200
 
     with database.write() as session:
-        from app.runs.models import Run
+        from mlhf_service.runs.models import Run
 
         session.get_one(Run, paused).status = "cancelled"
     assert client.delete(f"/v1/datasets/{made}").status_code == 204

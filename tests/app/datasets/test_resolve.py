@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.database import Database
-from app.datasets.service import resolve
-from app.settings import Settings
-from app.storage.folder import FolderStorage
-from engine.errors import SpecError
+from mlhf.core.errors import SpecError
+from mlhf_service.database import Database
+from mlhf_service.datasets.service import resolve
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
 
 
 @pytest.fixture

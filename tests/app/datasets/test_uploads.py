@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from app.datasets.uploads import clear_abandoned, staging
-from app.main import create_app
-from app.settings import Settings
+from mlhf_service.datasets.uploads import clear_abandoned, staging
+from mlhf_service.main import create_app
+from mlhf_service.settings import Settings
 
 
 def _left(settings: Settings, name: str, hours: float) -> Path:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.jobs.schemas import JobCreate
-from app.jobs.sweeps import plan
-from engine.errors import SpecError
+from mlhf.core.errors import SpecError
+from mlhf_service.jobs.schemas import JobCreate
+from mlhf_service.jobs.sweeps import plan
 
 BASE: dict[str, Any] = {
     "kind": "sweep",

@@ -4,7 +4,12 @@ import itertools
 
 import pytest
 
-from app.jobs.transitions import ACTIVE, TERMINAL, allowed, job_status
+from mlhf_service.jobs.transitions import (
+    ACTIVE,
+    TERMINAL,
+    allowed,
+    job_status,
+)
 
 ALL = sorted(ACTIVE | TERMINAL)
 

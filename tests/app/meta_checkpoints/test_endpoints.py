@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from safetensors.numpy import load_file, save
 
-from app.meta_checkpoints.files import describe, shipped
+from mlhf_service.meta_checkpoints.files import describe, shipped
 
 
 def upload(client: TestClient, content: bytes) -> object:

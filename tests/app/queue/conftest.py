@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.database import Database
-from app.jobs import service
-from app.jobs.schemas import JobCreate
-from app.settings import Settings
-from app.storage.folder import FolderStorage
+from mlhf_service.database import Database
+from mlhf_service.jobs import service
+from mlhf_service.jobs.schemas import JobCreate
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
 from tests.app.queue.worker import Service, trainers
 
 Submit = Callable[..., str]

@@ -11,17 +11,18 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.database import Database
-from app.jobs import service
-from app.jobs.models import Job, Outbox
-from app.queue import supervise
-from app.queue.trainer import Trainer
-from app.runs.models import Run
-from engine.experiments.ablation import Ablation
-from engine.experiments.ablation_config import FORMS, MEASURES
-from engine.experiments.contract import Context, Task
-from engine.training.config import Budget, Component
-from engine.training.events import EventFile, event
+from bench.harness.contract import Context, Task
+from bench.paper.ablation import Ablation
+from mlhf.ablation.config import FORMS, MEASURES
+from mlhf.core.config import Component
+from mlhf.core.events import EventFile, event
+from mlhf.training.config import Budget
+from mlhf_service.database import Database
+from mlhf_service.jobs import service
+from mlhf_service.jobs.models import Job, Outbox
+from mlhf_service.queue import attempt as supervise
+from mlhf_service.queue.trainer_process import Trainer
+from mlhf_service.runs.models import Run
 from tests.app.queue.worker import Service, kill
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

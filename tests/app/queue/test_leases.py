@@ -6,15 +6,20 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.database import Database, db_now
-from app.jobs import service
-from app.jobs.models import Job, JobEvent, Outbox
-from app.queue.ingest import Ingestor, Told
-from app.queue.leases import Claim, FencedError, claim_next, hold
-from app.queue.sweeper import Sweeper, expire_leases, void_leases
-from app.runs.models import Artifact, Point, Run
-from app.settings import Settings
-from app.storage.folder import FolderStorage
+from mlhf_service.database import Database, db_now
+from mlhf_service.jobs import service
+from mlhf_service.jobs.models import Job, JobEvent, Outbox
+from mlhf_service.queue.ingest import Ingestor, Told
+from mlhf_service.queue.leases import (
+    Claim,
+    FencedError,
+    claim_next,
+    hold,
+)
+from mlhf_service.queue.sweeper import Sweeper, expire_leases, void_leases
+from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
 
 LEASE = 30.0
 
@@ -277,13 +282,15 @@ def test_the_sweeper_gives_a_full_lease_after_an_outage(
     database: Database, settings: Settings, submit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[str] = []
-    monkeypatch.setattr("app.queue.doorbell.ring", lambda queue, expires=0: rung.append(queue))
+    monkeypatch.setattr(
+        "mlhf_service.queue.doorbell.ring", lambda queue, expires=0: rung.append(queue)
+    )
     submit()
     claim(database)
     void_leases(database)
     sweeper = Sweeper(settings, database, expire_at_once=True)
     clock = [1000.0]
-    monkeypatch.setattr("app.queue.sweeper.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mlhf_service.queue.sweeper.time.monotonic", lambda: clock[0])
     sweeper._last_pass = clock[0] - settings.lease_seconds  # the database was away
     sweeper.sweep()
     assert all_of(database, Run)[0].status == "running"
@@ -297,7 +304,9 @@ def test_the_sweeper_rings_for_the_outbox_and_again_for_what_waits(
     database: Database, settings: Settings, submit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[str] = []
-    monkeypatch.setattr("app.queue.doorbell.ring", lambda queue, expires=0: rung.append(queue))
+    monkeypatch.setattr(
+        "mlhf_service.queue.doorbell.ring", lambda queue, expires=0: rung.append(queue)
+    )
     submit()
     sweeper = Sweeper(settings, database)
     sweeper.sweep()
@@ -317,7 +326,7 @@ def test_a_broker_that_is_away_keeps_the_outbox(
     def fail(queue: str, expires: float = 0) -> None:
         raise ConnectionError("no broker")
 
-    monkeypatch.setattr("app.queue.doorbell.ring", fail)
+    monkeypatch.setattr("mlhf_service.queue.doorbell.ring", fail)
     submit()
     with pytest.raises(ConnectionError):
         Sweeper(settings, database).sweep()
@@ -328,7 +337,7 @@ def test_a_run_that_another_took_meanwhile_is_passed_over(
     database: Database, submit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL may hand over a row as it was before the lock was waited for."""
-    from app.queue import leases
+    from mlhf_service.queue import leases
 
     submit()
     first = claim(database)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.meta_checkpoints.files import check
-from app.meta_checkpoints.models import MetaCheckpoint
+from mlhf_service.meta_checkpoints.files import check
+from mlhf_service.meta_checkpoints.models import MetaCheckpoint
 from tests.app.queue.worker import Service, kill
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from app.database import Database
-from app.jobs.models import JobEvent
-from app.queue.leases import claim_next
-from app.queue.supervise import Supervision
-from app.runs.models import Artifact, Point, Run
-from app.settings import Settings
-from app.storage.folder import FolderStorage
+from mlhf_service.database import Database
+from mlhf_service.jobs.models import JobEvent
+from mlhf_service.queue.attempt import Supervision
+from mlhf_service.queue.leases import claim_next
+from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
 
 
 class Service:
@@ -100,7 +100,7 @@ def trainers() -> list[int]:
     for pid in pids:
         try:
             with open(f"/proc/{pid}/cmdline") as file:
-                if "engine.training.runner" in file.read():
+                if "mlhf.runner" in file.read():
                     found.append(pid)
         except FileNotFoundError:
             continue

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from app.database import Database
-from app.runs import csv_text, curve_files
-from app.runs.models import Run
+from mlhf_service.database import Database
+from mlhf_service.runs import csv_text, curve_files
+from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 
 ODD = {0: 2.5, 1: math.nan, 2: math.inf, 3: -math.inf, 4: -0.125}
@@ -171,8 +171,8 @@ def test_text_cells_are_no_formulas() -> None:
 
 
 def test_the_picture_of_meta_training_shows_its_losses(rows: Rows, database: Database) -> None:
-    from app.runs import repository
-    from app.runs.figures import run_figure
+    from mlhf_service.runs import repository
+    from mlhf_service.runs.figures import run_figure
 
     run = rows.run()
     rows.points(run, "meta_loss_p", {1: -0.3, 2: -0.4, 3: float("nan")})

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.runs.downsample import MIN_POINTS, select
+from mlhf_service.runs.downsample import MIN_POINTS, select
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

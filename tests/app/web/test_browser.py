@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from app.database import Database, now
-from app.jobs.models import Job
-from app.jobs.repository import add_event
-from app.runs.models import Run
+from mlhf_service.database import Database, now
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.repository import add_event
+from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 from tests.app.web.conftest import Watched
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.database import now
-from app.jobs.models import JobEvent, JobTag
-from app.web import formats
+from mlhf_service.database import now
+from mlhf_service.jobs.models import JobEvent, JobTag
+from mlhf_service.web import formats
 from tests.app.conftest import Rows
 
 WEB = Path(formats.__file__).parent

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from backpack.hessianfree.ggnvp import ggn_vector_product_from_plist
 
-from engine.curvature.ggn import GGN
+from mlhf.curvature.ggn import GGN
 from tests.engine.curvature.cases import assert_close, case, flat
 
 

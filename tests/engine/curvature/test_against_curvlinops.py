@@ -5,7 +5,7 @@ import torch
 from curvlinops import GGNLinearOperator
 from torch import nn
 
-from engine.curvature.ggn import GGN
+from mlhf.curvature.ggn import GGN
 
 MODELS = {
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 4)),

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from engine.curvature.ggn import GGN
+from mlhf.curvature.ggn import GGN
 
 
 class _Through(torch.autograd.Function):

@@ -5,10 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.curvature.errors import CurvatureError
-from engine.curvature.fisher import EmpiricalFisher
-from engine.curvature.losses import plain
-from tests.engine.curvature.cases import D, Heads, assert_close, case, flat, split
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.fisher import EmpiricalFisher
+from mlhf.curvature.losses import plain
+from tests.engine.curvature.cases import (
+    D,
+    Heads,
+    assert_close,
+    case,
+    flat,
+    split,
+)
 
 
 def _dense(model, loss, x, y):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.curvature.errors import CurvatureError
-from engine.curvature.ggn import GGN, trainable
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.ggn import GGN, trainable
 from tests.engine.curvature.cases import (
     ALL,
     FIRST,

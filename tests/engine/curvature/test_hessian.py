@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine.curvature.errors import CurvatureError
-from engine.curvature.hessian import Hessian
-from engine.curvature.losses import plain
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.hessian import Hessian
+from mlhf.curvature.losses import plain
 from tests.engine.curvature.cases import (
     FIRST,
     Custom,

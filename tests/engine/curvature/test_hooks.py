@@ -4,14 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from engine.curvature import linearize
-from engine.curvature.errors import CurvatureError
-from engine.curvature.fisher import EmpiricalFisher
-from engine.curvature.ggn import GGN
-from engine.curvature.hessian import Hessian
-from engine.curvature.parts import Parts
-from engine.mlhf.optimizer import PaperMLHF
-from tests.engine.curvature.cases import Custom, D, Sine, assert_close, case, flat, split
+from mlhf.curvature import linearize
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.fisher import EmpiricalFisher
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.hessian import Hessian
+from mlhf.curvature.parts import Parts
+from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
+from tests.engine.curvature.cases import (
+    Custom,
+    D,
+    Sine,
+    assert_close,
+    case,
+    flat,
+    split,
+)
 
 
 class Hooked(nn.Module):

@@ -6,10 +6,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from engine.curvature.errors import CurvatureError
-from engine.curvature.ggn import GGN
-from engine.curvature.losses import LOSSES, plain
-from tests.engine.curvature.cases import D, Heads, assert_close, case, flat, shake, split
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.losses import LOSSES, plain
+from tests.engine.curvature.cases import (
+    D,
+    Heads,
+    assert_close,
+    case,
+    flat,
+    shake,
+    split,
+)
 
 
 def _joint_loss(z, y):

@@ -7,12 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.curvature.errors import CurvatureError
-from engine.curvature.fisher import EmpiricalFisher
-from engine.curvature.ggn import GGN
-from engine.curvature.hessian import Hessian
-from engine.curvature.parts import Parts, split
-from tests.engine.curvature.cases import D, Heads, assert_close, case, flat
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.fisher import EmpiricalFisher
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.hessian import Hessian
+from mlhf.curvature.parts import Parts, split
+from tests.engine.curvature.cases import (
+    D,
+    Heads,
+    assert_close,
+    case,
+    flat,
+)
 
 
 def _vector(model):

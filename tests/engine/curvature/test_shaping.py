@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from engine.curvature.linearize import Linearization, topological
-from engine.curvature.shaping import SHAPING
+from mlhf.curvature.linearize import Linearization, topological
+from mlhf.curvature.shaping import SHAPING
 
 A = torch.arange(24.0, dtype=torch.float64).reshape(2, 3, 4).sin()
 B = torch.arange(40.0, dtype=torch.float64).reshape(2, 4, 5).cos()

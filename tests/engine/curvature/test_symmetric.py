@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.curvature.fisher import EmpiricalFisher
-from engine.curvature.ggn import GGN
-from engine.curvature.hessian import Hessian
-from engine.curvature.parts import Parts
+from mlhf.curvature.fisher import EmpiricalFisher
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.hessian import Hessian
+from mlhf.curvature.parts import Parts
 from tests.engine.curvature.cases import D, assert_close, flat
 
 

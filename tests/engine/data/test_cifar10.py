@@ -8,10 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.data import cifar10
-from engine.data.params import Cifar10Params
-from engine.data.specs import DATASETS, describe, digest, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data import cifar10
+from mlhf.data.params import Cifar10Params
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    validate,
+)
 
 
 def read(root, **params):

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from engine.data.params import DigitsParams
-from engine.data.specs import DATASETS, describe, digest, validate
-from engine.errors import SpecError
+from mlhf.core.errors import SpecError
+from mlhf.data.params import DigitsParams
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    validate,
+)
 
 
 def read(**params):

@@ -7,9 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.data.params import HfImagesParams
-from engine.data.specs import DATASETS, describe, digest, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data.params import HfImagesParams
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    validate,
+)
 
 SMALL = {"size": 8}
 

@@ -6,10 +6,15 @@ import struct
 import numpy as np
 import pytest
 
-from engine.data import fashion_mnist
-from engine.data.params import MnistParams
-from engine.data.specs import DATASETS, describe, digest, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data import fashion_mnist
+from mlhf.data.params import MnistParams
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    validate,
+)
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 
-from engine.data import image_folder
-from engine.data.arrays import Lazy
-from engine.data.params import ImageFolderParams
-from engine.data.specs import DATASETS, describe, digest, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data import image_folder
+from mlhf.data.arrays import Lazy
+from mlhf.data.params import ImageFolderParams
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    validate,
+)
 
 
 @pytest.fixture

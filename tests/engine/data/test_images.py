@@ -6,8 +6,13 @@ import zlib
 import numpy as np
 import pytest
 
-from engine.data.images import collect, decode, half_size, map_in_threads
-from engine.errors import DataError
+from mlhf.core.errors import DataError
+from mlhf.data.images import (
+    collect,
+    decode,
+    half_size,
+    map_in_threads,
+)
 
 
 def test_a_colour_image_comes_as_channels_first(rng, encode):

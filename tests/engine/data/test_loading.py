@@ -8,9 +8,9 @@ import pyarrow.csv as csv
 import pytest
 import torch
 
-from engine.data import image_folder
-from engine.data.loading import load
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data import image_folder
+from mlhf.data.loading import load
 
 
 def everything(data, split):

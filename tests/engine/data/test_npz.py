@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.params import NpzParams
-from engine.data.specs import DATASETS, describe, digest, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data.params import NpzParams
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    validate,
+)
 
 
 def read(root, **params):
@@ -170,7 +175,7 @@ def test_a_member_without_the_ending_is_no_array(tmp_path):
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.data.files.MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr("mlhf.data.files.MAX_HELD_BYTES", 1000)
     np.savez_compressed(tmp_path / "d.npz", x=np.zeros((10, 100)), y=GOOD_Y)
     with pytest.raises(DataError, match="at most"):
         describe("npz", {}, tmp_path)
@@ -201,7 +206,7 @@ def test_fortran_order_reads_the_same(tmp_path, rng):
 
 
 def test_large_arrays_are_checked_in_chunks(tmp_path, monkeypatch, rng):
-    monkeypatch.setattr("engine.data.npz_file._CHUNK_BYTES", 100)
+    monkeypatch.setattr("mlhf.data.npz_file._CHUNK_BYTES", 100)
     x = rng.normal(size=(40, 3))
     np.savez(tmp_path / "d.npz", x=x, y=x.sum(1))
     assert validate("npz", {}, tmp_path).train_samples == 32

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from engine.data import preprocessing
-from engine.data.arrays import Arrays, Lazy, Split
-from engine.data.info import DataInfo
+from mlhf.data import preprocessing
+from mlhf.data.arrays import Arrays, Lazy, Split
+from mlhf.data.info import DataInfo
 
 
 def arrays(inputs, targets=None, scaled=None, task="classification"):

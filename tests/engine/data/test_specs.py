@@ -2,9 +2,15 @@
 
 import pytest
 
-from engine.data.info import DataInfo
-from engine.data.specs import DATASETS, describe, digest, parse, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data.info import DataInfo
+from mlhf.data.specs import (
+    DATASETS,
+    describe,
+    digest,
+    parse,
+    validate,
+)
 
 
 @pytest.mark.parametrize(

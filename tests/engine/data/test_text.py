@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import text
-from engine.data.params import TextParams
-from engine.data.specs import DATASETS, describe, validate
-from engine.errors import DataError, SpecError
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data import text
+from mlhf.data.params import TextParams
+from mlhf.data.specs import DATASETS, describe, validate
 
 
 def read(root, **params):

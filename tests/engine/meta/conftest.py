@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from tests.engine.mlhf.conftest import Tanh
+from tests.engine.optimizers.mlhf.conftest import Tanh
 
 
 class Plain:

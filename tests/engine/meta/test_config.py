@@ -1,6 +1,6 @@
 """What a meta-training run is where nothing else is said."""
 
-from engine.meta.config import BPTT, MetaTrainConfig
+from mlhf.meta.config import BPTT, MetaTrainConfig
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
 

@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from engine.meta.config import Replay
-from engine.meta.estimators import BackpropagationThroughTime
-from engine.meta.learned import Unrolled
-from engine.meta.replay import Starts
-from engine.meta.trajectory import Point
+from mlhf.meta.config import Replay
+from mlhf.meta.estimators import BackpropagationThroughTime
+from mlhf.meta.learned import Unrolled
+from mlhf.meta.replay import Starts
+from mlhf.meta.trajectory import Point
 
 
 class Two:

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import MetaCheckpoint, meta_train
-from engine.errors import SpecError
-from engine.meta import kronecker_unroll
-from engine.meta.kronecker_unroll import KroneckerUnroll, meta_loss
-from engine.meta.trajectory import Bench
-from engine.mlhf.kinds import by_kind
-from engine.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
+from mlhf import MetaCheckpoint, meta_train
+from mlhf.core.errors import SpecError
+from mlhf.meta import kronecker_unroll
+from mlhf.meta.kronecker_unroll import KroneckerUnroll, meta_loss
+from mlhf.meta.trajectory import Bench
+from mlhf.optimizers.learned.kinds import by_kind
+from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.meta.conftest import Plain
 
 DIGITS = {"name": "digits", "params": {"train_samples": 100, "test_samples": 50}}

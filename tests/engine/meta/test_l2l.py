@@ -5,12 +5,17 @@ import math
 import pytest
 import torch
 
-from engine.meta.config import MetaTrainConfig
-from engine.meta.l2l_unroll import L2LUnroll
-from engine.meta.trainer import MetaTrainer
-from engine.meta.trajectory import Bench
-from engine.mlhf.l2l import L2L, LinearUpdate, LSTMUpdate, preprocess
-from engine.mlhf.meta_checkpoint import MetaCheckpoint
+from mlhf.meta.config import MetaTrainConfig
+from mlhf.meta.l2l_unroll import L2LUnroll
+from mlhf.meta.trainer import MetaTrainer
+from mlhf.meta.trajectory import Bench
+from mlhf.optimizers.l2l import (
+    L2L,
+    LinearUpdate,
+    LSTMUpdate,
+    preprocess,
+)
+from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint
 from tests.engine.meta.conftest import Plain, SquareTask
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
@@ -97,7 +102,7 @@ def test_the_papers_rule_is_two_lstm_layers_of_20_units_times_a_tenth():
 
 
 def test_the_optimizer_steps_as_the_unroll_does(monkeypatch):
-    monkeypatch.setattr("engine.mlhf.l2l._CHUNK", 16)
+    monkeypatch.setattr("mlhf.optimizers.l2l._CHUNK", 16)
     task = Plain(torch.float32)
     rule = LSTMUpdate(seed=4)
     bench = Bench(task, 0, 1)

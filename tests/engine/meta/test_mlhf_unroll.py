@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from engine.meta.mlhf_unroll import MLHFUnroll
-from engine.meta.trajectory import Bench
-from engine.mlhf.kinds import by_kind
-from engine.mlhf.optimizer import fresh_networks
+from mlhf.meta.mlhf_unroll import MLHFUnroll
+from mlhf.meta.trajectory import Bench
+from mlhf.optimizers.learned.kinds import by_kind
+from mlhf.optimizers.mlhf.paper.optimizer import fresh_networks
 from tests.engine.meta.conftest import Plain
-from tests.engine.mlhf import dense
-from tests.engine.mlhf.conftest import loud
+from tests.engine.optimizers.mlhf import dense
+from tests.engine.optimizers.mlhf.conftest import loud
 
 STEPS = 3
 
@@ -150,8 +150,8 @@ def test_an_unroll_goes_on_where_the_last_one_ended():
 
 
 def test_it_steps_as_the_optimizer_does():
-    from engine import MetaCheckpoint
-    from engine.mlhf.optimizer import PaperMLHF
+    from mlhf import MetaCheckpoint
+    from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 
     learned = MLHFUnroll(noise=0.0, step_clip=100.0)
     task = Plain(torch.float32)

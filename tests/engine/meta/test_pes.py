@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from engine.meta.config import Replay
-from engine.meta.learned import Unrolled
-from engine.meta.pes import PersistentEvolution, Rewind
-from engine.meta.replay import Starts
-from engine.meta.trajectory import Point
+from mlhf.meta.config import Replay
+from mlhf.meta.learned import Unrolled
+from mlhf.meta.pes import PersistentEvolution, Rewind
+from mlhf.meta.replay import Starts
+from mlhf.meta.trajectory import Point
 
 DECAY, TARGET, STEPS, UNROLLS = 0.9, 2.0, 2, 4
 

@@ -5,9 +5,9 @@ import random
 
 import torch
 
-from engine.meta.config import Replay
-from engine.meta.replay import Starts
-from engine.meta.trajectory import Point
+from mlhf.meta.config import Replay
+from mlhf.meta.replay import Starts
+from mlhf.meta.trajectory import Point
 
 
 def _fresh(source):

@@ -8,15 +8,15 @@ import sys
 import pytest
 import torch
 
-from engine import MLHF, MetaCheckpoint, meta_train
-from engine.errors import DataError, SpecError
-from engine.meta.config import MetaTrainConfig
-from engine.meta.mlhf_unroll import MLHFUnroll
-from engine.meta.run import _learned
-from engine.mlhf.meta_checkpoint import load_meta_checkpoint
-from engine.mlhf.optimizer import fresh_networks
-from engine.models.build import build
-from engine.training.seeds import derive
+from mlhf import MLHF, MetaCheckpoint, meta_train
+from mlhf.core.errors import DataError, SpecError
+from mlhf.core.seeds import derive
+from mlhf.meta.config import MetaTrainConfig
+from mlhf.meta.mlhf_unroll import MLHFUnroll
+from mlhf.meta.run import _learned
+from mlhf.models.build import build
+from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
+from mlhf.optimizers.mlhf.paper.optimizer import fresh_networks
 
 DIGITS = {"name": "digits", "params": {"train_samples": 200, "test_samples": 50}}
 MODEL = {"name": "mlp", "params": {"hidden": [6], "batch_norm": True, "dropout": 0.1}}
@@ -98,7 +98,7 @@ def test_curves_and_artifacts(tmp_path):
     assert _equal(loaded, result.checkpoint)
     fresh = meta_train(_config(iterations=1, lr=1e-12, weight_decay=0.0))
     assert not _equal(fresh.checkpoint, result.checkpoint)
-    from engine.data.loading import load
+    from mlhf.data.loading import load
 
     model = build(MODEL["name"], MODEL["params"], load("digits", {}).info, 0)
     MLHF(model, meta_checkpoint=result.checkpoint, variant="paper")
@@ -129,7 +129,7 @@ def test_the_trainer_process_runs_it(tmp_path):
     run = {"kind": "meta_train", "config": _config(iterations=3), "resume": None}
     (tmp_path / "run.json").write_text(json.dumps(run))
     done = subprocess.run(
-        [sys.executable, "-m", "engine.training.runner", str(tmp_path)],
+        [sys.executable, "-m", "mlhf.runner", str(tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=100,
         capture_output=True,
@@ -140,7 +140,7 @@ def test_the_trainer_process_runs_it(tmp_path):
     made = load_meta_checkpoint(tmp_path / "artifacts/meta_checkpoint.safetensors", "mlhf_paper")
     assert isinstance(made, MetaCheckpoint)
     assert str(tmp_path) not in json.dumps(dict(made.lineage))
-    assert made.lineage["command"].startswith("python -m engine.training.runner")
+    assert made.lineage["command"].startswith("python -m mlhf.runner")
 
 
 @pytest.mark.parametrize(

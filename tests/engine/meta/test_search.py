@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine import MetaCheckpoint, meta_train
-from engine.errors import SpecError
-from engine.meta import moves
-from engine.meta.config import MetaTrainConfig, Search, total_iterations
-from engine.meta.search import CoordinateSearch
-from engine.mlhf.kronecker.optimizer import fresh_networks
+from mlhf import MetaCheckpoint, meta_train
+from mlhf.core.errors import SpecError
+from mlhf.meta import moves
+from mlhf.meta.config import MetaTrainConfig, Search, total_iterations
+from mlhf.meta.search import CoordinateSearch
+from mlhf.optimizers.mlhf.kronecker.optimizer import fresh_networks
 
 DIGITS = {"name": "digits", "params": {"train_samples": 100, "test_samples": 50}}
 MODEL = {"name": "mlp", "params": {"hidden": [6], "dropout": 0.1}}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine.meta.solve import solve
-from engine.pcg import pcg
+from mlhf.curvature.pcg import pcg
+from mlhf.meta.solve import solve
 
 D = torch.float64
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from engine.data.loading import load
-from engine.meta.config import TaskFamily
-from engine.meta.tasks import build_tasks
+from mlhf.data.loading import load
+from mlhf.meta.config import TaskFamily
+from mlhf.meta.tasks import build_tasks
 
 CPU = torch.device("cpu")
 SCALES = [1.0, 0.5, 3.0]

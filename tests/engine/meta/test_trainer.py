@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine.meta.config import MetaTrainConfig
-from engine.meta.estimators import MetaGradient
-from engine.meta.trainer import MetaTrainer
+from mlhf.meta.config import MetaTrainConfig
+from mlhf.meta.estimators import MetaGradient
+from mlhf.meta.trainer import MetaTrainer
 from tests.engine.meta.conftest import Plain
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}

@@ -6,10 +6,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.data.info import DataInfo
-from engine.errors import SpecError
-from engine.models.build import build
-from engine.models.specs import parse, sequential_plan, summarize
+from mlhf.core.errors import SpecError
+from mlhf.data.info import DataInfo
+from mlhf.models.build import build
+from mlhf.models.specs import parse, sequential_plan, summarize
 
 IMAGE = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 SMALL = DataInfo("image", (1, 9, 7), 4, "classification", 100, 20)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.data.info import DataInfo
-from engine.models.build import build
+from mlhf.data.info import DataInfo
+from mlhf.models.build import build
 
 IMAGE = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.info import DataInfo
-from engine.errors import DataError
-from engine.models.build import build
-from engine.models.files import load_model, save_model
-from engine.models.loss import loss_name
-from engine.training.config import Component
+from mlhf.core.config import Component
+from mlhf.core.errors import DataError
+from mlhf.data.info import DataInfo
+from mlhf.models.build import build
+from mlhf.models.files import load_model, save_model
+from mlhf.models.loss import loss_name
 
 IMAGE = DataInfo("image", (3, 8, 8), 4, "classification", 100, 20, class_names=tuple("abcd"))
 VALUES = DataInfo("table", (4,), 2, "regression", 100, 20)

@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engine.data.info import DataInfo
-from engine.models.loss import flat, loss_and_correct, loss_name, mean_loss
+from mlhf.data.info import DataInfo
+from mlhf.models.loss import (
+    flat,
+    loss_and_correct,
+    loss_name,
+    mean_loss,
+)
 
 
 def test_the_task_decides_the_loss():

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from engine.data.info import DataInfo
-from engine.models.build import build
-from engine.models.params import ResnetParams
-from engine.models.resnet import PreActivationBlock
-from engine.models.resnet_plan import Block, resnet_plan
-from engine.models.specs import summarize
+from mlhf.data.info import DataInfo
+from mlhf.models.build import build
+from mlhf.models.params import ResnetParams
+from mlhf.models.resnet import PreActivationBlock
+from mlhf.models.resnet_plan import Block, resnet_plan
+from mlhf.models.specs import summarize
 
 CIFAR = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 IMAGENET = DataInfo("image", (3, 224, 224), 1000, "classification", 100, 20)

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from engine.data.info import DataInfo
-from engine.errors import SpecError
-from engine.models.specs import MODELS, parse, summarize
+from mlhf.core.errors import SpecError
+from mlhf.data.info import DataInfo
+from mlhf.models.specs import MODELS, parse, summarize
 
 IMAGE = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 TINY = DataInfo("image", (1, 2, 2), 10, "classification", 100, 20)
@@ -27,7 +27,7 @@ def nested(depth: int) -> dict:
 
 def test_specs_import_no_torch():
     code = (
-        "import sys, engine.models.specs as m, engine.data.specs as d\n"
+        "import sys, mlhf.models.specs as m, mlhf.data.specs as d\n"
         "m.summarize('resnet', {}, d.describe('digits', {}))\n"
         "assert 'torch' not in sys.modules"
     )

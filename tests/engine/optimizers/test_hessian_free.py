@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from engine.curvature.fisher import EmpiricalFisher
-from engine.curvature.ggn import GGN
-from engine.curvature.hessian import Hessian
-from engine.curvature.parts import Parts, split
-from engine.optimizers.again import Again
-from engine.optimizers.damping import AdamDamping, FixedDamping
-from engine.optimizers.hessian_free import HessianFree, unflatten
-from engine.optimizers.levenberg_marquardt import LevenbergMarquardt
+from mlhf.curvature.fisher import EmpiricalFisher
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.hessian import Hessian
+from mlhf.curvature.parts import Parts, split
+from mlhf.curvature.vectors import unflatten
+from mlhf.optimizers.again import Again
+from mlhf.optimizers.damping import AdamDamping, FixedDamping
+from mlhf.optimizers.hessian_free import HessianFree
+from mlhf.optimizers.levenberg_marquardt import LevenbergMarquardt
 
 SHAPES = [(4, 5), (4,), (3, 4), (3,)]
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.curvature.ggn import GGN
-from engine.optimizers.hessian_free import HessianFree
-from engine.optimizers.levenberg_marquardt import LevenbergMarquardt
+from mlhf.curvature.ggn import GGN
+from mlhf.optimizers.hessian_free import HessianFree
+from mlhf.optimizers.levenberg_marquardt import LevenbergMarquardt
 
 
 def _network():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine.optimizers import products
-from engine.optimizers.products import product
+from mlhf.optimizers import products
+from mlhf.optimizers.products import product
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (300, 257, 130)], ids=["small", "large"])

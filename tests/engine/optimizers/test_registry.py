@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.data.info import DataInfo
-from engine.errors import SpecError
-from engine.models.build import build as build_model
-from engine.optimizers.registry import FACTORIES, build
-from engine.optimizers.specs import OPTIMIZERS, parse
-from engine.training import checkpoint
+from mlhf.core.errors import SpecError
+from mlhf.data.info import DataInfo
+from mlhf.models.build import build as build_model
+from mlhf.optimizers.registry import FACTORIES, build
+from mlhf.optimizers.specs import OPTIMIZERS, parse
+from mlhf.training import checkpoint
 
 STATS = {
     "hf": ("damping", "cg_residual"),
@@ -164,8 +164,8 @@ def test_sgd_is_the_update_it_says():
 
 @pytest.mark.parametrize("name", ["hf", "hf_lm", "hf_adam", "mlhf"])
 def test_how_a_batch_is_taken_reaches_the_optimizer(name, monkeypatch):
-    from engine.mlhf import optimizer as mlhf
-    from engine.optimizers import hessian_free
+    from mlhf.optimizers import hessian_free
+    from mlhf.optimizers.mlhf.paper import optimizer as mlhf
 
     told = []
     for module in (hessian_free, mlhf):

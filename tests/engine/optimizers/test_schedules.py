@@ -7,10 +7,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from engine.errors import SpecError
-from engine.optimizers.registry import build
-from engine.optimizers.schedules import Schedule
-from engine.optimizers.specs import OPTIMIZERS
+from mlhf.core.errors import SpecError
+from mlhf.optimizers.registry import build
+from mlhf.optimizers.schedules import Schedule
+from mlhf.optimizers.specs import OPTIMIZERS
 
 LR = {
     "constant": {},

@@ -6,14 +6,21 @@ import math
 import pytest
 import torch
 
-from engine.errors import DataError
-from engine.optimizers.protocol import StepResult
-from engine.training import checkpoint
-from engine.training.clock import Clock
-from engine.training.events import EventFile, encode, event, number, read
-from engine.training.order import BatchOrder
-from engine.training.recorder import Position, Recorder
-from engine.training.seeds import derive
+from mlhf.core import atomic_files
+from mlhf.core.errors import DataError
+from mlhf.core.events import (
+    EventFile,
+    encode,
+    event,
+    number,
+    read,
+)
+from mlhf.core.seeds import derive
+from mlhf.optimizers.protocol import StepResult
+from mlhf.training import checkpoint
+from mlhf.training.clock import Clock
+from mlhf.training.order import BatchOrder
+from mlhf.training.recorder import Position, Recorder
 
 
 class Time:
@@ -110,7 +117,7 @@ def test_trees_survive_a_file(tmp_path):
         "slice": torch.arange(10)[::2],
     }
     written = checkpoint.save(tmp_path / "c.safetensors", tree)
-    assert checkpoint.measure(written.path) == (written.size, written.sha256)
+    assert atomic_files.measure(written.path) == (written.size, written.sha256)
     read_back = checkpoint.load(written.path)
     assert read_back["a"][:5] == tree["a"][:5]
     assert torch.equal(read_back["a"][5]["c"], shared)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from engine import load_model, train
-from engine.errors import SpecError
-from engine.models.loss import mean_loss
-from engine.optimizers.registry import build
-from engine.optimizers.schedules import Cosine
-from engine.training import averaging
+from mlhf import load_model, train
+from mlhf.core.errors import SpecError
+from mlhf.models.loss import mean_loss
+from mlhf.optimizers.registry import build
+from mlhf.optimizers.schedules import Cosine
+from mlhf.training import averaging
 
 AVERAGING = {"name": "schedule_free_adamw", "params": {"lr": 0.01}}
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from engine.training.reproducible import flushes_denormals, reproducible
+from mlhf.training.reproducible import flushes_denormals, reproducible
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def test_numbers_below_the_normal_ones_are_zero_inside_and_as_before_outside(bef
 
 def test_the_pools_threads_take_them_as_zero_too():
     program = (
-        "import torch; from engine.training.reproducible import reproducible\n"
+        "import torch; from mlhf.training.reproducible import reproducible\n"
         "with reproducible(2, torch.device('cpu')):\n"
         "    print(int((torch.full((1_000_000,), 1.5e-38) * 0.5).count_nonzero()))"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import load_model, train
-from engine.errors import SpecError
-from engine.optimizers.specs import OPTIMIZERS
-from engine.training import evaluation, trainer
-from engine.training.clock import Clock
+from mlhf import load_model, train
+from mlhf.core.errors import SpecError
+from mlhf.optimizers.specs import OPTIMIZERS
+from mlhf.training import evaluation, trainer
+from mlhf.training.clock import Clock
 
 
 def _weights(model):

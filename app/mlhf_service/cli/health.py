@@ -1,0 +1,84 @@
+"""What ``mlhf doctor`` looks at."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+from sqlalchemy import text
+
+from mlhf_service.database import Database
+from mlhf_service.migrate import differences
+from mlhf_service.queue.celery_app import configure
+from mlhf_service.settings import Settings
+
+
+def report(settings: Settings, as_json: bool) -> bool:
+    """Print settings and checks; returns whether all checks passed."""
+    checks: dict[str, Callable[[Settings], str]] = {
+        "data folder": _folder,
+        "database": _database,
+        "broker": _broker,
+        "data sets": _datasets,
+    }
+    results = {name: _try(check, settings) for name, check in checks.items()}
+    if as_json:
+        found = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in results.items()}
+        typer.echo(json.dumps({"settings": settings.public(), "checks": found}, indent=2))
+    else:
+        for name, value in settings.public().items():
+            typer.echo(f"MLHF_{name.upper():20} {value}")
+        typer.echo()
+        for name, (ok, detail) in results.items():
+            typer.echo(f"{'ok  ' if ok else 'FAIL'} {name}: {detail}")
+    return all(ok for ok, _ in results.values())
+
+
+def _try(check: Callable[[Settings], str], settings: Settings) -> tuple[bool, str]:
+    try:
+        return True, check(settings)
+    except Exception as error:
+        return False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _folder(settings: Settings) -> str:
+    settings.root.mkdir(parents=True, exist_ok=True)
+    if not os.access(settings.root, os.W_OK):
+        raise PermissionError(f"{settings.root} cannot be written to")
+    free = shutil.disk_usage(settings.root).free
+    return f"{settings.root}, {free / 2**30:.1f} GiB free"
+
+
+def _database(settings: Settings) -> str:
+    database = Database(settings.database)
+    try:
+        with database.engine.connect() as connection:
+            connection.execute(text("select 1"))
+            behind = differences(connection)
+        if behind:
+            return "answers; its schema is not up to date: run mlhf migrate"
+        return "answers, schema up to date"
+    finally:
+        database.dispose()
+
+
+def _broker(settings: Settings) -> str:
+    with configure(settings).connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, timeout=3)
+    return "answers"
+
+
+def _datasets(settings: Settings) -> str:
+    root = settings.datasets_root
+    found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
+    return f"{root}: {', '.join(found) or 'none (digits is built in)'}"
+
+
+def describe(path: Path) -> str:
+    """A path as short as it can be shown."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

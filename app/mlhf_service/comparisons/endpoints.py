@@ -1,0 +1,71 @@
+"""HTTP for comparisons."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+
+from mlhf_service.api.dependencies import ReadSession
+from mlhf_service.comparisons import service, tables
+from mlhf_service.comparisons.schemas import ComparedMetric, Comparison
+from mlhf_service.kit import downloads
+from mlhf_service.runs import curve_files
+from mlhf_service.runs.metrics import Axis
+
+router = APIRouter(prefix="/comparisons", tags=["comparisons"])
+
+_Id = Annotated[str, Query(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
+SVG = "image/svg+xml"
+
+
+@router.get(
+    "",
+    response_model=Comparison,
+    responses={
+        200: {
+            "content": {
+                "text/csv": {"schema": {"type": "string"}},
+                curve_files.PNG: {"schema": {"type": "string", "format": "binary"}},
+                SVG: {"schema": {"type": "string"}},
+            }
+        }
+    },
+)
+def get_comparison(
+    request: Request,
+    session: ReadSession,
+    run: Annotated[
+        list[_Id] | None, Query(max_length=service.MOST_RUNS, description="Ids of 2 to 64 runs.")
+    ] = None,
+    job: Annotated[_Id | None, Query(description="All runs of this job.")] = None,
+    metric: Annotated[
+        ComparedMetric | None,
+        Query(description="Default: that of the runs' common target, else train_loss."),
+    ] = None,
+    target: Annotated[
+        float | None,
+        Query(allow_inf_nan=False, description="Default: the target all the runs were given."),
+    ] = None,
+    x: Annotated[
+        Axis | None, Query(description="Of the picture; by samples and by seconds when absent.")
+    ] = None,
+    format: Literal["json", "csv", "png", "svg"] = "json",
+) -> Any:
+    """Compare runs: final and best values, and what it took each to reach the target.
+
+    A target is reached at the first measurement at or below it (accuracies: at or above);
+    nothing is interpolated. Runs that differ only in their seed form a group, with mean,
+    standard deviation and range.
+    """
+    runs = service.runs_to_compare(session, run or [], job)
+    compared = service.compare(session, runs, metric, target)
+    session.close()  # drawing takes long, and needs no connection
+    if format == "json":
+        return compared.comparison
+    if format == "csv":
+        content, kind = tables.to_csv(compared.comparison), curve_files.CSV
+    else:
+        from mlhf_service.comparisons.figures import comparison_figure
+
+        content = comparison_figure(compared, x, format)
+        kind = curve_files.PNG if format == "png" else SVG
+    return downloads.send_bytes(request.headers, content, kind, f"comparison.{format}")

@@ -1,0 +1,117 @@
+"""The picture of a comparison: each group's mean and band over its seeds."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from mlhf_service.comparisons.schemas import ComparedGroup
+from mlhf_service.comparisons.service import Compared
+from mlhf_service.runs.chart_style import (
+    AXIS_LABELS,
+    dress,
+    log_ticks,
+    new_figure,
+    plain,
+    render,
+    short_ticks,
+    style_of,
+)
+from mlhf_service.runs.curves import Series
+from mlhf_service.runs.metrics import Axis, larger_is_better
+
+_COLUMN: dict[Axis, str] = {
+    "steps": "steps",
+    "samples": "samples",
+    "epochs": "epochs",
+    "wall_seconds": "wall_seconds",
+}
+_LEGEND_ROWS = 18
+
+
+def comparison_figure(
+    compared: Compared,
+    x: Axis | None = None,
+    form: Literal["png", "svg"] = "png",
+) -> bytes:
+    """Draw a comparison by samples and by seconds, or by ``x`` alone."""
+    axes: Sequence[Axis] = ("samples", "wall_seconds") if x is None else (x,)
+    metric = compared.comparison.metric
+    columns = math.ceil(len(compared.groups) / _LEGEND_ROWS)
+    figure = new_figure(4.9 * len(axes) + 2.4 * columns + 0.6, 4.6)
+    panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
+    figure.suptitle(_title(compared), fontsize=11)
+    for number, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
+        for index, group in enumerate(compared.comparison.groups):
+            series = [compared.curves[run_id] for run_id in group.run_ids]
+            _draw_group(panel, axis, group, series, style_of(index))
+        _draw_target(panel, compared.comparison.target)
+        dress(panel, AXIS_LABELS[axis], metric.replace("_", " ") if number == 0 else "")
+        short_ticks(panel)
+    values = [v for s in compared.curves.values() if len(v := s.value[np.isfinite(s.value)])]
+    if values and not larger_is_better(metric) and min(float(v.min()) for v in values) > 0:
+        for panel in panels:
+            log_ticks(panel, max(float(v[0]) for v in values))
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside right upper", frameon=False, fontsize=9, ncols=columns
+        )
+    else:
+        panels[0].text(0.5, 0.5, "nothing measured yet", ha="center", transform=panels[0].transAxes)
+    return render(figure, form)
+
+
+def _draw_group(
+    panel: Any, axis: Axis, group: ComparedGroup, series: Sequence[Series], style: tuple[str, Any]
+) -> None:
+    colour, dashes = style
+    curve = group.curve
+    x = np.array(getattr(curve, _COLUMN[axis]), dtype=float)
+    mean, low, high = (
+        np.array([math.nan if v is None else v for v in column], dtype=float)
+        for column in (curve.mean, curve.min, curve.max)
+    )
+    seeds = f" ({group.n} seeds)" if group.n > 1 else ""
+    marker = "o" if 0 < len(x) <= 30 else ""
+    panel.plot(
+        x, mean, color=colour, linestyle=dashes, linewidth=1.9, marker=marker, markersize=3,
+        label=plain(group.label, 38) + seeds, zorder=3,
+    )  # fmt: skip
+    if group.n > 1:
+        panel.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
+    for one in series:
+        _draw_rest(panel, axis, one, curve.steps[-1] if curve.steps else -1, colour)
+
+
+def _draw_rest(panel: Any, axis: Axis, one: Series, until: int, colour: str) -> None:
+    """Thinly, where one run went on alone; and a cross where it left the finite numbers."""
+    fine = np.isfinite(one.value)
+    at = one.axis(axis)
+    rest = fine & (one.step >= until)
+    if rest.sum() > 1:
+        panel.plot(at[rest], one.value[rest], color=colour, linewidth=0.8, alpha=0.6, zorder=2)
+    if fine.any() and not fine.all():
+        last = np.flatnonzero(fine)[-1]
+        panel.plot(at[last], one.value[last], "x", color=colour, markersize=7, zorder=4)
+
+
+def _draw_target(panel: Any, target: float | None) -> None:
+    if target is not None:
+        panel.axhline(
+            target, color="#555555", linewidth=1, linestyle=(0, (4, 3)), zorder=1,
+            label=f"target {target:g}",
+        )  # fmt: skip
+
+
+def _title(compared: Compared) -> str:
+    """What all runs share: the model and the data set; else nothing but the metric."""
+    runs = compared.comparison.runs
+    shared = [
+        names.pop()
+        for names in ({r.model for r in runs}, {r.dataset for r in runs})
+        if len(names) == 1
+    ]
+    what = compared.comparison.metric.replace("_", " ")
+    return plain(f"{what}: {' on '.join(shared)}" if shared else what, 90)

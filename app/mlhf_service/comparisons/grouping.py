@@ -1,0 +1,81 @@
+"""Which runs differ only in their seed, and what to call each such group."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlhf_service.runs.models import Run
+
+_LONGEST_VALUE = 40
+_SECTIONS = ("optimizer", "model", "dataset")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration under different seeds."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+
+def group(runs: Sequence[Run]) -> list[Group]:
+    """Put runs that differ only in their seed together, in the order of the first of each."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_key(run.config), []).append(run)
+    members = list(groups.values())
+    labels = _labels([_without_seed(runs[0].config) for runs in members])
+    return [Group(label, tuple(runs)) for label, runs in zip(labels, members, strict=True)]
+
+
+def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "seed"}
+
+
+def _key(config: dict[str, Any]) -> str:
+    return json.dumps(_without_seed(config), sort_keys=True)
+
+
+def _labels(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The optimizer's name, and what tells groups of one optimizer apart."""
+    flat = [_flat(config) for config in configs]
+    labels = [str(one.get("optimizer.name", "?")) for one in flat]
+    for label in set(labels):
+        same = [i for i, other in enumerate(labels) if other == label]
+        paths = sorted(dict.fromkeys(p for i in same for p in flat[i]), key=_section)
+        differing = [p for p in paths if len({_text(flat[i].get(p)) for i in same}) > 1]
+        for i in same:
+            parts = [f"{_short(p)}={_text(flat[i][p])}" for p in differing if p in flat[i]]
+            labels[i] = " ".join([label, *parts])
+    for i, label in enumerate(labels):  # what was shortened may have become equal
+        if label in labels[:i]:
+            labels[i] = f"{label} ({i + 1})"
+    return labels
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{path}.{key}" if path else str(key)))
+    return flat
+
+
+def _section(path: str) -> int:
+    """Where a path comes in a label: what is told of the optimizer first."""
+    section = path.partition(".")[0]
+    return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
+
+
+def _short(path: str) -> str:
+    """``optimizer.params.lr`` → ``lr``; ``model.name`` → ``model``."""
+    return path.removesuffix(".name").rpartition(".")[2]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,116 @@
+"""What may make runs unfit to be compared."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlhf_service.comparisons.grouping import Group
+from mlhf_service.comparisons.schemas import Warning
+from mlhf_service.runs.curves import Series
+from mlhf_service.runs.models import Run
+
+_TERMINAL = ("succeeded", "failed", "cancelled")
+
+
+def find(
+    groups: Sequence[Group], curves: dict[str, dict[str, Series]], metric: str
+) -> list[Warning]:
+    """All reasons for caution, the most serious first."""
+    runs = [run for group in groups for run in group.runs]
+    return [
+        *_state(runs, curves, metric),
+        *(w for rule in _DIFFERENCES if (w := _difference(runs, *rule))),
+        *_seeds(groups),
+    ]
+
+
+def _state(runs: Sequence[Run], curves: dict[str, dict[str, Series]], metric: str) -> list[Warning]:
+    found = []
+    unfinished = [run.id for run in runs if run.status not in _TERMINAL]
+    if unfinished:
+        text = (
+            f"{len(unfinished)} of {len(runs)} runs have not finished: their numbers will change."
+        )
+        found.append(Warning(code="unfinished", message=text, run_ids=unfinished))
+    diverged = [run.id for run in runs if (run.error or {}).get("type") == "/problems/diverged"]
+    stopped = [r.id for r in runs if r.status in ("failed", "cancelled") and r.id not in diverged]
+    if stopped:
+        text = f"{len(stopped)} of {len(runs)} runs ended before their budget was spent."
+        found.append(Warning(code="unfinished", message=text, run_ids=stopped))
+    if diverged:
+        text = f"{len(diverged)} of {len(runs)} runs diverged."
+        found.append(Warning(code="diverged", message=text, run_ids=diverged))
+    absent = [run.id for run in runs if metric not in curves[run.id]]
+    if absent:
+        text = f"{metric} was not measured in {len(absent)} of {len(runs)} runs."
+        found.append(Warning(code="not_measured", message=text, run_ids=absent))
+    return found
+
+
+def _environment(*names: str) -> Callable[[Run], Any]:
+    return lambda run: run.environment and [run.environment.get(name) for name in names]
+
+
+def _config(name: str) -> Callable[[Run], Any]:
+    return lambda run: run.config.get(name)
+
+
+# What should be the same in all runs: its code, how it is said, and where it is found.
+_DIFFERENCES: tuple[tuple[Any, str, Callable[[Run], Any]], ...] = (
+    ("data", "Data sets differ (content or parameters)", _config("dataset")),
+    ("data", "The content of the data set differs", _environment("data_digest")),
+    ("model", "Models differ", _config("model")),
+    ("batch_size", "Batch sizes differ", _config("batch_size")),
+    ("hardware", "Hardware differs: compare seconds with care", _environment("device_name")),
+    ("threads", "Numbers of threads differ: compare seconds with care", _environment("threads")),
+    ("versions", "Versions of torch or the engine differ", _environment("torch", "engine")),
+    ("budget", "Budgets differ: final values are not of equal effort", _config("budget")),
+    ("evaluation", "Evaluations differ in their number or samples", _config("evaluation")),
+)
+
+
+def _difference(
+    runs: Sequence[Run], code: Any, said: str, value_of: Callable[[Run], Any]
+) -> Warning | None:
+    """A warning that names the runs whose value is not that of the first."""
+    values = [(run, value_of(run)) for run in runs]
+    known = [(run, value) for run, value in values if value not in (None, [None])]
+    if not known:
+        return None
+    first = known[0][1]
+    other = [run.id for run, value in known if value != first]
+    if not other:
+        return None
+    different = list(dict.fromkeys(_said(value) for _, value in known))
+    text = f"{said}: {'; '.join(different[:4])}{'; …' if len(different) > 4 else ''}."
+    return Warning(code=code, message=text, run_ids=other)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_said(part) for part in value)
+    if isinstance(value, dict):
+        name, params = value.get("name"), value.get("params", value)
+        text = json.dumps(params, separators=(",", ":")) if params else ""
+        value = " ".join(part for part in (name, text) if part) or "default"
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _seeds(groups: Sequence[Group]) -> list[Warning]:
+    found = []
+    sets = {tuple(sorted(run.seed for run in group.runs)) for group in groups}
+    if len(sets) > 1:
+        first = sorted(run.seed for run in groups[0].runs)
+        other = [g for g in groups if sorted(run.seed for run in g.runs) != first]
+        ids = [run.id for group in other for run in group.runs]
+        text = "Groups were run with different seeds: their means are not over the same draws."
+        found.append(Warning(code="seeds", message=text, run_ids=ids))
+    single = [group.runs[0].id for group in groups if len(group.runs) == 1]
+    if single and len(groups) > 1:
+        text = (
+            f"{len(single)} of {len(groups)} configurations were run with a single seed: "
+            "a difference may be chance."
+        )
+        found.append(Warning(code="single_seed", message=text, run_ids=single))
+    return found

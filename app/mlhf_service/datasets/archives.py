@@ -1,0 +1,166 @@
+"""Zip files of strangers: looked through before anything is unpacked, counted while it is."""
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+from mlhf.core.errors import DataError
+
+# Images and numbers hardly compress; what shrinks to less than this is a bomb.
+MOST_EXPANSION = 100
+FREE_BYTES = 64 * 2**20  # below this the ratio does not matter
+MOST_IMAGE_BYTES = 128 * 2**20
+MOST_DEPTH = 8
+
+_CHUNK = 2**20
+_HEADER = 46  # bytes of an entry of the central directory, without its names
+_SKIPPED = ("__MACOSX", ".DS_Store", "Thumbs.db")
+
+
+def check_sizes(file: BinaryIO, max_entries: int, max_bytes: int) -> None:
+    """Refuse a zip file with too many entries, or which would unpack to too much.
+
+    Raises:
+        DataError: It is no zip file, or goes beyond a limit.
+    """
+    with reading():
+        _check_entries(file, max_entries)
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        expanded = sum(entry.file_size for entry in entries)
+        packed = sum(entry.compress_size for entry in entries)
+    if not entries:
+        raise DataError("the zip file is empty")
+    if expanded > max_bytes:
+        raise DataError(
+            f"the zip file unpacks to {expanded:,} bytes; at most {max_bytes:,} are taken"
+        )
+    if expanded > max(FREE_BYTES, MOST_EXPANSION * packed):
+        raise DataError("the zip file unpacks to a suspicious multiple of its size")
+
+
+def unpack_images(
+    file: BinaryIO, target: Path, suffixes: tuple[str, ...], max_entries: int, max_bytes: int
+) -> None:
+    """Unpack a zip file of images in folders.
+
+    A single folder around everything is left out. Bytes are counted as they are written:
+    the sizes a zip file declares are only claims.
+
+    Raises:
+        DataError: A name leads out of the folder, an entry is a link or no image, or a
+            limit is passed.
+    """
+    check_sizes(file, max_entries, max_bytes)
+    left = max_bytes
+    with reading(), zipfile.ZipFile(file) as archive:
+        entries = list(_wanted(archive, suffixes))
+        prefix = _common_folder([parts for _, parts in entries])
+        for entry, parts in entries:
+            path = target.joinpath(*parts[prefix:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                raise DataError(f"{_shown(entry)} is in the zip file twice")
+            with archive.open(entry) as source:
+                left -= _copy(source, path, min(left, MOST_IMAGE_BYTES), _shown(entry))
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn the errors of a broken zip file into DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"not a readable zip file: {str(error)[:200]}") from None
+    except (ValueError, OverflowError, IndexError, UnicodeError) as error:
+        raise DataError(f"not a readable zip file: {str(error)[:200]}") from None
+
+
+def _check_entries(file: BinaryIO, most: int) -> None:
+    """Count the entries of the central directory before zipfile keeps them all in memory."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if not end:
+        raise DataError("not a zip file")
+    size, location = end[5], end[9]
+    if end[0] == b"PK\x06\x06":
+        location -= 56 + 20  # the 64-bit record and its locator lie between
+    at = location - size
+    if at < 0:
+        raise DataError("not a readable zip file: its directory is not where it should be")
+    count = 0
+    while at < location:
+        file.seek(at)
+        header = file.read(_HEADER)
+        if len(header) < _HEADER or header[:4] != b"PK\x01\x02":
+            return  # zipfile says what is wrong
+        count += 1
+        if count > most:
+            raise DataError(f"the zip file has more than {most:,} entries")
+        name, extra, comment = (int.from_bytes(header[i : i + 2], "little") for i in (28, 30, 32))
+        at += _HEADER + name + extra + comment
+
+
+def _wanted(
+    archive: zipfile.ZipFile, suffixes: tuple[str, ...]
+) -> Iterator[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
+    for entry in archive.infolist():
+        parts = _parts(entry)
+        if entry.is_dir() or any(part in _SKIPPED for part in parts):
+            continue
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise DataError(f"{_shown(entry)} is a link or a device; only plain files are taken")
+        if entry.flag_bits & 1:
+            raise DataError(f"{_shown(entry)} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{_shown(entry)} is not compressed by deflate")
+        if not parts[-1].lower().endswith(suffixes) or parts[-1].startswith("."):
+            raise DataError(f"{_shown(entry)} is no image; taken are {', '.join(suffixes)}")
+        yield entry, parts
+
+
+def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
+    """The folders and the name of an entry, if they are harmless."""
+    name = entry.orig_filename
+    path = PurePosixPath(name)
+    bad = (
+        not name
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or ":" in name
+        or any(ord(c) < 32 for c in name)
+        or len(path.parts) > MOST_DEPTH
+        or any(len(part.encode()) > 200 for part in path.parts)
+    )
+    if bad or not path.parts:
+        raise DataError(f"{_shown(entry)} is not a name that is unpacked")
+    return path.parts
+
+
+def _common_folder(names: list[tuple[str, ...]]) -> int:
+    """1 if everything lies in one folder around ``train``, else 0."""
+    tops = {parts[0] for parts in names}
+    around = len(tops) == 1 and "train" not in tops
+    return 1 if around and any(len(p) > 2 and p[1] == "train" for p in names) else 0
+
+
+def _copy(source: IO[bytes], path: Path, limit: int, shown: str) -> int:
+    written = 0
+    with path.open("xb") as out:
+        while chunk := source.read(_CHUNK):
+            written += len(chunk)
+            if written > limit:
+                raise DataError(f"{shown} unpacks to more than is taken")
+            out.write(chunk)
+    return written
+
+
+def _shown(entry: zipfile.ZipInfo) -> str:
+    return repr(entry.orig_filename[:100])

@@ -1,0 +1,96 @@
+"""HTTP for data sets."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Path, Response, UploadFile, status
+
+from mlhf.core.errors import DataError
+from mlhf_service.api.dependencies import (
+    CurrentDatabase,
+    CurrentSettings,
+    CurrentStorage,
+    ReadSession,
+)
+from mlhf_service.datasets import service, uploads
+from mlhf_service.datasets.schemas import DatasetView, Format
+from mlhf_service.kit.pagination import Cursor, Limit, Page
+from mlhf_service.kit.problems import Invalid
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+DatasetId = Annotated[str, Path(max_length=100, description="A built-in name, or ds_….")]
+Name = Annotated[str, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+@router.get("")
+def list_datasets(
+    session: ReadSession,
+    settings: CurrentSettings,
+    storage: CurrentStorage,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[DatasetView]:
+    """List the built-in data sets, then the uploaded ones, the newest first."""
+    return service.page(session, settings, storage, limit, cursor)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+def upload_dataset(
+    name: Name,
+    format: Annotated[Format, Form(description="How the files are to be read.")],
+    file: Annotated[
+        list[UploadFile],
+        File(
+            min_length=1,
+            max_length=1000,
+            description="npz: one .npz. image_folder: one .zip of train/<class>/*, val/<class>/*. "
+            "hf_images: Parquet files named train-*, test-*. table: one .csv, .tsv or .parquet. "
+            "text: one UTF-8 file.",
+        ),
+    ],
+    response: Response,
+    database: CurrentDatabase,
+    settings: CurrentSettings,
+    storage: CurrentStorage,
+    params: Annotated[
+        str, Form(max_length=100_000, description="JSON object: the parameters of the format.")
+    ] = "{}",
+) -> DatasetView:
+    """Upload a data set. All of it is read and checked before it is kept."""
+    checked = service.parse_params(params, format)
+    with uploads.staging(settings) as folder:
+        try:
+            uploads.place(file, format, folder, settings)
+        except DataError as error:
+            raise Invalid.at("/file", str(error)) from None
+        dataset = service.check(folder, name, format, checked)
+        key = dataset.storage_key
+        try:
+            with database.write() as session:
+                created = service.store(session, storage, folder, dataset)
+        except BaseException:
+            storage.delete(key)
+            raise
+    response.headers["Location"] = f"/v1/datasets/{created.id}"
+    return created
+
+
+@router.get("/{dataset_id}")
+def get_dataset(
+    dataset_id: DatasetId,
+    session: ReadSession,
+    settings: CurrentSettings,
+    storage: CurrentStorage,
+) -> DatasetView:
+    """One data set, built in or uploaded."""
+    return service.find(session, settings, storage, dataset_id)
+
+
+@router.delete("/{dataset_id}", status_code=status.HTTP_204_NO_CONTENT)
+def delete_dataset(
+    dataset_id: DatasetId, database: CurrentDatabase, storage: CurrentStorage
+) -> None:
+    """Delete an upload and its files; refused while a run that has not ended uses it."""
+    with database.write() as session:
+        key = service.delete(session, dataset_id)
+    storage.delete(key)

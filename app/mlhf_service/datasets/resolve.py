@@ -1,0 +1,127 @@
+"""From a data set's name to what reads it: used where jobs are checked and where they run."""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data.specs import (
+    DATASETS,
+    DataInfo,
+    describe,
+    parse,
+)
+from mlhf_service.datasets import repository
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
+
+UPLOADED = re.compile(r"ds_[0-9a-z]{26}")
+BUILTIN = tuple(spec.name for spec in DATASETS.values() if spec.builtin)
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """A data set that is here and whose parameters fit it.
+
+    Attributes:
+        family: The entry of ``mlhf.data.specs`` that reads it.
+        params: The family's parameters, those of an upload overlaid by the user's.
+        root: The folder its files lie in; None where a library holds them.
+        info: Shapes and sizes under these parameters.
+        sha256: Of the content, where known without reading it (uploads).
+    """
+
+    family: str
+    params: dict[str, Any]
+    root: Path | None
+    info: DataInfo
+    sha256: str | None
+
+
+def resolve(
+    session: Session,
+    settings: Settings,
+    storage: FolderStorage,
+    name: str,
+    params: dict[str, Any],
+) -> ResolvedDataset:
+    """Find the data set ``name``: a built-in, or the id of an upload.
+
+    Raises:
+        SpecError: At ``/name`` (unknown, deleted, not installed here) or ``/params/…``.
+    """
+    if name in BUILTIN:
+        return _builtin(settings, name, params)
+    if UPLOADED.fullmatch(name):
+        return _uploaded(session, storage, name, params)
+    if name in DATASETS:
+        message = f"{name} is a format: upload a data set in it, and name that by its id (ds_…)."
+    else:
+        known = ", ".join(BUILTIN)
+        message = f"unknown data set; known: {known}, and the ids of uploads (ds_…)."
+    raise SpecError("/name", message)
+
+
+def builtin_root(settings: Settings, name: str) -> Path | None:
+    """Where the files of a built-in data set lie, if there is such a folder."""
+    root = settings.datasets_root / name
+    return root if root.is_dir() else None
+
+
+def not_installed(name: str) -> str:
+    """How to mend a built-in data set that is not here."""
+    return (
+        f"{name} is not installed here: put its files into a folder named {name!r} in the "
+        "folder that MLHF_DATASETS_DIR names."
+    )
+
+
+def _builtin(settings: Settings, name: str, params: dict[str, Any]) -> ResolvedDataset:
+    root = builtin_root(settings, name)
+    parsed = parse(name, params).model_dump(mode="json", exclude_unset=True)
+    if root is None and DATASETS[name].needs_root:
+        raise SpecError("/name", not_installed(name))
+    return ResolvedDataset(name, parsed, root, _describe(name, parsed, root), None)
+
+
+def _uploaded(
+    session: Session, storage: FolderStorage, name: str, params: dict[str, Any]
+) -> ResolvedDataset:
+    dataset = repository.get(session, name, "share")
+    if dataset is None:
+        raise SpecError("/name", "there is no data set with this id.")
+    if dataset.deleted_at is not None:
+        raise SpecError("/name", "this data set was deleted; upload it again.")
+    family = dataset.format
+    merged = {**dataset.params, **params}
+    parsed = parse(family, merged).model_dump(mode="json", exclude_unset=True)
+    root = storage.path(dataset.storage_key)
+    if not root.is_dir():
+        raise SpecError("/name", "the files of this data set are gone; upload it again.")
+    if parsed == dataset.params:
+        info = DataInfo.from_dict(dataset.info)
+    else:
+        info = _describe(family, parsed, root)
+    return ResolvedDataset(family, parsed, root, info, dataset.sha256)
+
+
+def _describe(family: str, params: dict[str, Any], root: Path | None) -> DataInfo:
+    changed = None if root is None else root.stat().st_mtime_ns
+    try:
+        return _described(family, json.dumps(params, sort_keys=True), root, changed)
+    except DataError as error:
+        text = str(error).replace(f"{root}/", "")  # where our folders lie is no client's matter
+        raise SpecError("/name", f"the data set cannot be read: {text}") from None
+    except OSError as error:
+        raise SpecError("/name", f"the data set cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=1024)
+def _described(family: str, params: str, root: Path | None, changed: int | None) -> DataInfo:
+    """Describe once for as long as the folder's entries stay the same; errors are not kept."""
+    return describe(family, json.loads(params), root)

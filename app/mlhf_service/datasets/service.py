@@ -1,0 +1,192 @@
+"""What can be done with data sets. Nothing here commits: the request does, once."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mlhf.core.errors import DataError, SpecError
+from mlhf.data import specs
+from mlhf_service.database import now
+from mlhf_service.datasets import repository, uploads
+from mlhf_service.datasets.models import Dataset
+from mlhf_service.datasets.resolve import (
+    BUILTIN,
+    UPLOADED,
+    ResolvedDataset,
+    resolve,
+)
+from mlhf_service.datasets.schemas import DataInfoView, DatasetView
+from mlhf_service.kit.ids import new_id
+from mlhf_service.kit.pagination import Page, decode_cursor, encode_cursor
+from mlhf_service.kit.problems import (
+    Conflict,
+    FieldError,
+    Invalid,
+    NotFound,
+)
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage
+
+__all__ = ["ResolvedDataset", "resolve"]
+
+
+def page(
+    session: Session,
+    settings: Settings,
+    storage: FolderStorage,
+    limit: int,
+    cursor: str | None,
+) -> Page[DatasetView]:
+    """Built-in data sets, then uploads, the newest first."""
+    after = decode_cursor(cursor, 1)[0] if cursor is not None else None
+    names = BUILTIN if after is None else ()
+    if after in BUILTIN:
+        names = BUILTIN[BUILTIN.index(after) + 1 :]
+    views = [_builtin(session, settings, storage, name) for name in names[:limit]]
+    rows = repository.newest(session, None if names or after in BUILTIN else after, limit + 1)
+    room = limit - len(views)
+    views += [_uploaded(row) for row in rows[:room]]
+    more = len(names) > limit or len(rows) > room
+    return Page(data=views, next_cursor=encode_cursor([views[-1].id]) if more else None)
+
+
+def find(
+    session: Session, settings: Settings, storage: FolderStorage, dataset_id: str
+) -> DatasetView:
+    if dataset_id in BUILTIN:
+        return _builtin(session, settings, storage, dataset_id)
+    return _uploaded(_row(session, dataset_id))
+
+
+def parse_params(text: str, format: str) -> dict[str, Any]:
+    """The parameters of an upload, checked, as they are stored."""
+    try:
+        params = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        raise Invalid.at("/params", "params must be a JSON object.") from None
+    if not isinstance(params, dict):
+        raise Invalid.at("/params", "params must be a JSON object.")
+    try:
+        parsed = specs.parse(format, params).model_dump(mode="json", exclude_unset=True)
+        if "\0" in str(parsed):
+            raise Invalid.at("/params", "NUL characters are not allowed.")
+        json.dumps(parsed, ensure_ascii=False).encode()  # no lone surrogates
+    except SpecError as error:
+        raise _invalid(error) from None
+    except UnicodeEncodeError:
+        raise Invalid.at("/params", "params must be valid Unicode.") from None
+    return parsed
+
+
+def check(folder: Path, name: str, format: str, params: dict[str, Any]) -> Dataset:
+    """Read all of an upload once, and describe it as a row (not yet stored).
+
+    Raises:
+        Invalid: at ``file`` or ``params``.
+    """
+    try:
+        info = specs.validate(format, params, folder)
+        sha256 = specs.digest(format, params, folder)
+    except SpecError as error:
+        raise _invalid(error) from None
+    except DataError as error:
+        raise Invalid.at("/file", str(error).replace(f"{folder}/", "")) from None
+    dataset_id = new_id("ds")
+    return Dataset(
+        id=dataset_id,
+        name=name,
+        format=format,
+        params=params,
+        info=info.to_dict(),
+        sha256=sha256,
+        size=uploads.size_of(folder),
+        storage_key=f"datasets/{dataset_id}",
+        created_at=now(),
+    )
+
+
+def store(session: Session, storage: FolderStorage, folder: Path, dataset: Dataset) -> DatasetView:
+    """Move the files to where runs read them, and add the row."""
+    uploads.make_durable(folder)
+    target = storage.path(dataset.storage_key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, target)
+    session.add(dataset)
+    session.flush()
+    return _uploaded(dataset)
+
+
+def delete(session: Session, dataset_id: str) -> str:
+    """Mark an upload as deleted; returns the storage key of the files to remove."""
+    if dataset_id in BUILTIN:
+        raise Conflict(f"{dataset_id} is built in: only uploads can be deleted.")
+    dataset = _row(session, dataset_id, lock=True)
+    if repository.in_use(session, dataset_id):
+        raise Conflict("Runs that have not ended train on it. Cancel them first.")
+    dataset.deleted_at = now()
+    return dataset.storage_key
+
+
+def _invalid(error: SpecError) -> Invalid:
+    """The error with the form's field as its place."""
+    pointer = error.pointer if error.pointer.startswith("/params") else "/format"
+    return Invalid(error.message, [FieldError(pointer=pointer, detail=error.message)])
+
+
+def _row(session: Session, dataset_id: str, lock: bool = False) -> Dataset:
+    dataset = None
+    if UPLOADED.fullmatch(dataset_id):
+        dataset = repository.get(session, dataset_id, "update" if lock else None)
+    if dataset is None:
+        raise NotFound("There is no data set of this id.")
+    if dataset.deleted_at is not None:
+        raise NotFound("This data set was deleted.")
+    return dataset
+
+
+def _builtin(
+    session: Session, settings: Settings, storage: FolderStorage, name: str
+) -> DatasetView:
+    spec = specs.DATASETS[name]
+    info, reason = None, None
+    try:
+        info = DataInfoView(**resolve(session, settings, storage, name, {}).info.to_dict())
+    except SpecError as error:
+        reason = error.message
+    return DatasetView(
+        id=name,
+        name=name,
+        source="builtin",
+        format=name,
+        description=spec.description,
+        available=info is not None,
+        reason=reason,
+        params={},
+        params_schema=spec.params.model_json_schema(),
+        info=info,
+        sha256=None,
+        size=None,
+        created_at=None,
+    )
+
+
+def _uploaded(dataset: Dataset) -> DatasetView:
+    spec = specs.DATASETS[dataset.format]
+    return DatasetView(
+        id=dataset.id,
+        name=dataset.name,
+        source="uploaded",
+        format=dataset.format,
+        description=spec.description,
+        available=True,
+        reason=None,
+        params=dataset.params,
+        params_schema=spec.params.model_json_schema(),
+        info=DataInfoView(**dataset.info),
+        sha256=dataset.sha256,
+        size=dataset.size,
+        created_at=dataset.created_at,
+    )

@@ -1,0 +1,137 @@
+"""From uploaded files to a folder that a data set family reads."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+from uuid import uuid4
+
+from mlhf.core.errors import DataError
+from mlhf_service.datasets import archives
+from mlhf_service.settings import Settings
+
+FORMATS = ("npz", "image_folder", "hf_images", "table", "text")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_MOST_ARRAYS = 1000
+_SYNCED_FILES = 256
+_CHUNK = 2**20
+_ABANDONED_SECONDS = 86_400.0  # no request takes a day
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.\-]{0,99}", re.ASCII)
+
+
+class UploadedFile(Protocol):
+    """A file of a request."""
+
+    @property
+    def filename(self) -> str | None: ...
+    @property
+    def file(self) -> BinaryIO: ...
+
+
+@contextmanager
+def staging(settings: Settings) -> Iterator[Path]:
+    """An empty folder that is gone at the end, unless it was moved away."""
+    folder = _staged(settings) / uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_abandoned(settings: Settings) -> None:
+    """Remove what uploads left behind whose process was killed."""
+    before = time.time() - _ABANDONED_SECONDS
+    for folder in _staged(settings).glob("*"):
+        with suppress(OSError):  # another process may be at it too
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder)
+
+
+def _staged(settings: Settings) -> Path:
+    return settings.root / "uploads"
+
+
+def place(files: Sequence[UploadedFile], format: str, folder: Path, settings: Settings) -> None:
+    """Put the files into ``folder`` as the family ``format`` expects them.
+
+    Raises:
+        DataError: Too many files, too large, or not of the format at first sight.
+    """
+    if format != "hf_images" and len(files) != 1:
+        raise DataError(f"{format} is uploaded as one file; {len(files)} were sent")
+    if format == "image_folder":
+        archives.unpack_images(
+            files[0].file, folder, IMAGES, settings.max_upload_entries, settings.max_expanded_bytes
+        )
+    elif format == "hf_images":
+        for number, file in enumerate(files):
+            _expect_parquet(file.file)
+            path = folder / _parquet_name(file.filename, number)
+            if path.exists():
+                raise DataError(f"two files are named {path.name}")
+            _copy(file.file, path, settings.max_upload_bytes)
+    else:
+        if format == "npz":
+            archives.check_sizes(files[0].file, _MOST_ARRAYS, settings.max_expanded_bytes)
+        name = {"npz": "data.npz", "text": "text.txt"}.get(format) or _table_name(files[0])
+        _copy(files[0].file, folder / name, settings.max_upload_bytes)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def make_durable(folder: Path) -> None:
+    """Wait until all files are on the disk: a row must never point to what a crash can take."""
+    paths = [folder, *folder.rglob("*")]
+    if len(paths) > _SYNCED_FILES:
+        os.sync()
+        return
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _copy(source: BinaryIO, path: Path, limit: int) -> None:
+    source.seek(0)
+    written = 0
+    with path.open("xb") as out:
+        while chunk := source.read(_CHUNK):
+            written += len(chunk)
+            if written > limit:
+                raise DataError(f"the file is larger than the {limit:,} bytes taken here")
+            out.write(chunk)
+    if not written:
+        raise DataError("the file is empty")
+
+
+def _expect_parquet(file: BinaryIO) -> None:
+    file.seek(0)
+    if file.read(4) != b"PAR1":
+        raise DataError("not a Parquet file")
+
+
+def _parquet_name(filename: str | None, number: int) -> str:
+    """The file's own name, which tells the split; one of ours where it is not plain."""
+    name = PurePosixPath((filename or "").replace("\\", "/")).name
+    if _PLAIN_NAME.fullmatch(name) and name.endswith(".parquet"):
+        return name
+    split = "test" if name.lower().startswith(("test", "val")) else "train"
+    return f"{split}-{number:05d}.parquet"
+
+
+def _table_name(file: UploadedFile) -> str:
+    """The content tells Parquet from text; the name tells only which text."""
+    file.file.seek(0)
+    if file.file.read(4) == b"PAR1":
+        return "table.parquet"
+    return "table.tsv" if (file.filename or "").lower().endswith(".tsv") else "table.csv"

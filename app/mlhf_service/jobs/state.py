@@ -1,0 +1,68 @@
+"""Change the status of runs, and of their job with them, in one place."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mlhf_service.database import now
+from mlhf_service.jobs import repository
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.transitions import TERMINAL, allowed, job_status
+from mlhf_service.runs.models import Run
+
+DIVERGED = "/problems/diverged"
+
+
+class IllegalTransitionError(RuntimeError):
+    """A status change no rule allows: a fault of ours, never of a user."""
+
+
+def move(session: Session, run: Run, status: str, error: dict[str, Any] | None = None) -> None:
+    """Put ``run`` into ``status``; the job's lock is held by the caller.
+
+    Leaving ``running`` gives the lease up. Call ``settle`` once all runs are moved.
+    """
+    if not allowed(run.status, status):
+        raise IllegalTransitionError(f"run {run.id}: {run.status} -> {status}")
+    run.status = status
+    if status == "running":
+        run.started_at = run.started_at or now()
+    else:
+        run.lease_owner = run.lease_expires_at = None
+    if status in TERMINAL:
+        run.finished_at = now()
+        run.error = error
+    repository.add_event(
+        session,
+        run.job_id,
+        "status",
+        {"run_id": run.id, "status": status, "attempt": run.attempt, "error": error},
+    )
+
+
+def settle(session: Session, job: Job) -> None:
+    """Bring the job's status in line with its runs' (the job is locked by the caller)."""
+    session.flush()
+    runs = repository.runs_of(session, job.id)
+    diverged = sum(_diverged(run) for run in runs)
+    status = job_status((r.status for r in runs), job.desired == "cancel", diverged)
+    if status in TERMINAL or (status == "paused" and job.desired == "pause"):
+        job.desired = None
+    if status == job.status:
+        return
+    if job.status in TERMINAL:
+        raise IllegalTransitionError(f"job {job.id}: {job.status} -> {status}")
+    job.status = status
+    if status == "running":
+        job.started_at = job.started_at or now()
+    if status in TERMINAL:
+        job.finished_at = now()
+    if status == "failed":
+        job.error = next((r.error for r in runs if r.error and not _diverged(r)), None) or next(
+            (r.error for r in runs if r.error), None
+        )
+    repository.add_event(session, job.id, "status", {"status": status, "error": job.error})
+
+
+def _diverged(run: Run) -> bool:
+    return run.status == "failed" and (run.error or {}).get("type") == DIVERGED

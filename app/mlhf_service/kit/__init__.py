@@ -1,0 +1,1 @@
+"""What the domains share: problems, pages, ids, downloads, drawing."""

@@ -1,0 +1,190 @@
+"""Errors as RFC 9457 problem documents, raised anywhere below an endpoint."""
+
+import errno
+import json
+import logging
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError, TimeoutError
+from starlette.exceptions import HTTPException
+
+from mlhf.core.errors import SpecError, said
+
+log = logging.getLogger(__name__)
+
+_TAGS = ("train", "sweep", "meta_train", "ablation", "bptt", "pes", "search")
+
+
+class FieldError(BaseModel):
+    """What is wrong with one value of the request."""
+
+    pointer: str = Field(description="JSON pointer into the body, or the parameter's name.")
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[FieldError] | None = None
+
+
+class Problem(Exception):  # noqa: N818 - the standard's own word
+    """An error the client is told of. Subclasses carry their status."""
+
+    status: ClassVar[int] = 400
+    slug: ClassVar[str] = "bad-request"
+    title: ClassVar[str] = "Bad request"
+
+    def __init__(
+        self,
+        detail: str,
+        errors: list[FieldError] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "Problem":
+        """The problem with one value of the request."""
+        return cls(detail, [FieldError(pointer=pointer, detail=detail)])
+
+    @classmethod
+    def of(cls, error: SpecError) -> "Problem":
+        return cls.at(error.pointer, error.message)
+
+    def document(self) -> dict[str, Any]:
+        return document(self.status, self.slug, self.title, self.detail, self.errors)
+
+
+class BadRequest(Problem):
+    pass
+
+
+class NotFound(Problem):
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class Conflict(Problem):
+    status, slug, title = 409, "conflict", "Conflict with the present state"
+
+
+class TooLarge(Problem):
+    status, slug, title = 413, "too-large", "Content too large"
+
+
+class UnsupportedMedia(Problem):
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class RangeNotSatisfiable(Problem):
+    status, slug, title = 416, "range-not-satisfiable", "Range not satisfiable"
+
+
+class Invalid(Problem):
+    status, slug, title = 422, "invalid", "The request is well-formed but cannot be run"
+
+
+class InsufficientStorage(Problem):
+    status, slug, title = 507, "insufficient-storage", "No room left"
+
+
+class Unavailable(Problem):
+    status, slug, title = 503, "unavailable", "Temporarily unavailable"
+
+
+def document(
+    status: int,
+    slug: str,
+    title: str,
+    detail: str | None,
+    errors: list[FieldError] | None = None,
+) -> dict[str, Any]:
+    """A problem document as plain JSON data."""
+    return ProblemDocument(
+        type=f"/problems/{slug}", title=title, status=status, detail=detail, errors=errors
+    ).model_dump(exclude_none=True)
+
+
+def response(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    # ASCII: a message may quote what UTF-8 cannot encode (a lone surrogate).
+    return Response(
+        json.dumps(body), body["status"], headers=headers, media_type="application/problem+json"
+    )
+
+
+def pointer_of(location: tuple[int | str, ...]) -> tuple[str, bool]:
+    """Turn pydantic's location into a JSON pointer, or a parameter's name.
+
+    Returns the pointer, and whether it points into the body.
+    """
+    source, *rest = location or ("body",)
+    # A tagged union adds its tag to the location; no field of ours is named like one.
+    parts = [str(p) for p in rest if p not in _TAGS]
+    if source != "body":
+        return (parts[0] if parts else str(source)), False
+    return "".join("/" + p.replace("~", "~0").replace("/", "~1") for p in parts), True
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` a problem document."""
+
+    @app.exception_handler(Problem)
+    def _problem(request: Request, error: Problem) -> Response:
+        return response(error.document(), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(request: Request, error: RequestValidationError) -> Response:
+        errors = []
+        for item in error.errors():
+            if item["type"] == "json_invalid":
+                return response(
+                    document(400, "bad-request", "Bad request", "The body is not valid JSON.")
+                )
+            errors.append(FieldError(pointer=pointer_of(item["loc"])[0], detail=said(item)))
+        detail = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:3])
+        return response(document(422, Invalid.slug, "The request is not valid", detail, errors))
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        slug = status.phrase.lower().replace(" ", "-")
+        return response(
+            document(status.value, slug, status.phrase, str(error.detail)),
+            dict(error.headers or {}),
+        )
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(TimeoutError)
+    def _database(request: Request, error: Exception) -> Response:
+        log.warning("database unavailable: %s", type(error).__name__)
+        problem = Unavailable(
+            "The database does not answer. Try again.", None, {"Retry-After": "2"}
+        )
+        return response(problem.document(), problem.headers)
+
+    @app.exception_handler(OSError)
+    def _disk(request: Request, error: OSError) -> Response:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _internal(request, error)
+        log.error("the disk is full")
+        problem = InsufficientStorage("The service's disk is full. Free some room and try again.")
+        return response(problem.document())
+
+    @app.exception_handler(Exception)
+    def _internal(request: Request, error: Exception) -> Response:
+        log.error("unexpected error", exc_info=error)
+        return response(
+            document(500, "internal", "Internal error", "An unexpected error; it was logged.")
+        )

@@ -1,0 +1,224 @@
+"""Train one claimed run from start to end: start the engine, write what it tells, obey."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from mlhf.core.errors import SpecError
+from mlhf_service.ablations import files as ablation_files
+from mlhf_service.database import Database
+from mlhf_service.jobs.state import settle
+from mlhf_service.meta_checkpoints import service as meta_checkpoints
+from mlhf_service.meta_checkpoints.files import describe as describe_meta_checkpoint
+from mlhf_service.queue.finish import Outcome, end_attempt
+from mlhf_service.queue.ingest import Ingestor, Told
+from mlhf_service.queue.leases import Claim, FencedError, hold
+from mlhf_service.queue.prepare import prepare
+from mlhf_service.queue.trainer_process import Trainer
+from mlhf_service.runs import curve_files
+from mlhf_service.runs.models import Artifact, Run
+from mlhf_service.settings import Settings
+from mlhf_service.storage.folder import FolderStorage, Stored
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+_WRITE_SECONDS = 1.0  # points are gathered this long; what matters more is written at once
+_GATHERED = {"points", "progress"}
+_LAST_WORDS = {"finished", "failed", "interrupted"}
+
+
+class Supervision:
+    """The life of one attempt. ``run`` returns when the attempt is over and written down."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        storage: FolderStorage,
+        claim: Claim,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.storage = storage
+        self.claim = claim
+        self.stopping = stopping
+        name = f"{claim.run_id}-{claim.attempt}"
+        self.trainer = Trainer(
+            settings.spool_dir / name, settings.logs_dir / "trainers" / f"{name}.log"
+        )
+        self.ingestor = Ingestor(database, storage, claim, settings.lease_seconds)
+        self._pending: list[Told] = []
+        self._offset = 0
+        self._last_write = time.monotonic()
+        self._urgent = False
+        self._asked_at: float | None = None
+        self._last_event: dict[str, Any] | None = None
+
+    def run(self) -> None:
+        """Train until the trainer has ended; a run that is not ours any more is let go."""
+        try:
+            outcome = self._train()
+            self._conclude(outcome)
+        except FencedError as error:
+            log.warning("fenced: %s; its trainer is ended", error)
+        finally:
+            self.trainer.kill()
+            self.trainer.remove()
+
+    def _train(self) -> Outcome:
+        try:
+            with self.database.read() as session:
+                config, files = prepare(session, self.settings, self.storage, self.claim)
+        except SpecError as error:
+            detail = {"type": "spec", "title": "The run cannot start", "detail": error.message}
+            return Outcome("failed", {"error": detail})
+        self.trainer.start(self.claim, config, files, self.settings.checkpoint_seconds)
+        curve_files.warm_up()  # while the trainer imports torch, not after it has ended
+        while True:
+            ended = self.trainer.exit_code() is not None  # before reading: nothing comes after
+            self._gather()
+            self._write(force=ended)
+            if ended and not self._pending and not self._gather():
+                return self._outcome()
+            if not ended:
+                self._press()
+                time.sleep(_TICK_SECONDS)
+            elif self._pending:
+                time.sleep(_TICK_SECONDS)  # the database is away: the spool keeps what was told
+
+    def _gather(self) -> bool:
+        """Take what the trainer told since; files it speaks of go into the store first."""
+        events = self.trainer.read()
+        for event, offset in events:
+            told = Told(event, self._store(event))
+            self._pending.append(told)
+            self._offset = offset
+            self._urgent = self._urgent or event["type"] not in _GATHERED
+            if event["type"] in _LAST_WORDS:
+                self._last_event = event
+        return bool(events)
+
+    def _store(self, event: dict[str, Any]) -> Stored | None:
+        if event["type"] not in ("checkpoint", "artifact"):
+            return None
+        source = self.trainer.folder / event["path"]
+        key = f"runs/{self.claim.run_id}/{self.claim.attempt}/{source.name}"
+        try:
+            stored = self.storage.put(key, source)
+        except FileNotFoundError:
+            return None  # a newer checkpoint has replaced it meanwhile
+        if stored.sha256 != event["sha256"]:
+            log.error("run %s: %s changed while it was stored", self.claim.run_id, source.name)
+            return None
+        return stored
+
+    def _write(self, force: bool = False) -> None:
+        """Write what is pending, or renew the lease, when it is time to."""
+        waited = time.monotonic() - self._last_write
+        due = waited >= (_WRITE_SECONDS if self._pending else self.settings.heartbeat_seconds)
+        if not (due or self._urgent or force):
+            return
+        self._last_write = time.monotonic()
+        try:
+            desired = self.ingestor.apply(self._pending, self._offset)
+        except SQLAlchemyError as error:
+            log.warning("database away, events kept in the spool: %s", type(error).__name__)
+            self._urgent = False  # try again after the usual wait
+            return
+        self._pending = []
+        self._urgent = False
+        if desired in ("cancel", "pause"):
+            self._ask()
+
+    def _press(self) -> None:
+        """Ask for a stop when the worker shuts down; kill what does not follow in time."""
+        if self.stopping():
+            self._ask()
+        if self._asked_at is not None:
+            waited = time.monotonic() - self._asked_at
+            if waited > self.settings.grace_seconds:
+                log.warning("run %s did not stop in time: killed", self.claim.run_id)
+                self.trainer.kill()
+
+    def _ask(self) -> None:
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self.trainer.ask_to_stop()
+
+    def _outcome(self) -> Outcome:
+        event = self._last_event
+        if event is not None:
+            return Outcome(event["type"], event)
+        if self._asked_at is not None:  # killed after the grace: as good as interrupted
+            return Outcome("interrupted", {})
+        return Outcome("lost", {}, self.trainer.describe_exit())
+
+    def _conclude(self, outcome: Outcome) -> None:
+        """Write the end of the attempt, however long the database takes to come back."""
+        began = time.monotonic()
+        while True:
+            try:
+                self._end(outcome)
+                return
+            except SQLAlchemyError as error:
+                if self.stopping() and time.monotonic() - began > self.settings.grace_seconds:
+                    raise  # the lease runs out and the run goes on from its checkpoint
+                log.warning("database away, waiting to end the run: %s", type(error).__name__)
+                time.sleep(min(1.0, self.settings.heartbeat_seconds))
+
+    def _end(self, outcome: Outcome) -> None:
+        files: list[tuple[str, str, Stored]] = []
+        if outcome.kind in ("finished", "failed"):
+            files = self._rendered_files(outcome)
+        with self.database.write() as session:
+            job, run = hold(session, self.claim, self.settings.lease_seconds)
+            for name, content_type, stored in files:
+                kind = name.partition(".")[0]  # curves or ablation
+                self.ingestor.add_artifact(session, name, kind, stored, content_type)
+            end_attempt(session, job, run, outcome, self.settings.max_attempts)
+            if run.kind == "meta_train" and run.status == "succeeded":
+                self._keep_meta_checkpoint(session, run)
+            settle(session, job)
+
+    def _keep_meta_checkpoint(self, session: Session, run: Run) -> None:
+        """What meta-training yields outlives its run: a resource of its own."""
+        artifact = session.get(Artifact, (run.id, "meta_checkpoint.safetensors"))
+        if artifact is None:
+            return
+        path = self.storage.path(artifact.storage_key)
+        meta_checkpoints.add(
+            session,
+            name=run.name,
+            stored=Stored(artifact.storage_key, artifact.size, artifact.sha256),
+            described=describe_meta_checkpoint(path),
+            source="meta_train",
+            job_id=run.job_id,
+            run_id=run.id,
+            parent_id=run.meta_checkpoint_id,
+        )
+
+    def _rendered_files(self, outcome: Outcome) -> list[tuple[str, str, Stored]]:
+        """What is made of the curve; of an ablation also its table and its figure."""
+        with self.database.read() as session:
+            try:
+                run = session.get_one(Run, self.claim.run_id)
+                rendered = curve_files.render_all(session, run)
+                if run.kind == "ablation" and outcome.kind == "finished":
+                    diverged = outcome.event["status"] == "diverged"
+                    rendered |= ablation_files.render_all(session, run, diverged)
+            except SQLAlchemyError:
+                raise
+            except Exception:  # a picture that cannot be drawn does not undo a training
+                log.exception("run %s: the files of its curve could not be made", self.claim.run_id)
+                return []
+        prefix = f"runs/{self.claim.run_id}/{self.claim.attempt}"
+        return [
+            (name, content_type, self.storage.put(f"{prefix}/{name}", content))
+            for name, (content_type, content) in rendered.items()
+        ]

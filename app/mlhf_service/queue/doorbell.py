@@ -1,0 +1,77 @@
+"""The doorbell: a Celery message without content that says 'look at the database'."""
+
+import logging
+import threading
+import time
+
+from sqlalchemy import delete, select
+
+from mlhf_service.database import Database
+from mlhf_service.jobs.models import Outbox
+
+log = logging.getLogger(__name__)
+
+TASK = "mlhf.doorbell"
+QUEUES = ("cpu", "gpu")
+_GATHER_SECONDS = 0.05
+
+
+def ring(queue: str, expires: float = 60.0) -> None:
+    """Publish one doorbell for ``queue``. Raises what the broker's client raises."""
+    from mlhf_service.queue.celery_app import celery_app  # slow to import: only where one rings
+
+    celery_app.send_task(
+        TASK, queue=f"mlhf.{queue}", expires=expires, ignore_result=True, retry=False
+    )
+
+
+def publish_outbox(database: Database) -> int:
+    """Ring for every outbox row, then delete the rows. Returns how many there were.
+
+    A crash between the two rings twice, which is harmless; never is a ring lost.
+    """
+    with database.read() as session:
+        rows = list(session.execute(select(Outbox.id, Outbox.queue).limit(1000)))
+    if not rows:
+        return 0
+    for queue in sorted({row.queue for row in rows}):
+        ring(queue)
+    with database.write() as session:
+        session.execute(delete(Outbox).where(Outbox.id.in_([row.id for row in rows])))
+    return len(rows)
+
+
+class Doorbell:
+    """Publishes the outbox from a thread of its own, so that no request waits for a broker."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._loop, name="doorbell", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def notify(self) -> None:
+        """Say that the outbox may hold something. Never blocks, never fails."""
+        self._wake.set()
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait()
+            time.sleep(_GATHER_SECONDS)  # one ring for many jobs, none against their commits
+            self._wake.clear()
+            if self._stopping:
+                return
+            try:
+                publish_outbox(self._database)
+            except Exception as error:  # the sweeper rings again
+                log.warning("doorbell not rung: %s: %s", type(error).__name__, error)

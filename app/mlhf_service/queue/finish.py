@@ -1,0 +1,67 @@
+"""End an attempt: what its trainer's last words, or its silence, make of the run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from mlhf_service.database import db_now, now
+from mlhf_service.jobs import repository as jobs
+from mlhf_service.jobs.models import Job, Outbox
+from mlhf_service.jobs.state import DIVERGED, move
+from mlhf_service.kit.problems import document
+from mlhf_service.runs.models import Run
+
+_MAX_BACKOFF_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trainer ended: ``finished``, ``failed``, ``interrupted`` or ``lost``."""
+
+    kind: str
+    event: dict[str, Any]
+    reason: str = ""
+
+
+def end_attempt(session: Session, job: Job, run: Run, outcome: Outcome, max_attempts: int) -> None:
+    """Move ``run`` to where its attempt leaves it. The job is locked; the caller settles."""
+    if outcome.kind == "finished":
+        if outcome.event["status"] == "succeeded":
+            move(session, run, "succeeded")
+        else:
+            move(session, run, "failed", _diverged(outcome.event))
+    elif outcome.kind == "failed":
+        error = outcome.event["error"]
+        body = document(422, error["type"], error["title"], error.get("detail"))
+        move(session, run, "failed", body)
+    elif job.desired == "cancel":
+        move(session, run, "cancelled")
+    elif outcome.kind == "interrupted":
+        _wait(session, job, run, 0.0)
+    else:
+        _lost(session, job, run, outcome.reason, max_attempts)
+
+
+def _lost(session: Session, job: Job, run: Run, reason: str, max_attempts: int) -> None:
+    run.failures += 1
+    data = {"run_id": run.id, "level": "warning", "message": f"attempt {run.attempt}: {reason}"}
+    jobs.add_event(session, job.id, "log", data)
+    if run.failures >= max_attempts:
+        detail = f"Given up after {run.failures} attempts that did not end. The last: {reason}"
+        move(session, run, "failed", document(500, "lost", "The run was lost", detail))
+    else:
+        backoff = 0.0 if run.failures == 1 else 2.0 ** (run.failures - 2)
+        _wait(session, job, run, min(backoff, _MAX_BACKOFF_SECONDS))
+
+
+def _wait(session: Session, job: Job, run: Run, seconds: float) -> None:
+    move(session, run, "paused" if job.desired == "pause" else "queued")
+    run.available_at = db_now() + seconds
+    if run.status == "queued":
+        session.add(Outbox(queue=run.queue, created_at=now()))
+
+
+def _diverged(event: dict[str, Any]) -> dict[str, Any]:
+    detail = event.get("reason") or "The loss or a parameter is no longer finite."
+    return document(422, DIVERGED.rpartition("/")[2], "The run diverged", detail)

@@ -1,0 +1,198 @@
+"""Write a trainer's events to the database: whole batches, fenced, each exactly once."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from mlhf_service.database import Database, now
+from mlhf_service.jobs import repository as jobs
+from mlhf_service.queue.leases import Claim, hold
+from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.storage.folder import FolderStorage, Stored
+
+log = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+KEPT_CHECKPOINTS = 2
+_CHUNK = 500  # rows an INSERT: within the parameter limits of both databases
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event, and the stored file it speaks of where it speaks of one."""
+
+    event: Event
+    stored: Stored | None = None
+
+
+class Ingestor:
+    """The writing side of one claim. Every call is one transaction behind the fence."""
+
+    def __init__(
+        self, database: Database, storage: FolderStorage, claim: Claim, lease_seconds: float
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._claim = claim
+        self._lease = lease_seconds
+
+    def apply(self, batch: Sequence[Told], offset: int | None = None) -> str | None:
+        """Write a batch and renew the lease; an empty one is a heartbeat.
+
+        Args:
+            batch: Events in the order they were told.
+            offset: Bytes of the spool written so far, kept with what was read from them.
+
+        Returns:
+            What the user wants of the job: ``"cancel"``, ``"pause"`` or None.
+
+        Raises:
+            FencedError: The run is not ours any more. Nothing was written.
+        """
+        garbage: list[str] = []
+        with self._database.write() as session:
+            job, run = hold(session, self._claim, self._lease)
+            points: list[dict[str, Any]] = []
+            for told in batch:
+                self._one(session, run, told, points)
+            if points:
+                self._write_points(session, run, points)
+            if any(told.event["type"] == "checkpoint" for told in batch):
+                session.flush()
+                garbage = self._prune(session)
+            if offset is not None:
+                run.spool_offset = offset
+            desired = job.desired
+        for key in garbage:
+            self._storage.delete(key)
+        return desired
+
+    def _one(self, session: Session, run: Run, told: Told, points: list[dict[str, Any]]) -> None:
+        event = told.event
+        match event["type"]:
+            case "points":
+                points.extend(event["points"])
+            case "progress":
+                run.progress = {k: v for k, v in event.items() if k not in ("type", "at")}
+            case "started":
+                run.environment = event["environment"]
+                run.data_info = event.get("data") or run.data_info
+                step = event.get("resumed_from_step", 0)
+                where = f"from step {step}" if step else "from the beginning"
+                self._log(session, "info", f"attempt {run.attempt} trains {where}")
+            case "checkpoint" if told.stored is not None:
+                name = f"checkpoint-{event['step']:09d}.safetensors"
+                self.add_artifact(session, name, "checkpoint", told.stored, step=event["step"])
+            case "artifact" if told.stored is not None:
+                name = event["name"]
+                kind = name.partition(".")[0]  # model, config or meta_checkpoint
+                self.add_artifact(session, name, kind, told.stored, event["content_type"])
+            case "log":
+                self._log(session, event["level"], event["message"])
+            case "finished":
+                run.totals = event["totals"]
+                run.summary = event["summary"]
+
+    def add_artifact(
+        self,
+        session: Session,
+        name: str,
+        kind: str,
+        stored: Stored,
+        content_type: str = "application/octet-stream",
+        step: int | None = None,
+    ) -> None:
+        session.merge(
+            Artifact(
+                run_id=self._claim.run_id,
+                name=name,
+                kind=kind,
+                step=step,
+                content_type=content_type,
+                size=stored.size,
+                sha256=stored.sha256,
+                storage_key=stored.key,
+                created_at=now(),
+            )
+        )
+
+    def _log(self, session: Session, level: str, message: str) -> None:
+        data = {"run_id": self._claim.run_id, "level": level, "message": message}
+        jobs.add_event(session, self._claim.job_id, "log", data)
+
+    def _write_points(self, session: Session, run: Run, points: list[dict[str, Any]]) -> None:
+        rows = [
+            {
+                "run_id": run.id,
+                "metric": metric,
+                "step": point["step"],
+                "samples": point["samples"],
+                "epoch": point["epoch"],
+                "wall_seconds": point["wall_seconds"],
+                # JSON has no NaN: what is not finite comes as a string.
+                "value": None if isinstance(value, str) else value,
+                "nonfinite": value if isinstance(value, str) else None,
+            }
+            for point in points
+            for metric, value in point["values"].items()
+        ]
+        for start in range(0, len(rows), _CHUNK):
+            upsert(session, rows[start : start + _CHUNK])
+        run.summary = summarize(run.summary or {}, points)
+        # Of the many steps only the last is streamed; of evaluations every one.
+        shown = [p for p in points[:-1] if _is_evaluation(p)] + points[-1:]
+        data = {"run_id": run.id, "points": shown, "progress": run.progress}
+        jobs.add_event(session, run.job_id, "metrics", data)
+
+    def _prune(self, session: Session) -> list[str]:
+        """Forget all but the last checkpoints; returns the keys of their files."""
+        rows = session.scalars(
+            select(Artifact)
+            .where(Artifact.run_id == self._claim.run_id, Artifact.kind == "checkpoint")
+            .order_by(Artifact.step.desc())
+            .offset(KEPT_CHECKPOINTS)
+        )
+        keys = []
+        for row in rows:
+            keys.append(row.storage_key)
+            session.delete(row)
+        return keys
+
+
+def upsert(session: Session, rows: list[dict[str, Any]]) -> None:
+    """Write points; one that is told again replaces itself and is never doubled."""
+    sqlite_backend = session.get_bind().dialect.name == "sqlite"
+    dialect: Any = sqlite if sqlite_backend else postgresql
+    unique = {(row["metric"], row["step"]): row for row in rows}  # one INSERT hits a row once
+    statement = dialect.insert(Point).values(list(unique.values()))
+    columns = ("samples", "epoch", "wall_seconds", "value", "nonfinite")
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["run_id", "metric", "step"],
+            set_={name: statement.excluded[name] for name in columns},
+        )
+    )
+
+
+def summarize(summary: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Carry the last and best value of each metric on; accuracies are best when largest."""
+    result = dict(summary)
+    for point in points:
+        for metric, value in point["values"].items():
+            known = result.get(metric, {})
+            best, best_step = known.get("best"), known.get("best_step")
+            if not isinstance(value, str):
+                sign = -1 if metric.endswith("accuracy") else 1
+                if best is None or isinstance(best, str) or sign * value < sign * best:
+                    best, best_step = value, point["step"]
+            result[metric] = {"last": value, "best": best, "best_step": best_step}
+    return result
+
+
+def _is_evaluation(point: dict[str, Any]) -> bool:
+    return "train_loss" in point["values"] or "test_loss" in point["values"]

@@ -1,0 +1,135 @@
+"""The trainer process: the engine, started apart, spoken to by files and signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from mlhf.core import events
+from mlhf_service.queue.leases import Claim
+
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+    "XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR",
+)  # fmt: skip
+_BATCH = 2000  # events taken at once, so that memory stays bounded after an outage
+
+
+class Trainer:
+    """One engine process in its own session, its folder, and its events so far.
+
+    The process gets no database, broker or storage address, and dies with this one.
+    """
+
+    def __init__(self, folder: Path, log_path: Path) -> None:
+        self.folder = folder
+        self.log_path = log_path
+        self.offset = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(
+        self,
+        claim: Claim,
+        config: dict[str, Any],
+        files: Mapping[str, Path],
+        checkpoint_seconds: float,
+    ) -> None:
+        """Write the run's folder anew and start the engine on it.
+
+        Args:
+            files: What the configuration and the claim speak of, by its path in the folder.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "checkpoints").mkdir(parents=True)
+        for name, source in files.items():
+            shutil.copyfile(source, self.folder / name)
+        run = {
+            "kind": claim.kind,
+            "config": config,
+            "resume": checkpoint_name(claim),
+            "checkpoint_seconds": checkpoint_seconds,
+            "parent_pid": os.getpid(),
+        }
+        (self.folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("wb") as log:
+            self._process = _spawn(self.folder, config.get("threads") or 1, log)
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self._process.poll() if self._process else None
+
+    def read(self) -> list[tuple[events.Event, int]]:
+        """The next events told and not yet read, each with the spool's offset after it."""
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return []
+        batch = []
+        for event, offset in events.read(path, self.offset):
+            batch.append((event, offset))
+            if len(batch) >= _BATCH:
+                break
+        if batch:
+            self.offset = batch[-1][1]
+        return batch
+
+    def ask_to_stop(self) -> None:
+        """Have it finish its step, write a checkpoint, and end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and everything it started, at once, and wait for that."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def remove(self) -> None:
+        """Delete its folder, and its log unless it says something."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.log_path.exists() and self.log_path.stat().st_size == 0:
+            self.log_path.unlink()
+
+    def describe_exit(self) -> str:
+        """Why it ended without saying so, in words for the job's log."""
+        code = self.exit_code()
+        if code is None:
+            return "the trainer was stopped"
+        if code == -signal.SIGKILL:
+            return "the trainer was killed (signal 9): by hand, or because memory ran out"
+        if code < 0:
+            return f"the trainer was ended by {signal.Signals(-code).name}"
+        return f"the trainer ended with exit code {code}"
+
+    def _signal(self, number: int) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        # It leads a session of its own: its process group is its process id.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def checkpoint_name(claim: Claim) -> str | None:
+    """Where in the trainer's folder the checkpoint lies that it resumes from."""
+    if claim.checkpoint is None:
+        return None
+    return f"checkpoints/step-{claim.checkpoint.step:09d}.safetensors"
+
+
+def _spawn(folder: Path, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlhf.runner", str(folder)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )

@@ -1,0 +1,31 @@
+"""CSV that no spreadsheet takes for a formula."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from mlhf_service.runs.metrics import named
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def safe(text: str) -> str:
+    """Text as a cell: what a spreadsheet would compute is quoted with an apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV file (RFC 4180, UTF-8). Text is made safe; None is an empty cell."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(header)
+    writer.writerows([[_cell(value) for value in row] for row in rows])
+    return out.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return named(value) if isinstance(value, float) else value

@@ -1,0 +1,59 @@
+"""What is measured: names, directions, and numbers that JSON cannot hold."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlhf.ablation.config import FORMS
+
+Axis = Literal["samples", "steps", "epochs", "wall_seconds"]
+
+METRICS: dict[str, str] = {
+    "train_loss": "Loss over the training set.",
+    "test_loss": "Loss over the test set.",
+    "train_accuracy": "Share of the training set that is right.",
+    "test_accuracy": "Share of the test set that is right.",
+    "running_loss": "Mean batch loss since the evaluation before.",
+    "batch_loss": "Loss of each batch, before its step.",
+    "learning_rate": "Learning rate of each step, by its schedule.",
+    "damping": "Scale of the damping (Hessian-free; mlhf: its mean over kinds of parameters).",
+    "cg_residual": "Relative residual at the end of conjugate gradients (Hessian-free).",
+    "reduction_ratio": "Actual by predicted reduction of the batch's loss (hf_lm).",
+    "momentum": "Part of the last step in this one, as the quadratic model has it (mlhf).",
+    "step_factor": "What the learned network multiplies the step by (mlhf).",
+    "step_scale": "What the step was shortened to by its bounds (K-FAC).",
+    "meta_loss_p": "Meta-loss of the preconditioner's network (meta-training of mlhf, paper).",
+    "meta_loss_s": "Meta-loss of the damping's network (meta-training of mlhf).",
+    "meta_loss": "Meta-loss of the step's network (meta-training of mlhf, kronecker, and of l2l).",
+    "inner_loss": "Loss seen along the unrolls (meta-training).",
+    **{form.metric("l_p"): f"l_p of the solve {form.name!r} (ablation)." for form in FORMS},
+    **{form.metric("residual"): f"‖r‖/‖b‖ of {form.name!r} (ablation)." for form in FORMS},
+}
+
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
+# A number, or the name of one that JSON cannot hold.
+Number = Annotated[float | NonFinite, Field(description="NaN and infinities are given by name.")]
+
+
+def larger_is_better(metric: str) -> bool:
+    return metric.endswith("accuracy")
+
+
+def named(value: float) -> float | NonFinite:
+    """The number itself, or its name where it is not finite."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def number(value: float | str | None, nonfinite: str | None = None) -> float:
+    """Undo ``named``, also from the two columns a point is stored in."""
+    if nonfinite is not None:
+        return float(nonfinite)
+    return math.nan if value is None else float(value)
+
+
+def reaches(metric: str, value: float, target: float) -> bool:
+    """Whether ``value`` meets the target; NaN never does."""
+    return value >= target if larger_is_better(metric) else value <= target

@@ -1,0 +1,76 @@
+"""The charts of a comparison as data, drawn by a script in the browser."""
+
+from typing import Any
+
+import numpy as np
+
+from mlhf_service.comparisons.schemas import ComparedGroup, GroupCurve
+from mlhf_service.comparisons.service import Compared
+from mlhf_service.runs.curves import Series
+from mlhf_service.runs.downsample import select
+from mlhf_service.runs.metrics import Axis, larger_is_better
+
+_AXES: tuple[Axis, ...] = ("samples", "wall_seconds")
+_MOST_POINTS = 500
+
+
+def charts(compared: Compared) -> dict[str, Any]:
+    """Each group's mean and band, where single runs went on alone, and where they diverged."""
+    comparison = compared.comparison
+    return {
+        "metric": comparison.metric,
+        "target": comparison.target,
+        "log": not larger_is_better(comparison.metric),
+        "groups": [
+            _group(group, [compared.curves[run_id] for run_id in group.run_ids])
+            for group in comparison.groups
+        ],
+    }
+
+
+def _group(group: ComparedGroup, series: list[Series]) -> dict[str, Any]:
+    curve = group.curve
+    until = curve.steps[-1] if curve.steps else -1
+    seeds = f" ({group.n} seeds)" if group.n > 1 else ""
+    return {
+        "label": group.label + seeds,
+        "axes": {
+            axis: {
+                **_mean(curve, axis, group.n > 1),
+                "rests": [rest for one in series if len(rest := _rest(one, until, axis)) > 1],
+                "crosses": [cross for one in series if (cross := _cross(one, axis))],
+            }
+            for axis in _AXES
+        },
+    }
+
+
+def _mean(curve: GroupCurve, axis: Axis, banded: bool) -> dict[str, Any]:
+    mean = np.array([np.nan if v is None else v for v in curve.mean], dtype=np.float64)
+    keep = select(mean, _MOST_POINTS).tolist()
+    x: list[float] = getattr(curve, axis)
+    return {
+        "points": [(x[i], curve.mean[i]) for i in keep],
+        "band": [(x[i], curve.min[i], curve.max[i]) for i in keep] if banded else None,
+    }
+
+
+def _rest(one: Series, until: int, axis: Axis) -> list[tuple[float, float | None]]:
+    """A run's curve from where not all runs of its group have one."""
+    pairs = one.at_most(_MOST_POINTS)
+    return [
+        (x, y if isinstance(y, float) else None)
+        for step, (x, y) in zip(pairs.step.tolist(), pairs.pairs(axis), strict=True)
+        if step >= until
+    ]
+
+
+def _cross(one: Series, axis: Axis) -> tuple[float, float] | None:
+    """The last finite point before a curve leaves the finite numbers."""
+    fine = np.isfinite(one.value)
+    if fine.all() or not fine.any():
+        return None
+    before = np.flatnonzero(fine[: int(np.argmin(fine))])
+    if not len(before):
+        return None
+    return float(one.axis(axis)[before[-1]]), float(one.value[before[-1]])

@@ -1,0 +1,176 @@
+"""The pages: rendered here from the same services as the API, kept live by small scripts."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from mlhf_service.api.dependencies import ReadSession
+from mlhf_service.catalogue import service as catalogue
+from mlhf_service.comparisons import service as comparisons
+from mlhf_service.comparisons.schemas import ComparedMetric
+from mlhf_service.jobs import repository as job_rows
+from mlhf_service.jobs import service as jobs
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.transitions import ACTIVE
+from mlhf_service.kit.pagination import Cursor, Order, paginate
+from mlhf_service.kit.problems import BadRequest
+from mlhf_service.runs import service as runs
+from mlhf_service.runs.schemas import Status
+from mlhf_service.web import views
+from mlhf_service.web.charts import charts
+from mlhf_service.web.formats import query
+from mlhf_service.web.rendering import PageRoute, page
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+
+_JOBS_A_PAGE, _RUNS_A_JOB = 20, 12
+_LOG_LINES, _LOG_EVENTS = 300, 5000
+_Text = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
+_Id = Annotated[str, Query(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
+
+
+class _Static(StaticFiles):
+    """Browsers ask each time whether a file has changed: a new release never runs old scripts."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def static_files() -> StaticFiles:
+    """Style sheets, scripts and the vendored chart library."""
+    return _Static(directory=Path(__file__).parent / "static")
+
+
+@router.get("/")
+def list_page(
+    request: Request,
+    session: ReadSession,
+    status: Status | Literal[""] = "",
+    optimizer: _Text = "",
+    q: _Text = "",
+    cursor: Cursor = None,
+) -> Response:
+    """Jobs and their runs, the newest first."""
+    chosen = {"status": status, "optimizer": optimizer, "q": q}
+    statement = job_rows.search(
+        status=[status] if status else (), optimizer=optimizer or None, q=q or None
+    )
+    listed = paginate(
+        session,
+        statement,
+        Order(Job.id, Job.id, True),
+        _JOBS_A_PAGE,
+        cursor,
+        lambda job: views.job_row(job, optimizer or None, _RUNS_A_JOB),
+    )
+    return page(
+        request,
+        "list.html",
+        rows=listed.data,
+        older=query(**chosen, cursor=listed.next_cursor) if listed.next_cursor else None,
+        newest=query(**chosen) if cursor else None,
+        chosen=chosen,
+        filtered=any(chosen.values()),
+        statuses=list(Status.__args__),  # type: ignore[attr-defined]
+        optimizers=[entry.name for entry in catalogue.entries("optimizer")],
+        most=comparisons.MOST_RUNS,
+        first_job=views.FIRST_JOB,
+        curl=views.curl(str(request.base_url), views.FIRST_JOB),
+        active=any(row.job.status in ACTIVE for row in listed.data),
+    )
+
+
+@router.get("/docs")
+def docs_page(request: Request) -> Response:
+    """The API's reference."""
+    return page(request, "docs.html")
+
+
+@router.get("/jobs")
+@router.get("/runs")
+def to_list() -> Response:
+    """Both are on the first page."""
+    return RedirectResponse("/")
+
+
+@router.get("/jobs/{job_id}")
+def job_page(request: Request, session: ReadSession, job_id: str) -> Response:
+    """One job: its progress, its runs, its log."""
+    job = jobs.find(session, job_id)
+    row = views.job_row(job)
+    since = max(0, job.event_seq - _LOG_EVENTS)
+    events = job_rows.events_after(session, job_id, since, _LOG_EVENTS, "log")
+    return page(
+        request,
+        "job.html",
+        job=row.job,
+        runs=row.runs,
+        actions=views.actions(row.job),
+        log=views.log_entries(events[-_LOG_LINES:], job.runs),
+        places={run.id: f"#{run.position}" for run in job.runs},
+        last_event=job.event_seq,
+        most=comparisons.MOST_RUNS,
+        curl=views.curl(str(request.base_url), row.job.spec),
+        active=row.job.status in ACTIVE,
+    )
+
+
+@router.get("/runs/{run_id}")
+def run_page(request: Request, session: ReadSession, run_id: str) -> Response:
+    """One run: its curve, what it was told, where it ran, and what it left."""
+    run = runs.view(session, runs.find(session, run_id))
+    return page(
+        request,
+        "run.html",
+        run=run,
+        job=jobs.find(session, run.job_id),
+        artifacts=runs.artifacts(session, run_id),
+        active=run.status in ACTIVE,
+    )
+
+
+@router.get("/compare")
+def compare_page(
+    request: Request,
+    session: ReadSession,
+    run: Annotated[list[_Id] | None, Query()] = None,
+    job: _Id | None = None,
+    metric: ComparedMetric | Literal[""] = "",
+    target: _Text = "",
+) -> Response:
+    """Runs side by side."""
+    chosen = comparisons.runs_to_compare(session, run or [], job)
+    wanted = _number(target)
+    compared = comparisons.compare(session, chosen, metric or None, wanted)
+    comparison = compared.comparison
+    return page(
+        request,
+        "compare.html",
+        comparison=comparison,
+        charts=charts(compared),
+        by_id={one.run_id: one for one in comparison.runs},
+        run=run or [],
+        job=job,
+        metrics=list(ComparedMetric.__args__),  # type: ignore[attr-defined]
+        address=query(run=run, job=job, metric=metric, target=wanted),
+        active=any(one.status in ACTIVE for one in chosen),
+    )
+
+
+def _number(text: str) -> float | None:
+    """The target as it was typed; none when the field was left empty."""
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadRequest("The target must be a number, such as 0.1.")
+    return value

@@ -1,0 +1,89 @@
+"""How pages write numbers, sizes and times."""
+
+from datetime import datetime
+from urllib.parse import urlencode
+
+from markupsafe import Markup
+
+from mlhf_service.database import now
+
+NONE = "–"
+_DAY = 86_400
+
+
+def number(value: float | str | None) -> str:
+    """Four significant digits; what is not finite by its name."""
+    if value is None:
+        return NONE
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def percent(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return number(value)
+    return f"{100 * value:.1f} %"
+
+
+def count(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}×"
+
+
+def duration(seconds: float | None) -> str:
+    """``0.0521 s``, ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``."""
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(value: int) -> str:
+    """Bytes in binary units."""
+    if value < 1024:
+        return f"{value} B"
+    scaled = float(value)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        scaled /= 1024
+        if scaled < 1024 or unit == "TiB":
+            break
+    return f"{scaled:.1f} {unit}"
+
+
+def when(at: datetime | None) -> Markup | str:
+    """How long ago, or the date; exact to the machine and in the tooltip."""
+    if at is None:
+        return NONE
+    passed = (now() - at).total_seconds()
+    if passed < 60:
+        text = "just now"
+    elif passed < 3600:
+        text = f"{passed // 60:.0f} min ago"
+    elif passed < _DAY:
+        text = f"{passed // 3600:.0f} h ago"
+    else:
+        text = f"{at:%Y-%m-%d %H:%M}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S} UTC", text
+    )
+
+
+def words(name: str) -> str:
+    """``train_loss`` → ``train loss``."""
+    return name.replace("_", " ")
+
+
+def query(**values: object) -> str:
+    """A query string of what is given; lists repeat their name."""
+    return urlencode({k: v for k, v in values.items() if v not in (None, "", [])}, doseq=True)
+
+
+FILTERS = {
+    one.__name__: one for one in (number, percent, count, ratio, duration, size, when, words)
+}

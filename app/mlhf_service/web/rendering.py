@@ -1,0 +1,74 @@
+"""Templates, and routes whose errors are pages too."""
+
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.templating import Jinja2Templates
+from sqlalchemy.exc import OperationalError, TimeoutError
+
+import mlhf
+from mlhf.core.errors import said
+from mlhf_service.kit.problems import Problem, Unavailable, pointer_of
+from mlhf_service.web import formats
+
+log = logging.getLogger(__name__)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= formats.FILTERS
+    environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
+    environment.globals |= {"query": formats.query, "version": mlhf.__version__}
+    return environment
+
+
+_TEMPLATES = Jinja2Templates(env=_environment())
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """Render a template; what it shows changes, so no cache may keep it."""
+    headers = {"Cache-Control": "no-store"}
+    return _TEMPLATES.TemplateResponse(request, template, values, status, headers)
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are shown as pages, not as problem documents."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except Problem as problem:
+                return _error_page(request, problem.status, problem.title, problem.detail)
+            except RequestValidationError as error:
+                wrong = (f"{pointer_of(e['loc'])[0]}: {said(e)}" for e in error.errors()[:3])
+                return _error_page(request, 422, "This address is not valid", "; ".join(wrong))
+            except (OperationalError, TimeoutError) as error:
+                log.warning("database unavailable: %s", type(error).__name__)
+                detail = "The database does not answer. Try again."
+                return _error_page(request, Unavailable.status, Unavailable.title, detail)
+            except Exception as error:
+                log.error("unexpected error", exc_info=error)
+                detail = "An unexpected error; it was logged."
+                return _error_page(request, 500, "Internal error", detail)
+
+        return handle
+
+
+def _error_page(request: Request, status: int, title: str, detail: str) -> Response:
+    return page(request, "error.html", status, title=title, detail=detail, code=status)

@@ -1,0 +1,1 @@
+"""The numbers we state, each printed by a script here. Not in the wheel."""

@@ -1,0 +1,1 @@
+"""What the benchmarks' protocols share: runs in folders, sessions, tables and figures."""

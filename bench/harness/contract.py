@@ -1,0 +1,108 @@
+"""What an experiment is, and what it is carried out with. Needs no torch.
+
+An experiment is a list of runs and a report. Each run has a folder of its own and is skipped
+once its result lies there; the report is written from whatever results there are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from mlhf.core.config import Component
+from mlhf.training.config import Budget, Evaluation
+
+Scale = Literal["tiny", "cpu", "full"]
+Result = dict[str, Any]
+
+# The folders of data sets that are not called like their family.
+_FOLDERS = {"text": "tinyshakespeare"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and for how long.
+
+    Attributes:
+        name: Part of folder and file names.
+        batch_size: A setting may have its own.
+    """
+
+    name: str
+    model: Component
+    dataset: Component
+    budget: Budget
+    batch_size: int
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An optimizer as it is compared.
+
+    Attributes:
+        name: What tables call it.
+        optimizer: Its registered name.
+        params: Parameters that are given.
+        grid: Parameters to choose from, each a choice; one run each on the tuning seed, and
+            the lowest final training loss is judged on the other seeds.
+        batch_size: Where it differs from the task's.
+    """
+
+    name: str
+    optimizer: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    grid: Sequence[Mapping[str, Any]] = ()
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What experiments are carried out with.
+
+    Attributes:
+        output: The folder of runs and report.
+        seeds: The seeds that are judged.
+        data: Holds one folder a data set, or None where none is needed.
+        only: Names of settings to run; all of them when empty.
+        meta_checkpoint: What learned optimizers use, ``default`` or a path.
+        stop: Asked after every step; true once the time is up.
+        say: Is told what happens, a line at a time.
+    """
+
+    output: Path
+    seeds: Sequence[int]
+    data: Path | None = None
+    only: Sequence[str] = ()
+    meta_checkpoint: str = "default"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = 1
+    stop: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = lambda _: None
+
+    def root(self, dataset: Component) -> str | None:
+        """Return the folder of a data set's files, None for those that have none."""
+        from mlhf.data.specs import DATASETS
+
+        if self.data is None or not DATASETS[dataset.name].needs_root:
+            return None
+        return str(self.data / _FOLDERS.get(dataset.name, dataset.name))
+
+
+class Experiment(Protocol):
+    """A list of runs and a report."""
+
+    @property
+    def title(self) -> str: ...
+
+    def settings(self) -> Sequence[str]:
+        """Return the names that ``Context.only`` may have."""
+        ...
+
+    def run(self, context: Context) -> bool:
+        """Do what is not done yet; return whether all is done, False where time was up."""
+        ...
+
+    def report(self, context: Context) -> list[Path]:
+        """Write tables and figures of what is done; return their paths."""
+        ...

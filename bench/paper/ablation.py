@@ -1,0 +1,88 @@
+"""What RNN_p is worth: forms of solving along one training trajectory (paper, section 6.3)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.harness.configs import identity, train_config
+from bench.harness.contract import Context, Task
+from bench.harness.runs import carry_out, curve_of, result_of
+from mlhf.ablation import report as ablation_report
+from mlhf.ablation import tables
+from mlhf.ablation.config import (
+    FORMS,
+    MEASURES,
+    Form,
+)
+from mlhf.ablation.report import Trajectory
+from mlhf.ablation.run import Ended, measure
+from mlhf.ablation.statistics import Row
+from mlhf.core.events import OnEvent
+from mlhf_service.kit import figures
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Forms of solving on one or several tasks, for several seeds."""
+
+    title: str
+    tasks: Sequence[Task]
+    forms: Sequence[Form] = FORMS
+
+    def settings(self) -> list[str]:
+        return [task.name for task in self.tasks]
+
+    def run(self, context: Context) -> bool:
+        chosen = [t for t in self.tasks if not context.only or t.name in context.only]
+        done = [self._trajectory(context, t, seed) for t in chosen for seed in context.seeds]
+        return all(done)
+
+    def report(self, context: Context) -> list[Path]:
+        rows: list[Row] = []
+        written = []
+        for task in self.tasks:
+            folders = [self._folder(context, task, seed) for seed in context.seeds]
+            done = [self._found(f, result) for f in folders if (result := result_of(f)) is not None]
+            if not done:
+                continue
+            rows += ablation_report.rows(task.name, done, self.forms)
+            path = context.output / f"{task.name}.png"
+            written.append(
+                figures.panels(path, ablation_report.panels(task.name, done, self.forms))
+            )
+        if not rows:
+            return []
+        return [
+            tables.markdown(
+                context.output / "table.md", self.title, rows, ablation_report.NOTE
+            ),
+            tables.csv(context.output / "table.csv", rows),
+            *written,
+        ]  # fmt: skip
+
+    def _trajectory(self, context: Context, task: Task, seed: int) -> bool:
+        config = train_config(context, task, "mlhf", {"variant": "paper"}, seed)
+        document = {**identity(config), "forms": [vars(form) for form in self.forms]}
+        folder = self._folder(context, task, seed)
+        if result_of(folder) is None and not context.stop():
+            context.say(f"{folder.relative_to(context.output)} ...")
+
+        def go(
+            run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
+        ) -> Ended:
+            return measure(config, self.forms, run_dir, resume, on_event, should_stop)
+
+        return carry_out(folder, document, go, context.stop, keep=lambda _: True) is not None
+
+    def _folder(self, context: Context, task: Task, seed: int) -> Path:
+        return context.output / "runs" / task.name / f"seed={seed}"
+
+    def _found(self, folder: Path, result: Mapping[str, Any]) -> Trajectory:
+        """Return what a folder's run came to."""
+        names = [form.stat(measure) for form in self.forms for measure in MEASURES]
+        # The points of evaluations measure no form.
+        points = [point for point in curve_of(folder) if names[0] in point["values"]]
+        values = {name: [point["values"][name] for point in points] for name in names}
+        samples = [point["samples"] for point in points]
+        return Trajectory.of(samples, values, result["status"] == "diverged", self.forms)

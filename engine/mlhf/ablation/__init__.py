@@ -1,0 +1,1 @@
+"""Ablations: what each part of the published form is worth, measured step by step."""

@@ -1,0 +1,42 @@
+"""Files that are either there and whole, or not there. Needs no torch."""
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that is safely on the disk."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+def write(path: Path, content: bytes) -> Written:
+    """Write a file under another name, wait for the disk, then give it its own."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):  # not every file system can sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return Written(path, len(content), hashlib.sha256(content).hexdigest())
+
+
+def measure(path: Path) -> tuple[int, str]:
+    """Return a file's size and sha256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return path.stat().st_size, digest.hexdigest()

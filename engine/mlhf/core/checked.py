@@ -1,0 +1,32 @@
+"""A configuration given as a mapping, checked. Needs no torch."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mlhf.core.config import Strict
+from mlhf.core.errors import SpecError, said
+
+Config = TypeVar("Config", bound=Strict)
+
+
+def checked(
+    kind: type[Config], config: Config | Mapping[str, Any], members: Collection[str] = ()
+) -> Config:
+    """Return a configuration as what it is of.
+
+    Args:
+        members: What pydantic calls members of its unions, which are in no pointer.
+
+    Raises:
+        SpecError: with the pointer of the first thing that is wrong.
+    """
+    if isinstance(config, kind):
+        return config
+    try:
+        return kind.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        pointer = "".join(f"/{part}" for part in first["loc"] if part not in members)
+        raise SpecError(pointer, f"{said(first).removesuffix('.')}.") from error

@@ -1,0 +1,74 @@
+"""Parameters of registered components: checked once, with pointers to what is wrong.
+
+Needs no torch.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mlhf.core.config import Strict
+from mlhf.core.errors import SpecError, said
+
+P = TypeVar("P", bound=Strict)
+R = TypeVar("R")
+
+MAX_NESTING = 40
+
+
+def lookup(registry: Mapping[str, R], name: str, what: str) -> R:
+    """Return the registered entry, or raise a SpecError at ``/name`` that lists the names."""
+    if name not in registry:
+        raise SpecError("/name", f"unknown {what} {name!r}; known: {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def parse_params(kind: type[P], params: Mapping[str, Any]) -> P:
+    """Validate ``params``; the first mistake becomes a SpecError under ``/params``."""
+    _refuse_deep(params)
+    try:
+        return kind.model_validate(dict(params))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        keep_last = first["type"] == "missing"
+        pointer = "/params" + _pointer(first["loc"], params, keep_last)
+        raise SpecError(pointer, said(first)) from None
+
+
+def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:
+    """Turn pydantic's location into a JSON pointer.
+
+    Locations also name the union member that was tried; those steps are not in the value,
+    and are left out.
+    """
+    pointer = ""
+    for at, step in enumerate(loc):
+        if _holds(value, step):
+            value = value[step]
+        elif not (keep_last and at == len(loc) - 1):
+            continue
+        pointer += "/" + str(step).replace("~", "~0").replace("/", "~1")
+    return pointer
+
+
+def _holds(value: Any, step: int | str) -> bool:
+    if isinstance(value, list | tuple):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, Mapping) and step in value
+
+
+def _refuse_deep(params: Any) -> None:
+    """Bound the nesting before anything recursive walks the value."""
+    level = [params]
+    for _ in range(MAX_NESTING):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    raise SpecError("/params", f"nested deeper than {MAX_NESTING} levels")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

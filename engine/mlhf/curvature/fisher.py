@@ -1,0 +1,37 @@
+"""The empirical Fisher matrix of a network's loss on one batch."""
+
+import torch
+from torch import Tensor
+
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.joint import wide
+
+
+class EmpiricalFisher(GGN):
+    """F = (1/N) Σᵢ gᵢgᵢᵀ with gᵢ = ∇θℓᵢ, the gradient of sample i's own loss.
+
+    Samples are the rows of the outputs' first dimension, and the loss must be the mean of
+    theirs. No gᵢ is ever formed: with cᵢ = ∂ℓᵢ/∂z, which has only row i, gᵢ = Jᵀcᵢ, so
+
+        Fv = Jᵀ w, row i of w being cᵢ⟨cᵢ, Jv⟩/N,
+
+    which costs what a GGN product costs. In train mode batch norm lets zᵢ depend on the
+    other samples; gᵢ is then the gradient through all of that.
+
+    Arguments and attributes are those of ``GGN``; the loss may be once differentiable.
+    """
+
+    def _middle(self, u: list[Tensor]) -> list[Tensor]:
+        g = [wide(t) for t in self._at.gradient]  # row i is cᵢ/N
+        samples = {t.shape[0] if t.ndim else 1 for t in g}
+        if len(samples) > 1:
+            raise CurvatureError("an empirical Fisher matrix needs outputs of equally many rows")
+        (n,) = samples
+        along = sum(
+            ((a * b).reshape(n, -1).sum(1) for a, b in zip(g[1:], u[1:], strict=True)),
+            (g[0] * u[0]).reshape(n, -1).sum(1),
+        )
+        assert isinstance(along, torch.Tensor)
+        rows = [t * (n * along).reshape(n, *(1,) * (t.ndim - 1)) for t in g]
+        return [row.to(t.dtype) for row, t in zip(rows, u, strict=True)]

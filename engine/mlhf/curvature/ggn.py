@@ -1,0 +1,150 @@
+"""The generalized Gauss-Newton matrix of a network's loss on one batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+from torch.utils import _pytree as pytree
+
+from mlhf.curvature.hooks import registered
+from mlhf.curvature.joint import dot, joint, outputs
+from mlhf.curvature.linearize import Linearization
+from mlhf.curvature.primal import (
+    chosen,
+    full_precision,
+    primal,
+    trainable,
+)
+from mlhf.curvature.protocol import Loss
+from mlhf.curvature.symmetric import symmetric
+
+__all__ = ["GGN", "Loss", "trainable"]
+
+
+class GGN:
+    """G = Jᵀ H_ℓ J at the model's parameters, its loss and gradient, from one forward pass.
+
+    J = ∂z/∂θ for the outputs z = model(x), H_ℓ = ∂²ℓ/∂z². The forward pass is run here, once,
+    as in a plain training step: batch-norm statistics move once, dropout draws one mask, and
+    every product uses what that pass saw. The parameters must not change while the object
+    is used. Hooks that change gradients are refused; those that look are let be.
+
+    Args:
+        model: Any module that returns a tensor, or a tuple, list or dict of tensors.
+        loss: ``"cross_entropy"``, ``"mse"`` or ``"binary_cross_entropy"`` for one tensor;
+            or a function (z, y) ↦ scalar of all that the model returns, twice
+            differentiable in it.
+        x: The model's input.
+        y: The loss's target.
+        parameters: θ, any leaves; by default all of the model's that require a gradient.
+            Those the output does not depend on have zero gradients and products.
+        autocast: The type of a forward pass under autocast, such as ``torch.bfloat16``.
+            Gradients and products then have the parameters' own type.
+        passing: Asked after the forward pass for edges of its graph, such as a layer's
+            output: where else the gradient is wanted, which costs nothing.
+
+    Attributes:
+        loss: The mean loss, a scalar without graph.
+        gradient: ∇θℓ, one tensor per parameter.
+        passed: Its gradient at those edges, None where it does not depend on one.
+        output: What the model returned, without graph.
+
+    Raises:
+        CurvatureError: where no right product can be had.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        x: Any,
+        y: Any,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        autocast: torch.dtype | None = None,
+        passing: Callable[[], Sequence[GradientEdge]] | None = None,
+    ) -> None:
+        self.parameters = chosen(model, parameters)
+        self._device = self.parameters[0].device
+        before = registered()
+        z = primal(model, x, self.parameters, autocast)
+        hooked = registered() != before
+        edges = passing() if passing else []
+        found = outputs(z)
+        self.output: Any = detached(z)
+        with full_precision(self._device):
+            self._at = joint(loss, z, y)
+            self._linear = Linearization(found, self.parameters, hooked=hooked)
+            self.loss = self._at.value
+            self.gradient, self.passed = self._linear.gradients(self._at.gradient, edges)
+
+    def product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return Gv, one tensor per parameter; differentiable in v (G is a constant)."""
+        return symmetric(self._product, v)
+
+    def quadratic(self, v: Sequence[Tensor]) -> Tensor:
+        """Return vᵀGv, a scalar without graph, for about half the cost of a product."""
+        with torch.no_grad(), full_precision(self._device):
+            u = self._linear.jvp(v)
+            w = self._middle(u)
+            return sum((dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), dot(u[0], w[0]))
+
+    def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return u = Jv, one tensor per output, without graph."""
+        with torch.no_grad(), full_precision(self._device):
+            return self._linear.jvp(v)
+
+    def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return ``jvp`` of each v, for less than their number of passes where layers are narrow.
+
+        Convolutions on a CPU are then counted in whole blocks of channels, which two directions
+        may share.
+        """
+        with torch.no_grad(), full_precision(self._device):
+            return self._linear.jvps(vs)
+
+    def hessian(self, u: list[Tensor]) -> list[Tensor]:
+        """Return w = H_ℓu, for one tensor per output."""
+        with torch.no_grad(), full_precision(self._device):
+            return self._middle(u)
+
+    def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
+        """Return Jᵀw, one tensor per parameter: Gv is ``vjp(hessian(jvp(v)))``."""
+        with full_precision(self._device):
+            return self._linear.vjp(w)
+
+    def output_ratio(self, generator: torch.Generator) -> Tensor:
+        """Return tr H_ℓ / |∂ℓ/∂z|², a scalar: by random signs u, of which uᵀH_ℓu is the mean.
+
+        Never negative, as rounding may make it where the data are fitted.
+
+        Args:
+            generator: On the CPU, wherever the model is.
+        """
+        gradient = self._at.gradient
+        signs = [
+            torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g) for g in gradient
+        ]
+        pairs = list(zip(signs, self.hessian(signs), strict=True))
+        trace = sum((dot(u, w) for u, w in pairs[1:]), dot(*pairs[0]))
+        square = sum((dot(g, g) for g in gradient[1:]), dot(gradient[0], gradient[0]))
+        return trace.clamp_min(0) / square.clamp_min(1e-30)
+
+    def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        with full_precision(self._device):
+            u = self._linear.jvp(v)  # v → Jv
+            w = self._middle(u)  # Jv → H_ℓ Jv
+            return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv
+
+    def _middle(self, u: list[Tensor]) -> list[Tensor]:
+        """What stands between Jᵀ and J: here the loss's Hessian."""
+        return self._at.hessian_product(u)
+
+
+def detached(z: Any) -> Any:
+    """Return what a model returned, without graph."""
+    if isinstance(z, Tensor):
+        return z.detach()
+    return pytree.tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, z)

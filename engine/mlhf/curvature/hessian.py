@@ -1,0 +1,143 @@
+"""The Hessian of a network's loss on one batch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from mlhf.curvature.consistency import disagree, normal_like
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.ggn import detached
+from mlhf.curvature.hooks import UNKNOWN, any_on, registered
+from mlhf.curvature.joint import loss_of
+from mlhf.curvature.linearize import topological, vjp
+from mlhf.curvature.primal import chosen, full_precision, primal
+from mlhf.curvature.protocol import Loss
+from mlhf.curvature.symmetric import symmetric
+
+
+class Hessian:
+    """H = ∂²ℓ/∂θ², its loss and gradient, from one forward pass.
+
+    Products differentiate the gradient (Pearlmutter's Hv as a backward pass of a backward
+    pass). H is indefinite in general: conjugate gradients need a damping above its most
+    negative eigenvalue.
+
+    Some second derivatives are wrong without an error. Torch's own of ``weight_norm`` is, and
+    is refused; the rest is checked for symmetry before the first product, for two more.
+    Hooks on gradients are refused.
+
+    Args:
+        model: Any module; its operations must be twice differentiable.
+        loss: As for ``GGN``.
+        x: The model's input.
+        y: The loss's target.
+        parameters: θ, by default all that require a gradient.
+        autocast: As for ``GGN``.
+        custom_functions: Whether the ``torch.autograd.Function``s in the model are known to
+            have backwards that are right to differentiate. Nothing but their author can
+            know: one that detaches something gives wrong products without an error, so by
+            default they are refused.
+
+    Attributes:
+        loss: The mean loss, a scalar without graph.
+        gradient: ∇θℓ, one tensor per parameter.
+        output: What the model returned, without graph.
+
+    Raises:
+        CurvatureError: where no right product can be had.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        x: Any,
+        y: Any,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        autocast: torch.dtype | None = None,
+        custom_functions: bool = False,
+    ) -> None:
+        self.parameters = chosen(model, parameters)
+        self._device = self.parameters[0].device
+        before = registered()
+        z = primal(model, x, self.parameters, autocast)
+        self.output: Any = detached(z)
+        with torch.enable_grad(), full_precision(self._device):
+            value = loss_of(loss, z, y)
+            if not value.requires_grad:
+                raise CurvatureError("the loss does not depend on any parameter by a graph")
+            if registered() != before or any_on(self.parameters):
+                raise CurvatureError(UNKNOWN)
+            _refuse(value, custom_functions)
+            self._graph = torch.autograd.grad(
+                value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        self._checked = False
+        self.loss = value.detach()
+        self.gradient = [g.detach() for g in self._graph]
+
+    def product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        """Return Hv, one tensor per parameter; differentiable in v (H is a constant)."""
+        return symmetric(self._product, v)
+
+    def quadratic(self, v: Sequence[Tensor]) -> Tensor:
+        """Return vᵀHv, a scalar without graph."""
+        with torch.no_grad():
+            hv = self._product(v)
+            return torch.stack([(a * b).sum() for a, b in zip(v, hv, strict=True)]).sum()
+
+    def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        if not self._checked:
+            self._check()
+            self._checked = True
+        return self._differentiated(v)
+
+    def _differentiated(self, v: Sequence[Tensor]) -> list[Tensor]:
+        # A gradient without graph is constant in θ: its row of H is zero.
+        pairs = [(g, t) for g, t in zip(self._graph, v, strict=True) if g.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(p) for p in self.parameters]
+        with full_precision(self._device):
+            try:
+                return vjp([g for g, _ in pairs], self.parameters, [t for _, t in pairs])
+            except RuntimeError as error:
+                if "modified by an inplace operation" in str(error):
+                    raise
+                raise CurvatureError(f"no second derivative: {error}") from error
+
+    def _check(self) -> None:
+        """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u and v."""
+        ends = [get_gradient_edge(g).node for g in self._graph if g.requires_grad]
+        if not ends:
+            return
+        nodes = topological(ends)
+        if any(node.name() == "torch::autograd::Error" for node in nodes):
+            # Torch raises this error only where the node is on the way to a parameter.
+            raise CurvatureError("no second derivative: a function is once differentiable")
+        u, v = normal_like(self.parameters, 0), normal_like(self.parameters, 1)
+        hu, hv = self._differentiated(u), self._differentiated(v)
+        if disagree(list(zip(u, hv, strict=True)), list(zip(v, hu, strict=True)), nodes):
+            raise CurvatureError(
+                "this network's second derivative is not symmetric, so a product would be "
+                "wrong: one of its functions has a backward that is wrong to differentiate"
+            )
+
+
+_WRONG = {"WeightNormInterfaceBackward0": "weight_norm"}  # it takes the norm for a constant
+
+
+def _refuse(value: Tensor, custom_functions: bool) -> None:
+    for node in topological([get_gradient_edge(value).node]):
+        name = node.name()
+        if name in _WRONG:
+            raise CurvatureError(f"torch's second derivative of {_WRONG[name]} is wrong")
+        if custom_functions or callable(node) or name == "torch::autograd::AccumulateGrad":
+            continue
+        raise CurvatureError(
+            f"{name} is a custom autograd function, which may hide second derivatives: say "
+            "custom_functions=True if its backward may be differentiated"
+        )

@@ -1,0 +1,159 @@
+"""Losses as functions of a network's output, with gradient and Hessian products.
+
+The named losses are convex in the output, so the Gauss-Newton matrix JᵀHJ they give is
+positive semi-definite.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlhf.curvature.errors import CurvatureError
+
+
+@dataclass(frozen=True)
+class LossAt:
+    """A loss at one output z: what is needed of it, all without a graph.
+
+    Attributes:
+        value: ℓ(z, y), a scalar.
+        gradient: ∂ℓ/∂z, shaped like z.
+        hessian_product: u ↦ (∂²ℓ/∂z²)u, shaped like z.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    hessian_product: Callable[[Tensor], Tensor]
+
+
+LossFunction = Callable[[Tensor, Tensor], LossAt]
+
+
+def check(name: str, z: Tensor, y: Tensor) -> None:
+    """Refuse a target that does not fit the output: it would be broadcast without a word."""
+    if name == "cross_entropy":
+        if y.shape != z.shape[:-1] or y.is_floating_point():
+            raise CurvatureError(
+                f"cross_entropy needs logits (..., classes) and integer classes (...); "
+                f"got {tuple(z.shape)} and {y.dtype} {tuple(y.shape)}"
+            )
+    elif y.shape != z.shape:
+        raise CurvatureError(
+            f"{name} needs targets shaped like the output; got {tuple(z.shape)}, {tuple(y.shape)}"
+        )
+
+
+def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
+    """Softmax cross-entropy, the mean over all positions.
+
+    Args:
+        z: Logits, shape (..., C).
+        y: Classes, integers of shape (...).
+    """
+    check("cross_entropy", z, y)
+    z = z.detach()
+    positions = max(y.numel(), 1)
+    log_p = F.log_softmax(z, dim=-1)
+    p = log_p.exp()
+    index = y.unsqueeze(-1)
+    value = log_p.gather(-1, index).sum().neg_().div_(positions)
+    one = torch.ones((), dtype=z.dtype, device=z.device).expand(index.shape)
+    gradient = p.scatter_add(-1, index, -one).div_(positions)
+    scaled = p / positions
+
+    def hessian_product(u: Tensor) -> Tensor:
+        return scaled * (u - (p * u).sum(-1, keepdim=True))
+
+    return LossAt(value, gradient, hessian_product)
+
+
+def mse(z: Tensor, y: Tensor) -> LossAt:
+    """Squared error, the mean over all elements."""
+    check("mse", z, y)
+    z = z.detach()
+    scale = 2.0 / max(z.numel(), 1)
+    error = z - y
+
+    def hessian_product(u: Tensor) -> Tensor:
+        return scale * u
+
+    return LossAt(error.square().mean(), scale * error, hessian_product)
+
+
+def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
+    """Cross-entropy of sigmoid(z) and y, the mean over all elements.
+
+    Args:
+        z: Logits, any shape.
+        y: Probabilities of the same shape, of any type: 0, 1 or between.
+    """
+    check("binary_cross_entropy", z, y)
+    z, y = z.detach(), y.to(z.dtype)
+    count = max(z.numel(), 1)
+    p = torch.sigmoid(z)
+    # 1 − p as sigmoid(−z): it does not cancel where p is near 1.
+    slope = p * torch.sigmoid(-z) / count
+
+    def hessian_product(u: Tensor) -> Tensor:
+        return slope * u
+
+    value = F.binary_cross_entropy_with_logits(z, y)
+    return LossAt(value, (p - y).div_(count), hessian_product)
+
+
+def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+    """Make a loss of any twice differentiable ``function(z, y)``, by derivatives in z alone."""
+
+    def loss(z: Tensor, y: Tensor) -> LossAt:
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            value = function(leaf, y)
+            (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+
+        def hessian_product(u: Tensor) -> Tensor:
+            if not gradient.requires_grad:  # the loss is linear in z
+                return torch.zeros_like(u)
+            with torch.enable_grad():
+                (product,) = torch.autograd.grad(
+                    gradient, leaf, u, retain_graph=True, materialize_grads=True
+                )
+            return product
+
+        return LossAt(value.detach(), gradient.detach(), hessian_product)
+
+    return loss
+
+
+LOSSES: dict[str, LossFunction] = {
+    "binary_cross_entropy": binary_cross_entropy,
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+}
+
+
+def named(name: str) -> LossFunction:
+    """Return the loss of that name."""
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def resolve(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+    """Return the loss of that name, or the one made of a function (z, y) ↦ scalar."""
+    return named(loss) if isinstance(loss, str) else from_function(loss)
+
+
+def plain(loss: str | Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Return the same loss as a function (z, y) ↦ scalar for autograd."""
+    if not isinstance(loss, str):
+        return loss
+    named(loss)
+    if loss == "cross_entropy":
+        return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1))
+    if loss == "binary_cross_entropy":
+        return lambda z, y: F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
+    return F.mse_loss

@@ -1,0 +1,394 @@
+"""Tangents of single autograd nodes, from what the primal pass saved.
+
+A rule looks at a node once per step and returns a function from the tangents of the node's
+inputs to the tangent of its output. ``None`` stands for a tangent that is zero; at least one
+is not. The rules here are those worth their lines for speed; every other node gets its
+tangent from its own backward, differentiated (``linearize.py``). A tangent with a method
+``together`` is asked by it for several directions at once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlhf.curvature.errors import CurvatureError
+
+Tangents = tuple[Tensor | None, ...]
+Tangent = Callable[[Tangents], Tensor]
+Rule = Callable[[Any], Tangent | None]
+
+_aten = torch.ops.aten
+
+
+def _self_adjoint(node: Any) -> Tangent | None:
+    """Functions of one input whose J is symmetric: the backward is the tangent."""
+    saved = getattr(node, "_saved_self", None)
+    if node._input_metadata[0].dtype.is_complex or (saved is not None and saved.is_complex()):
+        return None  # the backward is by the conjugate
+
+    def tangent(inputs: Tangents) -> Tensor:
+        result: Tensor = node(inputs[0])
+        return result
+
+    return tangent
+
+
+def _relu(node: Any) -> Tangent:
+    result = node._saved_result
+
+    def tangent(inputs: Tangents) -> Tensor:
+        out: Tensor = _aten.threshold_backward(inputs[0], result, 0)
+        return out
+
+    return tangent
+
+
+def _add(node: Any) -> Tangent | None:
+    if node._saved_alpha != 1:
+        return None
+    shape, dtype = _output_shape(node), node._input_metadata[0].dtype
+
+    def tangent(inputs: Tangents) -> Tensor:
+        a, b = inputs
+        if a is not None and b is not None:
+            return a + b
+        only = a if a is not None else b
+        assert only is not None
+        return only.expand(shape).to(dtype)  # the other operand may have had a wider type
+
+    return tangent
+
+
+def _mul(node: Any) -> Tangent:
+    # An operand is saved only if the other one has a tangent.
+    left, right = node._saved_self, node._saved_other
+
+    def tangent(inputs: Tangents) -> Tensor:
+        a, b = inputs
+        out: Tensor | None = None if a is None else a * right
+        if b is not None:
+            out = left * b if out is None else torch.addcmul(out, left, b)
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _times(node: Any) -> Tangent:
+    factor = node._saved_other
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        out: Tensor = a * factor
+        return out
+
+    return tangent
+
+
+def _dropout(node: Any) -> Tangent:
+    """Fused dropout: the mask is the one the loss saw."""
+    mask, p = node._saved_result1, node._saved_p
+    scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        out: Tensor = _aten.native_dropout_backward(inputs[0], mask, scale)
+        return out
+
+    return tangent
+
+
+def _prelu(node: Any) -> Tangent:
+    """Here by need: torch fails to differentiate this node's backward when called alone."""
+    x, weight = node._saved_self, node._saved_weight
+    positive = x >= 0
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dweight = inputs
+        out = x.new_zeros(()) if dx is None else torch.where(positive, dx, weight * dx)
+        return out if dweight is None else out + torch.where(positive, 0.0, x * dweight)
+
+    return tangent
+
+
+def _transpose2d(node: Any) -> Tangent:
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        return a.t()
+
+    return tangent
+
+
+def _reshape(node: Any) -> Tangent:
+    shape = _output_shape(node)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        return a.reshape(shape)
+
+    return tangent
+
+
+def _addmm(node: Any) -> Tangent | None:
+    if node._saved_alpha != 1 or node._saved_beta != 1:
+        return None
+    left, right = node._saved_mat1, node._saved_mat2
+    shape = _output_shape(node)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        bias, a, b = inputs
+        out = bias
+        for first, second in ((left, b), (a, right)):
+            if first is None or second is None:
+                continue
+            if out is None:
+                out = first.mm(second)
+            elif out is bias:
+                out = torch.addmm(out, first, second)
+            else:
+                out.addmm_(first, second)
+        assert out is not None
+        return out.expand(shape)
+
+    return tangent
+
+
+def _matrix_product(node: Any) -> Tangent:
+    """Of two matrices, or of two batches of them."""
+    left, right = node._saved_self, node._saved_mat2
+    add = Tensor.addmm_ if len(_output_shape(node)) == 2 else Tensor.baddbmm_
+
+    def tangent(inputs: Tangents) -> Tensor:
+        a, b = inputs
+        out: Tensor | None = None if a is None else a @ right
+        if b is not None:
+            out = left @ b if out is None else add(out, left, b)
+        assert out is not None
+        return out
+
+    return tangent
+
+
+class _Convolution:
+    """A tangent, for several directions at once where that is less work (``together``).
+
+    The directions' weights then make one convolution of the input: oneDNN counts channels in
+    blocks of 16, so that two directions of 8 channels cost what one does.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._x, self._weight = node._saved_input, node._saved_weight
+        self._settings = (
+            node._saved_stride,
+            node._saved_padding,
+            node._saved_dilation,
+            node._saved_transposed,
+            node._saved_output_padding,
+            node._saved_groups,
+        )
+        self._shape = _output_shape(node)
+        self._joins = node._saved_groups == 1 and not node._saved_transposed
+
+    def __call__(self, inputs: Tangents) -> Tensor:
+        dx, dw, db = inputs
+        of_weight = None if dw is None else torch.convolution(self._x, dw, db, *self._settings)
+        return self._sum(dx, of_weight, db)
+
+    def together(self, several: Sequence[Tangents]) -> list[Tensor]:
+        """Return the tangent for each direction's inputs; those that are zero are so in all."""
+        weights = [dw for _, dw, _ in several if dw is not None]
+        biases = [db for _, _, db in several if db is not None]
+        channels, count = self._shape[1], len(several)
+        fewer = _blocks(count * channels) < count * _blocks(channels)
+        if (
+            not (self._joins and fewer and self._x is not None and self._x.is_cpu)
+            or len(weights) < count
+            or len(biases) not in (0, count)
+        ):
+            return [self(inputs) for inputs in several]
+        joined = torch.convolution(
+            self._x, torch.cat(weights), torch.cat(biases) if biases else None, *self._settings
+        )
+        parts = torch.split_with_sizes(joined, [channels] * count, 1)
+        return [
+            part.contiguous() if dx is None else self._sum(dx, part, None)
+            for (dx, *_), part in zip(several, parts, strict=True)
+        ]
+
+    def _sum(self, dx: Tensor | None, of_weight: Tensor | None, db: Tensor | None) -> Tensor:
+        """Return the output's tangent, given what the weight's and bias's add to it."""
+        if dx is not None:
+            bias = db if of_weight is None else None
+            of_input = torch.convolution(dx, self._weight, bias, *self._settings)
+            return of_input if of_weight is None else of_input.add_(of_weight)
+        if of_weight is not None:
+            return of_weight
+        assert db is not None
+        spread = db.view(1, -1, *(1,) * (len(self._shape) - 2))
+        return spread.expand(self._shape)
+
+
+def _blocks(channels: int) -> int:
+    return -(-channels // 16)
+
+
+def _max_pool2d(node: Any) -> Tangent:
+    index = node._saved_result1
+    flat = index.flatten(-2)
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (a,) = inputs
+        assert a is not None
+        return a.flatten(-2).gather(-1, flat).view(index.shape)
+
+    return tangent
+
+
+def _batch_norm(node: Any) -> Tangent | None:
+    x, weight, training, eps = (
+        node._saved_input,
+        node._saved_weight,
+        node._saved_training,
+        node._saved_eps,
+    )
+    if weight is not None and weight.dtype != x.dtype:  # under autocast
+        return None
+    running_mean, running_var = node._saved_running_mean, node._saved_running_var
+    if training:
+        mean, scale = node._saved_result1, node._saved_result2
+    else:
+        mean, scale = running_mean, (running_var + eps).rsqrt()
+    shape = (1, -1, *(1,) * (x.dim() - 2))
+    normed: list[Tensor] = []
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dweight, dbias = inputs
+        out: Tensor | None = None
+        if dx is not None:
+            # γσ⁻¹(I − 11ᵀ/n − x̂x̂ᵀ/n) is symmetric: the tangent is the input's backward.
+            out, _, _ = _aten.native_batch_norm_backward(
+                dx, x, weight, running_mean, running_var, mean, scale, training, eps,
+                [True, False, False],
+            )  # fmt: skip
+        if dweight is not None:
+            if not normed:
+                normed.append((x - mean.view(shape)).mul_(scale.view(shape)))
+            if out is None:
+                out = normed[0] * dweight.view(shape)
+            else:
+                out.addcmul_(normed[0], dweight.view(shape))
+        if dbias is not None:
+            spread = dbias.view(shape)
+            out = spread.expand(x.shape) if out is None else out.add_(spread)
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _layer_norm(node: Any) -> Tangent | None:
+    x, weight, shape = node._saved_input, node._saved_weight, list(node._saved_normalized_shape)
+    if weight is not None and weight.dtype != x.dtype:  # under autocast
+        return None
+    mean, scale = node._saved_result1, node._saved_result2
+    normed = (x - mean) * scale
+
+    def tangent(inputs: Tangents) -> Tensor:
+        dx, dweight, dbias = inputs
+        out: Tensor | None = None
+        if dx is not None:
+            # Without γ the map is symmetric, so its backward is its tangent; γ comes after.
+            out, _, _ = _aten.native_layer_norm_backward(
+                dx, x, shape, mean, scale, None, None, [True, False, False]
+            )
+            assert out is not None
+            if weight is not None:
+                out = out * weight
+        if dweight is not None:
+            out = normed * dweight if out is None else out.addcmul_(normed, dweight)
+        if dbias is not None:
+            out = dbias.expand(x.shape) if out is None else out + dbias
+        assert out is not None
+        return out
+
+    return tangent
+
+
+def _embedding(node: Any) -> Tangent:
+    _refuse_scaled(node)
+    indices = node._saved_indices
+
+    def tangent(inputs: Tangents) -> Tensor:
+        (weight,) = inputs
+        assert weight is not None
+        return F.embedding(indices, weight)
+
+    return tangent
+
+
+def _embedding_bag(node: Any) -> Tangent | None:
+    """Here by need: torch cannot differentiate this node's backward."""
+    _refuse_scaled(node)
+    if node._saved_per_sample_weights is not None:
+        return None
+    indices, offsets, mode = node._saved_indices, node._saved_offsets, node._saved_mode
+    filled, largest = node._saved_result2 > 0, node._saved_result3
+    padding = node._saved_padding_idx
+    settings = (mode, False, None, _output_shape(node)[0] < len(offsets),
+                -1 if padding >= 2**63 else padding)  # fmt: skip
+
+    def tangent(inputs: Tangents) -> Tensor:
+        weight = inputs[0]
+        assert weight is not None
+        if mode == 2:  # the maximum
+            return torch.where(filled.unsqueeze(1), weight.gather(0, largest), 0.0)
+        out: Tensor = _aten._embedding_bag(weight, indices, offsets, False, *settings)[0]
+        return out
+
+    return tangent
+
+
+def _refuse_scaled(node: Any) -> None:
+    if node._saved_scale_grad_by_freq:
+        raise CurvatureError(
+            "an embedding with scale_grad_by_freq has a backward that is not its derivative"
+        )
+
+
+def _output_shape(node: Any) -> tuple[int, ...]:
+    return tuple(node._input_metadata[0].shape)
+
+
+_SELF_ADJOINT = (
+    *("Elu", "Gelu", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu", "LogSigmoid", "Mish"),
+    *("Sigmoid", "Silu", "Softplus", "Tanh", "Threshold"),
+    *("SafeSoftmax", "Softmax"),  # along one dimension: diag(p) − ppᵀ
+    *("Abs", "Exp", "Log", "Neg", "Pow", "Rsqrt", "Sqrt"),
+)
+
+RULES: dict[str, Rule] = {
+    "AddBackward0": _add,
+    "AddmmBackward0": _addmm,
+    "BmmBackward0": _matrix_product,
+    "ConvolutionBackward0": _Convolution,
+    "EmbeddingBackward0": _embedding,
+    "EmbeddingBagBackward0": _embedding_bag,
+    "MaxPool2DWithIndicesBackward0": _max_pool2d,
+    "MmBackward0": _matrix_product,
+    "MulBackward0": _mul,
+    "MulBackward1": _times,
+    "NativeBatchNormBackward0": _batch_norm,
+    "NativeDropoutBackward0": _dropout,
+    "NativeLayerNormBackward0": _layer_norm,
+    "PreluKernelBackward0": _prelu,
+    "ReluBackward0": _relu,
+    "TBackward0": _transpose2d,
+    "UnsafeViewBackward0": _reshape,
+    "ViewBackward0": _reshape,
+    **{f"{name}Backward0": _self_adjoint for name in _SELF_ADJOINT},
+}

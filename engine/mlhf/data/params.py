@@ -1,0 +1,133 @@
+"""Parameters of the data set families."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlhf.core.config import Strict
+
+Samples = Annotated[int, Field(ge=1, le=2**40, strict=True)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class CommonParams(Strict):
+    """What every family takes."""
+
+    train_samples: Samples | None = Field(
+        default=None,
+        description="Use only this many training samples: the first of a fixed random order.",
+    )
+    test_samples: Samples | None = Field(
+        default=None,
+        description="Use only this many test samples: the first of a fixed random order.",
+    )
+
+
+class SplitParams(CommonParams):
+    """For families whose files may hold no test split."""
+
+    test_fraction: Fraction = Field(
+        default=0.2,
+        description="Part held out for test, by a fixed random order, "
+        "where the files have no test split of their own.",
+    )
+
+
+class PartParams(CommonParams):
+    """For families of which meta-training sees one part and comparisons another."""
+
+    split: Literal["all", "meta", "compare"] = Field(
+        default="all",
+        description="Part of the training samples: all, the first 60 % (meta), or the last 40 % "
+        "(compare). The test samples are the same.",
+    )
+
+
+class DigitsParams(PartParams):
+    """scikit-learn's 8x8 digits."""
+
+
+class Cifar10Params(CommonParams):
+    """CIFAR-10."""
+
+    size: Literal[32, 16] = Field(
+        default=32, description="Side in pixels; 16 averages each 2x2 square."
+    )
+    split: Literal["all", "meta", "compare"] = Field(
+        default="all",
+        description="Part of the 50,000 training images: all, the first 30,000 (meta), "
+        "or the last 20,000 (compare). The test images are the same.",
+    )
+
+
+class MnistParams(PartParams):
+    """MNIST and Fashion-MNIST."""
+
+    size: Literal[28, 14] = Field(
+        default=28, description="Side in pixels; 14 averages each 2x2 square."
+    )
+
+
+class HfImagesParams(SplitParams):
+    """Images in Parquet files."""
+
+    size: Annotated[int, Field(ge=4, le=512, strict=True)] = Field(
+        default=32,
+        description="Side in pixels: the short side is resized to it, the centre is kept.",
+    )
+    channels: Literal[3, 1] = Field(default=3, description="3: colour; 1: grey.")
+    image_column: ColumnName | None = Field(
+        default=None, description="Default: the first column that holds images."
+    )
+    label_column: ColumnName | None = Field(
+        default=None, description="Default: `label`, else the first whole-number column."
+    )
+
+
+class ImageFolderParams(SplitParams):
+    """A folder of images for each class."""
+
+    size: Annotated[int, Field(ge=4, le=512, strict=True)] = Field(
+        default=224,
+        description="Side in pixels: the short side is resized to it, the centre is kept.",
+    )
+    channels: Literal[3, 1] = Field(default=3, description="3: colour; 1: grey.")
+
+
+class NpzParams(SplitParams):
+    """NumPy arrays."""
+
+    task: Literal["auto", "classification", "regression"] = Field(
+        default="auto", description="auto: whole-number targets are classes."
+    )
+    layout: Literal["auto", "chw", "hwc"] = Field(
+        default="auto",
+        description="Order of the axes of 4-dimensional inputs; auto takes a last axis of "
+        "1, 3 or 4 as channels where the second is not one.",
+    )
+
+
+class TableParams(SplitParams):
+    """One CSV or Parquet table."""
+
+    target: ColumnName = Field(description="The column to predict.")
+    task: Literal["auto", "classification", "regression"] = Field(
+        default="auto",
+        description="auto: text, true/false, and whole numbers with at most 20 distinct "
+        "values are classes; other numbers are a regression target.",
+    )
+    ignore: Annotated[list[ColumnName], Field(max_length=10_000)] = Field(
+        default_factory=list, description="Columns left out of the inputs."
+    )
+
+
+class TextParams(PartParams):
+    """One UTF-8 text, predicted character by character."""
+
+    sequence_length: Annotated[int, Field(ge=1, le=4096, strict=True)] = Field(
+        default=64, description="Characters in one sample; samples do not overlap."
+    )
+    test_fraction: Fraction = Field(
+        default=0.1, description="Part held out for test: the end of the text."
+    )

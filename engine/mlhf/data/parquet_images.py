@@ -1,0 +1,205 @@
+"""Images and labels in Parquet files, as the Hugging Face Hub stores them."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlhf.core.errors import DataError
+from mlhf.data.arrays import Array
+from mlhf.data.arrow import reading
+from mlhf.data.images import map_in_threads
+
+# A dictionary page can repeat one large value in every row, so a batch of n rows may take
+# n times the size of its row group; n is chosen so that this stays below the bound.
+_BATCH_BYTES, _BATCH_ROWS = 256 * 2**20, 256
+MAX_IMAGE_BYTES = 16 * 2**20
+# No image is stored in less; a file with more rows repeats one to keep its reader busy.
+_MIN_ROW_BYTES = 16
+
+
+def parquet_files(root: Path, *prefixes: str) -> list[Path]:
+    """Return the Parquet files of a split: in the folder or its ``data`` folder, by prefix."""
+    for folder in (root, root / "data"):
+        for prefix in prefixes:
+            found = sorted(p for p in folder.glob(f"{prefix}*.parquet") if p.is_file())
+            if found:
+                return found
+    return []
+
+
+@dataclass(frozen=True)
+class ParquetImages:
+    """One split: its files, and the columns of images and labels."""
+
+    files: tuple[Path, ...]
+    image: str
+    label: str
+    nested: bool
+    counts: tuple[int, ...]
+    class_names: tuple[str, ...] | None
+
+    @classmethod
+    def open(
+        cls, files: list[Path], image: str | None = None, label: str | None = None
+    ) -> "ParquetImages":
+        """Read the files' metadata. Raises DataError unless they agree on the columns."""
+        schemas, counts = [], []
+        for path in files:
+            with _opened(path) as file, reading(path):
+                schemas.append(file.schema_arrow)
+                _ = schemas[-1].names  # raises where they are not UTF-8
+                counts.append(file.metadata.num_rows)
+        schema, where = schemas[0], files[0].name
+        image = _column(schema, image, where, "image", _is_image)
+        label = _column(schema, label, where, "label", _is_label)
+        for path, other in zip(files, schemas, strict=True):
+            if any(
+                name not in other.names or other.field(name).type != schema.field(name).type
+                for name in (image, label)
+            ):
+                raise DataError(f"{path.name}: its columns differ from those of {where}")
+        if sum(counts) == 0:
+            raise DataError(f"{where}: no rows")
+        if sum(counts) * _MIN_ROW_BYTES > sum(path.stat().st_size for path in files):
+            raise DataError(f"{where}: {sum(counts)} rows are more than its size has room for")
+        nested = pa.types.is_struct(schema.field(image).type)
+        names = _class_names(schema, label)
+        return cls(tuple(files), image, label, nested, tuple(counts), names)
+
+    @property
+    def count(self) -> int:
+        """Number of rows in all files."""
+        return sum(self.counts)
+
+    def labels(self) -> Array:
+        """Return the label of every row."""
+        parts = []
+        for path in self.files:
+            with _opened(path) as file, reading(path):
+                column = file.read(columns=[self.label]).column(0)
+            if column.null_count:
+                raise DataError(f"{path.name}: column {self.label!r} has missing labels")
+            parts.append(column.to_numpy())
+        return np.concatenate(parts)
+
+    def decoded(self, rows: Array, decode: Callable[[bytes, str], Array]) -> Iterator[Array]:
+        """Decode the images of some rows.
+
+        Args:
+            rows: Row numbers over all files, ascending.
+            decode: Maps the encoded image and a description of it to an array.
+
+        Yields:
+            Stacks of decoded images, in order.
+        """
+        return map_in_threads(lambda item: decode(*item), self._encoded(rows))
+
+    def _encoded(self, rows: Array) -> Iterator[tuple[bytes, str]]:
+        start = 0
+        for path, count in zip(self.files, self.counts, strict=True):
+            mine = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + count)]
+            if len(mine):
+                yield from self._encoded_of(path, mine - start)
+            start += count
+
+    def _encoded_of(self, path: Path, rows: Array) -> Iterator[tuple[bytes, str]]:
+        column = f"{self.image}.bytes" if self.nested else self.image
+        with _opened(path) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                stop = start + count
+                mine = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+                if len(mine):
+                    batches = _batches(file, group, column, path)
+                    yield from self._picked(batches, mine - start, f"{path.name}, row {{}}", start)
+                start = stop
+
+    def _picked(
+        self, batches: Iterator[pa.RecordBatch], rows: Array, where: str, offset: int
+    ) -> Iterator[tuple[bytes, str]]:
+        start = 0
+        for batch in batches:
+            column = batch.column(0)
+            if self.nested:
+                column = column.field(0)
+            stop = start + len(column)
+            for row in rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]:
+                value = column[int(row) - start].as_py()
+                name = where.format(offset + int(row))
+                if value is None:
+                    raise DataError(
+                        f"{name}: no image; store the images' bytes in the file, not only paths"
+                    )
+                if len(value) > MAX_IMAGE_BYTES:
+                    raise DataError(f"{name}: the image is larger than 16 MiB")
+                yield value, name
+            start = stop
+
+
+def _batches(file: pq.ParquetFile, group: int, column: str, path: Path) -> Iterator[pa.RecordBatch]:
+    size = max(1, file.metadata.row_group(group).total_byte_size)
+    rows = int(min(max(_BATCH_BYTES // size, 1), _BATCH_ROWS))
+    batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[column])
+    while True:
+        with reading(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    with reading(path):
+        return pq.ParquetFile(path, memory_map=False)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(f.name == "bytes" and _is_binary(f.type) for f in kind)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind))
+
+
+def _column(
+    schema: pa.Schema,
+    name: str | None,
+    where: str,
+    what: str,
+    fits: Callable[[pa.DataType], bool],
+) -> str:
+    """Return the asked column if it fits, else the one named ``what``, else the first that fits."""
+    if name is None:
+        fitting = [f.name for f in schema if fits(f.type)]
+        name = what if what in fitting else next(iter(fitting), None)
+    elif name in schema.names and not fits(schema.field(name).type):
+        raise DataError(f"{where}: column {name!r} is {schema.field(name).type}, not {what}s")
+    if name is None or name not in schema.names:
+        raise DataError(
+            f"{where}: no {what} column; it has: {', '.join(schema.names)[:500] or 'none'}"
+        )
+    return name
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    """Return the names of a ClassLabel from the Hub's own metadata."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if isinstance(names, list) and all(isinstance(n, str) for n in names):
+        return tuple(names)
+    return None

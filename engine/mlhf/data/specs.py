@@ -1,0 +1,184 @@
+"""The registry of data set families. Imports no torch, and a family's readers only when used."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from mlhf.core.errors import DataError
+from mlhf.core.params import lookup, parse_params
+from mlhf.data.arrays import Arrays
+from mlhf.data.info import DataInfo
+from mlhf.data.params import (
+    Cifar10Params,
+    CommonParams,
+    DigitsParams,
+    HfImagesParams,
+    ImageFolderParams,
+    MnistParams,
+    NpzParams,
+    TableParams,
+    TextParams,
+)
+
+__all__ = ["DATASETS", "DataInfo", "DatasetSpec", "describe", "digest", "parse", "validate"]
+
+
+class Family(Protocol):
+    """What the module of a family offers; ``params`` are its own."""
+
+    def describe(self, params: Any, root: Path | None) -> DataInfo:
+        """Read headers and metadata only, wherever the format allows it."""
+
+    def validate(self, params: Any, root: Path | None) -> DataInfo:
+        """Read everything once, in bounded memory."""
+
+    def read(self, params: Any, root: Path | None) -> Arrays:
+        """Read what training needs."""
+
+    def digest(self, root: Path | None) -> str:
+        """Return the sha256 of the content, in hex."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One family of data sets.
+
+    Attributes:
+        builtin: Offered in the catalogue by name; the others are formats of uploads.
+        needs_root: Reads files from a folder that the service has to name.
+    """
+
+    name: str
+    description: str
+    params: type[CommonParams]
+    module: str
+    builtin: bool = False
+    needs_root: bool = True
+
+    @property
+    def family(self) -> Family:
+        """The module that reads it, imported on first use."""
+        return cast(Family, import_module(f"mlhf.data.{self.module}"))
+
+    def describe(self, params: CommonParams, root: Path | None) -> DataInfo:
+        """Return shapes and sizes. Raises DataError or SpecError."""
+        return self.family.describe(params, self._checked(root))
+
+    def validate(self, params: CommonParams, root: Path | None) -> DataInfo:
+        """Check all of the content. Raises DataError or SpecError."""
+        return self.family.validate(params, self._checked(root))
+
+    def read(self, params: CommonParams, root: Path | None) -> Arrays:
+        """Return the arrays to train on. Raises DataError or SpecError."""
+        return self.family.read(params, self._checked(root))
+
+    def digest(self, root: Path | None) -> str:
+        """Return the sha256 of the content. Raises DataError."""
+        return self.family.digest(self._checked(root))
+
+    def _checked(self, root: Path | None) -> Path | None:
+        if root is None and self.needs_root:
+            raise DataError(f"the data set {self.name} needs a folder with its files")
+        if root is not None and self.needs_root and not root.exists():
+            raise DataError(f"the folder of the data set {self.name} does not exist")
+        return root
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            "digits",
+            "scikit-learn's 1,797 handwritten digits, 8x8, 10 classes.",
+            DigitsParams,
+            "digits",
+            builtin=True,
+            needs_root=False,
+        ),
+        DatasetSpec(
+            "cifar10",
+            "CIFAR-10: 60,000 colour images, 32x32, 10 classes; binary batches or Parquet.",
+            Cifar10Params,
+            "cifar10",
+            builtin=True,
+        ),
+        DatasetSpec(
+            "mnist",
+            "MNIST: 70,000 handwritten digits, 28x28, 10 classes; IDX files.",
+            MnistParams,
+            "mnist",
+            builtin=True,
+        ),
+        DatasetSpec(
+            "fashion_mnist",
+            "Fashion-MNIST: 70,000 pieces of clothing, 28x28, 10 classes; IDX files.",
+            MnistParams,
+            "fashion_mnist",
+            builtin=True,
+            needs_root=False,
+        ),
+        DatasetSpec(
+            "image_folder",
+            "Images in train/<class>/ and val/<class>/ (the layout of ILSVRC2012).",
+            ImageFolderParams,
+            "image_folder",
+        ),
+        DatasetSpec(
+            "hf_images",
+            "Images and labels in Parquet files, as the Hugging Face Hub stores them.",
+            HfImagesParams,
+            "hf_images",
+        ),
+        DatasetSpec(
+            "npz",
+            "NumPy arrays x_train, y_train, x_test, y_test (or x and y) in one .npz file.",
+            NpzParams,
+            "npz",
+        ),
+        DatasetSpec(
+            "table",
+            "One CSV or Parquet table with numeric and categorical columns.",
+            TableParams,
+            "table",
+        ),
+        DatasetSpec(
+            "text",
+            "One UTF-8 text file; a model predicts its next character.",
+            TextParams,
+            "text",
+        ),
+    )
+}
+
+
+def parse(name: str, params: dict[str, Any]) -> CommonParams:
+    """Return the checked parameters. Raises SpecError at ``/name`` or under ``/params``."""
+    return parse_params(lookup(DATASETS, name, "data set").params, params)
+
+
+def describe(name: str, params: dict[str, Any], root: str | Path | None = None) -> DataInfo:
+    """Return shapes and sizes, reading headers and metadata only where the format allows it.
+
+    Raises:
+        SpecError: The parameters are wrong, or ask for more than the files hold.
+        DataError: The files are absent or not of this form.
+    """
+    parsed = parse(name, params)
+    return DATASETS[name].describe(parsed, _path(root))
+
+
+def validate(name: str, params: dict[str, Any], root: str | Path | None = None) -> DataInfo:
+    """Check all of the content once, without torch and in bounded memory. Raises as describe."""
+    parsed = parse(name, params)
+    return DATASETS[name].validate(parsed, _path(root))
+
+
+def digest(name: str, params: dict[str, Any], root: str | Path | None = None) -> str:
+    """Return the sha256 of the files' content (or the library's data), in hex."""
+    parse(name, params)
+    return DATASETS[name].digest(_path(root))
+
+
+def _path(root: str | Path | None) -> Path | None:
+    return None if root is None else Path(root)

@@ -1,0 +1,81 @@
+"""Adam on estimated meta-gradients, each network's cut to a multiple of its weights' norm."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlhf.meta.config import MetaTrainConfig
+from mlhf.meta.estimators import GradientEstimator, MetaGradient, Unroll
+from mlhf.meta.learned import Learned
+from mlhf.meta.method import Advance
+
+
+class Descent:
+    """Follows what an estimator says.
+
+    Args:
+        config: Rate and its cuts, L2, clip.
+        learned: Whose weights.
+        estimator: Estimates each network's gradient.
+        unroll: Unrolls from a point, on the next batches.
+    """
+
+    smoothing = 0.98
+
+    def __init__(
+        self,
+        config: MetaTrainConfig,
+        learned: Learned,
+        estimator: GradientEstimator,
+        unroll: Unroll,
+    ) -> None:
+        self.estimator = estimator
+        self._config, self._unroll = config, unroll
+        self.adam = torch.optim.Adam(
+            [p for net in learned.networks.values() for p in net.parameters()],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+        )
+
+    def advance(self, learned: Learned, iteration: int) -> Advance:
+        found = self.estimator.estimate(learned, self._unroll)
+        finite = self._descend(learned, found, iteration)
+        return Advance(found.losses, found.stats, found.steps, finite)
+
+    def lineage(self) -> dict[str, Any]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "adam": {str(k): dict(v) for k, v in self.adam.state_dict()["state"].items()},
+            "estimator": self.estimator.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        groups = self.adam.state_dict()["param_groups"]
+        moments = {int(k): v for k, v in state["adam"].items()}
+        self.adam.load_state_dict({"state": moments, "param_groups": groups})
+        self.estimator.load_state_dict(state["estimator"], device)
+
+    def _descend(self, learned: Learned, found: MetaGradient, iteration: int) -> bool:
+        """Take Adam's step, unless a gradient is not finite."""
+        config, finite = self._config, True
+        for name, net in learned.networks.items():
+            weights, gradients = list(net.parameters()), found.gradients[name]
+            norm, limit = _norm(gradients), config.clip * _norm([w.detach() for w in weights])
+            factor = limit / norm if config.clip and norm > limit else 1.0
+            finite = finite and math.isfinite(norm)
+            for w, g in zip(weights, gradients, strict=True):
+                w.grad = g * factor
+        if finite:
+            decays = sum(iteration >= at * config.iterations for at in config.decay_at)
+            self.adam.param_groups[0]["lr"] = config.lr * 0.1**decays
+            self.adam.step()
+        return finite
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    return float(torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt())

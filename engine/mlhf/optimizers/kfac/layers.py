@@ -1,0 +1,283 @@
+"""The blocks of K-FAC's matrix: what each kind of layer contributes, inverts and applies.
+
+Every block is made of the layer's inputs a and of gradients g with respect to its outputs,
+those of ``fisher.py``: F ≈ A ⊗ G for layers that multiply (Martens & Grosse 2015, Grosse &
+Martens 2016 for convolutions), one 2×2 matrix a channel for batch norm (Osawa et al. 2019).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlhf.optimizers.products import LARGE, product
+
+# The columns of a convolution's unfolded input are treated in parts of about this many numbers.
+_PART = 1 << 24
+# Products of samples are made side by side while they are of at most so many numbers.
+_SMALL = 1 << 20
+
+# A call of a layer: its input, and gradients with respect to its output.
+Call = tuple[Tensor, Sequence[Tensor]]
+
+
+class Layer(Protocol):
+    """One block."""
+
+    parameters: list[Tensor]
+
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        """Return this batch's estimate of the block's factors.
+
+        Args:
+            calls: The layer's calls in one forward pass (several where it is shared).
+            rows: Over how many rows of the network's output the loss is a mean.
+        """
+        ...
+
+    def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
+        """Return the inverses of the damped factors."""
+        ...
+
+    def apply(self, inverses: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        """Return the inverse block times a vector shaped like ``parameters``."""
+        ...
+
+
+class Kronecker:
+    """Linear layers and convolutions: A = mean of aaᵀ, G = Σ ggᵀ / rows.
+
+    With T positions a sample (a convolution's, a sequence's), A is the mean over all of them
+    and G the sum over a sample's, as if they were independent. A bias is a column of its
+    weight, fed by an input that is 1.
+
+    Args:
+        module: An ``nn.Linear``, ``nn.Conv1d`` or ``nn.Conv2d`` of one group.
+        max_dimension: A larger factor keeps only its diagonal.
+    """
+
+    def __init__(self, module: nn.Linear | nn.Conv1d | nn.Conv2d, max_dimension: int) -> None:
+        self._module = module
+        self._max = max_dimension
+        self.parameters: list[Tensor] = [module.weight]
+        if module.bias is not None:
+            self.parameters.append(module.bias)
+
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        return [self.of_inputs(calls), self.of_outputs(calls, rows)]
+
+    def of_inputs(self, calls: Sequence[Call], every: int = 1) -> Tensor:
+        """Return A; ``every``: of so many positions each way it looks at one."""
+        a: Tensor | None = None
+        total: Tensor | None = None  # of the inputs, what a bias has to do with them
+        count = 0
+        bias = len(self.parameters) == 2
+        for x, _ in calls:
+            for part in self._inputs(x, every):
+                a = self._moment(part, a, bias)
+                if bias:
+                    sums = part.sum((0, 2))
+                    total = sums if total is None else total.add_(sums)
+                count += len(part) * part.shape[2]
+        assert a is not None
+        return a / count if total is None else _bordered(a, total, count)
+
+    def of_outputs(self, calls: Sequence[Call], rows: int) -> Tensor:
+        """Return G."""
+        g: Tensor | None = None
+        for _, gradients in calls:
+            for gradient in gradients:
+                g = self._moment(self._outputs(gradient), g)
+        assert g is not None
+        return g / rows
+
+    def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
+        a, g = factors
+        # Martens & Grosse's π: the damping falls on both factors by their mean eigenvalues.
+        ratio = (_mean_eigenvalue(a) / _mean_eigenvalue(g)).sqrt()
+        root = damping**0.5
+        return [_inverse(a, root * ratio), _inverse(g, root / ratio)]
+
+    def apply(self, inverses: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        a, g = inverses
+        matrix = gradient[0].flatten(1)
+        if len(gradient) == 2:
+            matrix = torch.cat([matrix, gradient[1].unsqueeze(1)], 1)
+        matrix = g @ matrix if g.ndim == 2 else g.unsqueeze(1) * matrix
+        matrix = matrix @ a if a.ndim == 2 else matrix * a
+        if len(gradient) == 1:
+            return [matrix.view_as(gradient[0])]
+        return [matrix[:, :-1].reshape(gradient[0].shape), matrix[:, -1]]
+
+    def _moment(self, columns: Tensor, so_far: Tensor | None, bias: bool = False) -> Tensor:
+        """Return Σ ccᵀ over the columns of (N, D, T), or its diagonal, added to another."""
+        size = columns.shape[1]
+        if size + bias > self._max:
+            new = columns.square().sum((0, 2))
+            return new if so_far is None else so_far.add_(new)
+        if columns.numel() * size >= LARGE:
+            rows = columns.transpose(0, 1).reshape(size, -1)
+            new = product(rows, rows)
+            return new if so_far is None else so_far.add_(new)
+        if 1 < len(columns) <= _SMALL / size**2:
+            new = torch.bmm(columns, columns.mT).sum(0)
+            return new if so_far is None else so_far.add_(new)
+        if so_far is None:
+            so_far = columns.new_zeros(size, size)
+        return so_far.addbmm_(columns, columns.mT)  # one product after the other
+
+    def _inputs(self, x: Tensor, every: int = 1) -> Iterator[Tensor]:
+        """Yield parts (N, D, T) of the columns that the weight's matrix (out, D) multiplies."""
+        module = self._module
+        if isinstance(module, nn.Linear):
+            yield _columns(x if x.ndim < 3 else x[:, ::every])
+            return
+        if isinstance(module, nn.Conv1d):
+            x = x.unsqueeze(2)
+        kernel, stride, dilation = (
+            (1,) * (2 - len(size)) + tuple(size)
+            for size in (module.kernel_size, module.stride, module.dilation)
+        )
+        sides = _padding(module, kernel, dilation)
+        if any(sides):
+            x = F.pad(x, sides)
+        stride = tuple(every * step for step in stride)
+        per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
+        for part in torch.split(x, max(1, _PART // per_sample)):
+            yield _windows(part, kernel, dilation, stride)
+
+    def _outputs(self, gradient: Tensor) -> Tensor:
+        return _columns(gradient) if isinstance(self._module, nn.Linear) else gradient.flatten(2)
+
+
+class BatchNorm:
+    """The exact 2×2 matrix of each channel's (γ, β), of gradients summed over positions."""
+
+    def __init__(self, module: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        self._module = module
+        self.parameters: list[Tensor] = [module.weight, module.bias]
+
+    def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
+        total: Tensor | None = None
+        for x, gradients in calls:
+            normal = self._normalized(x)
+            for gradient in gradients:
+                pair = torch.stack([_per_sample(gradient * normal), _per_sample(gradient)], -1)
+                block = torch.einsum("nci,ncj->cij", pair, pair)
+                total = block if total is None else total + block
+        assert total is not None
+        return [total / rows]
+
+    def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
+        eye = torch.eye(2, dtype=factors[0].dtype, device=factors[0].device)
+        return [torch.linalg.inv(factors[0] + damping * eye).contiguous()]
+
+    def apply(self, inverses: Sequence[Tensor], gradient: Sequence[Tensor]) -> list[Tensor]:
+        out = torch.einsum("cij,cj->ci", inverses[0], torch.stack(list(gradient), -1))
+        return [out[:, 0], out[:, 1]]
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        module = self._module
+        if module.training or module.running_mean is None:
+            return F.batch_norm(x, None, None, training=True, eps=module.eps)
+        return F.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
+
+
+def layer_of(module: nn.Module, max_dimension: int) -> Layer | None:
+    """Return the module's block, or None where its parameters get none.
+
+    Exact types only: a subclass may do something else in its forward pass.
+    """
+    if not all(
+        p is not None and p.requires_grad for p in module._parameters.values() if p is not None
+    ):
+        return None
+    if type(module) is nn.Linear and _plain(module):
+        return Kronecker(module, max_dimension)
+    if type(module) in (nn.Conv1d, nn.Conv2d) and _plain(module):
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        if module.groups == 1 and module.padding_mode == "zeros":
+            return Kronecker(module, max_dimension)
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and _plain(module):
+        assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+        return BatchNorm(module)
+    return None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether the weight is a parameter of the module itself."""
+    return module._parameters.get("weight") is not None
+
+
+def _windows(
+    x: Tensor, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    """Return what a kernel sees of (N, C, H, W) as columns (N, D, T), as ``F.unfold`` does.
+
+    In memory they lie as (D, N, T): one copy, of which all samples' columns together are a view.
+    """
+    n, c, *sides = x.shape
+    ways = list(zip(sides, kernel, dilation, stride, x.stride()[2:], strict=True))
+    counts = [(side - d * (k - 1) - 1) // s + 1 for side, k, d, s, _ in ways]
+    within = [d * step for _, _, d, _, step in ways]
+    along = [s * step for _, _, _, s, step in ways]
+    windows = x.as_strided((c, *kernel, n, *counts), (x.stride(1), *within, x.stride(0), *along))
+    return windows.reshape(-1, n, counts[0] * counts[1]).transpose(0, 1)
+
+
+def _padding(
+    module: nn.Conv1d | nn.Conv2d, kernel: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Return the padding in ``F.pad``'s order: left, right, top, bottom."""
+    if module.padding == "valid":
+        return [0] * 4
+    if module.padding == "same":
+        both = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [side for total in reversed(both) for side in (total // 2, total - total // 2)]
+    sizes = [0] * (2 - len(module.padding)) + [int(size) for size in module.padding]
+    return [size for size in reversed(sizes) for _ in range(2)]
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Return the rows of (…, D) as columns of (1, D, rows)."""
+    return x.reshape(-1, x.shape[-1]).T.unsqueeze(0)
+
+
+def _bordered(moment: Tensor, total: Tensor, count: int) -> Tensor:
+    """Return the mean over columns that end in a 1, from sums over them without, or its diagonal.
+
+    Written once: passes over a large matrix are most of what a dense layer's update costs.
+    """
+    size = len(total)
+    result = total.new_empty([size + 1] * moment.ndim)
+    if moment.ndim == 1:
+        torch.div(moment, count, out=result[:size])
+    else:
+        torch.div(moment, count, out=result[:size, :size])
+        result[size, :size] = result[:size, size] = total / count
+    result[(size,) * moment.ndim] = 1
+    return result
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    """Sum over the positions of (N, C, …)."""
+    return values.flatten(2).sum(2) if values.ndim > 2 else values
+
+
+def _mean_eigenvalue(factor: Tensor) -> Tensor:
+    diagonal = factor.diagonal() if factor.ndim == 2 else factor
+    return diagonal.mean().clamp_min(1e-12)
+
+
+def _inverse(factor: Tensor, shift: Tensor) -> Tensor:
+    """Return (F + shift·I)⁻¹, of a vector that stands for a diagonal as a vector."""
+    if factor.ndim == 1:
+        return 1 / (factor + shift)
+    shifted = factor.clone()
+    shifted.diagonal().add_(shift)
+    lower, failed = torch.linalg.cholesky_ex(shifted)
+    # Without a check that would wait for the device: a failure shows as NaN.
+    # In rows, as a checkpoint gives it back: products depend on the layout to the last bit.
+    return torch.where(failed > 0, torch.nan, torch.cholesky_inverse(lower)).contiguous()

@@ -1,0 +1,1 @@
+"""What all learned optimizers share."""

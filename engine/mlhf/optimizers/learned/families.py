@@ -1,0 +1,34 @@
+"""Whose weights a meta-checkpoint holds. Needs no torch.
+
+MLHF's two variants have different networks, so each is a family of its own.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+KRONECKER, PAPER, L2L = "mlhf", "mlhf_paper", "l2l"
+FAMILIES = (KRONECKER, PAPER, L2L)
+
+# The shipped file of each, in the folder ``checkpoints``.
+SHIPPED = {
+    KRONECKER: "default.safetensors",
+    PAPER: "paper.safetensors",
+    L2L: "l2l.safetensors",
+}
+
+
+def family_of(optimizer: str, params: Mapping[str, Any]) -> str:
+    """Return the family of meta-checkpoints that an optimizer with such parameters takes."""
+    is_paper = optimizer == KRONECKER and params.get("variant", "kronecker") == "paper"
+    return PAPER if is_paper else optimizer
+
+
+def family_in(optimizer: str, networks: Iterable[str]) -> str:
+    """Return the family of a file that names an optimizer and has these networks.
+
+    Files of the first version name both variants' optimizer alike: those are the paper's.
+    """
+    return PAPER if optimizer == KRONECKER and "preconditioner" in networks else optimizer
+
+
+UNTRAINED = "none"  # names fresh networks in place of a meta-checkpoint

@@ -1,0 +1,115 @@
+"""What meta-training yields: the weights of a learned optimizer, and where they come from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from mlhf.core.atomic_files import Written, write
+from mlhf.core.errors import DataError
+from mlhf.optimizers.learned.families import KRONECKER, SHIPPED, family_in
+from mlhf.optimizers.learned.kinds import KINDS
+
+_FORMAT = "mlhf-meta-1"
+_FOLDER = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class MetaCheckpoint:
+    """The weights of a learned optimizer's networks.
+
+    Attributes:
+        optimizer: Whose they are, a family: ``mlhf``, ``mlhf_paper`` or ``l2l``.
+        weights: Each network's, by its name.
+        lineage: How they were made (tasks, data digests, iterations, seed, command), as JSON
+            values. ``kinds`` lists the parameter kinds that occurred in meta-training.
+    """
+
+    optimizer: str
+    weights: Mapping[str, Mapping[str, Tensor]]
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> list[int]:
+        """The kinds that the lineage says occurred; an uploaded file's may say anything."""
+        told = self.lineage.get("kinds")
+        known = range(len(KINDS))
+        return (
+            [k for k in told if isinstance(k, int) and k in known] if isinstance(told, list) else []
+        )
+
+    def save(self, path: str | Path) -> Written:
+        """Write it as one safetensors file, the lineage in its metadata."""
+        tensors = {
+            f"{network}.{name}": tensor.detach().cpu().contiguous()
+            for network, values in self.weights.items()
+            for name, tensor in values.items()
+        }
+        metadata = {
+            "format": _FORMAT,
+            "optimizer": self.optimizer,
+            "lineage": json.dumps(dict(self.lineage), sort_keys=True),
+        }
+        return write(Path(path), safetensors.torch.save(tensors, metadata))
+
+    def into(self, networks: Mapping[str, nn.Module]) -> None:
+        """Copy the weights into an optimizer's networks.
+
+        Kinds that meta-training never saw get those of the nearest kind it did see: a
+        kernel another kernel's, a bias another bias's, in doubt the first.
+
+        Raises:
+            DataError: where names or shapes do not fit.
+        """
+        kinds = self.kinds
+        for name, network in networks.items():
+            values = dict(self.weights.get(name, {}))
+            own = network.state_dict()
+            if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in own.items()}:
+                raise DataError(f"The meta-checkpoint does not fit the network {name!r}.")
+            source = [_nearest(k, kinds) for k in range(len(KINDS))]
+            network.load_state_dict(
+                {k: v[source] if v.ndim and len(v) == len(KINDS) else v for k, v in values.items()}
+            )
+
+
+def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCheckpoint:
+    """Read a meta-checkpoint of the given family; ``default`` is the one that is shipped.
+
+    Raises:
+        DataError: where there is none, or it is another optimizer's.
+    """
+    if path == "default":
+        path = _FOLDER / SHIPPED[optimizer]
+    path = Path(path)
+    weights: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise DataError(f"{path.name} is not a meta-checkpoint of this version.")
+            for key in file.keys():  # noqa: SIM118
+                network, _, name = key.partition(".")
+                weights.setdefault(network, {})[name] = file.get_tensor(key)
+            lineage = json.loads(metadata["lineage"])
+            of = family_in(str(metadata["optimizer"]), weights)
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise DataError(f"The meta-checkpoint {path.name} cannot be read: {error}") from error
+    if of != optimizer:
+        raise DataError(f"The meta-checkpoint {path.name} is for {of}, not for {optimizer}.")
+    return MetaCheckpoint(of, weights, lineage)
+
+
+# Each kind's substitutes, the nearest first (indices into kinds.KINDS).
+_SUBSTITUTES = ((2, 4), (3, 5), (0, 4), (1, 5), (2, 0), (3, 1))
+
+
+def _nearest(kind: int, trained: Sequence[int]) -> int:
+    if not trained or kind in trained:
+        return kind
+    return next((k for k in _SUBSTITUTES[kind] if k in trained), trained[0])

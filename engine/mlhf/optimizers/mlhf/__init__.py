@@ -1,0 +1,1 @@
+"""MLHF, the meta-learned Hessian-free optimizer, and its coordinatewise networks."""

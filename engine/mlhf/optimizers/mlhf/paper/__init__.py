@@ -1,0 +1,1 @@
+"""MLHF as published (Chen & Lu, arXiv 1805.08462)."""

@@ -1,0 +1,319 @@
+"""MLHF's whole step as one compiled graph, for each shape of batch.
+
+The eager step's own text is traced once with tensors that have no values: the forward pass,
+the gradient, every product's tangents and backward pass, both networks and the solve become
+one list of operations on flat inputs. Inductor compiles it; on a GPU it is then recorded as
+a CUDA graph. Where any of this cannot be, or gives something else than the eager operations
+on its first batch, steps stay eager, and ``Choice`` says why.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from mlhf.curvature.ggn import GGN, Loss
+from mlhf.curvature.hooks import any_on
+from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
+from mlhf.optimizers.mlhf.paper.solve import (
+    MLHFState,
+    Space,
+    Told,
+    solve,
+)
+
+_log = logging.getLogger(__name__)
+_GRAPHS = 4  # kept at most
+_SHAPES = 1000  # counted at most
+_PATIENCE = 20  # steps of a further shape before it is worth compiling
+_TOLERANCE = 1e-2  # relative, in one step: rounding stays below it, mistakes do not
+
+Run = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the last step ran, and why not faster (empty where nothing is in the way)."""
+
+    path: Literal["eager", "compiled", "cuda_graph"]
+    reason: str = ""
+
+
+class Settings(NamedTuple):
+    """What a graph has built in of an optimizer's settings."""
+
+    iterations: int
+    weight_decay: float
+    tolerance: float
+
+
+class CannotCompile(Exception):  # noqa: N818
+    """This step has to stay eager; the message says why."""
+
+
+class CompiledSteps:
+    """The compiled steps of one optimizer.
+
+    A graph has the model's Python built in as it ran while it was traced, so ``forward`` must
+    depend on nothing but its input, parameters, buffers and modes. What shows that it does
+    not (hooks, random draws, two traces that differ, values that decide the way) is refused.
+
+    Args:
+        model: The model.
+        loss: As for ``GGN``.
+        parameters: θ, in the order of the flat vectors.
+        damping: RNN_s.
+        preconditioner: RNN_p.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        parameters: Sequence[Tensor],
+        damping: CoordinateNetwork,
+        preconditioner: CoordinateNetwork,
+    ) -> None:
+        self._model, self._loss = model, loss
+        self._parameters = list(parameters)
+        self._networks = damping, preconditioner
+        self._built: dict[Any, _Graph | str] = {}  # a graph, or why there is none
+        self._seen: dict[Any, int] = {}
+        self._told: set[Choice] = set()
+        self.choice = Choice("eager", "no step yet")
+
+    def step(self, x: Any, y: Any, state: MLHFState, settings: Settings) -> tuple[Tensor, Told] | None:  # noqa: E501  # fmt: skip
+        """Move the state by one step and return the loss and what is told, or None: go eager."""
+        try:
+            inputs = self._inputs(x, y, state)
+            graph = self._graph(inputs, settings)
+        except CannotCompile as error:
+            self._choose(Choice("eager", str(error)))
+            return None
+        self._choose(graph.choice)
+        with torch.no_grad():
+            loss, damping, residual = graph(inputs.tensors).unbind()
+        return loss, Told(damping, residual)
+
+    def _choose(self, choice: Choice) -> None:
+        self.choice = choice
+        if choice not in self._told:  # not at every odd batch again
+            self._told.add(choice)
+            _log.info("MLHF steps run %s", ": ".join(filter(None, (choice.path, choice.reason))))
+
+    def _graph(self, inputs: "_Inputs", settings: Settings) -> "_Graph":
+        key = (inputs.key, settings, self._loss, torch.get_num_threads())
+        found = self._built.get(key)
+        if isinstance(found, _Graph) and found.fits(inputs.tensors):
+            return found
+        if isinstance(found, str):
+            raise CannotCompile(found)
+        if found is None:
+            if len(self._built) >= _GRAPHS:
+                raise CannotCompile(f"{_GRAPHS} shapes of batch are compiled already")
+            if len(self._seen) > _SHAPES:
+                self._seen.clear()
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if self._built and self._seen[key] < _PATIENCE:
+                raise CannotCompile("this shape of batch is rare so far")
+        try:
+            made = self._build(inputs, settings)
+        except CannotCompile as error:
+            self._built[key] = str(error)
+            raise
+        self._built[key] = made
+        return made
+
+    def _inputs(self, x: Any, y: Any, state: MLHFState) -> "_Inputs":
+        (xs, x_form), (ys, y_form) = pytree.tree_flatten(x), pytree.tree_flatten(y)
+        if not all(isinstance(t, Tensor) for t in (*xs, *ys)):
+            raise CannotCompile("the batch has something else than tensors in it")
+        named = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
+        packed = [network.weights.packed() for network in self._networks]
+        groups = (
+            list(named.values()),
+            [state.d, state.r, state.damping, state.preconditioner],
+            packed,
+            xs,
+            ys,
+        )
+        tensors = [t.detach() for group in groups for t in group]
+        described = tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
+        modes = tuple(m.training for m in self._model.modules())
+        key = (described, tuple(named), modes, str(x_form), str(y_form))
+        return _Inputs(tensors, list(named), [len(g) for g in groups], (x_form, y_form), key)
+
+    def _build(self, inputs: "_Inputs", settings: Settings) -> "_Graph":
+        if any(_hooked(m) for m in self._model.modules()):
+            raise CannotCompile("the model has hooks, which a graph would leave out")
+        body = self._body(inputs, settings)
+        try:
+            traced, again = (make_fx(body, tracing_mode="fake")(*inputs.tensors) for _ in range(2))
+        except Exception as error:
+            raise CannotCompile(f"the step cannot be traced: {_short(error)}") from error
+        if traced.code != again.code:
+            raise CannotCompile("the model does not do the same each time")
+        for node in traced.graph.nodes:
+            tags = getattr(node.target, "tags", ())
+            if torch.Tag.nondeterministic_seeded in tags:
+                raise CannotCompile(f"the model draws random numbers ({node.target})")
+        try:
+            run = _inductor(traced, inputs.tensors)  # changes what it is given
+            _compare(again, run, inputs.tensors)
+        except CannotCompile:
+            raise
+        except Exception as error:
+            raise CannotCompile(f"the step cannot be compiled: {_short(error)}") from error
+        return _Graph(run, inputs)
+
+    def _body(self, inputs: "_Inputs", settings: Settings) -> Run:
+        """Return the step as a function of flat inputs; it overwrites state and buffers."""
+        of = {id(p): name for name, p in self._model.named_parameters()}
+        try:
+            trained = [of[id(p)] for p in self._parameters]
+        except KeyError:
+            raise CannotCompile("a parameter was replaced in the model") from None
+
+        def body(*tensors: Tensor) -> Tensor:
+            own, (d, r, s, p), packed, xs, ys = _groups(tensors, inputs.sizes)
+            rnn_s, rnn_p = (
+                functools.partial(network.traced, w)
+                for network, w in zip(self._networks, packed, strict=True)
+            )
+            named = dict(zip(inputs.names, own, strict=True))
+            for name in trained:
+                named[name] = named[name].detach().requires_grad_()
+            leaves = [named[name] for name in trained]
+            x, y = (
+                pytree.tree_unflatten(list(leaf), form)
+                for leaf, form in zip((xs, ys), inputs.forms, strict=True)
+            )
+            ggn = GGN(_Bound(self._model, named), self._loss, x, y, leaves)
+            with torch.no_grad():
+                state = MLHFState(d, r, s, p)
+                space = Space(d, leaves, fused=False, traced=True)
+                told = solve(ggn, rnn_s, rnn_p, state, space, **settings._asdict())
+                r.copy_(state.r)
+            return torch.stack([t.to(d.dtype) for t in (ggn.loss, *told)])
+
+        return body
+
+
+class _Bound(nn.Module):
+    """The model at other tensors than its own."""
+
+    def __init__(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.inner = model
+        self._tensors = tensors
+
+    def forward(self, x: Any) -> Any:
+        return torch.func.functional_call(self.inner, self._tensors, (x,))
+
+
+class _Inputs(NamedTuple):
+    """A step's tensors in one row: parameters and buffers, state, weights, x, y."""
+
+    tensors: list[Tensor]
+    names: list[str]
+    sizes: list[int]
+    forms: tuple[Any, Any]
+    key: Any
+
+
+class _Graph:
+    """A compiled step; on a GPU recorded as a CUDA graph."""
+
+    def __init__(self, run: Run, inputs: _Inputs) -> None:
+        self._run = run
+        self.choice = Choice("compiled")
+        self._own = sum(inputs.sizes[:2])  # parameters, buffers, state: they stay in their places
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if inputs.tensors[0].is_cuda:
+            try:
+                self._record(inputs.tensors)
+            except RuntimeError as error:
+                self.choice = Choice("compiled", f"no CUDA graph: {_short(error)}")
+
+    def _record(self, tensors: list[Tensor]) -> None:
+        copies = [t.clone() for t in tensors]  # a warm-up must not move the state
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side), torch.no_grad():
+            for _ in range(3):
+                self._run(*copies)
+        torch.cuda.current_stream().wait_stream(side)
+        self._static = [*tensors[: self._own], *(t.clone() for t in tensors[self._own :])]
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph):
+            self._out = self._run(*self._static)
+        self._places = [t.data_ptr() for t in tensors[: self._own]]
+        self._graph = graph
+        self.choice = Choice("cuda_graph")
+
+    def fits(self, tensors: list[Tensor]) -> bool:
+        """Whether parameters, buffers and state are where they were recorded."""
+        return self._graph is None or self._places == [t.data_ptr() for t in tensors[: self._own]]
+
+    def __call__(self, tensors: list[Tensor]) -> Tensor:
+        if self._graph is None:
+            return self._run(*tensors)
+        torch._foreach_copy_(self._static[self._own :], tensors[self._own :])
+        self._graph.replay()
+        return self._out.clone()
+
+
+def _inductor(traced: torch.fx.GraphModule, tensors: list[Tensor]) -> Run:
+    # On a CPU, inductor moves convolutions and pools to a layout in which they are slower.
+    options = None if tensors[0].is_cuda else {"layout_optimization": False}
+    compiled: Any = torch._inductor.compile(traced, list(tensors), options=options)
+
+    def run(*tensors: Tensor) -> Tensor:
+        out = compiled(*tensors)
+        first: Tensor = out[0] if isinstance(out, list | tuple) else out
+        return first
+
+    return run
+
+
+def _groups(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[Sequence[Tensor]]:
+    found, at = [], 0
+    for size in sizes:
+        found.append(tensors[at : at + size])
+        at += size
+    return found
+
+
+def _compare(traced: Run, run: Run, tensors: Sequence[Tensor]) -> None:
+    """See that both do the same to copies of the inputs."""
+    plain, own = ([t.clone() for t in tensors] for _ in range(2))
+    with torch.no_grad():
+        outputs = traced(*plain), run(*own)
+    for a, b in zip([outputs[0], *plain], [outputs[1], *own], strict=True):
+        if a.is_floating_point():
+            apart = torch.linalg.vector_norm(a - b)
+            if bool(apart > _TOLERANCE * torch.linalg.vector_norm(a)):
+                raise CannotCompile("the compiled step gives other numbers than the eager one")
+        elif not torch.equal(a, b):
+            raise CannotCompile("the compiled step gives other numbers than the eager one")
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or any_on(module.parameters(recurse=False))
+    )
+
+
+def _short(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,226 @@
+"""MLHF (Chen & Lu, arXiv 1805.08462): damping and preconditioner by learned networks.
+
+The step is the paper's algorithm 2: s = softplus(RNN_s(tanh[b, r', d'])), then from x₀ = d'
+the residual r₀ = b − Ĝx₀ and P = softplus(RNN_p(tanh[b, r₀, x₀])), then a few iterations of
+preconditioned conjugate gradients on Ĝ = G + diag(s + λ₀), then θ ← θ − lr·d. Here b is the
+gradient, and d', r' are the last step's solution and residual.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.ggn import Loss
+from mlhf.curvature.parts import of_batch
+from mlhf.curvature.vectors import unflatten
+from mlhf.optimizers.learned.families import PAPER
+from mlhf.optimizers.learned.kinds import by_kind
+from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
+from mlhf.optimizers.mlhf.paper.compiled import Choice as StepChoice
+from mlhf.optimizers.mlhf.paper.compiled import CompiledSteps, Settings
+from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, Wanted
+from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
+from mlhf.optimizers.mlhf.paper.solve import (
+    FLOOR,
+    MLHFState,
+    Space,
+    Told,
+    solve,
+)
+from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
+from mlhf.optimizers.protocol import State, StepResult
+
+__all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
+
+
+def fresh_networks(seed: int = 0) -> dict[str, NetworkWeights]:
+    """Return untrained networks: RNN_s as ``damping``, RNN_p as ``preconditioner``.
+
+    The damping starts at about 1, where Hessian-free steps without learning are stable.
+    """
+    networks = {
+        "damping": NetworkWeights(seed=2 * seed),
+        "preconditioner": NetworkWeights(seed=2 * seed + 1),
+    }
+    nn.init.constant_(networks["damping"].b3, math.log(math.expm1(1.0)))  # softplus gives 1
+    return networks
+
+
+class PaperMLHF:
+    """The meta-learned Hessian-free optimizer.
+
+    Works alone: ``opt = PaperMLHF(model); opt.step(x, y)``. A step costs the gradient,
+    ``iterations`` + 1 products of about a gradient's cost each, and both networks. The state
+    is 34 numbers per parameter: d, r and two networks' states of 16.
+
+    Args:
+        model: Any module that returns a tensor, or a tuple, list or dict of tensors.
+        loss: ``"cross_entropy"``, ``"mse"``, ``"binary_cross_entropy"``, or a function
+            (z, y) ↦ scalar of what the model returns.
+        meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
+            names a file, None leaves them untrained.
+        variant: ``"paper"``, the only one.
+        iterations: PCG iterations.
+        lr: Factor of the step; damping plays the part of the step size.
+        weight_decay: L2 penalty, part of the gradient and of the curvature.
+        tolerance: A solve stops moving once its residual's norm is below it.
+        kernel: Which form the networks run in; ``auto`` takes the fastest that can, and
+            ``kernel_choice`` says which it was.
+        compile: Whether to run the whole step as one compiled graph, on a GPU as a CUDA graph.
+            The first step then takes half a minute or more. Where that cannot be, steps stay
+            eager; ``path`` and ``path_reason`` say so. The model's ``forward`` must depend on
+            nothing but its input, parameters, buffers and modes. The state is the same.
+        micro_batch: As for ``HessianFree``, and so the next two. They keep steps eager.
+        curvature_batch: The matrix is that of this many samples of each batch.
+        autocast: The type of forward and backward passes under autocast.
+
+    Raises:
+        CurvatureError: where no parameter requires a gradient.
+        DataError: where the meta-checkpoint cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss = "cross_entropy",
+        meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
+        variant: Literal["paper"] = "paper",
+        *,
+        iterations: int = 4,
+        lr: float = 1.0,
+        weight_decay: float = 0.0,
+        tolerance: float = 1e-6,
+        kernel: Wanted = "auto",
+        compile: bool = False,
+        micro_batch: int | None = None,
+        curvature_batch: int | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        if iterations < 1:
+            raise ValueError("iterations must be at least 1")
+        if variant != "paper":
+            raise ValueError(f"unknown variant {variant!r}; known: paper")
+        self.model = model
+        self.loss = loss
+        self.iterations = iterations
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.tolerance = tolerance
+        self.networks = fresh_networks()
+        if isinstance(meta_checkpoint, str | Path):
+            meta_checkpoint = load_meta_checkpoint(meta_checkpoint, PAPER)
+        if meta_checkpoint is not None:
+            meta_checkpoint.into(self.networks)
+        found, segments = by_kind(model)
+        self._parameters: list[Tensor] = list(found)
+        if not self._parameters:
+            raise CurvatureError("the model has no parameter that requires a gradient")
+        self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
+        self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
+        self._kernel = kernel
+        self._state: MLHFState | None = None
+        self._space: Space | None = None
+        self._size = sum(p.numel() for p in self._parameters)
+        self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
+        self._autocast = autocast
+        self._not_compiled = "" if compile else "compile is off"
+        if compile and (micro_batch, curvature_batch, autocast) != (None, None, None):
+            self._not_compiled = "no graph with micro_batch, curvature_batch or autocast"
+        self._compiled = (
+            None
+            if self._not_compiled
+            else CompiledSteps(model, loss, self._parameters, self._damping, self._preconditioner)
+        )
+        self._move(self._parameters[0].detach())
+
+    @property
+    def kernel_choice(self) -> Choice:
+        """Which form of the networks runs, and why not a faster one."""
+        return self._damping.choice(self._parameters[0])
+
+    @property
+    def path(self) -> str:
+        """How the last step ran: ``eager``, ``compiled`` or ``cuda_graph``."""
+        return self._choice.path
+
+    @property
+    def path_reason(self) -> str:
+        """Why it did not run faster; empty where nothing is in the way."""
+        return self._choice.reason
+
+    def step(self, x: Any, y: Any) -> StepResult:
+        state, space = self._move(self._parameters[0])
+        done = None if self._compiled is None else self._compiled.step(x, y, state, self._settings)
+        loss, told = self._eager(x, y, state, space) if done is None else done
+        with torch.no_grad():
+            torch._foreach_add_(
+                self._parameters, unflatten(state.d, self._parameters), alpha=-self.lr
+            )
+        return StepResult(loss, {"damping": told.damping, "cg_residual": told.residual})
+
+    def _eager(self, x: Any, y: Any, state: MLHFState, space: Space) -> tuple[Tensor, Told]:
+        matrix = of_batch(
+            self.model,
+            self.loss,
+            x,
+            y,
+            self._parameters,
+            autocast=self._autocast,
+            micro_batch=self._micro_batch,
+            curvature_batch=self._curvature_batch,
+        )
+        with torch.no_grad():
+            networks = self._damping.step, self._preconditioner.step
+            return matrix.loss, solve(matrix, *networks, state, space, **self._settings._asdict())
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self.iterations, self.weight_decay, self.tolerance)
+
+    @property
+    def _choice(self) -> StepChoice:
+        if self._compiled is None:
+            return StepChoice("eager", self._not_compiled)
+        return self._compiled.choice
+
+    def state_dict(self) -> State:
+        weights = {name: dict(net.state_dict()) for name, net in self.networks.items()}
+        return {"networks": weights, "state": None if self._state is None else vars(self._state)}
+
+    def load_state_dict(self, state: State) -> None:
+        for name, net in self.networks.items():
+            net.load_state_dict(state["networks"][name])
+        kept = state["state"]
+        like = self._parameters[0]
+        self._state = (
+            None
+            if kept is None
+            else MLHFState(**{name: v.to(like, copy=True) for name, v in kept.items()})
+        )
+
+    def _move(self, like: Tensor) -> tuple[MLHFState, Space]:
+        """Return the state and work space where the model is now; the state begins at zero."""
+        if self._state is None:
+            zeros = like.new_zeros(self._size)
+            self._state = MLHFState(
+                d=zeros,
+                r=torch.zeros_like(zeros),
+                damping=self.networks["damping"].initial_state(zeros),
+                preconditioner=self.networks["preconditioner"].initial_state(zeros),
+            )
+        space = self._space
+        if (
+            space is None
+            or space.product.device != like.device
+            or space.product.dtype != like.dtype
+        ):
+            self._state = MLHFState(**{name: v.to(like) for name, v in vars(self._state).items()})
+            fused = self._kernel in ("auto", "cpp")
+            self._space = space = Space(self._state.d, self._parameters, fused=fused)
+            for network in self.networks.values():
+                network.to(like)
+        return self._state, space

@@ -1,0 +1,293 @@
+"""What each optimizer is told. Needs no torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from mlhf.core.config import Strict
+from mlhf.optimizers.schedules import Constant, Schedule
+
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Iterations = Annotated[int, Field(ge=1, le=250, strict=True)]
+Every = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Samples = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Dimension = Annotated[int, Field(ge=1, le=16_384, strict=True)]
+
+_L2 = "L2 penalty: this times the parameters is added to the gradient."
+_DECOUPLED = "Decoupled: parameters shrink by lr times this each step."
+
+
+class RateParams(Strict):
+    """What every optimizer with a learning rate is told."""
+
+    lr: Rate = Field(description="Learning rate.")
+    schedule: Schedule = Field(
+        default_factory=Constant,
+        description="How the learning rate changes over the run: constant, linear, cosine or "
+        "step, each with an optional warm-up.",
+    )
+
+
+class SGDParams(RateParams):
+    """Stochastic gradient descent."""
+
+    lr: Rate = Field(default=0.1, description="Learning rate.")
+    weight_decay: NonNegative = Field(default=0.0, description=_L2)
+
+
+class MomentumParams(SGDParams):
+    """Gradient descent with momentum, Nesterov's or Polyak's."""
+
+    lr: Rate = Field(default=0.03, description="Learning rate.")
+    momentum: Decay = Field(default=0.9, description="Part of the last step that is kept.")
+
+
+class RMSpropParams(RateParams):
+    """RMSprop."""
+
+    lr: Rate = Field(default=1e-3, description="Learning rate.")
+    alpha: Decay = Field(default=0.99, description="Decay of the mean squared gradient.")
+    eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
+    momentum: Decay = Field(default=0.0, description="Part of the last step that is kept.")
+    weight_decay: NonNegative = Field(default=0.0, description=_L2)
+
+
+class AdamParams(RateParams):
+    """Adam."""
+
+    lr: Rate = Field(default=1e-3, description="Learning rate.")
+    beta1: Decay = Field(default=0.9, description="Decay of the mean gradient.")
+    beta2: Decay = Field(default=0.999, description="Decay of the mean squared gradient.")
+    eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
+    weight_decay: NonNegative = Field(default=0.0, description=_L2)
+
+
+class AdamWParams(AdamParams):
+    """Adam with decoupled weight decay."""
+
+    weight_decay: NonNegative = Field(default=0.01, description=_DECOUPLED)
+
+
+class ScheduleFreeParams(AdamParams):
+    """AdamW without a schedule: the average of the steps takes its place."""
+
+    lr: Rate = Field(default=2.5e-3, description="Learning rate.")
+    beta1: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.9, description="Where between the steps and their average gradients are taken."
+    )
+    weight_decay: NonNegative = Field(default=0.0, description=_DECOUPLED)
+
+
+class MuonParams(RateParams):
+    """Muon for matrices and convolution kernels, AdamW for the rest."""
+
+    lr: Rate = Field(
+        default=0.01, description="Learning rate of both, on AdamW's scale (0.2·√max(rows, cols))."
+    )
+    momentum: Decay = Field(default=0.95, description="Muon's momentum.")
+    nesterov: bool = Field(default=True, description="Whether that momentum is Nesterov's.")
+    iterations: Annotated[int, Field(ge=1, le=20, strict=True)] = Field(
+        default=5, description="Newton-Schulz iterations that make a step orthogonal."
+    )
+    beta1: Decay = Field(default=0.9, description="AdamW's decay of the mean gradient.")
+    beta2: Decay = Field(default=0.95, description="AdamW's decay of the mean squared gradient.")
+    eps: Positive = Field(default=1e-8, description="AdamW's, added to the root.")
+    weight_decay: NonNegative = Field(default=0.01, description=_DECOUPLED)
+
+
+class SoapParams(RateParams):
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+    lr: Rate = Field(default=3e-3, description="Learning rate.")
+    beta1: Decay = Field(default=0.95, description="Decay of the mean gradient.")
+    beta2: Decay = Field(default=0.95, description="Decay of the squares and of the factors.")
+    eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
+    weight_decay: NonNegative = Field(default=0.01, description=_DECOUPLED)
+    precondition_every: Every = Field(
+        default=10, description="Steps between two updates of the eigenbases."
+    )
+    max_dimension: Dimension = Field(
+        default=1024, description="A longer side of a parameter keeps its own basis."
+    )
+
+
+class ShampooParams(RateParams):
+    """Shampoo with the size of Adam's step (grafting)."""
+
+    lr: Rate = Field(default=3e-3, description="Learning rate.")
+    beta1: Decay = Field(default=0.9, description="Decay of the mean gradient.")
+    beta2: Decay = Field(default=0.99, description="Decay of the squares and of the factors.")
+    eps: Positive = Field(default=1e-8, description="Added to the root in Adam's denominator.")
+    matrix_eps: Positive = Field(
+        default=1e-6, description="Added to the factors' eigenvalues, relative to the largest."
+    )
+    weight_decay: NonNegative = Field(default=0.0, description=_DECOUPLED)
+    precondition_every: Every = Field(
+        default=10, description="Steps between two updates of the factors' roots."
+    )
+    block_size: Dimension = Field(
+        default=1024, description="Larger parameters are treated in blocks of this size."
+    )
+
+
+class KfacParams(RateParams):
+    """K-FAC: natural gradient with Kronecker factors for each layer."""
+
+    lr: Rate = Field(default=0.1, description="Learning rate.")
+    momentum: Decay = Field(default=0.9, description="Part of the last step that is kept.")
+    weight_decay: NonNegative = Field(
+        default=0.0, description="L2 penalty, part of both the gradient and the curvature."
+    )
+    damping: Positive = Field(
+        default=0.03, description="λ, split between both factors of a layer by their traces."
+    )
+    decay: Decay = Field(default=0.95, description="Decay of the factors' running means.")
+    fisher: Literal["sampled", "empirical", "exact"] = Field(
+        default="sampled",
+        description="Labels drawn from the network's own outputs, the data's labels, or all "
+        "labels by their probability (one backward pass per output).",
+    )
+    factors_every: Every = Field(default=5, description="Steps between two updates of factors.")
+    inverse_every: Every = Field(default=10, description="Steps between two inversions.")
+    kl_clip: Positive | None = Field(
+        default=3e-4, description="Bound on a step's squared length in the Fisher metric."
+    )
+    norm_clip: Positive | None = Field(
+        default=None, description="Bound on the norm of the preconditioned gradient."
+    )
+    max_dimension: Dimension = Field(
+        default=4608, description="A larger factor keeps only its diagonal."
+    )
+
+
+class HessianFreeParams(RateParams):
+    """What every Hessian-free form is told."""
+
+    lr: Rate = Field(default=1.0, description="Factor of the step; damping sets its size.")
+    iterations: Iterations = Field(
+        default=4, description="Conjugate gradient iterations; each costs about one gradient."
+    )
+    weight_decay: NonNegative = Field(
+        default=0.0, description="L2 penalty, part of both the gradient and the curvature."
+    )
+
+
+class BatchedParams(HessianFreeParams):
+    """How a batch is taken: in parts, its curvature on fewer samples, in lower precision."""
+
+    micro_batch: Samples | None = Field(
+        default=None,
+        description="Samples computed at a time, to need the memory of so many only; each "
+        "product then runs the forward pass again. Batch norm sees each part by itself.",
+    )
+    curvature_batch: Samples | None = Field(
+        default=None,
+        description="Samples of each batch that the curvature is taken over; by default all.",
+    )
+    autocast: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="Type of forward and backward passes; the solve keeps the parameters' own.",
+    )
+
+
+class FixedDampingParams(BatchedParams):
+    """Hessian-free with one constant on the diagonal."""
+
+    damping: Positive = Field(default=1.0, description="Constant added to the diagonal.")
+    warm_start: Part = Field(
+        default=1.0, description="Part of the last solution the next solve starts from."
+    )
+
+
+class LevenbergMarquardtParams(BatchedParams):
+    """Hessian-free with damping by the ratio of actual to predicted reduction."""
+
+    damping: Positive = Field(default=1.0, description="λ at step 0.")
+    decrease: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.95, description="λ is multiplied by it where the ratio is above 3/4."
+    )
+    increase: Annotated[float, Field(ge=1, le=100)] = Field(
+        default=3.0, description="λ is multiplied by it where the ratio is below 1/4."
+    )
+    min_damping: Positive = Field(default=0.3, description="λ never falls below it.")
+    max_damping: Positive = Field(default=1e6, description="λ never rises above it.")
+    warm_start: Part = Field(
+        default=0.95, description="Part of the last solution the next solve starts from."
+    )
+
+
+_META_CHECKPOINT = (
+    "What its networks learned: `default` is what ships with the product, `none` leaves them "
+    "untrained, any other text is the path of a meta-checkpoint."
+)
+MetaCheckpointName = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class MLHFParams(BatchedParams):
+    """MLHF: damping and preconditioner by learned networks. No rate needs tuning."""
+
+    iterations: Iterations = Field(
+        default=1,
+        description="kronecker: preconditioned directions, by default 1; paper: conjugate "
+        "gradient iterations, by default 4.",
+    )
+    meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
+    compile: bool = Field(
+        default=False,
+        description="paper: the whole step as one compiled graph, after a first step of half a "
+        "minute or more; where that cannot be, steps stay eager.",
+    )
+    variant: Literal["kronecker", "paper"] = Field(
+        default="kronecker",
+        validate_default=True,
+        description="kronecker: the quadratic model's exact minimum over a few directions, in "
+        "a Kronecker eigenbasis; paper: as published.",
+    )
+
+    average: Part = Field(
+        default=0.03,
+        description="kronecker: what is measured and kept is the weights' average over this "
+        "part of the steps so far; 0: the last step's weights.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _iterations_of_variant(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("variant") == "paper":
+            return {"iterations": 4, **values}
+        return values
+
+    @field_validator("variant")
+    @classmethod
+    def _these_are_the_papers(cls, value: str, info: ValidationInfo) -> str:
+        for name in ("micro_batch", "curvature_batch", "compile"):
+            if value != "paper" and info.data.get(name):
+                raise ValueError(f"only the paper variant takes {name}")
+        return value
+
+
+class L2LParams(RateParams):
+    """L2L: updates by a learned LSTM."""
+
+    lr: Rate = Field(default=1.0, description="Factor of the learned update.")
+    meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
+    weight_decay: NonNegative = Field(default=0.0, description=_L2)
+
+
+class AdamDampingParams(BatchedParams):
+    """Hessian-free with growing Adam-shaped damping: λ(1 + k/T)^a · (√v̂ + eps)."""
+
+    damping: Positive = Field(default=50.0, description="λ: scale of the damping at step 0.")
+    growth_steps: Positive = Field(default=100.0, description="T: steps over which it grows.")
+    growth_exponent: Annotated[float, Field(ge=0, le=4)] = Field(
+        default=0.5, description="a: 0 keeps the scale constant."
+    )
+    beta2: Decay = Field(default=0.99, description="Decay of the mean squared gradient v.")
+    eps: Positive = Field(default=1e-5, description="Added to √v̂.")
+    warm_start: Part = Field(
+        default=0.9, description="Part of the last solution the next solve starts from."
+    )

@@ -1,0 +1,51 @@
+"""What a run ran on, for its record."""
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import mlhf
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device of that name; ``auto`` is CUDA where there is any."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("This machine has no CUDA device.")
+    return torch.device("cuda", torch.cuda.current_device()) if wanted == "cuda" else (
+        torch.device("cpu")
+    )  # fmt: skip
+
+
+def describe(device: torch.device, model: nn.Module, seed: int, data_digest: str) -> dict[str, Any]:
+    """Return the environment as JSON values."""
+    return {
+        "device": device.type,
+        "device_name": _device_name(device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "engine": mlhf.__version__,
+        "threads": torch.get_num_threads(),
+        "data_digest": data_digest,
+        "seed": seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "platform": platform.platform(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    if sys.platform.startswith("linux"):
+        try:
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,143 @@
+"""A run's curve: points are gathered without waiting for the device and told in batches."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlhf.core.events import Event, OnEvent, event
+from mlhf.optimizers.protocol import StepResult
+
+_HIGHER_IS_BETTER = ("train_accuracy", "test_accuracy")
+_SUMMARIZED = (
+    *("batch_loss", "running_loss", "train_loss", "test_loss"),
+    *_HIGHER_IS_BETTER,
+)
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is."""
+
+    step: int
+    samples: int
+    epoch: float
+    wall_seconds: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {
+            "step": self.step,
+            "samples": self.samples,
+            "epoch": self.epoch,
+            "wall_seconds": self.wall_seconds,
+        }
+
+
+class Recorder:
+    """Turns steps and evaluations into ``points`` events, and finds the first bad loss.
+
+    Attributes:
+        diverged_at: Where the loss was first not finite. Nothing is recorded after it.
+    """
+
+    def __init__(self, emit: OnEvent, flush_seconds: float) -> None:
+        self._emit = emit
+        self._flush_seconds = flush_seconds
+        self._pending: list[tuple[Position, StepResult]] = []
+        self._ready: list[dict[str, Any]] = []
+        self._flushed = time.monotonic()
+        self._running = [0.0, 0]  # sum and number of batch losses since the last evaluation
+        self._summary: dict[str, dict[str, Any]] = {}
+        self.diverged_at: Position | None = None
+
+    def step(self, at: Position, result: StepResult) -> None:
+        """Record a step. Its values are read at the next flush."""
+        self._pending.append((at, result))
+
+    def evaluation(self, at: Position, values: Mapping[str, float]) -> dict[str, float]:
+        """Record an evaluation; returns its values with the running loss among them."""
+        self._read()
+        values = dict(values)
+        total, count = self._running
+        if count:
+            values["running_loss"] = total / count
+        self._running = [0.0, 0]
+        self._add(at, values)
+        losses = [v for k, v in values.items() if k in ("train_loss", "test_loss")]
+        if self.diverged_at is None and not all(map(math.isfinite, losses)):
+            self.diverged_at = at
+        return values
+
+    def due(self) -> bool:
+        """Whether it is time to flush."""
+        if len(self._pending) >= 2048:
+            return True
+        return time.monotonic() - self._flushed >= self._flush_seconds
+
+    def flush(self, progress: Event | None = None) -> None:
+        """Emit what was recorded, then how far the run is."""
+        self._read()
+        self._flushed = time.monotonic()
+        if not self._ready:
+            return
+        self._emit(event("points", points=self._ready))
+        self._ready = []
+        if progress is not None:
+            self._emit(progress)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return each metric's last and best value."""
+        return {name: dict(entry) for name, entry in self._summary.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state. Flush before, so that no point is both saved and to come."""
+        return {"running": list(self._running), "summary": self.summary()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        total, count = state["running"]
+        self._running = [float(total), int(count)]
+        self._summary = {name: dict(entry) for name, entry in state["summary"].items()}
+
+    def _read(self) -> None:
+        """Bring the pending values to the host, all of a kind in one go."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        losses = torch.stack([result.loss for _, result in pending]).tolist()
+        columns: dict[str, list[float]] = {}
+        for name in pending[0][1].stats:
+            values = [result.stats[name] for _, result in pending]
+            tensors = [v for v in values if isinstance(v, Tensor)]
+            columns[name] = (
+                torch.stack(tensors).tolist()
+                if len(tensors) == len(values)
+                else [float(v) for v in values]
+            )
+        for i, (at, _) in enumerate(pending):
+            if self.diverged_at is not None:
+                return
+            stats = {name: column[i] for name, column in columns.items()}
+            self._add(at, {"batch_loss": losses[i], **stats})
+            self._running[0] += losses[i]
+            self._running[1] += 1
+            if not math.isfinite(losses[i]):
+                self.diverged_at = at
+
+    def _add(self, at: Position, values: Mapping[str, float]) -> None:
+        self._ready.append({**at.to_dict(), "values": dict(values)})
+        for name, value in values.items():
+            if name in _SUMMARIZED:
+                self._summarize(name, value, at.step)
+
+    def _summarize(self, name: str, value: float, step: int) -> None:
+        entry = self._summary.setdefault(name, {"last": value, "best": None, "best_step": None})
+        entry["last"] = value
+        best = entry["best"]
+        if not math.isfinite(value):
+            return
+        if best is None or (value > best if name in _HIGHER_IS_BETTER else value < best):
+            entry["best"], entry["best_step"] = value, step

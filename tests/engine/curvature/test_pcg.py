@@ -1,0 +1,134 @@
+"""PCG against SciPy's, dense solves, and its own edge cases."""
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+
+from mlhf.curvature.pcg import Workspace, pcg
+
+D = torch.float64
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+def test_iterates_are_scipys(system, preconditioned, warm):
+    a, b, x0, inverse = system
+    iterates = []
+    scipy.sparse.linalg.cg(
+        a.numpy(),
+        b.numpy(),
+        x0=x0.numpy() if warm else None,
+        rtol=0,
+        maxiter=6,
+        M=np.diag(inverse.numpy()) if preconditioned else None,
+        callback=lambda x: iterates.append(x.copy()),
+    )
+    for n, theirs in enumerate(iterates, start=1):
+        result = pcg(
+            lambda v: a @ v,
+            b,
+            x0 if warm else None,
+            inverse if preconditioned else None,
+            iterations=n,
+        )
+        np.testing.assert_allclose(result.x.numpy(), theirs, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(result.residual, b - a @ result.x, atol=1e-9)
+        np.testing.assert_allclose(result.curvature, result.x @ a @ result.x, rtol=1e-9)
+        assert result.iterations == n
+        start = x0 if warm else torch.zeros_like(b)
+        initial, last = (torch.linalg.norm(b - a @ x) for x in (start, result.x))
+        torch.testing.assert_close(result.initial_residual_norm, initial, rtol=1e-12, atol=0)
+        torch.testing.assert_close(result.residual_norm, last, rtol=1e-9, atol=1e-12)
+
+
+def test_as_many_iterations_as_unknowns_solve(system):
+    a, b, x0, inverse = system
+    for p in (None, inverse):
+        result = pcg(lambda v: a @ v, b, x0, p, iterations=8)
+        assert torch.allclose(result.x, torch.linalg.solve(a, b), rtol=1e-8)
+
+
+def test_no_preconditioner_is_the_identity(system):
+    a, b, x0, _ = system
+    one, none = (pcg(lambda v: a @ v, b, x0, p) for p in (torch.ones_like(b), None))
+    assert torch.equal(one.x, none.x)
+
+
+def test_the_exact_inverse_solves_at_once():
+    diagonal = torch.tensor([1.0, 5.0, 100.0], dtype=D)
+    b = torch.tensor([3.0, -2.0, 7.0], dtype=D)
+    result = pcg(lambda v: diagonal * v, b, inverse=1 / diagonal, iterations=1)
+    assert torch.allclose(result.x, b / diagonal, rtol=1e-14)
+
+
+def test_a_converged_solve_stands_still(system):
+    a, b, _, _ = system
+    short = pcg(lambda v: a @ v, b, iterations=8, tolerance=1e-3)
+    long = pcg(lambda v: a @ v, b, iterations=30, tolerance=1e-3)
+    assert long.converged
+    assert torch.equal(short.x, long.x)
+    assert long.iterations <= 8
+    zero = pcg(lambda v: a @ v, torch.zeros_like(b), iterations=3)
+    assert zero.iterations == 0
+    assert torch.equal(zero.x, torch.zeros_like(b))
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("iterations", [1, 4])
+@pytest.mark.parametrize(
+    ("diagonal", "b"),
+    [
+        ([2.0, 0.0], [0.0, 0.0]),
+        ([2.0, 0.0], [4.0, 0.0]),  # solved by the first iteration
+        ([2.0, 0.0], [1e-170, 0.0]),  # whose square is zero
+        ([2.0, -1e-300], [0.0, 1e-170]),  # of negative curvature, by rounding as it were
+    ],
+)
+def test_a_curvature_of_zero_is_not_divided_by(diagonal, b, iterations, preconditioned, short):
+    """With no tolerance such a solve never stands still for another reason."""
+    a, b = torch.tensor(diagonal, dtype=D), torch.tensor(b, dtype=D)
+    inverse = torch.full_like(b, 0.5) if preconditioned else None
+    quadratic = (lambda v: v @ (a * v)) if short else None
+    x0 = torch.zeros_like(b)
+    result = pcg(
+        lambda v: a * v, b, x0, inverse, iterations=iterations, tolerance=0.0, quadratic=quadratic
+    )
+    assert torch.allclose(result.x, torch.where(b > 1, b / 2, 0.0))
+    assert torch.isfinite(result.residual_norm)
+
+
+def test_the_short_last_iteration_gives_the_same_solution(system):
+    a, b, x0, inverse = system
+    whole = pcg(lambda v: a @ v, b, x0, inverse, iterations=3)
+    before = pcg(lambda v: a @ v, b, x0, inverse, iterations=2)
+    calls = []
+
+    def product(v):
+        calls.append(1)
+        return a @ v
+
+    short = pcg(product, b, x0, inverse, iterations=3, quadratic=lambda v: v @ a @ v)
+    assert torch.allclose(short.x, whole.x, rtol=1e-13)
+    assert len(calls) == 3  # the warm start's and two
+    assert short.residual is None
+    assert torch.equal(short.residual_norm, before.residual_norm)
+
+
+def test_inputs_are_left_alone_and_a_workspace_changes_nothing(system):
+    a, b, x0, inverse = system
+    kept = [t.clone() for t in (b, x0, inverse)]
+    first = pcg(lambda v: a @ v, b, x0, inverse)
+    space = Workspace(b)
+    for _ in range(2):
+        second = pcg(lambda v: a @ v, b, x0, inverse, workspace=space)
+        assert torch.equal(first.x, second.x)
+    assert all(torch.equal(t, k) for t, k in zip((b, x0, inverse), kept, strict=True))
+    own = x0.clone()
+    assert pcg(lambda v: a @ v, b, own, inverse, overwrite=True).x is own
+
+
+def test_what_is_not_finite_shows():
+    b = torch.tensor([1.0, float("nan")])
+    assert not torch.isfinite(pcg(lambda v: v, b, iterations=2).x).all()

@@ -1,0 +1,93 @@
+"""Kinds of parameters from the module tree."""
+
+import pytest
+import torch
+from torch import nn
+
+from mlhf.models.layers import PositionEmbedding
+from mlhf.optimizers.learned.kinds import (
+    KINDS,
+    Segment,
+    by_kind,
+    kind_of,
+    positions_of,
+    segments,
+)
+
+
+def _kinds(module):
+    return [KINDS[kind_of(module, n, p)] for n, p in module.named_parameters(recurse=False)]
+
+
+def test_the_papers_six():
+    assert _kinds(nn.Conv2d(1, 2, 3)) == ["conv_kernel", "conv_bias"]
+    assert _kinds(nn.Linear(2, 3)) == ["dense_kernel", "dense_bias"]
+    assert _kinds(nn.BatchNorm2d(2)) == ["norm_gamma", "norm_beta"]
+
+
+def test_others_map_to_the_nearest():
+    assert _kinds(nn.ConvTranspose1d(1, 2, 3)) == ["conv_kernel", "conv_bias"]
+    assert _kinds(nn.GroupNorm(1, 2)) == _kinds(nn.LayerNorm(2)) == ["norm_gamma", "norm_beta"]
+    assert _kinds(nn.Embedding(3, 2)) == ["dense_kernel"]
+    assert _kinds(nn.LSTM(2, 3)) == ["dense_kernel"] * 2 + ["dense_bias"] * 2
+    assert _kinds(nn.MultiheadAttention(4, 2)) == ["dense_kernel", "dense_bias"]
+    assert _kinds(nn.PReLU()) == ["norm_gamma"]
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.filters = nn.Parameter(torch.zeros(2, 2, 2))
+            self.matrix = nn.Parameter(torch.zeros(2, 2))
+            self.bias = nn.Parameter(torch.zeros(2))
+            self.scale = nn.Parameter(torch.zeros(2))
+            self.token = nn.Parameter(torch.zeros(2))
+
+    expected = ["conv_kernel", "dense_kernel", "dense_bias", "norm_gamma", "dense_bias"]
+    assert _kinds(Own()) == expected
+
+
+def test_kinds_lie_together_and_shared_parameters_once():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    model = nn.Sequential(first, nn.BatchNorm1d(3), second, nn.Conv1d(1, 2, 2))
+    model[1].bias.requires_grad_(False)
+    found, parts = by_kind(model)
+    expected = [model[3].weight, model[3].bias, first.weight, first.bias, second.bias, model[1].weight]  # noqa: E501  # fmt: skip
+    assert [id(p) for p in found] == [id(p) for p in expected]
+    assert parts == [Segment(0, 4, 0), Segment(4, 6, 1), Segment(6, 15, 2), Segment(15, 21, 3), Segment(21, 24, 4)]  # noqa: E501  # fmt: skip
+
+
+def test_neighbours_of_a_kind_are_one_segment():
+    assert segments([(2, 1), (3, 1), (0, 5), (1, 2)]) == [Segment(0, 5, 1), Segment(5, 6, 2)]
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "expected"),
+    [
+        ("1", PositionEmbedding(7, 3), 7),
+        ("transformer.wpe", nn.Embedding(9, 2), 9),
+        ("position_embeddings", nn.Embedding(9, 2), 9),
+        ("encoder.pos_embed", nn.Embedding(9, 2), 9),
+        ("transformer.wte", nn.Embedding(9, 2), 1),
+        ("composer", nn.Embedding(9, 2), 1),
+        ("posterior", nn.Embedding(9, 2), 1),
+        ("position.tokens", nn.Embedding(9, 2), 1),
+        ("position", nn.Linear(9, 2), 1),
+    ],
+)
+def test_position_embeddings_are_told_by_their_names(path, module, expected):
+    (name, parameter), *_ = module.named_parameters()
+    assert positions_of(path, module, name, parameter) == expected
+
+
+def test_a_models_own_position_parameter_is_told_too():
+    class Vit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pos_embed = nn.Parameter(torch.zeros(1, 5, 2))
+            self.pos_bias = nn.Parameter(torch.zeros(5))
+            self.token = nn.Parameter(torch.zeros(1, 1, 2))
+
+    model = Vit()
+    found = [positions_of("", model, n, p) for n, p in model.named_parameters()]
+    assert found == [5, 1, 1]

@@ -1,0 +1,230 @@
+"""The coordinatewise network: every form equals the reference, and that equals torch's LSTM."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlhf.optimizers.learned.kinds import segments
+from mlhf.optimizers.mlhf.paper import reference
+from mlhf.optimizers.mlhf.paper.kernels import choose as choosing
+from mlhf.optimizers.mlhf.paper.kernels import compiler, cpu
+from mlhf.optimizers.mlhf.paper.kernels.choose import Choice
+from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
+from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
+from tests.engine.optimizers.mlhf.conftest import loud
+
+# Runs that are and are not whole vector registers, and one kind twice.
+PARTS = segments([(100, 0), (17, 1), (301, 2), (5, 3), (32, 4), (33, 5), (1, 2)])
+N = PARTS[-1].end
+
+
+def _inputs(steps, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(7)
+    scales = torch.logspace(-4, 1, N)  # from tiny to saturated
+    return [
+        [(torch.randn(N, generator=generator) * scales).to(dtype) for _ in range(3)]
+        for _ in range(steps)
+    ]
+
+
+def test_reference_is_torchs_lstm_of_each_kind():
+    weights = loud(3, torch.float64)
+    state = torch.zeros(16, N, dtype=torch.float64)
+    cells = {}
+    for k in {s.kind for s in PARTS}:
+        first, second = nn.LSTMCell(3, 4).double(), nn.LSTMCell(4, 4).double()
+        for cell, w, b in ((first, weights.w1[k], weights.b1[k]), (second, weights.w2[k], weights.b2[k])):  # noqa: E501  # fmt: skip
+            inputs = cell.input_size
+            cell.load_state_dict(
+                {"weight_ih": w[:, :inputs], "weight_hh": w[:, inputs:], "bias_ih": b, "bias_hh": 0 * b}  # noqa: E501
+            )  # fmt: skip
+        cells[k] = (first, second)
+    theirs = {i: [None, None] for i in range(len(PARTS))}
+    with torch.no_grad():
+        for inputs in _inputs(5, torch.float64):
+            out, state = reference.network(inputs, state, weights, PARTS)
+            for i, part in enumerate(PARTS):
+                x = torch.stack([v[part.start : part.end] for v in inputs], 1)
+                first, second = cells[part.kind]
+                theirs[i][0] = first(x, theirs[i][0])
+                theirs[i][1] = second(theirs[i][0][0], theirs[i][1])
+                expected = theirs[i][1][0] @ weights.w3[part.kind] + weights.b3[part.kind]
+                assert torch.allclose(out[part.start : part.end], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["cpp", "torch"])
+def test_fast_forms_equal_the_reference_over_50_steps(path):
+    weights, exact = loud(1), loud(1, torch.float64)
+    network = CoordinateNetwork(weights, PARTS, _or_skip(path))
+    state = torch.zeros(16, N)
+    expected = state.double()
+    with torch.no_grad():
+        for inputs in _inputs(50):
+            out = network.step(inputs, state, 0.25)
+            squashed = [torch.tanh(v.double()) for v in inputs]
+            y, expected = reference.network(squashed, expected, exact, PARTS)
+            assert (out - F.softplus(y) - 0.25).abs().max() < 1e-5
+            assert (state - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("path", ["cpp", "torch"])
+def test_gradients_equal_the_references(path):
+    def backward(weights, network, dtype):
+        state = weights.initial_state(torch.zeros(N, dtype=dtype))
+        generator = torch.Generator().manual_seed(2)
+        loss, leaves = torch.zeros((), dtype=dtype), []
+        for inputs in _inputs(4, dtype):
+            leaves += [v.requires_grad_() for v in inputs]
+            out, state = network(inputs, state)
+            loss = loss + (out * torch.randn(N, generator=generator).to(dtype)).sum()
+        loss = loss + (state * torch.randn(16, N, generator=generator).to(dtype)).sum()
+        return torch.autograd.grad(loss, [*weights.parameters(), *leaves])
+
+    weights, exact = loud(1), loud(1, torch.float64)
+    mine = backward(weights, CoordinateNetwork(weights, PARTS, _or_skip(path)), torch.float32)
+
+    def plain(inputs, state):
+        y, state = reference.network([torch.tanh(v) for v in inputs], state, exact, PARTS)
+        return F.softplus(y), state
+
+    theirs = backward(exact, plain, torch.float64)
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a - b).abs().max() < 1e-5 * max(1, b.abs().max())
+
+
+def test_threads_change_no_bit():
+    n = 300_007
+    parts = segments([(200_001, 0), (n - 200_001, 2)])
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(n, generator=generator) for _ in range(3)]
+    weights = loud(1)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            out, state = CoordinateNetwork(weights, parts, _or_skip("cpp"))(
+                inputs, weights.initial_state(inputs[0])
+            )
+            gradients = torch.autograd.grad(out.sum() + state.sum(), list(weights.parameters()))
+            found.append([out, state, *gradients])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_what_is_not_finite_shows():
+    _or_skip("cpp")
+    for path in ("cpp", "torch"):
+        network = CoordinateNetwork(loud(1), PARTS, path)
+        inputs = [v.clone() for v in _inputs(1)[0]]
+        inputs[0][3] = float("nan")
+        out = network.step(inputs, torch.zeros(16, N))
+        assert bool(out[3].isnan())
+        assert int(out.isnan().sum()) == 1
+
+
+def test_extreme_outputs_stay_positive_and_right():
+    weights = loud(1)
+    for bias in (-60.0, -20.0, 0.0, 20.0, 200.0):
+        with torch.no_grad():
+            weights.w3.zero_()
+            weights.b3.fill_(bias)
+        out = CoordinateNetwork(weights, PARTS, _or_skip("cpp")).step(
+            _inputs(1)[0], torch.zeros(16, N)
+        )
+        expected = F.softplus(torch.tensor(bias, dtype=torch.float64))
+        assert torch.allclose(out.double(), expected.expand(N), rtol=3e-6)
+
+
+def test_without_a_compiler_plain_torch_runs_and_says_why(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for cached in (cpu.loaded, choosing._no_library):
+        cached.cache_clear()
+    try:
+        choice = CoordinateNetwork(loud(1), PARTS).choice(torch.zeros(1))
+        assert choice.path == "torch"
+        assert "no-such-compiler" in choice.reason
+        with pytest.raises(RuntimeError, match="no-such-compiler"):
+            CoordinateNetwork(loud(1), PARTS, "cpp").choice(torch.zeros(1))
+    finally:
+        for cached in (cpu.loaded, choosing._no_library):
+            cached.cache_clear()
+
+
+def test_a_compiler_that_fails_is_no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("MLHF_CACHE_DIR", str(tmp_path))
+    with pytest.raises(compiler.NoCompiler):
+        compiler.build(compiler.Path(cpu.__file__).with_name("coordinate.cpp"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_compiler_without_openmp_does(monkeypatch, tmp_path):
+    _or_skip("cpp")
+    (plain := tmp_path / "plain").write_text(
+        f"""#!/bin/sh
+case "$*" in *-fopenmp*) exit 1; esac
+exec {" ".join(compiler._compiler())} "$@"
+"""
+    )
+    plain.chmod(0o700)
+    monkeypatch.setenv("CXX", str(plain))
+    monkeypatch.setenv("MLHF_CACHE_DIR", str(tmp_path / "cache"))
+    library = compiler.build(compiler.Path(cpu.__file__).with_name("vectors.cpp"))
+    assert hasattr(library, "pcg_move")
+
+
+def test_other_precisions_and_sizes_take_plain_torch():
+    assert CoordinateNetwork(loud(1), PARTS).choice(torch.zeros(1).double()).path == "torch"
+    small = NetworkWeights(1, 2, 20)
+    assert CoordinateNetwork(small, segments([(9, 0)])).choice(torch.zeros(1)).path == "torch"
+
+
+def test_triton_kernel_in_its_interpreter():
+    pytest.importorskip("triton")
+    code = """
+import torch
+from mlhf.optimizers.mlhf.paper.kernels import triton_kernel
+from mlhf.optimizers.learned.kinds import segments
+from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
+from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
+parts = segments([(300, 0), (17, 2), (5, 3)])
+weights = NetworkWeights(seed=1)
+plain = CoordinateNetwork(weights, parts, "torch")
+mine, theirs, out = torch.zeros(16, 322), torch.zeros(16, 322), torch.empty(322)
+for _ in range(50):
+    inputs = [2 * torch.randn(322) for _ in range(3)]
+    triton_kernel.forward(inputs, mine, weights.packed().detach(), parts, 0.1, mine, out)
+    assert (plain.step(inputs, theirs, 0.1) - out).abs().max() < 1e-5
+    assert (theirs - mine).abs().max() < 1e-5
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=100)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_triton_kernel_on_the_gpu():
+    pytest.importorskip("triton")
+    weights, exact = loud(1).cuda(), loud(1)
+    network, plain = (
+        CoordinateNetwork(w, PARTS, path) for w, path in ((weights, "auto"), (exact, "torch"))
+    )
+    mine, theirs = torch.zeros(16, N, device="cuda"), torch.zeros(16, N)
+    assert mine.dtype == torch.float32
+    assert network.choice(mine) == Choice("triton")
+    for inputs in _inputs(50):
+        out = network.step([v.cuda() for v in inputs], mine)
+        assert (out.cpu() - plain.step(inputs, theirs)).abs().max() < 1e-5
+        assert (mine.cpu() - theirs).abs().max() < 1e-5
+
+
+def _or_skip(path):
+    if path == "cpp" and choosing._no_library():
+        pytest.skip(choosing._no_library())
+    return path

@@ -1,0 +1,163 @@
+"""The trainer process, started, asked to stop, and killed."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mlhf import runner
+from mlhf.core import events, process
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+def _prepare(folder, config, **run):
+    folder.mkdir(exist_ok=True)
+    document = {"config": config, "checkpoint_seconds": 0.05, "parent_pid": os.getpid(), **run}
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def _start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlhf.runner", str(folder)], stderr=subprocess.PIPE
+    )
+
+
+def _run(folder):
+    trainer = _start(folder)
+    _, errors = trainer.communicate(timeout=60)
+    return trainer.returncode, errors.decode()
+
+
+def _read(folder):
+    path = folder / "events.jsonl"
+    return [e for e, _ in events.read(path)] if path.exists() else []
+
+
+def _wait(folder, enough):
+    for _ in range(3000):
+        found = _read(folder)
+        if enough(found):
+            return found
+        time.sleep(0.01)
+    raise AssertionError("the trainer did not get there")
+
+
+def _curve(found):
+    return [(p["step"], p["values"]) for e in found if e["type"] == "points" for p in e["points"]]
+
+
+def _digest(folder):
+    return hashlib.sha256((folder / "artifacts/model.safetensors").read_bytes()).hexdigest()
+
+
+def test_killed_and_stopped_it_ends_as_if_undisturbed(config, tmp_path):
+    run = config("hf_adam", budget={"steps": 1500}, evaluation={"every_epochs": 10})
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    _prepare(calm, run)
+    assert _run(calm)[0] == process.EXIT_OK
+
+    _prepare(rough, run)
+    trainer = _start(rough)
+    _wait(rough, lambda found: sum(e["type"] == "checkpoint" for e in found) >= 3)
+    trainer.kill()
+    trainer.communicate()
+    killed = _read(rough)
+    assert "finished" not in [e["type"] for e in killed]
+    last = [e for e in killed if e["type"] == "checkpoint"][-1]
+
+    _prepare(rough, run, resume=last["path"])
+    trainer = _start(rough)
+    _wait(rough, lambda found: sum(e["type"] == "checkpoint" for e in found[len(killed) :]) >= 2)
+    trainer.send_signal(signal.SIGTERM)
+    trainer.communicate(timeout=60)
+    assert trainer.returncode == process.EXIT_INTERRUPTED
+    stopped = _read(rough)[len(killed) :]
+    assert [e["type"] for e in stopped[-2:]] == ["checkpoint", "interrupted"]
+    assert stopped[-1]["step"] == stopped[-2]["step"]
+
+    _prepare(rough, run, resume=stopped[-2]["path"])
+    assert _run(rough)[0] == process.EXIT_OK
+    ended = _read(rough)[len(killed) + len(stopped) :]
+    assert _digest(rough) == _digest(calm)
+    # What was told after the checkpoint that was resumed from is told again, the same.
+    kept = [(s, v) for s, v in _curve(killed) if s <= last["step"]]
+    assert kept + _curve(stopped) + _curve(ended) == _curve(_read(calm))
+
+
+def test_a_failure_is_told_in_words(config, tmp_path):
+    _prepare(tmp_path, config(dataset={"name": "npz"}))
+    code, errors = _run(tmp_path)
+    assert code == process.EXIT_FAILED
+    assert "Traceback" in errors
+    last = _read(tmp_path)[-1]
+    assert last["type"] == "failed"
+    assert last["error"]["type"] == "data"
+    assert "Traceback" not in json.dumps(last)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
+        (RuntimeError("anything /home/somebody/secret"), "internal"),
+    ],
+)
+def test_kinds_of_failure(error, kind):
+    told = runner.failure(error)["error"]
+    assert told["type"] == kind
+    assert "secret" not in told["detail"]
+
+
+def test_the_runner_imports_no_torch_before_it_is_tied_to_its_parent():
+    code = "import sys, mlhf.runner; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl")
+def test_a_trainer_does_not_outlive_its_parent(tmp_path):
+    child = (
+        "import os, sys, time; from mlhf.core.process import die_with_parent; "
+        "die_with_parent(expected_parent_pid=int(sys.argv[1])); print('tied', flush=True); "
+        "time.sleep(60)"
+    )
+    parent = (
+        "import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1], "
+        "str(os.getpid())], stdout=subprocess.PIPE); p.stdout.readline(); "
+        "print(p.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", parent, child], stdout=subprocess.PIPE, check=False
+    ).stdout
+    pid = int(out)
+    for _ in range(500):
+        if not _alive(pid):
+            return
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the child outlived its parent")
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl")
+def test_a_child_of_another_parent_ends_itself():
+    code = (
+        "from mlhf.core.process import die_with_parent; "
+        "die_with_parent(expected_parent_pid=1); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == b""
