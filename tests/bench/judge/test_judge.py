@@ -11,6 +11,7 @@ import pytest
 from bench.harness.contract import Context
 from bench.harness.statistics import Curve
 from bench.judge import settings, steptimes
+from bench.judge.__main__ import main
 from bench.judge.grids import (
     ADAMW_DEFAULTS,
     ENTRANTS,
@@ -22,7 +23,6 @@ from bench.judge.measures import score
 from bench.judge.runs import Run, slug
 from bench.judge.stages import TUNING_SEEDS, Stage, at_edge
 from bench.judge.tasks import FAMILIES, tasks, transfers
-from bench.judge.__main__ import main
 from mlhf.core.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from mlhf.data.specs import DATASETS, describe
 from mlhf.models.specs import summarize
