@@ -1,12 +1,12 @@
 """The registry of data set families. Imports no torch, and a family's readers only when used."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from mlhf.core.errors import DataError
-from mlhf.core.params import lookup, parse_params
+from mlhf.core.params import parse_params
+from mlhf.core.registry import Registry, Spec
 from mlhf.data.arrays import Arrays
 from mlhf.data.info import DataInfo
 from mlhf.data.params import (
@@ -41,41 +41,33 @@ class Family(Protocol):
 
 
 @dataclass(frozen=True)
-class DatasetSpec:
-    """One family of data sets.
+class DatasetSpec(Spec[Family]):
+    """One family of data sets; its implementation is a module that offers what ``Family`` says.
 
     Attributes:
         builtin: Offered in the catalogue by name; the others are formats of uploads.
         needs_root: Reads files from a folder that the service has to name.
     """
 
-    name: str
-    description: str
     params: type[CommonParams]
-    module: str
     builtin: bool = False
     needs_root: bool = True
 
-    @property
-    def family(self) -> Family:
-        """The module that reads it, imported on first use."""
-        return cast(Family, import_module(f"mlhf.data.{self.module}"))
-
     def describe(self, params: CommonParams, root: Path | None) -> DataInfo:
         """Return shapes and sizes. Raises DataError or SpecError."""
-        return self.family.describe(params, self._checked(root))
+        return self.load().describe(params, self._checked(root))
 
     def validate(self, params: CommonParams, root: Path | None) -> DataInfo:
         """Check all of the content. Raises DataError or SpecError."""
-        return self.family.validate(params, self._checked(root))
+        return self.load().validate(params, self._checked(root))
 
     def read(self, params: CommonParams, root: Path | None) -> Arrays:
         """Return the arrays to train on. Raises DataError or SpecError."""
-        return self.family.read(params, self._checked(root))
+        return self.load().read(params, self._checked(root))
 
     def digest(self, root: Path | None) -> str:
         """Return the sha256 of the content. Raises DataError."""
-        return self.family.digest(self._checked(root))
+        return self.load().digest(self._checked(root))
 
     def _checked(self, root: Path | None) -> Path | None:
         if root is None and self.needs_root:
@@ -85,14 +77,14 @@ class DatasetSpec:
         return root
 
 
-DATASETS: dict[str, DatasetSpec] = {
-    spec.name: spec
-    for spec in (
+DATASETS = Registry(
+    "data set",
+    (
         DatasetSpec(
             "digits",
             "scikit-learn's 1,797 handwritten digits, 8x8, 10 classes.",
             DigitsParams,
-            "digits",
+            "mlhf.data.digits",
             builtin=True,
             needs_root=False,
         ),
@@ -100,21 +92,21 @@ DATASETS: dict[str, DatasetSpec] = {
             "cifar10",
             "CIFAR-10: 60,000 colour images, 32x32, 10 classes; binary batches or Parquet.",
             Cifar10Params,
-            "cifar10",
+            "mlhf.data.cifar10",
             builtin=True,
         ),
         DatasetSpec(
             "mnist",
             "MNIST: 70,000 handwritten digits, 28x28, 10 classes; IDX files.",
             MnistParams,
-            "mnist",
+            "mlhf.data.mnist",
             builtin=True,
         ),
         DatasetSpec(
             "fashion_mnist",
             "Fashion-MNIST: 70,000 pieces of clothing, 28x28, 10 classes; IDX files.",
             MnistParams,
-            "fashion_mnist",
+            "mlhf.data.fashion_mnist",
             builtin=True,
             needs_root=False,
         ),
@@ -122,39 +114,39 @@ DATASETS: dict[str, DatasetSpec] = {
             "image_folder",
             "Images in train/<class>/ and val/<class>/ (the layout of ILSVRC2012).",
             ImageFolderParams,
-            "image_folder",
+            "mlhf.data.image_folder",
         ),
         DatasetSpec(
             "hf_images",
             "Images and labels in Parquet files, as the Hugging Face Hub stores them.",
             HfImagesParams,
-            "hf_images",
+            "mlhf.data.hf_images",
         ),
         DatasetSpec(
             "npz",
             "NumPy arrays x_train, y_train, x_test, y_test (or x and y) in one .npz file.",
             NpzParams,
-            "npz",
+            "mlhf.data.npz",
         ),
         DatasetSpec(
             "table",
             "One CSV or Parquet table with numeric and categorical columns.",
             TableParams,
-            "table",
+            "mlhf.data.table",
         ),
         DatasetSpec(
             "text",
             "One UTF-8 text file; a model predicts its next character.",
             TextParams,
-            "text",
+            "mlhf.data.text",
         ),
-    )
-}
+    ),
+)
 
 
 def parse(name: str, params: dict[str, Any]) -> CommonParams:
     """Return the checked parameters. Raises SpecError at ``/name`` or under ``/params``."""
-    return parse_params(lookup(DATASETS, name, "data set").params, params)
+    return parse_params(DATASETS.find(name).params, params)
 
 
 def describe(name: str, params: dict[str, Any], root: str | Path | None = None) -> DataInfo:

@@ -1,8 +1,20 @@
-"""The initialisation of the MLHF paper's convolutional network."""
+"""The MLHF paper's convolutional network."""
 
 from torch import nn
 
+from mlhf.data.info import DataInfo
+from mlhf.models.layers import sequential
+from mlhf.models.params import CudaConvnetParams
+from mlhf.models.recipes import cuda_convnet_plan
+
 _CONV_STD, _DENSE_STD, _HIDDEN_BIAS = 0.05, 0.04, 0.1
+
+
+def build(params: CudaConvnetParams, info: DataInfo) -> nn.Module:
+    """Return the network, initialised as in the paper."""
+    network = sequential(cuda_convnet_plan(params, info))
+    initialise(network)
+    return network
 
 
 def initialise(network: nn.Module) -> None:

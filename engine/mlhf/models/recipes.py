@@ -4,6 +4,7 @@ from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models import layer_specs as spec
 from mlhf.models.params import CudaConvnetParams, MlpParams
+from mlhf.models.shapes import Planned, plan
 
 
 def need_image(data: DataInfo, model: str, side: int) -> None:
@@ -53,3 +54,22 @@ def cuda_convnet(params: CudaConvnetParams, data: DataInfo) -> list[spec.Layer]:
         *(dense[0], relu, dense[1], relu),
         spec.Linear(type="linear"),
     ]
+
+
+def mlp_plan(params: MlpParams, data: DataInfo) -> tuple[Planned, ...]:
+    """Return the planned layers of an mlp."""
+    return _planned(mlp(params, data), data)
+
+
+def cuda_convnet_plan(params: CudaConvnetParams, data: DataInfo) -> tuple[Planned, ...]:
+    """Return the planned layers of a cuda_convnet."""
+    return _planned(cuda_convnet(params, data), data)
+
+
+def sequential_plan(params: spec.SequentialParams, data: DataInfo) -> tuple[Planned, ...]:
+    """Return the planned layers of a sequential model."""
+    return _planned(params.layers, data)
+
+
+def _planned(layers: list[spec.Layer], data: DataInfo) -> tuple[Planned, ...]:
+    return plan(layers, data, "/params/layers")

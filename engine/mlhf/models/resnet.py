@@ -2,8 +2,15 @@
 
 from torch import Tensor, nn
 
+from mlhf.data.info import DataInfo
 from mlhf.models.layers import GlobalAvgPool
-from mlhf.models.resnet_plan import Block, ResnetPlan
+from mlhf.models.params import ResnetParams
+from mlhf.models.resnet_plan import Block, ResnetPlan, resnet_plan
+
+
+def build(params: ResnetParams, info: DataInfo) -> nn.Module:
+    """Return the network, convolutions initialised as in He et al. 2015."""
+    return resnet(resnet_plan(params, info), info.input_shape[0], info.outputs)
 
 
 class PreActivationBlock(nn.Module):

@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlhf.core.config import Strict
-from mlhf.core.params import lookup, parse_params
+from mlhf.core.params import parse_params
+from mlhf.core.registry import Registry, Spec
 from mlhf.data.info import DataInfo
-from mlhf.models import recipes
-from mlhf.models.layer_specs import Layer, SequentialParams
+from mlhf.models.layer_specs import SequentialParams
 from mlhf.models.params import CudaConvnetParams, MlpParams, ResnetParams
+from mlhf.models.recipes import cuda_convnet_plan, mlp_plan, sequential_plan
 from mlhf.models.resnet_plan import resnet_plan, resnet_sizes
-from mlhf.models.shapes import Planned, output_sizes, plan
+from mlhf.models.shapes import Planned, output_sizes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# From parsed parameters and the data's shapes to an initialised module.
+Build = Callable[[Any, DataInfo], "nn.Module"]
 
 
 @dataclass(frozen=True)
@@ -33,32 +40,15 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """One family of models; ``summarize`` raises SpecError for data that it cannot take."""
+class ModelSpec(Spec[Build]):
+    """One family of models.
 
-    name: str
-    description: str
-    params: type[Strict]
+    Attributes:
+        summarize: From parsed parameters and the data's shapes to the model's sizes; raises
+            SpecError for data that it cannot take.
+    """
+
     summarize: Callable[[Any, DataInfo], ModelSummary]
-
-
-def mlp_plan(params: MlpParams, data: DataInfo) -> tuple[Planned, ...]:
-    """Return the planned layers of an mlp."""
-    return _planned(recipes.mlp(params, data), data)
-
-
-def cuda_convnet_plan(params: CudaConvnetParams, data: DataInfo) -> tuple[Planned, ...]:
-    """Return the planned layers of a cuda_convnet."""
-    return _planned(recipes.cuda_convnet(params, data), data)
-
-
-def sequential_plan(params: SequentialParams, data: DataInfo) -> tuple[Planned, ...]:
-    """Return the planned layers of a sequential model."""
-    return _planned(params.layers, data)
-
-
-def _planned(layers: list[Layer], data: DataInfo) -> tuple[Planned, ...]:
-    return plan(layers, data, "/params/layers")
 
 
 def _summary_of(
@@ -81,40 +71,44 @@ def _summarize_resnet(params: ResnetParams, data: DataInfo) -> ModelSummary:
     return ModelSummary(parameters, prod(data.input_shape) + activations, depth, output_sizes(data))
 
 
-MODELS: dict[str, ModelSpec] = {
-    model.name: model
-    for model in (
+MODELS = Registry(
+    "model",
+    (
         ModelSpec(
             "mlp",
             "A multilayer perceptron for images (flattened) and tables.",
             MlpParams,
+            "mlhf.models.mlp:build",
             _summary_of(mlp_plan),
         ),
         ModelSpec(
             "cuda_convnet",
             "The convolutional network of the MLHF paper: two 5x5 convolutions, three dense.",
             CudaConvnetParams,
+            "mlhf.models.cuda_convnet:build",
             _summary_of(cuda_convnet_plan),
         ),
         ModelSpec(
             "resnet",
             "A pre-activation residual network (v2) for images.",
             ResnetParams,
+            "mlhf.models.resnet:build",
             _summarize_resnet,
         ),
         ModelSpec(
             "sequential",
             "A network of your own: a list of layers, residual blocks included.",
             SequentialParams,
+            "mlhf.models.sequential:build",
             _summary_of(sequential_plan),
         ),
-    )
-}
+    ),
+)
 
 
 def parse(name: str, params: dict[str, Any]) -> Strict:
     """Return the checked parameters. Raises SpecError at ``/name`` or under ``/params``."""
-    return parse_params(lookup(MODELS, name, "model").params, params)
+    return parse_params(MODELS.find(name).params, params)
 
 
 def summarize(name: str, params: dict[str, Any], data: DataInfo) -> ModelSummary:

@@ -9,7 +9,8 @@ from torch import nn
 from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.build import build
-from mlhf.models.specs import parse, sequential_plan, summarize
+from mlhf.models.recipes import sequential_plan
+from mlhf.models.specs import parse, summarize
 
 IMAGE = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 SMALL = DataInfo("image", (1, 9, 7), 4, "classification", 100, 20)
