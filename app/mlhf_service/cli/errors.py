@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from mlhf.core.errors import said
+from mlhf.core.errors import error_message
 from mlhf_service.client.client import ServiceError
 
 
@@ -20,7 +20,11 @@ def explain() -> Iterator[None]:
     except (ServiceError, StartError) as error:
         message = str(error)
     except ValidationError as error:
-        parts = [f"MLHF_{str(e['loc'][0]).upper()}: {said(e)}" for e in error.errors() if e["loc"]]
+        parts = [
+            f"MLHF_{str(e['loc'][0]).upper()}: {error_message(e)}"
+            for e in error.errors()
+            if e["loc"]
+        ]
         message = "the settings are not valid: " + "; ".join(parts or [str(error)])
     except KeyboardInterrupt:
         message = "interrupted"

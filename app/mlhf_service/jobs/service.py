@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from mlhf.core.errors import SpecError, said
+from mlhf.core.errors import SpecError, error_message
 from mlhf_service.database import now
 from mlhf_service.jobs import repository
 from mlhf_service.jobs.models import Job, JobTag, Outbox
@@ -183,7 +183,9 @@ def clone(
         request = _REQUEST.validate_python({**job.spec, **changes})
     except ValidationError as error:
         problems = [
-            FieldError(pointer="/changes" + pointer_of(("body", *e["loc"]))[0], detail=said(e))
+            FieldError(
+                pointer="/changes" + pointer_of(("body", *e["loc"]))[0], detail=error_message(e)
+            )
             for e in error.errors()
         ]
         raise Invalid("The changed specification is not valid.", problems) from None

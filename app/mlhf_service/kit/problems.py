@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
-from mlhf.core.errors import SpecError, said
+from mlhf.core.errors import SpecError, error_message
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,9 @@ def install(app: FastAPI) -> None:
                 return response(
                     document(400, "bad-request", "Bad request", "The body is not valid JSON.")
                 )
-            errors.append(FieldError(pointer=pointer_of(item["loc"])[0], detail=said(item)))
+            errors.append(
+                FieldError(pointer=pointer_of(item["loc"])[0], detail=error_message(item))
+            )
         detail = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:3])
         return response(document(422, Invalid.slug, "The request is not valid", detail, errors))
 

@@ -14,7 +14,7 @@ from fastapi.templating import Jinja2Templates
 from sqlalchemy.exc import OperationalError, TimeoutError
 
 import mlhf
-from mlhf.core.errors import said
+from mlhf.core.errors import error_message
 from mlhf_service.kit.problems import Problem, Unavailable, pointer_of
 from mlhf_service.web import formats
 
@@ -56,7 +56,9 @@ class PageRoute(APIRoute):
             except Problem as problem:
                 return _error_page(request, problem.status, problem.title, problem.detail)
             except RequestValidationError as error:
-                wrong = (f"{pointer_of(e['loc'])[0]}: {said(e)}" for e in error.errors()[:3])
+                wrong = (
+                    f"{pointer_of(e['loc'])[0]}: {error_message(e)}" for e in error.errors()[:3]
+                )
                 return _error_page(request, 422, "This address is not valid", "; ".join(wrong))
             except (OperationalError, TimeoutError) as error:
                 log.warning("database unavailable: %s", type(error).__name__)

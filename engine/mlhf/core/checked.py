@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mlhf.core.config import Strict
-from mlhf.core.errors import SpecError, said
+from mlhf.core.errors import SpecError, error_message
 
 Config = TypeVar("Config", bound=Strict)
 
@@ -29,4 +29,4 @@ def checked(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         pointer = "".join(f"/{part}" for part in first["loc"] if part not in members)
-        raise SpecError(pointer, f"{said(first).removesuffix('.')}.") from error
+        raise SpecError(pointer, f"{error_message(first).removesuffix('.')}.") from error

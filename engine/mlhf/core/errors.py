@@ -10,7 +10,7 @@ class SpecError(ValueError):
     Attributes:
         pointer: JSON pointer to the offending value, relative to the object that was
             checked (``"/params/layers/3/out_channels"``; ``""`` is the object itself).
-        message: What is wrong and how to mend it, in one or two sentences.
+        message: What is wrong and how to fix it, in one or two sentences.
     """
 
     def __init__(self, pointer: str, message: str) -> None:
@@ -24,10 +24,14 @@ class SpecError(ValueError):
 
 
 class DataError(ValueError):
-    """A data set that is absent, corrupt or not of the form its loader reads."""
+    """A data set or file that is absent, corrupt, or not in the format its loader reads."""
 
 
-def said(error: Mapping[str, Any]) -> str:
-    """Return what one of pydantic's errors says, without what it puts before a check of ours."""
+def error_message(error: Mapping[str, Any]) -> str:
+    """Return the message of one of pydantic's errors, without the prefix it adds to ours.
+
+    Args:
+        error: An item of ``ValidationError.errors()``.
+    """
     message: str = error["msg"]
     return message.removeprefix("Value error, ")

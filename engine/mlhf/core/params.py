@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mlhf.core.config import Strict
-from mlhf.core.errors import SpecError, said
+from mlhf.core.errors import SpecError, error_message
 
 P = TypeVar("P", bound=Strict)
 R = TypeVar("R")
@@ -33,7 +33,7 @@ def parse_params(kind: type[P], params: Mapping[str, Any]) -> P:
         first = error.errors(include_url=False, include_context=False)[0]
         keep_last = first["type"] == "missing"
         pointer = "/params" + _pointer(first["loc"], params, keep_last)
-        raise SpecError(pointer, said(first)) from None
+        raise SpecError(pointer, error_message(first)) from None
 
 
 def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:
