@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from mlhf.core.budget import Budget
 from mlhf.core.config import Component
-from mlhf.training.config import Budget, Evaluation
+from mlhf.training.config import Evaluation
 
 Scale = Literal["tiny", "cpu", "full"]
 Result = dict[str, Any]

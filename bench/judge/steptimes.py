@@ -18,8 +18,9 @@ from bench.harness.contract import Context
 from bench.judge.pace import Pace
 from bench.judge.runs import Run
 from mlhf.core import atomic_files
+from mlhf.core.budget import Budget
 from mlhf.core.events import Event, encode
-from mlhf.training.config import Budget, Evaluation
+from mlhf.training.config import Evaluation
 
 _MARKS = (20, 60, 120, 240)  # whole rounds of what is done every tenth step
 _TURNS = 5

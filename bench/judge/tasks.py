@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bench.harness.contract import Scale, Task
+from mlhf.core.budget import Budget
 from mlhf.core.config import Component
-from mlhf.training.config import Budget, Evaluation
+from mlhf.training.config import Evaluation
 
 Family = Literal["mlp", "convnet", "resnet", "text"]
 FAMILIES: tuple[Family, ...] = ("mlp", "convnet", "resnet", "text")

@@ -11,8 +11,9 @@ from bench.harness.contract import (
 )
 from bench.paper.ablation import Ablation
 from bench.paper.comparison import Comparison
+from mlhf.core.budget import Budget
 from mlhf.core.config import Component
-from mlhf.training.config import Budget, Evaluation
+from mlhf.training.config import Evaluation
 
 _RATES = tuple({"lr": lr} for lr in (1e-1, 1e-2, 1e-3))
 

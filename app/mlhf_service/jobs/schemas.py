@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
+from mlhf.core.budget import Budget
 from mlhf.core.config import Component, Strict
 from mlhf.meta.config import MetaSettings, TaskGrid
-from mlhf.training.config import Budget, Evaluation, Target
+from mlhf.training.config import Evaluation, Target
 from mlhf_service.kit.problems import ProblemDocument
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]

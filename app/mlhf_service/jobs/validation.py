@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from mlhf.ablation.config import FORMS, AblationConfig
+from mlhf.core.budget import total_steps
 from mlhf.core.config import Component
 from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
@@ -26,7 +27,6 @@ from mlhf_service.jobs.schemas import (
     Estimate,
     JobRequest,
     MetaTrainRequest,
-    Training,
 )
 from mlhf_service.jobs.sweeps import PlannedRun, plan
 from mlhf_service.meta_checkpoints import service as meta_checkpoints
@@ -101,7 +101,7 @@ def _training(here: Deployment, request: JobRequest) -> tuple[list[NewRun], Esti
     info, summary = _network(
         here, request.model, request.dataset, {"/batch_size": request.batch_size}, ""
     )
-    steps = total_steps(request, info.train_samples)
+    steps = total_steps(request.budget, info.train_samples, request.batch_size)
     model = models.parse(request.model.name, request.model.params).model_dump(mode="json")
     runs, memory, per_batch = [], 0, 0
     for position, run in enumerate(planned):
@@ -180,7 +180,7 @@ def _ablation(here: Deployment, request: AblationRequest) -> tuple[list[NewRun],
             raise SpecError(f"{pointer}/name", f"Two tasks are called {names[number]!r}.")
         sizes = {f"{pointer}/batch_size": task.batch_size}
         info, summary = _network(here, task.model, task.dataset, sizes, pointer)
-        steps = total_steps(task, info.train_samples)
+        steps = total_steps(task.budget, info.train_samples, task.batch_size)
         per_batch = 3 * summary.activations * task.batch_size
         memory = _FLOAT_BYTES * (summary.parameters * (1 + _ABLATION_COPIES) + per_batch)
         _check_memory(here, memory, 2 * per_batch * _FLOAT_BYTES > memory, pointer)
@@ -304,21 +304,6 @@ def _unrolled_floats(
     run = (1 + spec.state_copies) * summary.parameters + 3 * summary.activations * batch_size
     batches = (request.unroll + 1) * batch_size * math.prod(info.input_shape)
     return run + batches + request.replay.capacity * summary.parameters
-
-
-def total_steps(request: Training, train_samples: int) -> int | None:
-    """Steps until the first of epochs, steps and samples is reached; None without these."""
-    size, budget = request.batch_size, request.budget
-    full, rest = divmod(train_samples, size)
-    per_epoch = full + (rest > 1 or (rest == 1 and size == 1))  # a last single one is left out
-    limits = []
-    if budget.epochs is not None:
-        limits.append(math.ceil(budget.epochs * per_epoch))
-    if budget.steps is not None:
-        limits.append(budget.steps)
-    if budget.samples is not None:
-        limits.append(math.ceil(budget.samples / size))
-    return min(limits) if limits else None
 
 
 def _config(

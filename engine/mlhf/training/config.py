@@ -2,28 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from mlhf.core.config import Component, DatasetSource, PositiveInt, Seconds, Strict
+from mlhf.core.budget import Budget
+from mlhf.core.config import Component, DatasetSource, PositiveInt, Strict
 
 TargetMetric = Literal["train_loss", "test_loss", "train_accuracy", "test_accuracy", "running_loss"]
-
-
-class Budget(Strict):
-    """When a run ends: the first limit reached. At least one is needed."""
-
-    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None
-    steps: PositiveInt | None = None
-    samples: PositiveInt | None = None
-    wall_seconds: Seconds | None = Field(
-        default=None, description="Training seconds; evaluation and checkpoints excluded."
-    )
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> "Budget":
-        if all(v is None for v in (self.epochs, self.steps, self.samples, self.wall_seconds)):
-            raise ValueError("give at least one of epochs, steps, samples, wall_seconds")
-        return self
 
 
 class Target(Strict):

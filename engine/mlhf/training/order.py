@@ -1,32 +1,30 @@
 """In which order training sees the samples."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from mlhf.core.errors import DataError
+from mlhf.core.budget import Epoch
 from mlhf.core.seeds import derive
 
 
 class BatchOrder:
     """Batches of indices, a new permutation each epoch, by the seed and the epoch alone.
 
-    The last batch of an epoch may be smaller. If it would be a single sample it is left out,
-    since batch normalization cannot train on one.
+    How an epoch divides into batches, ``Epoch`` says.
+
+    Raises:
+        DataError: if there are no samples.
     """
 
     def __init__(self, samples: int, batch_size: int, seed: int) -> None:
-        if samples < 1:
-            raise DataError("The training split is empty.")
+        epoch = Epoch(samples, batch_size)
         self._samples = samples
         self._batch_size = batch_size
         self._seed = seed
-        rest = samples % batch_size
-        leave_out = rest == 1 and samples > 1 and batch_size > 1
-        self.samples_per_epoch = samples - 1 if leave_out else samples
-        self.steps_per_epoch = math.ceil(self.samples_per_epoch / batch_size)
+        self.samples_per_epoch = epoch.samples
+        self.steps_per_epoch = epoch.steps
         self.epoch = 0
         self._position = 0  # batches taken of this epoch
         self._permutation: Tensor | None = None
@@ -44,11 +42,6 @@ class BatchOrder:
         end = min(start + self._batch_size, self.samples_per_epoch)
         self._position += 1
         return self._permutation[start:end]
-
-    def steps_for_samples(self, samples: int) -> int:
-        """Return after how many steps at least that many samples were seen."""
-        epochs, rest = divmod(samples, self.samples_per_epoch)
-        return epochs * self.steps_per_epoch + math.ceil(rest / self._batch_size)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self._position}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mlhf.core import atomic_files
+from mlhf.core.budget import total_steps
 from mlhf.core.checked import checked
 from mlhf.core.errors import SpecError
 from mlhf.core.events import Event, OnEvent, event
@@ -23,9 +24,8 @@ from mlhf.optimizers.registry import build as build_optimizer
 from mlhf.training import checkpoint, environment
 from mlhf.training.clock import Clock
 from mlhf.training.config import TrainConfig
-from mlhf.training.order import BatchOrder
 from mlhf.training.reproducible import reproducible
-from mlhf.training.trainer import Status, Trainer, total_steps
+from mlhf.training.trainer import Status, Trainer
 
 _T = TypeVar("_T")
 
@@ -100,7 +100,7 @@ def train(
                 config.optimizer.params,
                 model,
                 loss,
-                total_steps=total_steps(config, _order(config, data)),
+                total_steps=total_steps(config.budget, data.size("train"), config.batch_size),
                 seed=derive(config.seed, "optimizer"),
             ),
         )
@@ -155,10 +155,6 @@ def train(
         model,
         data,
     )
-
-
-def _order(config: TrainConfig, data: Dataset) -> BatchOrder:
-    return BatchOrder(data.size("train"), config.batch_size, config.seed)
 
 
 def _source(config: TrainConfig) -> tuple[str, dict[str, Any], str | None]:

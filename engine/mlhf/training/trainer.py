@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mlhf.core.budget import total_steps
 from mlhf.core.events import OnEvent, event
 from mlhf.models.loss import LossName
 from mlhf.optimizers.protocol import Optimizer
@@ -78,7 +79,7 @@ class Trainer:
         self.recorder = Recorder(emit, flush_seconds)
         self.step = 0
         self.samples = 0
-        self.total_steps = total_steps(config, self.order)
+        self.total_steps = total_steps(config.budget, data.size("train"), config.batch_size)
         self._should_stop = should_stop
         self._checkpoints = Checkpoints(run_dir, checkpoint_seconds, self.clock, emit)
         self._device = next(model.parameters()).device
@@ -274,16 +275,3 @@ def _reached(target: Target, values: Mapping[str, float]) -> bool:
     if value is None:
         return False
     return value >= target.value if "accuracy" in target.metric else value <= target.value
-
-
-def total_steps(config: TrainConfig, order: BatchOrder) -> int | None:
-    """Return the fewest steps any of the budget's limits allows, as far as steps tell."""
-    budget = config.budget
-    limits: list[int] = []
-    if budget.steps is not None:
-        limits.append(budget.steps)
-    if budget.epochs is not None:
-        limits.append(max(1, math.ceil(budget.epochs * order.steps_per_epoch - _EPSILON)))
-    if budget.samples is not None:
-        limits.append(order.steps_for_samples(budget.samples))
-    return min(limits, default=None)

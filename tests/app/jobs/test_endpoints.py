@@ -68,6 +68,18 @@ def test_validate_only_creates_nothing(client: TestClient, database: Database) -
 
 
 @pytest.mark.parametrize(
+    ("budget", "steps"),
+    [({"samples": 3000}, 48), ({"samples": 100_000}, 1600), ({"epochs": 1.5}, 35)],
+)
+def test_an_estimate_counts_the_short_batch_of_each_epoch(
+    client: TestClient, budget: dict[str, Any], steps: int
+) -> None:
+    body = {**SPEC, "model": {"name": "mlp"}, "optimizer": {"name": "sgd"}, "budget": budget}
+    response = client.post("/v1/jobs?validate_only=true", json=body)
+    assert response.json()["total_steps"] == steps
+
+
+@pytest.mark.parametrize(
     ("changes", "pointer"),
     [
         ({"model": {"name": "nope"}}, "/model/name"),

@@ -14,9 +14,9 @@ from PIL import Image
 from bench.harness.contract import Context, Task
 from bench.paper.ablation import Ablation
 from mlhf.ablation.config import FORMS, MEASURES
+from mlhf.core.budget import Budget
 from mlhf.core.config import Component
 from mlhf.core.events import EventFile, event
-from mlhf.training.config import Budget
 from mlhf_service.database import Database
 from mlhf_service.jobs import service
 from mlhf_service.jobs.models import Job, Outbox

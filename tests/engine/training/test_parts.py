@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mlhf.core import atomic_files
+from mlhf.core.budget import Budget, total_steps
 from mlhf.core.errors import DataError
 from mlhf.core.events import (
     EventFile,
@@ -89,7 +90,7 @@ def test_batches_of_an_epoch(samples, batch, sizes):
         while seen < wanted:
             seen += sizes[steps % len(sizes)]
             steps += 1
-        assert order.steps_for_samples(wanted) == steps
+        assert total_steps(Budget(samples=wanted), samples, batch) == steps
 
 
 def test_the_order_goes_on_where_it_was():
