@@ -49,7 +49,7 @@ def test_products_equal_those_of_the_dense_matrix(name, dense):
     assert_close(ggn.quadratic(split(v, model)), v @ expected.matrix @ v)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["residual_conv", "lstm"])  # the first has batch norm
 def test_products_on_a_gpu_are_those_on_a_cpu(name):
     model, x, y = case(name)

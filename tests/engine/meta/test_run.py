@@ -174,7 +174,7 @@ def test_the_unrolls_settings_are_the_configurations(changes, expected):
         assert (own._iterations, own._step_clip, own._noise, own._lr) == (*expected, 1.0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_an_iteration_on_a_gpu_is_that_on_a_cpu():
     """Batches, noise and first weights are drawn on the CPU, whatever the device."""
     model = {"name": "mlp", "params": {"hidden": [6], "batch_norm": True}}

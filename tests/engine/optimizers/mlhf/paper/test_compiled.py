@@ -255,7 +255,7 @@ def test_batches_in_parts_and_low_precision_are_eager(options):
     assert "micro_batch" in fast.path_reason
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_the_step_is_a_cuda_graph():
     eager, fast = _pair(Tanh().cuda(), lr=0.3)
     batches = [(x.cuda(), y.cuda()) for x, y in _batches(50)]

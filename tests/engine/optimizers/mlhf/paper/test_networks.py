@@ -208,7 +208,7 @@ for _ in range(50):
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=100)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_triton_kernel_on_the_gpu():
     pytest.importorskip("triton")
     weights, exact = loud(1).cuda(), loud(1)
