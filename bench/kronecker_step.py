@@ -41,17 +41,17 @@ def measure(case: Case, rounds: int, device: str) -> None:
     turned = basis.rotate(vector)
 
     with basis.watching():
-        watched = GGN(model, "cross_entropy", x, y, passing=lambda: basis.edges)
+        watched = GGN(model, "cross_entropy", x, y, edges=lambda: basis.edges)
 
     def two_updates() -> None:  # after the first every second looks at inputs, too
         basis.update(watched)
         basis.update(watched)
 
     def tangent() -> list[Tensor]:
-        return ggn.hessian(ggn.jvp(vector))
+        return ggn.output_hessian(ggn.jvp(vector))
 
     def tangents() -> list[list[Tensor]]:
-        return [ggn.hessian(u) for u in ggn.jvps([vector, vector])]
+        return [ggn.output_hessian(u) for u in ggn.jvps([vector, vector])]
 
     def rotations() -> None:  # the gradient there, the new direction back
         basis.rotate(vector)

@@ -89,7 +89,9 @@ class _TwoBackwards(torch.autograd.Function):
             parts = torch.split(v, [p.numel() for p in parameters])
             shaped = [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
             (u,) = torch.autograd.grad(pulled, w, shaped)
-        out = torch.autograd.grad(z, parameters, ggn._middle([u])[0], retain_graph=True)
+        out = torch.autograd.grad(
+            z, parameters, ggn._apply_output_hessian([u])[0], retain_graph=True
+        )
         return torch.cat([g.reshape(-1) for g in out])
 
 

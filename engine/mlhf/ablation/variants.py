@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.ablation.config import FORMS, STEPPING, Form
-from mlhf.curvature.ggn import GGN, Loss
+from mlhf.curvature.ggn import GGN
 from mlhf.curvature.pcg import PCGResult, Product, pcg
+from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.optimizers.damping import AdamDamping
 from mlhf.optimizers.learned.families import PAPER

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlhf.curvature.joint import dot, wide
+from mlhf.curvature.pytree_loss import dot, upcast
 
 _Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -42,7 +42,7 @@ def _sum(pairs: _Pairs) -> tuple[Tensor, Tensor]:
     """Return Σ⟨a, b⟩, and the size that such a sum has by chance."""
     at = pairs[0][0].device
     total = torch.stack([dot(a, b).to(at) for a, b in pairs]).sum()
-    square = torch.stack([(wide(a) * wide(b)).square().sum().to(at) for a, b in pairs]).sum()
+    square = torch.stack([(upcast(a) * upcast(b)).square().sum().to(at) for a, b in pairs]).sum()
     return total, square.sqrt()
 
 

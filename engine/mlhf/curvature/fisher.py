@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
-from mlhf.curvature.joint import wide
+from mlhf.curvature.pytree_loss import upcast
 
 
 class EmpiricalFisher(GGN):
@@ -22,8 +22,8 @@ class EmpiricalFisher(GGN):
     Arguments and attributes are those of ``GGN``; the loss may be once differentiable.
     """
 
-    def _middle(self, u: list[Tensor]) -> list[Tensor]:
-        g = [wide(t) for t in self._at.gradient]  # row i is cᵢ/N
+    def _apply_output_hessian(self, u: list[Tensor]) -> list[Tensor]:
+        g = [upcast(t) for t in self._at.gradient]  # row i is cᵢ/N
         samples = {t.shape[0] if t.ndim else 1 for t in g}
         if len(samples) > 1:
             raise CurvatureError("an empirical Fisher matrix needs outputs of equally many rows")

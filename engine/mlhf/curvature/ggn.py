@@ -8,19 +8,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
-from mlhf.curvature.hooks import registered
-from mlhf.curvature.joint import dot, joint, outputs
-from mlhf.curvature.linearize import Linearization
-from mlhf.curvature.primal import (
-    chosen,
+from mlhf.curvature.forward_pass import (
+    forward_pass,
     full_precision,
-    primal,
-    trainable,
+    select_parameters,
 )
+from mlhf.curvature.hooks import hook_count
+from mlhf.curvature.linearize import Linearization
 from mlhf.curvature.protocol import Loss
+from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
 from mlhf.curvature.symmetric import symmetric
-
-__all__ = ["GGN", "Loss", "trainable"]
 
 
 class GGN:
@@ -42,13 +39,14 @@ class GGN:
             Those the output does not depend on have zero gradients and products.
         autocast: The type of a forward pass under autocast, such as ``torch.bfloat16``.
             Gradients and products then have the parameters' own type.
-        passing: Asked after the forward pass for edges of its graph, such as a layer's
-            output: where else the gradient is wanted, which costs nothing.
+        edges: Called after the forward pass; returns edges of its graph, such as a layer's
+            output, at which the gradient is wanted too. That costs nothing.
 
     Attributes:
         loss: The mean loss, a scalar without graph.
         gradient: ∇θℓ, one tensor per parameter.
-        passed: Its gradient at those edges, None where it does not depend on one.
+        edge_gradients: The loss's gradient at those edges, None at one that it does not
+            depend on.
         output: What the model returned, without graph.
 
     Raises:
@@ -64,21 +62,21 @@ class GGN:
         parameters: Sequence[Tensor] | None = None,
         *,
         autocast: torch.dtype | None = None,
-        passing: Callable[[], Sequence[GradientEdge]] | None = None,
+        edges: Callable[[], Sequence[GradientEdge]] | None = None,
     ) -> None:
-        self.parameters = chosen(model, parameters)
+        self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
-        before = registered()
-        z = primal(model, x, self.parameters, autocast)
-        hooked = registered() != before
-        edges = passing() if passing else []
-        found = outputs(z)
+        before = hook_count()
+        z = forward_pass(model, x, self.parameters, autocast)
+        hooked = hook_count() != before
+        watched = edges() if edges else []
+        found = graph_outputs(z)
         self.output: Any = detached(z)
         with full_precision(self._device):
-            self._at = joint(loss, z, y)
+            self._at = pytree_loss(loss, z, y)
             self._linear = Linearization(found, self.parameters, hooked=hooked)
             self.loss = self._at.value
-            self.gradient, self.passed = self._linear.gradients(self._at.gradient, edges)
+            self.gradient, self.edge_gradients = self._linear.gradients(self._at.gradient, watched)
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Gv, one tensor per parameter; differentiable in v (G is a constant)."""
@@ -88,7 +86,7 @@ class GGN:
         """Return vᵀGv, a scalar without graph, for about half the cost of a product."""
         with torch.no_grad(), full_precision(self._device):
             u = self._linear.jvp(v)
-            w = self._middle(u)
+            w = self._apply_output_hessian(u)
             return sum((dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), dot(u[0], w[0]))
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
@@ -105,13 +103,13 @@ class GGN:
         with torch.no_grad(), full_precision(self._device):
             return self._linear.jvps(vs)
 
-    def hessian(self, u: list[Tensor]) -> list[Tensor]:
+    def output_hessian(self, u: list[Tensor]) -> list[Tensor]:
         """Return w = H_ℓu, for one tensor per output."""
         with torch.no_grad(), full_precision(self._device):
-            return self._middle(u)
+            return self._apply_output_hessian(u)
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
-        """Return Jᵀw, one tensor per parameter: Gv is ``vjp(hessian(jvp(v)))``."""
+        """Return Jᵀw, one tensor per parameter: Gv is ``vjp(output_hessian(jvp(v)))``."""
         with full_precision(self._device):
             return self._linear.vjp(w)
 
@@ -127,7 +125,7 @@ class GGN:
         signs = [
             torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g) for g in gradient
         ]
-        pairs = list(zip(signs, self.hessian(signs), strict=True))
+        pairs = list(zip(signs, self.output_hessian(signs), strict=True))
         trace = sum((dot(u, w) for u, w in pairs[1:]), dot(*pairs[0]))
         square = sum((dot(g, g) for g in gradient[1:]), dot(gradient[0], gradient[0]))
         return trace.clamp_min(0) / square.clamp_min(1e-30)
@@ -135,10 +133,10 @@ class GGN:
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with full_precision(self._device):
             u = self._linear.jvp(v)  # v → Jv
-            w = self._middle(u)  # Jv → H_ℓ Jv
+            w = self._apply_output_hessian(u)  # Jv → H_ℓ Jv
             return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv
 
-    def _middle(self, u: list[Tensor]) -> list[Tensor]:
+    def _apply_output_hessian(self, u: list[Tensor]) -> list[Tensor]:
         """What stands between Jᵀ and J: here the loss's Hessian."""
         return self._at.hessian_product(u)
 

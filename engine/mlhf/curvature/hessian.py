@@ -9,12 +9,12 @@ from torch.autograd.graph import get_gradient_edge
 
 from mlhf.curvature.consistency import disagree, normal_like
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.forward_pass import forward_pass, full_precision, select_parameters
 from mlhf.curvature.ggn import detached
-from mlhf.curvature.hooks import UNKNOWN, any_on, registered
-from mlhf.curvature.joint import loss_of
+from mlhf.curvature.hooks import UNKNOWN, any_on, hook_count
 from mlhf.curvature.linearize import topological, vjp
-from mlhf.curvature.primal import chosen, full_precision, primal
 from mlhf.curvature.protocol import Loss
+from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.symmetric import symmetric
 
 
@@ -61,16 +61,16 @@ class Hessian:
         autocast: torch.dtype | None = None,
         custom_functions: bool = False,
     ) -> None:
-        self.parameters = chosen(model, parameters)
+        self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
-        before = registered()
-        z = primal(model, x, self.parameters, autocast)
+        before = hook_count()
+        z = forward_pass(model, x, self.parameters, autocast)
         self.output: Any = detached(z)
         with torch.enable_grad(), full_precision(self._device):
             value = loss_of(loss, z, y)
             if not value.requires_grad:
                 raise CurvatureError("the loss does not depend on any parameter by a graph")
-            if registered() != before or any_on(self.parameters):
+            if hook_count() != before or any_on(self.parameters):
                 raise CurvatureError(UNKNOWN)
             _refuse(value, custom_functions)
             self._graph = torch.autograd.grad(

@@ -22,7 +22,7 @@ UNKNOWN = (
 )
 
 
-def registered() -> int:
+def hook_count() -> int:
     """Return how many hooks, of any kind, were registered until now."""
     return RemovableHandle.next_id
 

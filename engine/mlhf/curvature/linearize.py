@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradient_edge
 
-from mlhf.curvature.apart import apart, in_backward
 from mlhf.curvature.consistency import disagree, normal_like
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.hooks import CHANGED, UNKNOWN, any_on
+from mlhf.curvature.nested_backward import in_backward, run_nested_backward
 from mlhf.curvature.rules import RULES, Tangent, Tangents
-from mlhf.curvature.shaping import SHAPING
+from mlhf.curvature.view_ops import VIEW_RULES
 
 _Outputs = tuple[Tensor | None, ...]
 # From directions v to Jv for each.
@@ -59,7 +59,9 @@ class Linearization:
 
     def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Return Jv for each v, which may cost less together."""
-        return apart(lambda: self._tangents(vs)) if in_backward() else self._tangents(vs)
+        return (
+            run_nested_backward(lambda: self._tangents(vs)) if in_backward() else self._tangents(vs)
+        )
 
     def _tangents(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         if self._jvps is not None:
@@ -239,7 +241,7 @@ class _Top(NamedTuple):
 
 def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], int]:
     """Return the node's tangent function and how many outputs it gives: a tuple if several."""
-    shaping = SHAPING.get(node.name())
+    shaping = VIEW_RULES.get(node.name())
     if shaping is not None:
         return shaping(node), len(node._input_metadata)
     rule = RULES.get(node.name())

@@ -33,7 +33,7 @@ class LossAt:
 LossFunction = Callable[[Tensor, Tensor], LossAt]
 
 
-def check(name: str, z: Tensor, y: Tensor) -> None:
+def check_target(name: str, z: Tensor, y: Tensor) -> None:
     """Refuse a target that does not fit the output: it would be broadcast without a word."""
     if name == "cross_entropy":
         if y.shape != z.shape[:-1] or y.is_floating_point():
@@ -54,7 +54,7 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
         z: Logits, shape (..., C).
         y: Classes, integers of shape (...).
     """
-    check("cross_entropy", z, y)
+    check_target("cross_entropy", z, y)
     z = z.detach()
     positions = max(y.numel(), 1)
     log_p = F.log_softmax(z, dim=-1)
@@ -73,7 +73,7 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
 
 def mse(z: Tensor, y: Tensor) -> LossAt:
     """Squared error, the mean over all elements."""
-    check("mse", z, y)
+    check_target("mse", z, y)
     z = z.detach()
     scale = 2.0 / max(z.numel(), 1)
     error = z - y
@@ -91,7 +91,7 @@ def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
         z: Logits, any shape.
         y: Probabilities of the same shape, of any type: 0, 1 or between.
     """
-    check("binary_cross_entropy", z, y)
+    check_target("binary_cross_entropy", z, y)
     z, y = z.detach(), y.to(z.dtype)
     count = max(z.numel(), 1)
     p = torch.sigmoid(z)
@@ -135,23 +135,23 @@ LOSSES: dict[str, LossFunction] = {
 }
 
 
-def named(name: str) -> LossFunction:
+def named_loss(name: str) -> LossFunction:
     """Return the loss of that name."""
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
     return LOSSES[name]
 
 
-def resolve(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+def resolve_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
     """Return the loss of that name, or the one made of a function (z, y) ↦ scalar."""
-    return named(loss) if isinstance(loss, str) else from_function(loss)
+    return named_loss(loss) if isinstance(loss, str) else from_function(loss)
 
 
-def plain(loss: str | Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+def autograd_loss(loss: str | Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """Return the same loss as a function (z, y) ↦ scalar for autograd."""
     if not isinstance(loss, str):
         return loss
-    named(loss)
+    named_loss(loss)
     if loss == "cross_entropy":
         return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1))
     if loss == "binary_cross_entropy":

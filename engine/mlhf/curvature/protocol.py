@@ -32,7 +32,7 @@ class Curvature(Protocol):
         ...
 
 
-class MakesCurvature(Protocol):
+class CurvatureFactory(Protocol):
     """The matrix of a model's loss on a batch: ``GGN``, ``Hessian``, ``EmpiricalFisher``."""
 
     def __call__(

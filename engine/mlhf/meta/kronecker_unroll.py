@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from mlhf.curvature.joint import loss_of
+from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.vectors import flatten
 from mlhf.meta.learned import Batch, Unrolled
 from mlhf.meta.trajectory import Bench, Point

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.core.errors import SpecError
-from mlhf.curvature.ggn import Loss
+from mlhf.curvature.protocol import Loss
 from mlhf.data.loading import load
 from mlhf.data.specs import digest
 from mlhf.meta.config import TaskFamily

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.ggn import GGN
-from mlhf.curvature.losses import resolve
+from mlhf.curvature.losses import resolve_loss
 from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.meta.tasks import Task
 from mlhf.optimizers.learned.kinds import Segment, by_kind
@@ -102,7 +102,7 @@ class Bench:
         """Return loss and flat gradient alone."""
         with torch.enable_grad():
             z = self._models[slot](x)
-        at = resolve(self.task.loss)(z, y)
+        at = resolve_loss(self.task.loss)(z, y)
         parts = torch.autograd.grad(
             z, self._parameters[slot], at.gradient, allow_unused=True, materialize_grads=True
         )

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.joint import loss_of
-from mlhf.curvature.parts import Part, select
+from mlhf.curvature.forward_replay import ForwardReplay
+from mlhf.curvature.microbatches import Microbatch, take_samples
 from mlhf.curvature.protocol import Loss
-from mlhf.curvature.replay import Replay
+from mlhf.curvature.pytree_loss import loss_of
 
 
 class Again:
@@ -28,10 +28,10 @@ class Again:
         self._model = model
         self._device = device.type
         self._autocast = autocast
-        self._replay = Replay(model, device)
+        self._replay = ForwardReplay(model, device)
 
     @torch.no_grad()
-    def loss(self, loss: Loss, x: Any, y: Any, parts: Sequence[Part] | None = None) -> Tensor:
+    def loss(self, loss: Loss, x: Any, y: Any, parts: Sequence[Microbatch] | None = None) -> Tensor:
         """Return the loss of model(x); neither buffers nor random state move by it.
 
         Args:
@@ -45,7 +45,7 @@ class Again:
             if self._autocast is None
             else torch.autocast(self._device, dtype=self._autocast)
         )
-        with self._replay.again():
+        with self._replay.restored_state():
             if parts is None:
                 with cast:
                     z = self._model(x)
@@ -53,6 +53,6 @@ class Again:
             found = []
             for part in parts:
                 with cast:
-                    z = self._model(select(x, part))
-                found.append(part.weight * loss_of(loss, z, select(y, part)))
+                    z = self._model(take_samples(x, part))
+                found.append(part.weight * loss_of(loss, z, take_samples(y, part)))
             return torch.stack(found).sum()

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.ggn import GGN
-from mlhf.curvature.parts import of_batch, samples_in, split
+from mlhf.curvature.microbatches import batch_curvature, count_samples, split_batch
 from mlhf.curvature.pcg import Workspace, pcg
-from mlhf.curvature.primal import chosen
-from mlhf.curvature.protocol import Curvature, Loss, MakesCurvature
+from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
 from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.optimizers.again import Again
 from mlhf.optimizers.damping import (
@@ -48,7 +48,7 @@ class HessianFree:
         curvature: Which matrix takes G's place: ``EmpiricalFisher``, or ``Hessian`` under a
             damping that makes it positive.
         micro_batch: The batch is computed in parts of this size, in the memory of one part;
-            each product then runs the forward pass again. ``Parts`` says when the result is
+            each product then runs the forward pass again. ``MicrobatchCurvature`` says when the result is
             that of the whole batch.
         curvature_batch: The matrix is that of this many samples of each batch.
         autocast: The type of forward and backward passes under autocast, such as
@@ -67,7 +67,7 @@ class HessianFree:
         weight_decay: float = 0.0,
         tolerance: float = 1e-6,
         parameters: Sequence[Tensor] | None = None,
-        curvature: MakesCurvature = GGN,
+        curvature: CurvatureFactory = GGN,
         micro_batch: int | None = None,
         curvature_batch: int | None = None,
         autocast: torch.dtype | None = None,
@@ -86,7 +86,7 @@ class HessianFree:
             if isinstance(damping, str)
             else damping
         )
-        self._parameters = chosen(model, parameters)
+        self._parameters = select_parameters(model, parameters)
         self._make = curvature
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
         self._autocast = autocast
@@ -134,7 +134,7 @@ class HessianFree:
         return StepResult(ggn.loss, stats)
 
     def _curvature(self, x: Any, y: Any) -> Curvature:
-        return of_batch(
+        return batch_curvature(
             self.model,
             self.loss,
             x,
@@ -176,7 +176,11 @@ class HessianFree:
         after = flatten(self._parameters)
         penalty = torch.dot(before, before) - torch.dot(after, after)
         whole = self._micro_batch is None and self._curvature_batch is None
-        parts = None if whole else split(samples_in(x), self._micro_batch, self._curvature_batch)
+        parts = (
+            None
+            if whole
+            else split_batch(count_samples(x), self._micro_batch, self._curvature_batch)
+        )
         actual = ggn.loss - again.loss(self.loss, x, y, parts) + 0.5 * self.weight_decay * penalty
         ratio = judge.judge(actual, predicted)
         kept = ratio > 0

@@ -12,8 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.ggn import Loss, trainable
-from mlhf.curvature.losses import plain
+from mlhf.curvature.forward_pass import trainable
+from mlhf.curvature.losses import autograd_loss
+from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.optimizers.learned.kinds import Segment
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
@@ -102,7 +103,7 @@ class L2L:
         self.model = model
         self.lr = lr
         self.weight_decay = weight_decay
-        self._loss = plain(loss)
+        self._loss = autograd_loss(loss)
         self._rule = LSTMUpdate()
         if isinstance(meta_checkpoint, str | Path):
             meta_checkpoint = load_meta_checkpoint(meta_checkpoint, "l2l")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlhf.curvature.ggn import Loss
+from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.damping import AdamDamping, Damping, FixedDamping
 from mlhf.optimizers.first_order import first_order
 from mlhf.optimizers.first_order.first_order import FirstOrder

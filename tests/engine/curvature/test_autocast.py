@@ -9,7 +9,7 @@ from torch import nn
 from mlhf.curvature.fisher import EmpiricalFisher
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
-from mlhf.curvature.parts import Parts
+from mlhf.curvature.microbatches import MicrobatchCurvature
 from tests.engine.curvature.cases import case, flat
 
 LOW = torch.bfloat16
@@ -45,7 +45,7 @@ def test_products_are_near_those_of_float32(name):
     assert abs(quadratic - full.quadratic(v)) < 0.1 * full.quadratic(v)
 
 
-@pytest.mark.parametrize("kind", [GGN, EmpiricalFisher, Hessian, Parts])
+@pytest.mark.parametrize("kind", [GGN, EmpiricalFisher, Hessian, MicrobatchCurvature])
 def test_a_callers_autocast_does_the_same(kind):
     model, x, y = _single("residual")
     own = kind(model, "cross_entropy", x, y, autocast=LOW)
@@ -98,7 +98,7 @@ def test_quadratic_forms_round_no_product_to_the_outputs_type(name):
     for _ in range(5):
         v = [torch.randn_like(p) for p in model.parameters()]
         (u,) = ggn.jvp(v)
-        (w,) = ggn.hessian([u])
+        (w,) = ggn.output_hessian([u])
         assert u.dtype == w.dtype == LOW
         expected = (u.double() * w.double()).sum()
         assert abs(ggn.quadratic(v) - expected) < 1e-6 * expected

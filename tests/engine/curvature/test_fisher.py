@@ -7,7 +7,7 @@ from torch import nn
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.fisher import EmpiricalFisher
-from mlhf.curvature.losses import plain
+from mlhf.curvature.losses import autograd_loss
 from tests.engine.curvature.cases import (
     D,
     Heads,
@@ -38,7 +38,7 @@ def _dense(model, loss, x, y):
 def test_products_are_those_of_per_sample_gradients(name):
     model, x, y = case(name)
     torch._C._set_mkldnn_enabled(False)
-    matrix, gradient = _dense(model, plain("cross_entropy"), x, y)
+    matrix, gradient = _dense(model, autograd_loss("cross_entropy"), x, y)
     torch._C._set_mkldnn_enabled(True)
     fisher = EmpiricalFisher(model, "cross_entropy", x, y)
     v, u = torch.randn(len(gradient), dtype=D), torch.randn(len(gradient), dtype=D)
@@ -53,7 +53,7 @@ def test_other_losses(loss):
     torch.manual_seed(0)
     model, x = nn.Linear(4, 2).to(D), torch.randn(5, 4, dtype=D)
     y = torch.rand(5, 2, dtype=D)
-    matrix, _ = _dense(model, plain(loss), x, y)
+    matrix, _ = _dense(model, autograd_loss(loss), x, y)
     v = torch.randn(len(matrix), dtype=D)
     fisher = EmpiricalFisher(model, loss, x, y)
     assert_close(flat(fisher.product(split(v, model))), matrix @ v)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.ggn import GGN, trainable
+from mlhf.curvature.forward_pass import trainable
+from mlhf.curvature.ggn import GGN
 from tests.engine.curvature.cases import (
     ALL,
     FIRST,
@@ -39,7 +40,7 @@ def test_products_equal_those_of_the_dense_matrix(name, dense):
         (ju, jv, u @ expected.matrix @ v),
         (jv, jv, v @ expected.matrix @ v),
     ):
-        pairs = zip(one, ggn.hessian(other), strict=True)
+        pairs = zip(one, ggn.output_hessian(other), strict=True)
         assert_close(sum((a * b).sum() for a, b in pairs), expect)
     gu, gv = (flat(ggn.product(split(w, model))) for w in (u, v))
     assert_close(gv, expected.matrix @ v)
@@ -238,18 +239,18 @@ def test_the_gradient_is_also_had_where_it_passes():
         lambda m, i, output: edges.append(torch.autograd.graph.get_gradient_edge(output))
     )
 
-    def passing():
+    def watched():
         return [*edges, torch.autograd.graph.get_gradient_edge(aside(x))]
 
-    ggn = GGN(model, "cross_entropy", x, y, passing=passing)
+    ggn = GGN(model, "cross_entropy", x, y, edges=watched)
     hook.remove()
-    at, nowhere = ggn.passed
+    at, nowhere = ggn.edge_gradients
     assert nowhere is None
     hidden = model[0](x).detach().requires_grad_()
     loss = F.cross_entropy(model[2](F.relu(hidden)), y)
     assert_close(at, torch.autograd.grad(loss, hidden)[0])
     plain = GGN(model, "cross_entropy", x, y)
-    assert plain.passed == []
+    assert plain.edge_gradients == []
     assert_close(flat(ggn.gradient), flat(plain.gradient))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.hessian import Hessian
-from mlhf.curvature.losses import plain
+from mlhf.curvature.losses import autograd_loss
 from tests.engine.curvature.cases import (
     FIRST,
     Custom,
@@ -39,7 +39,7 @@ def _dense(model, x, y):
     on = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        loss = plain("cross_entropy")(model(x), y)
+        loss = autograd_loss("cross_entropy")(model(x), y)
     torch._C._set_mkldnn_enabled(on)
     torch.set_rng_state(random)
     settings = {"allow_unused": True, "materialize_grads": True}
@@ -77,7 +77,7 @@ def test_products_are_differences_of_gradients(name):
         with torch.no_grad():
             for p, t in zip(moved.parameters(), v, strict=True):
                 p.add_(t, alpha=sign * step)
-        loss = plain("cross_entropy")(moved(x), y)
+        loss = autograd_loss("cross_entropy")(moved(x), y)
         sides.append(flat(torch.autograd.grad(loss, list(moved.parameters()))))
     expected = (sides[0] - sides[1]) / (2 * step)
     assert (product - expected).abs().max() < 1e-7 * expected.abs().max()

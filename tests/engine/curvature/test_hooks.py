@@ -9,7 +9,7 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.fisher import EmpiricalFisher
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
-from mlhf.curvature.parts import Parts
+from mlhf.curvature.microbatches import MicrobatchCurvature
 from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 from tests.engine.curvature.cases import (
     Custom,
@@ -101,7 +101,7 @@ CHANGES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_hook_that_changes_gradients_is_refused(place, change):
     model, x, y = PLACES[place](CHANGES[change])
-    for kind in (GGN, EmpiricalFisher, Parts):
+    for kind in (GGN, EmpiricalFisher, MicrobatchCurvature):
         matrix = kind(model, "cross_entropy", x, y)
         for _ in range(2):  # the second time as well
             with pytest.raises(CurvatureError, match="a hook changes gradients"):

@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
-from mlhf.curvature.losses import LOSSES, plain
+from mlhf.curvature.losses import LOSSES, autograd_loss
 from tests.engine.curvature.cases import (
     D,
     Heads,
@@ -103,7 +103,7 @@ def test_named_losses_are_the_general_form_of_the_same_function(loss):
     model, x = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).to(D), torch.randn(5, 6)
     x = x.to(D)
     y = torch.randint(0, 3, (5,)) if loss == "cross_entropy" else torch.rand(5, 3, dtype=D)
-    named, general = GGN(model, loss, x, y), GGN(model, plain(loss), x, y)
+    named, general = GGN(model, loss, x, y), GGN(model, autograd_loss(loss), x, y)
     v = [torch.randn_like(p) for p in model.parameters()]
     assert_close(named.loss, general.loss)
     assert_close(flat(named.gradient), flat(general.gradient))

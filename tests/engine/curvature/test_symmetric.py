@@ -7,11 +7,11 @@ from torch import nn
 from mlhf.curvature.fisher import EmpiricalFisher
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
-from mlhf.curvature.parts import Parts
+from mlhf.curvature.microbatches import MicrobatchCurvature
 from tests.engine.curvature.cases import D, assert_close, flat
 
 
-@pytest.mark.parametrize("kind", [GGN, Hessian, EmpiricalFisher, Parts])
+@pytest.mark.parametrize("kind", [GGN, Hessian, EmpiricalFisher, MicrobatchCurvature])
 def test_the_backward_of_a_product_is_a_product_at_every_order(kind):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).to(D)

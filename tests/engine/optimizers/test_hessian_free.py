@@ -10,7 +10,7 @@ from torch import nn
 from mlhf.curvature.fisher import EmpiricalFisher
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
-from mlhf.curvature.parts import Parts, split
+from mlhf.curvature.microbatches import MicrobatchCurvature, split_batch
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.again import Again
 from mlhf.optimizers.damping import AdamDamping, FixedDamping
@@ -193,8 +193,8 @@ def test_micro_batches_are_judged_under_their_own_masks_and_statistics():
     ).double()
     x, y = torch.randn(8, 6, dtype=torch.float64), torch.randint(0, 3, (8,))
     again = Again(model, torch.device("cpu"))
-    first = Parts(model, "cross_entropy", x, y, size=3)
-    found = again.loss("cross_entropy", x, y, split(8, 3, None))
+    first = MicrobatchCurvature(model, "cross_entropy", x, y, size=3)
+    found = again.loss("cross_entropy", x, y, split_batch(8, 3, None))
     assert torch.allclose(found, first.loss, rtol=1e-12)
 
 

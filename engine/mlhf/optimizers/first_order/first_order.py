@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.losses import plain
+from mlhf.curvature.losses import autograd_loss
 from mlhf.optimizers.protocol import State, StepResult
 
 Build = Callable[[nn.Module], Sequence[torch.optim.Optimizer]]
@@ -29,7 +29,7 @@ class FirstOrder:
         self, model: nn.Module, loss: Loss, build: Build, kept: Sequence[str] = ()
     ) -> None:
         self.model = model
-        self._loss = plain(loss)
+        self._loss = autograd_loss(loss)
         self._inners = build(model)
         self._kept = kept
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from mlhf.curvature.ggn import trainable
-from mlhf.curvature.losses import plain
+from mlhf.curvature.forward_pass import trainable
+from mlhf.curvature.losses import autograd_loss
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.fisher import Loss
 from mlhf.optimizers.kfac.layers import Call, Layer, layer_of
@@ -65,7 +65,7 @@ class Kfac:
         self.model = model
         self.lr = lr
         self.loss = loss
-        self._function = plain(loss)
+        self._function = autograd_loss(loss)
         self._momentum = momentum
         self._weight_decay = weight_decay
         self._damping = damping

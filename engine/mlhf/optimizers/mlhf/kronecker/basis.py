@@ -113,7 +113,7 @@ class Basis:
         at = 0
         for block in self._layers:
             calls = len(block.edges)
-            block.add(ggn.passed[at : at + calls], root, rows, self._samples, self._decay)
+            block.add(ggn.edge_gradients[at : at + calls], root, rows, self._samples, self._decay)
             at += calls
         for i, matrix in self._matrices:
             matrix.add(root * ggn.gradient[i], rows, self._decay)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from mlhf.curvature.joint import wide
+from mlhf.curvature.pytree_loss import upcast
 from mlhf.optimizers.kfac.layers import Call, Kronecker, layer_of
 from mlhf.optimizers.mlhf.kronecker.side import side_of
 from mlhf.optimizers.protocol import State
@@ -149,14 +149,14 @@ class LayerBlock(Block):
                 seen = min(samples, len(g))
                 # Under autocast either may be of low precision, in which no factor has
                 # eigenvectors.
-                part = wide(g[:seen])
+                part = upcast(g[:seen])
                 if not calls:
                     share = seen / len(g)
                 elif share != seen / len(g):
                     part = part * (share * len(g) / seen) ** 0.5
                 places = max(1, g[0].numel() // self.shape[0])
                 every, enough = _spread(places, max(1, g.ndim - 2), seen)
-                calls.append((wide(x[: min(seen, enough)]), [part]))
+                calls.append((upcast(x[: min(seen, enough)]), [part]))
         if calls:
             left = self._layer.of_outputs(calls, rows)
             left.mul_(weight.square() * (rows**2 / share))

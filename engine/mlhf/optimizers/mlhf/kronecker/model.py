@@ -74,7 +74,7 @@ class QuadraticModel:
         tangents = self._ggn.jvps([unflatten(q.plain, parameters) for q in directions])
         self.directions += directions
         self._tangents += tangents
-        self._pulled += [self._ggn.hessian(u) for u in tangents]
+        self._pulled += [self._ggn.output_hessian(u) for u in tangents]
         stacked = torch.stack([q.turned for q in self.directions])
         own = curvatures(self._tangents, self._pulled).to(stacked)
         damping = (stacked * self._s) @ stacked.T

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.ggn import GGN
-from mlhf.curvature.primal import chosen
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
@@ -114,7 +114,7 @@ class KroneckerMLHF:
         self.model, self.loss, self.lr = model, loss, lr
         self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
-        self._parameters = chosen(model, parameters)
+        self._parameters = select_parameters(model, parameters)
         self._average = RunningAverage(self._parameters, average)
         self.networks = fresh_networks()
         if isinstance(meta_checkpoint, str | Path):
@@ -150,7 +150,7 @@ class KroneckerMLHF:
                 y,
                 self._parameters,
                 autocast=self._autocast,
-                passing=(lambda: self._basis.edges) if due else None,
+                edges=(lambda: self._basis.edges) if due else None,
             )
         self._turn(ggn, due)
         with torch.no_grad():

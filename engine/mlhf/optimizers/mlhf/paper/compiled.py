@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from mlhf.curvature.ggn import GGN, Loss
+from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hooks import any_on
+from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.solve import (
     MLHFState,

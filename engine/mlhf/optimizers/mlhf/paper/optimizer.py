@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.ggn import Loss
-from mlhf.curvature.parts import of_batch
+from mlhf.curvature.microbatches import batch_curvature
+from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.learned.families import PAPER
 from mlhf.optimizers.learned.kinds import by_kind
@@ -163,7 +163,7 @@ class PaperMLHF:
         return StepResult(loss, {"damping": told.damping, "cg_residual": told.residual})
 
     def _eager(self, x: Any, y: Any, state: MLHFState, space: Space) -> tuple[Tensor, Told]:
-        matrix = of_batch(
+        matrix = batch_curvature(
             self.model,
             self.loss,
             x,

@@ -42,7 +42,7 @@ def _turned(model, x, y, autocast=None, **options):
 
 def _see(basis, model, loss, x, y, **options):
     with basis.watching():
-        ggn = GGN(model, loss, x, y, list(model.parameters()), passing=lambda: basis.edges,
+        ggn = GGN(model, loss, x, y, list(model.parameters()), edges=lambda: basis.edges,
                   **options)  # fmt: skip
     basis.update(ggn)
     basis.forget()

@@ -11,7 +11,7 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.fisher import EmpiricalFisher
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
-from mlhf.curvature.parts import Parts, split
+from mlhf.curvature.microbatches import MicrobatchCurvature, split_batch
 from tests.engine.curvature.cases import (
     D,
     Heads,
@@ -31,7 +31,7 @@ def _vector(model):
 def test_micro_batches_are_the_whole_batch(kind, size, keep):
     model, x, y = case("mlp")  # 5 samples: parts of 2 and of 3 are uneven
     whole = kind(model, "cross_entropy", x, y)
-    parts = Parts(model, "cross_entropy", x, y, size=size, keep=keep, curvature=kind)
+    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=size, keep=keep, curvature=kind)
     v = _vector(model)
     assert_close(parts.loss, whole.loss)
     assert_close(flat(parts.gradient), flat(whole.gradient))
@@ -43,7 +43,7 @@ def test_micro_batches_are_the_whole_batch(kind, size, keep):
 def test_micro_batches_of_other_models(name):
     model, x, y = case(name)
     whole = GGN(model, "cross_entropy", x, y)
-    parts = Parts(model, "cross_entropy", x, y, size=2, keep=False)
+    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
     v = _vector(model)
     assert_close(flat(parts.gradient), flat(whole.gradient))
     assert_close(flat(parts.product(v)), flat(whole.product(v)))
@@ -55,7 +55,9 @@ def test_a_sub_batch_gives_the_matrix_and_the_whole_batch_the_gradient(size, kee
     model, x, y = case("mlp")
     whole = GGN(model, "cross_entropy", x, y)
     first = GGN(model, "cross_entropy", x[:3], y[:3])
-    parts = Parts(model, "cross_entropy", x, y, size=size, curvature_samples=3, keep=keep)
+    parts = MicrobatchCurvature(
+        model, "cross_entropy", x, y, size=size, curvature_samples=3, keep=keep
+    )
     v = _vector(model)
     assert_close(parts.loss, whole.loss)
     assert_close(flat(parts.gradient), flat(whole.gradient))
@@ -68,7 +70,7 @@ def test_structures_are_cut_too():
     model = Heads("dict").to(D)
     x, y = torch.randn(5, 6, dtype=D), {"a": torch.randint(0, 3, (5,)), "b": torch.randn(5, 2)}
     loss = lambda z, y: F.cross_entropy(z["classes"], y["a"]) + F.mse_loss(z["values"], y["b"])  # noqa: E731  # fmt: skip
-    whole, parts = GGN(model, loss, x, y), Parts(model, loss, x, y, size=2)
+    whole, parts = GGN(model, loss, x, y), MicrobatchCurvature(model, loss, x, y, size=2)
     v = _vector(model)
     assert_close(flat(parts.product(v)), flat(whole.product(v)))
 
@@ -79,7 +81,7 @@ def test_with_batch_norm_the_mean_of_the_parts_losses_is_what_is_differentiated(
     model, x, y = case(name)
     other, third = copy.deepcopy(model), copy.deepcopy(model)
     n = (len(x) + 1) // 2  # torch refuses batch norm over one value
-    parts = Parts(model, "cross_entropy", x, y, size=n, keep=keep)
+    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=n, keep=keep)
     v = _vector(model)
     product = flat(parts.product(v))
     theirs = [GGN(other, "cross_entropy", x[i : i + n], y[i : i + n]) for i in (0, n)]
@@ -96,10 +98,10 @@ def test_with_batch_norm_the_mean_of_the_parts_losses_is_what_is_differentiated(
 def test_passes_that_are_run_again_draw_the_same_masks_and_leave_the_draws_alone():
     model, x, y = case("dropout")
     torch.manual_seed(7)
-    kept = Parts(model, "cross_entropy", x, y, size=2)
+    kept = MicrobatchCurvature(model, "cross_entropy", x, y, size=2)
     after = torch.get_rng_state()
     torch.manual_seed(7)
-    again = Parts(model, "cross_entropy", x, y, size=2, keep=False)
+    again = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
     v = _vector(model)
     torch.set_rng_state(after)
     assert torch.equal(flat(again.product(v)), flat(kept.product(v)))
@@ -111,7 +113,7 @@ def test_passes_that_are_run_again_draw_the_same_masks_and_leave_the_draws_alone
 
 def test_parameters_changed_under_a_product_are_noticed():
     model, x, y = case("mlp")
-    parts = Parts(model, "cross_entropy", x, y, size=2, keep=False)
+    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
     with torch.no_grad():
         next(model.parameters()).add_(1)
     with pytest.raises(CurvatureError, match="were changed"):
@@ -119,16 +121,16 @@ def test_parameters_changed_under_a_product_are_noticed():
 
 
 def test_how_a_batch_is_cut():
-    cut = [(p.start, p.stop) for p in split(10, 4, 6)]
+    cut = [(p.start, p.stop) for p in split_batch(10, 4, 6)]
     assert cut == [(0, 4), (4, 6), (6, 10)]
-    assert [p.weight for p in split(10, 4, 6)] == pytest.approx([0.4, 0.2, 0.4])
-    assert [p.curvature_weight for p in split(10, 4, 6)] == pytest.approx([4 / 6, 2 / 6, 0])
-    assert [p.curvature_weight for p in split(10, 5, None)] == [0.5, 0.5]
-    assert [p.curvature_weight for p in split(10, 5, 99)] == [0.5, 0.5]
+    assert [p.weight for p in split_batch(10, 4, 6)] == pytest.approx([0.4, 0.2, 0.4])
+    assert [p.curvature_weight for p in split_batch(10, 4, 6)] == pytest.approx([4 / 6, 2 / 6, 0])
+    assert [p.curvature_weight for p in split_batch(10, 5, None)] == [0.5, 0.5]
+    assert [p.curvature_weight for p in split_batch(10, 5, 99)] == [0.5, 0.5]
     with pytest.raises(ValueError, match="micro-batch"):
-        split(10, 0, None)
+        split_batch(10, 0, None)
     with pytest.raises(ValueError, match="curvature"):
-        split(10, None, 0)
+        split_batch(10, None, 0)
 
 
 class _Measured(nn.Module):
@@ -166,7 +168,7 @@ class _Token:
 @pytest.mark.parametrize(("keep", "most"), [(False, 1), (True, 4)])
 def test_only_one_parts_graph_is_alive_unless_they_are_kept(keep, most):
     model = _Measured()
-    parts = Parts(
+    parts = MicrobatchCurvature(
         model, "cross_entropy", torch.randn(8, 3), torch.zeros(8, dtype=int), size=2, keep=keep
     )
     parts.product(parts.gradient)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from mlhf.curvature.errors import CurvatureError
 
 
-def primal(model: nn.Module, x: Any, parameters: Sequence[Tensor], low: torch.dtype | None) -> Any:
+def forward_pass(
+    model: nn.Module, x: Any, parameters: Sequence[Tensor], low: torch.dtype | None
+) -> Any:
     """Return model(x) with its graph, made of parts that can be differentiated twice.
 
     Args:
@@ -33,7 +35,7 @@ def trainable(model: nn.Module) -> list[Tensor]:
     return found
 
 
-def chosen(model: nn.Module, parameters: Sequence[Tensor] | None) -> list[Tensor]:
+def select_parameters(model: nn.Module, parameters: Sequence[Tensor] | None) -> list[Tensor]:
     """Return the parameters a matrix is wanted for: those given, or all that are trained."""
     if parameters is None:
         return trainable(model)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Replay:
+class ForwardReplay:
     """Make one before a forward pass; that pass can then be run again.
 
     Args:
@@ -23,7 +23,7 @@ class Replay:
         self._modes = [m.training for m in model.modules()]
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def restored_state(self) -> Iterator[None]:
         """Set buffers, modes and random state back; afterwards all are as they were.
 
         The model's own buffers are put aside, not written to: graphs that saved them live on.

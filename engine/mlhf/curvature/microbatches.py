@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.forward_pass import select_parameters
+from mlhf.curvature.forward_replay import ForwardReplay
 from mlhf.curvature.ggn import GGN
-from mlhf.curvature.primal import chosen
-from mlhf.curvature.protocol import Curvature, Loss, MakesCurvature
-from mlhf.curvature.replay import Replay
+from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
 from mlhf.curvature.symmetric import symmetric
 
 
 @dataclass(frozen=True)
-class Part:
+class Microbatch:
     """Some samples of a batch.
 
     Attributes:
@@ -33,7 +33,7 @@ class Part:
     curvature_weight: float
 
 
-def split(samples: int, size: int | None, curvature_samples: int | None) -> list[Part]:
+def split_batch(samples: int, size: int | None, curvature_samples: int | None) -> list[Microbatch]:
     """Cut a batch into parts of at most ``size``, none of them across the sub-batch's end."""
     if size is not None and size < 1:
         raise ValueError("a micro-batch has at least 1 sample")
@@ -46,11 +46,11 @@ def split(samples: int, size: int | None, curvature_samples: int | None) -> list
         for start in range(first, end, step):
             stop = min(start + step, end)
             curved = (stop - start) / within if end == within else 0.0
-            parts.append(Part(start, stop, (stop - start) / samples, curved))
+            parts.append(Microbatch(start, stop, (stop - start) / samples, curved))
     return parts
 
 
-class Parts:
+class MicrobatchCurvature:
     """The loss, gradient and curvature matrix of a batch, computed part by part.
 
     For a loss that is a mean over samples, loss, gradient and products equal those of the
@@ -93,9 +93,9 @@ class Parts:
         size: int | None = None,
         curvature_samples: int | None = None,
         keep: bool = True,
-        curvature: MakesCurvature = GGN,
+        curvature: CurvatureFactory = GGN,
     ) -> None:
-        self.parameters = chosen(model, parameters)
+        self.parameters = select_parameters(model, parameters)
         self._model, self._loss = model, loss
         self._curvature, self._autocast = curvature, autocast
         self._versions = [p._version for p in self.parameters]
@@ -104,9 +104,9 @@ class Parts:
             self.gradient = [torch.zeros_like(p) for p in self.parameters]
         device = self.parameters[0].device
         losses: list[Tensor] = []
-        for part in split(samples_in(x), size, curvature_samples):
-            own = select(x, part), select(y, part)
-            again = None if keep or not part.curvature_weight else Replay(model, device)
+        for part in split_batch(count_samples(x), size, curvature_samples):
+            own = take_samples(x, part), take_samples(y, part)
+            again = None if keep or not part.curvature_weight else ForwardReplay(model, device)
             matrix = self._make(*own)
             losses.append(part.weight * matrix.loss)
             torch._foreach_add_(self.gradient, matrix.gradient, alpha=part.weight)
@@ -149,11 +149,11 @@ class Parts:
         elif at.again is not None:
             if [p._version for p in self.parameters] != self._versions:
                 raise CurvatureError("the parameters were changed since the gradient was taken")
-            with at.again.again():
+            with at.again.restored_state():
                 yield self._make(*at.batch)
 
 
-def of_batch(
+def batch_curvature(
     model: nn.Module,
     loss: Loss,
     x: Any,
@@ -163,7 +163,7 @@ def of_batch(
     autocast: torch.dtype | None = None,
     micro_batch: int | None = None,
     curvature_batch: int | None = None,
-    curvature: MakesCurvature = GGN,
+    curvature: CurvatureFactory = GGN,
 ) -> Curvature:
     """Return the batch's matrix, whole, or in parts where a size is given.
 
@@ -180,7 +180,7 @@ def of_batch(
     """
     if micro_batch is None and curvature_batch is None:
         return curvature(model, loss, x, y, parameters, autocast=autocast)
-    return Parts(
+    return MicrobatchCurvature(
         model,
         loss,
         x,
@@ -201,10 +201,10 @@ class _Matrix:
     weight: float
     batch: tuple[Any, Any]
     kept: Curvature | None
-    again: Replay | None
+    again: ForwardReplay | None
 
 
-def samples_in(x: Any) -> int:
+def count_samples(x: Any) -> int:
     """Return how many samples a batch has."""
     counts = {t.shape[0] if t.ndim else 0 for t in pytree.tree_leaves(x) if isinstance(t, Tensor)}
     if len(counts) != 1:
@@ -212,7 +212,7 @@ def samples_in(x: Any) -> int:
     return int(counts.pop())
 
 
-def select(batch: Any, part: Part) -> Any:
+def take_samples(batch: Any, part: Microbatch) -> Any:
     """Return some samples of a tensor, or of all tensors in a structure (as views)."""
     return pytree.tree_map(
         lambda t: t[part.start : part.stop] if isinstance(t, Tensor) else t, batch

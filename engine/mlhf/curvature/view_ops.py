@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 Tangents = tuple[Tensor | None, ...]
-Shaping = Callable[[Any], Callable[[Tangents], Any]]
+ViewRule = Callable[[Any], Callable[[Tangents], Any]]
 
 
-def _one(of: Callable[[Any], Callable[[Tensor], Any]]) -> Shaping:
+def _one(of: Callable[[Any], Callable[[Tensor], Any]]) -> ViewRule:
     """Return the rule of a node with one input, which has a tangent whenever it is called."""
 
     def rule(node: Any) -> Callable[[Tangents], Any]:
@@ -93,7 +93,7 @@ def _signed(dim: int) -> int:
     return dim - 2**64 if dim >= 2**63 else dim
 
 
-SHAPING: dict[str, Shaping] = {
+VIEW_RULES: dict[str, ViewRule] = {
     "BackwardHookFunctionBackward": _same,
     "CloneBackward0": _one(_clone),
     "ExpandBackward0": _one(_expand),

@@ -20,7 +20,7 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def apart(work: Callable[[], T]) -> T:
+def run_nested_backward(work: Callable[[], T]) -> T:
     """Return ``work()``, called in a nested backward pass of its own that needs everything."""
     results: list[T] = []
     with torch.enable_grad():

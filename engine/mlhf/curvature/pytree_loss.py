@@ -14,16 +14,16 @@ from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.losses import (
-    check,
+    autograd_loss,
+    check_target,
     from_function,
-    named,
-    plain,
+    named_loss,
 )
 from mlhf.curvature.protocol import Loss
 
 
 @dataclass(frozen=True)
-class JointLossAt:
+class PytreeLossAt:
     """A loss at a model's outputs z = (z₁ … z_k): those that depend on parameters by a graph.
 
     Attributes:
@@ -37,7 +37,7 @@ class JointLossAt:
     hessian_product: Callable[[Sequence[Tensor]], list[Tensor]]
 
 
-def outputs(z: Any) -> list[Tensor]:
+def graph_outputs(z: Any) -> list[Tensor]:
     """Return the tensors in what a model returned that depend on something by a graph."""
     if isinstance(z, Tensor):
         found = [z]
@@ -49,7 +49,7 @@ def outputs(z: Any) -> list[Tensor]:
     return graphed
 
 
-def joint(loss: Loss, z: Any, y: Any) -> JointLossAt:
+def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
     """Return the loss at z.
 
     Args:
@@ -58,14 +58,14 @@ def joint(loss: Loss, z: Any, y: Any) -> JointLossAt:
         z: What the model returned; y: the target.
     """
     if isinstance(z, Tensor):
-        function = named(loss) if isinstance(loss, str) else from_function(loss)
-        at = function(wide(z), y)
+        function = named_loss(loss) if isinstance(loss, str) else from_function(loss)
+        at = function(upcast(z), y)
         low = z.dtype
 
         def product(u: Sequence[Tensor]) -> list[Tensor]:
-            return [at.hessian_product(wide(u[0])).to(low)]
+            return [at.hessian_product(upcast(u[0])).to(low)]
 
-        return JointLossAt(at.value, [at.gradient.to(low)], product)
+        return PytreeLossAt(at.value, [at.gradient.to(low)], product)
     return _general(_of_several(loss, z), z, y)
 
 
@@ -73,14 +73,14 @@ def loss_of(loss: Loss, z: Any, y: Any) -> Tensor:
     """Return ℓ(z, y) for autograd, in float32 at least."""
     if not isinstance(z, Tensor):
         return _of_several(loss, z)(
-            pytree.tree_map(lambda t: wide(t) if isinstance(t, Tensor) else t, z), y
+            pytree.tree_map(lambda t: upcast(t) if isinstance(t, Tensor) else t, z), y
         )
     if isinstance(loss, str):
-        check(loss, z, y)
-    return plain(loss)(wide(z), y)
+        check_target(loss, z, y)
+    return autograd_loss(loss)(upcast(z), y)
 
 
-def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLossAt:
+def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> PytreeLossAt:
     """Derivatives in z alone, by autograd over the whole tuple."""
     flat, spec = pytree.tree_flatten(z)
     types: list[torch.dtype] = []
@@ -90,7 +90,7 @@ def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLos
             needed, flat[i] = t.requires_grad, t.detach()
             if needed:
                 types.append(t.dtype)
-                flat[i] = wide(t).detach().requires_grad_()
+                flat[i] = upcast(t).detach().requires_grad_()
                 leaves.append(flat[i])
     with torch.enable_grad():
         value = function(pytree.tree_unflatten(flat, spec), y)
@@ -102,20 +102,20 @@ def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> JointLos
     def hessian_product(u: Sequence[Tensor]) -> list[Tensor]:
         if not curved:  # the loss is linear in z
             return [torch.zeros_like(t) for t in u]
-        along = [wide(t) for t, g in zip(u, gradient, strict=True) if g.requires_grad]
+        along = [upcast(t) for t, g in zip(u, gradient, strict=True) if g.requires_grad]
         found = torch.autograd.grad(
             curved, leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return [t.to(low) for t, low in zip(found, types, strict=True)]
 
     grads = [g.detach().to(low) for g, low in zip(gradient, types, strict=True)]
-    return JointLossAt(value.detach(), grads, hessian_product)
+    return PytreeLossAt(value.detach(), grads, hessian_product)
 
 
 def _of_several(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
     if not isinstance(loss, str):
         return loss
-    named(loss)
+    named_loss(loss)
     raise CurvatureError(
         f"{loss} needs a model that returns one tensor, not {type(z).__name__}; for "
         "several outputs give the loss as a function (z, y) ↦ scalar"
@@ -124,9 +124,9 @@ def _of_several(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Return ⟨a, b⟩, multiplied and summed in float32 at least."""
-    return (wide(a) * wide(b)).sum()
+    return (upcast(a) * upcast(b)).sum()
 
 
-def wide(t: Tensor) -> Tensor:
+def upcast(t: Tensor) -> Tensor:
     """Return t in float32 where its type is of lower precision."""
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from mlhf.curvature.linearize import Linearization, topological
-from mlhf.curvature.shaping import SHAPING
+from mlhf.curvature.view_ops import VIEW_RULES
 
 A = torch.arange(24.0, dtype=torch.float64).reshape(2, 3, 4).sin()
 B = torch.arange(40.0, dtype=torch.float64).reshape(2, 4, 5).cos()
@@ -79,4 +79,4 @@ def test_a_tangent_is_forward_modes(name: str) -> None:
 
 
 def test_each_rule_has_a_case() -> None:
-    assert {name.split()[0] for name in CASES} == {*SHAPING, *_BETWEEN}
+    assert {name.split()[0] for name in CASES} == {*VIEW_RULES, *_BETWEEN}
