@@ -48,8 +48,8 @@ class HessianFree:
         curvature: Which matrix takes G's place: ``EmpiricalFisher``, or ``Hessian`` under a
             damping that makes it positive.
         micro_batch: The batch is computed in parts of this size, in the memory of one part;
-            each product then runs the forward pass again. ``MicrobatchCurvature`` says when the result is
-            that of the whole batch.
+            each product then runs the forward pass again. ``MicrobatchCurvature`` says when
+            the result is that of the whole batch.
         curvature_batch: The matrix is that of this many samples of each batch.
         autocast: The type of forward and backward passes under autocast, such as
             ``torch.bfloat16``; the solve and its inner products stay in the parameters' own.

@@ -169,9 +169,11 @@ def test_how_a_batch_is_taken_reaches_the_optimizer(name, monkeypatch):
 
     told = []
     for module in (hessian_free, mlhf):
-        of_batch = module.of_batch
+        batch_curvature = module.batch_curvature
         monkeypatch.setattr(
-            module, "of_batch", lambda *a, of=of_batch, **k: told.append(k) or of(*a, **k)
+            module,
+            "batch_curvature",
+            lambda *a, of=batch_curvature, **k: told.append(k) or of(*a, **k),
         )
     model, x, y = _problem()
     params = {"micro_batch": 4, "curvature_batch": 8, "autocast": "bfloat16"}
