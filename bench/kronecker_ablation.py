@@ -27,7 +27,7 @@ from mlhf.core.process import keep_freed_memory
 from mlhf.data.loading import Dataset, load
 from mlhf.models.build import build
 from mlhf.models.loss import loss_name
-from mlhf.optimizers.mlhf.kronecker import basis, side, solver
+from mlhf.optimizers.mlhf.kronecker import basis, factor_basis, solver
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
 from mlhf.training.averaging import averaged
 from mlhf.training.evaluation import evaluate
@@ -44,7 +44,7 @@ EPOCHS = {
 # Arguments of the optimizer; with a dot, what stands in one of its modules or classes.
 OWNERS: dict[str, Any] = {
     "basis": basis,
-    "side": side,
+    "factor_basis": factor_basis,
     "solver": solver,
     "Solver": solver.Solver,
 }
@@ -54,15 +54,15 @@ PARTS: dict[str, dict[str, Any]] = {
     "no average": {"average": 0.0},
     "no rotation: diagonals only": {"max_dimension": 0},
     "damping that does not grow": {"growth_steps": math.inf},
-    "all eigenvectors of long sides": {"side._EXACT": 1 << 60},
+    "all eigenvectors of long sides": {"factor_basis._MAX_FULL": 1 << 60},
     "position embeddings damped in full": {"basis.positions_of": lambda *_: 1},
     "means from 16 samples": {"samples": 16},
     "each step solved": {"solve_every": 1},
-    "measured each step": {"solver._HIGH": 0.0},
-    "no mean of solves": {"solver._FRESH": 1.0},
-    "measured at solves only": {"solver._UNUSUAL": math.inf, "solver._HIGH": math.inf},
+    "measured each step": {"solver._LOW_LOSS": 0.0},
+    "no mean of solves": {"solver._SOLVE_WEIGHT": 1.0},
+    "measured at solves only": {"solver._OUTLIER": math.inf, "solver._LOW_LOSS": math.inf},
     "two directions": {"iterations": 2},
-    "steps that may promise anything": {"Solver._credible": lambda *_: 1.0},
+    "steps that may promise anything": {"Solver._polyak_scale": lambda *_: 1.0},
 }
 
 

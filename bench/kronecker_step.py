@@ -30,17 +30,16 @@ def measure(case: Case, rounds: int, device: str) -> None:
     model, x, y = copy.deepcopy(case.model), case.x, case.y
     adam = build_optimizer("adam", {}, copy.deepcopy(model))
     optimizer, high, low = (KroneckerMLHF(copy.deepcopy(model), lr=1e-6) for _ in range(3))
-    low._memory.fallen = lambda: float("inf")  # type: ignore[method-assign]
+    low._features.loss_reduction = lambda: float("inf")  # type: ignore[method-assign]
     for one in (optimizer, high, low):
         one.step(x, y)
-        one._solver._steps = _NEVER  # the first are each solved
         one._next_update = one._next_refresh = _NEVER  # these are timed by themselves
     basis, model = optimizer._basis, optimizer.model
     ggn = GGN(model, "cross_entropy", x, y)
     vector = [torch.randn_like(p) for p in ggn.parameters]
-    turned = basis.rotate(vector)
+    rotated = basis.rotate(vector)
 
-    with basis.watching():
+    with basis.recording():
         watched = GGN(model, "cross_entropy", x, y, edges=lambda: basis.edges)
 
     def two_updates() -> None:  # after the first every second looks at inputs, too
@@ -55,7 +54,7 @@ def measure(case: Case, rounds: int, device: str) -> None:
 
     def rotations() -> None:  # the gradient there, the new direction back
         basis.rotate(vector)
-        basis.back(turned)
+        basis.rotate_back(rotated)
 
     runs: dict[str, Run] = {
         "SGD step": sgd_step(copy.deepcopy(model), x, y),
@@ -71,7 +70,10 @@ def measure(case: Case, rounds: int, device: str) -> None:
         "step, loss high": lambda: high.step(x, y),
         "step, loss low": lambda: low.step(x, y),
     }
-    with patch.object(module, "repeatable", lambda *_: True):  # as it nearly always is in a run
+    with (
+        patch.object(module, "reusable", lambda *_: True),  # as nearly always in a run
+        patch.object(module, "interval", lambda step, divisor, most: most),  # as after the first
+    ):
         found |= {name: s.mean for name, s in in_turns(steps, max(18, rounds), device).items()}
     # Few rounds will do for what is spread over many steps.
     for _ in range(10):  # beyond the first, which all look at them

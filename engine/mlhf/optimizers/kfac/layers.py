@@ -1,8 +1,8 @@
-"""The blocks of K-FAC's matrix: what each kind of layer contributes, inverts and applies.
+"""The blocks of K-FAC's matrix: each layer's factors, their inverses, and products with them.
 
-Every block is made of the layer's inputs a and of gradients g with respect to its outputs,
-those of ``fisher.py``: F ≈ A ⊗ G for layers that multiply (Martens & Grosse 2015, Grosse &
-Martens 2016 for convolutions), one 2×2 matrix a channel for batch norm (Osawa et al. 2019).
+A block is computed from the layer's inputs a and from gradients g with respect to its outputs
+(``fisher.py``). It is F ≈ A ⊗ G for linear layers (Martens & Grosse 2015) and convolutions
+(Grosse & Martens 2016), and one 2×2 matrix a channel for batch norm (Osawa et al. 2019).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from mlhf.optimizers.products import LARGE, product
 
-# The columns of a convolution's unfolded input are treated in parts of about this many numbers.
-_PART = 1 << 24
-# Products of samples are made side by side while they are of at most so many numbers.
-_SMALL = 1 << 20
+_CHUNK = 1 << 24  # numbers of a convolution's unfolded input computed at a time, about
+_BATCHED = 1 << 20  # the products of single samples are batched up to so many numbers
 
 # A call of a layer: its input, and gradients with respect to its output.
 Call = tuple[Tensor, Sequence[Tensor]]
@@ -46,12 +44,12 @@ class Layer(Protocol):
         ...
 
 
-class Kronecker:
-    """Linear layers and convolutions: A = mean of aaᵀ, G = Σ ggᵀ / rows.
+class KroneckerLayer:
+    """A linear layer or convolution: A = mean of aaᵀ, G = Σ ggᵀ / rows.
 
-    With T positions a sample (a convolution's, a sequence's), A is the mean over all of them
-    and G the sum over a sample's, as if they were independent. A bias is a column of its
-    weight, fed by an input that is 1.
+    Where a sample has T positions (of a convolution or a sequence), A is the mean over all of
+    them and G the sum over each sample's, as if they were independent. A bias is a column of
+    its weight, with 1 as input.
 
     Args:
         module: An ``nn.Linear``, ``nn.Conv1d`` or ``nn.Conv2d`` of one group.
@@ -66,30 +64,35 @@ class Kronecker:
             self.parameters.append(module.bias)
 
     def factors(self, calls: Sequence[Call], rows: int) -> list[Tensor]:
-        return [self.of_inputs(calls), self.of_outputs(calls, rows)]
+        return [self.input_factor(calls), self.output_factor(calls, rows)]
 
-    def of_inputs(self, calls: Sequence[Call], every: int = 1) -> Tensor:
-        """Return A; ``every``: of so many positions each way it looks at one."""
+    def input_factor(self, calls: Sequence[Call], stride: int = 1) -> Tensor:
+        """Return A.
+
+        Args:
+            calls: As for ``factors``; gradients are not looked at.
+            stride: Along each dimension of positions, every so many is used.
+        """
         a: Tensor | None = None
-        total: Tensor | None = None  # of the inputs, what a bias has to do with them
+        total: Tensor | None = None  # of the inputs: the bias's column of A
         count = 0
         bias = len(self.parameters) == 2
         for x, _ in calls:
-            for part in self._inputs(x, every):
-                a = self._moment(part, a, bias)
+            for columns in self._inputs(x, stride):
+                a = self._add_second_moment(columns, a, bias)
                 if bias:
-                    sums = part.sum((0, 2))
+                    sums = columns.sum((0, 2))
                     total = sums if total is None else total.add_(sums)
-                count += len(part) * part.shape[2]
+                count += len(columns) * columns.shape[2]
         assert a is not None
         return a / count if total is None else _bordered(a, total, count)
 
-    def of_outputs(self, calls: Sequence[Call], rows: int) -> Tensor:
+    def output_factor(self, calls: Sequence[Call], rows: int) -> Tensor:
         """Return G."""
         g: Tensor | None = None
         for _, gradients in calls:
             for gradient in gradients:
-                g = self._moment(self._outputs(gradient), g)
+                g = self._add_second_moment(self._outputs(gradient), g)
         assert g is not None
         return g / rows
 
@@ -111,8 +114,10 @@ class Kronecker:
             return [matrix.view_as(gradient[0])]
         return [matrix[:, :-1].reshape(gradient[0].shape), matrix[:, -1]]
 
-    def _moment(self, columns: Tensor, so_far: Tensor | None, bias: bool = False) -> Tensor:
-        """Return Σ ccᵀ over the columns of (N, D, T), or its diagonal, added to another."""
+    def _add_second_moment(
+        self, columns: Tensor, so_far: Tensor | None, bias: bool = False
+    ) -> Tensor:
+        """Return ``so_far`` plus Σ ccᵀ over the columns c of (N, D, T), or plus its diagonal."""
         size = columns.shape[1]
         if size + bias > self._max:
             new = columns.square().sum((0, 2))
@@ -121,38 +126,38 @@ class Kronecker:
             rows = columns.transpose(0, 1).reshape(size, -1)
             new = product(rows, rows)
             return new if so_far is None else so_far.add_(new)
-        if 1 < len(columns) <= _SMALL / size**2:
+        if 1 < len(columns) <= _BATCHED / size**2:
             new = torch.bmm(columns, columns.mT).sum(0)
             return new if so_far is None else so_far.add_(new)
         if so_far is None:
             so_far = columns.new_zeros(size, size)
-        return so_far.addbmm_(columns, columns.mT)  # one product after the other
+        return so_far.addbmm_(columns, columns.mT)  # one product at a time
 
-    def _inputs(self, x: Tensor, every: int = 1) -> Iterator[Tensor]:
-        """Yield parts (N, D, T) of the columns that the weight's matrix (out, D) multiplies."""
+    def _inputs(self, x: Tensor, stride: int = 1) -> Iterator[Tensor]:
+        """Yield in chunks (N, D, T) the columns that the weight (out, D) multiplies."""
         module = self._module
         if isinstance(module, nn.Linear):
-            yield _columns(x if x.ndim < 3 else x[:, ::every])
+            yield _columns(x if x.ndim < 3 else x[:, ::stride])
             return
         if isinstance(module, nn.Conv1d):
             x = x.unsqueeze(2)
-        kernel, stride, dilation = (
+        kernel, conv_stride, dilation = (
             (1,) * (2 - len(size)) + tuple(size)
             for size in (module.kernel_size, module.stride, module.dilation)
         )
         sides = _padding(module, kernel, dilation)
         if any(sides):
             x = F.pad(x, sides)
-        stride = tuple(every * step for step in stride)
+        window_stride = tuple(stride * step for step in conv_stride)
         per_sample = max(1, module.weight[0].numel() * x[0, 0].numel())
-        for part in torch.split(x, max(1, _PART // per_sample)):
-            yield _windows(part, kernel, dilation, stride)
+        for chunk in torch.split(x, max(1, _CHUNK // per_sample)):
+            yield _windows(chunk, kernel, dilation, window_stride)
 
     def _outputs(self, gradient: Tensor) -> Tensor:
         return _columns(gradient) if isinstance(self._module, nn.Linear) else gradient.flatten(2)
 
 
-class BatchNorm:
+class BatchNormLayer:
     """The exact 2×2 matrix of each channel's (γ, β), of gradients summed over positions."""
 
     def __init__(self, module: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
@@ -185,7 +190,27 @@ class BatchNorm:
         return F.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
 
 
-def layer_of(module: nn.Module, max_dimension: int) -> Layer | None:
+def layers_of(model: nn.Module, max_dimension: int) -> list[tuple[nn.Module, Layer]]:
+    """Return the modules that have a block and share no parameter with another, and the blocks.
+
+    Args:
+        model: The network.
+        max_dimension: A larger factor keeps only its diagonal.
+    """
+    users: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                users[id(parameter)] = users.get(id(parameter), 0) + 1
+    layers = []
+    for module in model.modules():
+        layer = _layer_of(module, max_dimension)
+        if layer is not None and all(users[id(p)] == 1 for p in layer.parameters):
+            layers.append((module, layer))
+    return layers
+
+
+def _layer_of(module: nn.Module, max_dimension: int) -> Layer | None:
     """Return the module's block, or None where its parameters get none.
 
     Exact types only: a subclass may do something else in its forward pass.
@@ -194,19 +219,19 @@ def layer_of(module: nn.Module, max_dimension: int) -> Layer | None:
         p is not None and p.requires_grad for p in module._parameters.values() if p is not None
     ):
         return None
-    if type(module) is nn.Linear and _plain(module):
-        return Kronecker(module, max_dimension)
-    if type(module) in (nn.Conv1d, nn.Conv2d) and _plain(module):
+    if type(module) is nn.Linear and _has_own_weight(module):
+        return KroneckerLayer(module, max_dimension)
+    if type(module) in (nn.Conv1d, nn.Conv2d) and _has_own_weight(module):
         assert isinstance(module, nn.Conv1d | nn.Conv2d)
         if module.groups == 1 and module.padding_mode == "zeros":
-            return Kronecker(module, max_dimension)
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and _plain(module):
+            return KroneckerLayer(module, max_dimension)
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and _has_own_weight(module):
         assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-        return BatchNorm(module)
+        return BatchNormLayer(module)
     return None
 
 
-def _plain(module: nn.Module) -> bool:
+def _has_own_weight(module: nn.Module) -> bool:
     """Whether the weight is a parameter of the module itself."""
     return module._parameters.get("weight") is not None
 
@@ -214,15 +239,15 @@ def _plain(module: nn.Module) -> bool:
 def _windows(
     x: Tensor, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]
 ) -> Tensor:
-    """Return what a kernel sees of (N, C, H, W) as columns (N, D, T), as ``F.unfold`` does.
+    """Return the patches that a kernel sees of (N, C, H, W) as columns (N, D, T): ``F.unfold``.
 
-    In memory they lie as (D, N, T): one copy, of which all samples' columns together are a view.
+    Their memory is laid out as (D, N, T), so that all samples' columns side by side are a view.
     """
     n, c, *sides = x.shape
-    ways = list(zip(sides, kernel, dilation, stride, x.stride()[2:], strict=True))
-    counts = [(side - d * (k - 1) - 1) // s + 1 for side, k, d, s, _ in ways]
-    within = [d * step for _, _, d, _, step in ways]
-    along = [s * step for _, _, _, s, step in ways]
+    dimensions = list(zip(sides, kernel, dilation, stride, x.stride()[2:], strict=True))
+    counts = [(side - d * (k - 1) - 1) // s + 1 for side, k, d, s, _ in dimensions]
+    within = [d * step for _, _, d, _, step in dimensions]
+    along = [s * step for _, _, _, s, step in dimensions]
     windows = x.as_strided((c, *kernel, n, *counts), (x.stride(1), *within, x.stride(0), *along))
     return windows.reshape(-1, n, counts[0] * counts[1]).transpose(0, 1)
 
@@ -246,9 +271,15 @@ def _columns(x: Tensor) -> Tensor:
 
 
 def _bordered(moment: Tensor, total: Tensor, count: int) -> Tensor:
-    """Return the mean over columns that end in a 1, from sums over them without, or its diagonal.
+    """Return the mean of [a; 1][a; 1]ᵀ, or its diagonal, from sums over the inputs a.
 
-    Written once: passes over a large matrix are most of what a dense layer's update costs.
+    The result is written once: passes over a large matrix are most of the cost of a dense
+    layer's update.
+
+    Args:
+        moment: Σ aaᵀ, (D, D), or its diagonal (D,).
+        total: Σ a, (D,).
+        count: How many a there are.
     """
     size = len(total)
     result = total.new_empty([size + 1] * moment.ndim)
@@ -272,12 +303,12 @@ def _mean_eigenvalue(factor: Tensor) -> Tensor:
 
 
 def _inverse(factor: Tensor, shift: Tensor) -> Tensor:
-    """Return (F + shift·I)⁻¹, of a vector that stands for a diagonal as a vector."""
+    """Return (F + shift·I)⁻¹; a factor (n,) stands for a diagonal, and so does its inverse."""
     if factor.ndim == 1:
         return 1 / (factor + shift)
     shifted = factor.clone()
     shifted.diagonal().add_(shift)
     lower, failed = torch.linalg.cholesky_ex(shifted)
-    # Without a check that would wait for the device: a failure shows as NaN.
-    # In rows, as a checkpoint gives it back: products depend on the layout to the last bit.
+    # A check would wait for the device, so a failure shows as NaN. Contiguous, as a checkpoint
+    # restores it: products depend on the layout to the last bit.
     return torch.where(failed > 0, torch.nan, torch.cholesky_inverse(lower)).contiguous()

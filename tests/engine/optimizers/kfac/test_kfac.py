@@ -10,8 +10,8 @@ from torch import nn
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.optimizers.kfac import fisher
-from mlhf.optimizers.kfac.kfac import Kfac, _Mean
-from mlhf.optimizers.kfac.layers import BatchNorm, Kronecker, layer_of
+from mlhf.optimizers.kfac.kfac import Kfac
+from mlhf.optimizers.kfac.layers import BatchNormLayer, KroneckerLayer, layers_of
 
 BARE = {"lr": 1.0, "factors_every": 1, "momentum": 0.0, "kl_clip": None, "inverse_every": 1}
 
@@ -21,8 +21,8 @@ def _ggn(model, loss, x, y):
     n = sum(p.numel() for p in ggn.parameters)
     columns = []
     for column in torch.eye(n, dtype=x.dtype):
-        parts = torch.split(column, [p.numel() for p in ggn.parameters])
-        v = [part.view_as(p) for part, p in zip(parts, ggn.parameters, strict=True)]
+        pieces = torch.split(column, [p.numel() for p in ggn.parameters])
+        v = [piece.view_as(p) for piece, p in zip(pieces, ggn.parameters, strict=True)]
         columns.append(torch.cat([t.reshape(-1) for t in ggn.product(v)]))
     return torch.stack(columns), torch.cat([g.reshape(-1) for g in ggn.gradient])
 
@@ -38,7 +38,7 @@ def test_on_one_linear_layer_with_squared_error_it_is_newton(fitted):
     model = nn.Linear(3, 2, bias=False).double()
     x, y = torch.randn(20, 3).double(), torch.randn(20, 2).double()
     matrix, gradient = _ggn(model, "mse", x, y)
-    layer = Kronecker(model, 100)
+    layer = KroneckerLayer(model, 100)
     z = model(x)
     calls = [(x, list(fisher.exact("mse", z.detach())))]
     a, g = layer.factors(calls, fisher.rows(z))
@@ -112,7 +112,7 @@ def test_a_convolutions_unfolded_input_times_its_weight_is_its_output(case):
     module, shape = CONVOLUTIONS[case]
     module = copy.deepcopy(module).double()
     x = torch.randn(shape).double()
-    layer = layer_of(module, 1000)
+    ((_, layer),) = layers_of(module, 1000)
     columns = torch.cat(list(layer._inputs(x)))
     expected = layer._outputs(module(x))
     found = module.weight.flatten(1) @ columns
@@ -124,7 +124,8 @@ def test_a_convolutions_unfolded_input_times_its_weight_is_its_output(case):
     if module.bias is not None:
         c = torch.cat([c, torch.ones(1, c.shape[1]).double()])
     for most in (1000, 2):  # whole, and its diagonal
-        inputs, _ = layer_of(module, most).factors([(x, [module(x)])], len(x))
+        ((_, layer),) = layers_of(module, most)
+        inputs, _ = layer.factors([(x, [module(x)])], len(x))
         whole = c @ c.T / c.shape[1]
         assert torch.allclose(inputs, whole if most == 1000 else whole.diagonal(), atol=1e-12)
 
@@ -168,25 +169,25 @@ def test_windows_are_those_of_unfold_however_the_input_lies_in_memory(kernel):
         assert torch.equal(found, F.unfold(each, kernel, (2, 1), 0, (1, 2)))
 
 
-def test_a_large_unfolded_input_is_treated_in_parts(monkeypatch):
+def test_a_large_unfolded_input_is_treated_in_chunks(monkeypatch):
     module = nn.Conv2d(2, 3, 3, padding=1).double()
     x, g = torch.randn(8, 2, 6, 6).double(), torch.randn(8, 3, 6, 6).double()
-    whole = Kronecker(module, 100).factors([(x, [g])], 8)
-    monkeypatch.setattr("mlhf.optimizers.kfac.layers._PART", 1000)
-    for mine, theirs in zip(Kronecker(module, 100).factors([(x, [g])], 8), whole, strict=True):
+    whole = KroneckerLayer(module, 100).factors([(x, [g])], 8)
+    monkeypatch.setattr("mlhf.optimizers.kfac.layers._CHUNK", 1000)
+    for mine, theirs in zip(KroneckerLayer(module, 100).factors([(x, [g])], 8), whole, strict=True):
         assert torch.allclose(mine, theirs)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_inputs_may_be_looked_at_every_so_many_positions(stride):
+def test_inputs_may_be_taken_at_every_so_many_positions(stride):
     conv = nn.Conv2d(2, 3, 3, stride=stride, padding=1).double()
     x = torch.randn(4, 2, 9, 9).double()
     g = torch.randn_like(conv(x))
-    every = Kronecker(conv, 99).of_inputs([(x, [g])], every=2)
+    strided = KroneckerLayer(conv, 99).input_factor([(x, [g])], stride=2)
     columns = F.unfold(F.pad(x, [1] * 4), 3, stride=stride).unflatten(2, g.shape[2:])
     seen = columns[:, :, ::2, ::2].flatten(2)
     ones = torch.cat([seen, torch.ones_like(seen[:, :1])], 1).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(every, ones @ ones.T / ones.shape[1])
+    torch.testing.assert_close(strided, ones @ ones.T / ones.shape[1])
 
 
 def test_products_side_by_side_are_those_one_after_the_other(monkeypatch):
@@ -195,16 +196,16 @@ def test_products_side_by_side_are_those_one_after_the_other(monkeypatch):
     conv = nn.Conv2d(2, 3, 3).double()
     x = torch.randn(4, 2, 9, 9).double()
     calls = [(x, [torch.randn_like(conv(x)) for _ in range(2)])]
-    beside = Kronecker(conv, 99).factors(calls, 4)
-    monkeypatch.setattr(module, "_SMALL", 0)
-    for a, b in zip(beside, Kronecker(conv, 99).factors(calls, 4), strict=True):
+    beside = KroneckerLayer(conv, 99).factors(calls, 4)
+    monkeypatch.setattr(module, "_BATCHED", 0)
+    for a, b in zip(beside, KroneckerLayer(conv, 99).factors(calls, 4), strict=True):
         torch.testing.assert_close(a, b)
 
 
 def test_a_large_factor_keeps_its_diagonal():
     module = nn.Linear(9, 2, bias=False).double()
     x, g = torch.randn(8, 9).double(), torch.randn(8, 2).double()
-    full, small = Kronecker(module, 100), Kronecker(module, 5)
+    full, small = KroneckerLayer(module, 100), KroneckerLayer(module, 5)
     a, b = full.factors([(x, [g])], 8)
     diagonal, other = small.factors([(x, [g])], 8)
     assert torch.allclose(diagonal, a.diagonal())
@@ -221,7 +222,7 @@ def test_batch_norms_block_is_that_of_per_sample_gradients(training):
     module = nn.BatchNorm2d(3).double().train(training)
     module.running_mean.copy_(torch.randn(3))
     x, g = torch.randn(5, 3, 2, 2).double(), torch.randn(5, 3, 2, 2).double()
-    (block,) = BatchNorm(module).factors([(x, [g])], 5)
+    (block,) = BatchNormLayer(module).factors([(x, [g])], 5)
     mean = x.mean((0, 2, 3)) if training else module.running_mean
     var = x.var((0, 2, 3), unbiased=False) if training else module.running_var
     normal = (x - mean.view(1, 3, 1, 1)) / (var.view(1, 3, 1, 1) + module.eps).sqrt()
@@ -232,7 +233,7 @@ def test_batch_norms_block_is_that_of_per_sample_gradients(training):
             expected += torch.outer(v, v) / 5
         assert torch.allclose(block[c], expected)
     gradient = [torch.randn(3).double(), torch.randn(3).double()]
-    out = BatchNorm(module).apply(BatchNorm(module).invert([block], 0.1), gradient)
+    out = BatchNormLayer(module).apply(BatchNormLayer(module).invert([block], 0.1), gradient)
     solved = torch.linalg.solve(block + 0.1 * torch.eye(2).double(), torch.stack(gradient, -1))
     assert torch.allclose(torch.stack(out, -1), solved)
 
@@ -253,16 +254,6 @@ def test_drawn_labels_have_the_exact_fisher_as_their_mean(loss):
             model.weight.copy_(torch.diag(z[0]))
         matrix, _ = _ggn(model, loss, torch.ones(1, 4).double(), y)  # 1⊗: every 4th entry is H
         assert torch.allclose(matrix[::4, ::4], exact, atol=1e-12)
-
-
-def test_a_running_mean_is_plain_until_it_decays():
-    """With decay 0.7 the third value still counts a third, the fourth 0.3."""
-    mean, found = _Mean(), []
-    for value in (1.0, 4.0, 10.0, 25.0):
-        mean.add([torch.tensor([value]), torch.tensor([-value])], decay=0.7)
-        assert float(mean.values[1]) == -float(mean.values[0])
-        found.append(float(mean.values[0]))
-    assert found == pytest.approx([1.0, 2.5, 5.0, 0.7 * 5.0 + 0.3 * 25.0])
 
 
 def test_factors_and_inverses_change_when_they_are_due():

@@ -1,4 +1,4 @@
-"""MLHF's default form: a quadratic model minimised exactly, in a Kronecker eigenbasis.
+"""MLHF's default variant: a quadratic model minimised exactly, in a Kronecker eigenbasis.
 
 On each batch, with gradient b and Gauss-Newton matrix G, in a basis U where G is nearly
 diagonal (``basis.py``):
@@ -9,10 +9,10 @@ diagonal (``basis.py``):
     θ ← θ − d
 
 with d' the last step and r_i the residual after i directions. The minimum is exact for the
-batch's own G, by one tangent pass Jq for each direction: there is no learning rate, and the
-part of d' takes the place of momentum (Martens & Grosse 2015, sections 6.4 and 7, choose both
-so for K-FAC; the damping and where it lives differ). Two networks (``controller.py``) correct
-λ, D and the step by what the last steps left behind.
+batch's own G, by one tangent pass Jq for each direction. So there is no learning rate, and the
+coefficient of d' takes the place of momentum (Martens & Grosse 2015, sections 6.4 and 7, choose
+both like this for K-FAC; the damping and its basis differ). Two networks (``controller.py``)
+correct λ, D and the step by what the last steps measured.
 """
 
 from collections.abc import Sequence
@@ -30,59 +30,61 @@ from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
-from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, Memory, StepNetwork
-from mlhf.optimizers.mlhf.kronecker.model import Direction, combined
+from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
+from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.state import restored, restored_list
 
 _BETA2 = 0.99
 _EPS = 1e-5
 
 
 def fresh_networks() -> dict[str, nn.Module]:
-    """Return the networks with weights of zero: the untrained form."""
+    """Return untrained networks: all weights are zero, all factors 1."""
     return {"damping": DampingNetwork(), "step": StepNetwork()}
 
 
 class KroneckerMLHF:
-    """Steps by the batch's quadratic model over a few well-chosen directions.
+    """Steps to the minimum of the batch's quadratic model over a few directions.
 
-    A step costs the gradient and, once the loss is low, a tangent pass (half a gradient);
-    where it solves another for each direction, and a backward pass for each direction after
-    the first; and now and then the basis.
+    A step costs the gradient and, once the loss is low, a tangent pass (half a gradient). A
+    step that solves costs a tangent pass for each direction, and a backward pass for each
+    after the second. Updates of the basis come on top, and become rare.
 
-    What the steps leave behind is noisy, as after any steps of full length. So the result is an
-    average along the way, over a constant part of the steps so far: ``eval_mode`` puts it into
-    the model, ``train_mode`` puts back what steps start from.
+    The weights are noisy, as after any steps of full length. So the result is their running
+    average over a constant fraction of the steps so far: ``eval_mode`` puts it into the model,
+    ``train_mode`` puts back the weights that steps start from.
 
     Works alone: ``opt = MLHF(model); opt.step(x, y)``, and ``opt.eval_mode()`` at the end.
 
     Args:
         model: Any module whose loss has a Gauss-Newton matrix (``GGN``).
         loss: A loss's name, or a function (z, y) ↦ scalar of what the model returns.
-        meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
-            names a file, None leaves them untrained.
+        meta_checkpoint: What the networks learned: ``"default"`` for the shipped file, the
+            path of another, or None to leave them untrained.
         iterations: Preconditioned directions besides the last step.
-        solve_every: Of so many steps, at first fewer, one finds the minimum over all
-            directions; the others make do with less (``solver.py``).
+        solve_every: Most steps from one solve over all directions to the next; fewer at first.
+            The steps between reuse its coefficients (``solver.py``).
         lr: Factor of the step.
-        average: The part of the steps so far over which the result is averaged; with 0 it is
-            where the last step led.
+        average: The fraction of the steps so far over which the result is averaged; 0 for no
+            average.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         damping: λ₀ of λ_k = λ₀ (1 + k/T)^½.
         growth_steps: T.
         parameters: Which parameters to train, by default all that require a gradient.
-        decay: Of the running means that the basis comes from.
-        update_every: Most steps between two updates of those means; at first fewer.
-        refresh_every: Most steps between two turns of the basis; at first fewer.
-        samples: Samples of a batch that a layer's means are taken from.
-        max_dimension: The longest side of a matrix whose basis is turned.
-        autocast: The type of forward and backward passes under autocast.
-        seed: Of the signs by which the trace of the loss's Hessian is estimated.
+        decay: Of the running means that the basis is computed from.
+        update_every: Most steps between two updates of those means; fewer at first.
+        refresh_every: Most steps between two updates of the eigenvectors; fewer at first.
+        samples: How many samples of a batch a layer's factors are computed from.
+        max_dimension: The largest factor that is kept in full; of a larger one the diagonal is.
+        autocast: The dtype of forward and backward passes under autocast.
+        seed: Of the random signs by which the trace of the loss's Hessian is estimated.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
-        DataError: where the meta-checkpoint cannot be read.
+        DataError: where the meta-checkpoint cannot be read, or is not of this variant.
+        ValueError: where ``iterations``, ``solve_every`` or ``average`` is out of range.
     """
 
     def __init__(
@@ -131,18 +133,19 @@ class KroneckerMLHF:
         )
         self._update_every, self._refresh_every = update_every, refresh_every
         self._autocast = autocast
-        self._memory = Memory()
-        self._solver = Solver(self._basis, self._memory, iterations, solve_every)
+        self._features = FeatureEMA()
+        self._solver = Solver(self._basis, self._features, iterations, solve_every)
         self._steps = 0
-        self._largest = 0  # batch so far
+        self._largest_batch = 0
         self._next_update = self._next_refresh = 0
-        self._moment: Tensor | None = None  # v, in the basis
-        self._last: Direction | None = None  # d'
+        self._second_moment: Tensor | None = None  # v, in the basis
+        self._last_step: Direction | None = None  # d'
 
     def step(self, x: Any, y: Any) -> StepResult:
-        share = self._share(x)
-        due = self._steps >= self._next_update and 2 * share > 1
-        with self._basis.watching() if due else nullcontext():
+        """Take one step on the batch (x, y)."""
+        fraction = self._batch_fraction(x)
+        due = self._steps >= self._next_update and 2 * fraction > 1
+        with self._basis.recording() if due else nullcontext():
             ggn = GGN(
                 self.model,
                 self.loss,
@@ -152,36 +155,36 @@ class KroneckerMLHF:
                 autocast=self._autocast,
                 edges=(lambda: self._basis.edges) if due else None,
             )
-        self._turn(ggn, due)
+        self._update_basis(ggn, due)
         with torch.no_grad():
-            return self._step(ggn, share)
+            return self._step(ggn, fraction)
 
-    def _share(self, x: Any) -> float:
-        """Return the batch's size in parts of the largest so far.
+    def _batch_fraction(self, x: Any) -> float:
+        """Return the batch's size relative to the largest so far; 1 where it is not known.
 
-        An epoch may end in a few samples. Their own minimum is far from everybody's: the step
-        is that part of it, and v and the means take in as little of them.
+        An epoch may end with a batch of a few samples, whose own minimum is far from that of
+        all. Its step, and its weight in v, are scaled by this fraction.
         """
         if not isinstance(x, Tensor) or not x.numel() or not x.ndim:
             return 1.0
-        self._largest = max(self._largest, len(x))
-        return len(x) / self._largest
+        self._largest_batch = max(self._largest_batch, len(x))
+        return len(x) / self._largest_batch
 
-    def _turn(self, ggn: GGN, due: bool) -> None:
-        """Bring the basis up to date where that is due: often at first, then ever less."""
-        if due:
+    def _update_basis(self, ggn: GGN, update_due: bool) -> None:
+        """Update the running means and the eigenvectors where due: ever less often."""
+        if update_due:
             self._basis.update(ggn)
-            self._basis.forget()
+            self._basis.clear()
             self._next_update = self._steps + interval(self._steps, 40, self._update_every)
         if self._steps >= self._next_refresh:
             self._basis.refresh()
-            if self._last is not None:
-                plain = self._last.plain
-                turned = self._basis.rotate(unflatten(plain, self._parameters))
-                self._last = Direction(turned, plain)
+            if self._last_step is not None:
+                in_parameters = self._last_step.in_parameters
+                rotated = self._basis.rotate(unflatten(in_parameters, self._parameters))
+                self._last_step = Direction(rotated, in_parameters)
             self._next_refresh = self._steps + interval(self._steps, 7, self._refresh_every)
 
-    def _step(self, ggn: GGN, share: float) -> StepResult:
+    def _step(self, ggn: GGN, fraction: float) -> StepResult:
         basis = self._basis
         b = basis.rotate(ggn.gradient)
         penalty = b.new_zeros(())
@@ -189,78 +192,86 @@ class KroneckerMLHF:
             theta = basis.rotate(self._parameters)
             b.add_(theta, alpha=self.weight_decay)
             penalty = 0.5 * self.weight_decay * torch.dot(theta, theta)
-        features = torch.tensor(self._memory.features())
+        features = torch.tensor(self._features.features())
         by_kind = self.networks["damping"](features).exp().tolist()
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
-        scale, s = self._damping(b, by_kind, share)
+        scale, s = self._damping(b, by_kind, fraction)
         if self.weight_decay:
             s.add_(self.weight_decay)
-        inverse = torch.add(s, basis.of_curvature(), alpha=on_diagonal).reciprocal_()
+        inverse = torch.add(s, basis.diagonal, alpha=on_diagonal).reciprocal_()
 
-        last = self._last or Direction(torch.zeros_like(b), torch.zeros_like(b))
-        directions, parts = self._solver.solve(ggn, b, s, inverse, last, penalty)
-        stats = {"damping": scale, "momentum": float(parts[1]), "step_factor": on_step}
-        parts = parts * (on_step * share)
-        parts[1] *= on_momentum
-        self._last = combined(parts, directions)
-        step = unflatten(self._last.plain, self._parameters)
+        last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
+        directions, coefficients = self._solver.solve(
+            ggn, b, s, inverse, last, penalty, self._steps
+        )
+        stats = {"damping": scale, "momentum": float(coefficients[1]), "step_factor": on_step}
+        coefficients = coefficients * (on_step * fraction)
+        coefficients[1] *= on_momentum
+        self._last_step = combine(coefficients, directions)
+        step = unflatten(self._last_step.in_parameters, self._parameters)
         torch._foreach_add_(self._parameters, step, alpha=-self.lr)
         self._steps += 1
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
 
-    def _damping(self, b: Tensor, by_kind: Sequence[float], share: float) -> tuple[float, Tensor]:
-        """Return the damping's scale, and the damping in the basis.
+    def _damping(
+        self, b: Tensor, by_kind: Sequence[float], fraction: float
+    ) -> tuple[float, Tensor]:
+        """Update v; return the damping's scale (mean over kinds), and s without weight decay.
 
         Args:
-            by_kind: Factors of it, one for each kind of parameter.
+            b: The gradient in the basis, (n,).
+            by_kind: The learned factors of the damping, one for each kind of parameter.
+            fraction: The batch's size relative to the largest.
         """
-        if self._moment is None:
-            self._moment = torch.zeros_like(b)
-        self._moment.mul_(_BETA2).addcmul_(b, b, value=(1 - _BETA2) * share)
+        if self._second_moment is None:
+            self._second_moment = torch.zeros_like(b)
+        self._second_moment.mul_(_BETA2).addcmul_(b, b, value=(1 - _BETA2) * fraction)
         correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
-        s = self._moment.sqrt().mul_(correction).add_(_EPS)
-        parts = self._basis.parts
-        pieces = torch.split_with_sizes(s, [part.size for part in parts])
-        torch._foreach_mul_(pieces, [scale * by_kind[p.kind] * p.damped for p in parts])
+        s = self._second_moment.sqrt().mul_(correction).add_(_EPS)
+        segments = self._basis.segments
+        views = torch.split_with_sizes(s, [segment.size for segment in segments])
+        factors = [scale * by_kind[seg.kind] * seg.damping_factor for seg in segments]
+        torch._foreach_mul_(views, factors)
         return scale * sum(by_kind) / len(by_kind), s
 
     def eval_mode(self) -> None:
         """Put the averaged weights into the model; batch norm's statistics are not theirs."""
-        self._average.show()
+        self._average.swap_in()
 
     def train_mode(self) -> None:
         """Put the weights that steps start from back into the model."""
-        self._average.hide()
+        self._average.swap_out()
 
     def state_dict(self) -> State:
+        """Return the state; see ``Optimizer.state_dict``."""
         return {
             "steps": self._steps,
-            "largest": self._largest,
+            "largest": self._largest_batch,
             "average": self._average.state_dict(),
             "next_update": self._next_update,
             "next_refresh": self._next_refresh,
-            "moment": self._moment,
-            "last": None if self._last is None else list(self._last),
+            "moment": self._second_moment,
+            "last": None if self._last_step is None else list(self._last_step),
             "solver": self._solver.state_dict(),
             "basis": self._basis.state_dict(),
-            "memory": self._memory.state_dict(),
+            "memory": self._features.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
 
     def load_state_dict(self, state: State) -> None:
+        """Restore what ``state_dict`` returned."""
         like = self._parameters[0]
-        self._steps, self._largest = int(state["steps"]), int(state["largest"])
+        self._steps, self._largest_batch = int(state["steps"]), int(state["largest"])
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
-        moment = state["moment"]
-        self._moment = None if moment is None else moment.to(like, copy=True)
+        self._second_moment = restored(state["moment"], like)
         self._solver.load_state_dict(state["solver"])
-        last = state["last"]
-        self._last = None if last is None else Direction(*(t.to(like, copy=True) for t in last))
+        last = restored_list(state["last"], like)
+        self._last_step = None if last is None else Direction(*last)
         self._basis.load_state_dict(state["basis"])
-        self._memory.load_state_dict(state["memory"])
+        self._features.load_state_dict(state["memory"])
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])

@@ -1,4 +1,4 @@
-"""When a step solves its quadratic model, and when it makes do with what an earlier one found."""
+"""When a step solves its quadratic model, and when it reuses what an earlier step found."""
 
 import math
 
@@ -9,47 +9,50 @@ from torch import Tensor
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.vectors import flatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
-from mlhf.optimizers.mlhf.kronecker.controller import Memory, Seen
-from mlhf.optimizers.mlhf.kronecker.model import Direction, QuadraticModel, combined
-from mlhf.optimizers.mlhf.kronecker.subspace import Numbers
+from mlhf.optimizers.mlhf.kronecker.controller import FeatureEMA, StepStats
+from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, QuadraticModel, combine
+from mlhf.optimizers.mlhf.kronecker.subspace import Array
 from mlhf.optimizers.protocol import State
 
-_HIGH = 10.0  # the loss, until it has fallen by this factor
-_UNUSUAL = 1.5  # times its mean: a gradient whose step is measured in any case
+_LOW_LOSS = 10.0  # the loss is low once it has fallen by this factor
+_OUTLIER = 1.5  # bᵀPb above this many times its mean: the batch is solved for in any case
+_STALE = 4.0  # a mean α above this many times the newest solve's is out of date
+_SOLVE_WEIGHT = 0.3  # of each solve in the mean of the coefficients, while the loss is high
 _TINY = torch.finfo(torch.float32).tiny
-_FAR = 4.0  # a solve's step shorter by this factor than the mean's: the mean is of the past
-_FRESH = 0.3  # while it is high, the part of a solve in the mean of those so far
 
 
 class Solver:
-    """Finds how far to go along the preconditioned gradient and the last step.
+    """Finds the coefficients of the preconditioned gradient and the last step.
 
-    Between two solves their parts keep the ratio they had at the last one: the minimum is along
-    one line, and takes one tangent pass. While the loss is high they do without, and take the
-    mean of the last solves' parts: batches then agree on how long a step may be but for noise,
-    where near interpolation a few samples rule the curvature and the loss would jump.
+    Between two solves, the ratio of the coefficients stays that of the last solve. The minimum
+    is then along one line and takes one tangent pass. While the loss is high, steps between
+    solves do not even measure that: they use the mean of the last solves' coefficients, since
+    batches agree on how long a step may be, up to noise. Near interpolation this would not do:
+    a few samples dominate the curvature there, and the loss would jump.
 
-    Where a network is sure and wrong, its softmax is flat: a batch's G then hardly knows of the
-    sample that its gradient is of, and the minimum may lie many times too far away. But a loss
-    that is never negative has no more than itself to lose: a step that the model says lowers
-    it by more is taken in proportion (as Polyak's step is bounded; Loizou et al. 2021).
+    Where a network is confidently wrong its softmax is flat. A batch's G then hardly sees the
+    sample that dominates its gradient, and the minimum may lie many times too far away. But a
+    loss that is never negative cannot fall by more than itself: a step of which the model
+    predicts more is scaled down in proportion (as Polyak's step is bounded; Loizou et al.
+    2021).
 
     Args:
-        basis: In which vectors are given, (n,).
-        memory: Of what steps leave behind; it is added to.
-        iterations: Preconditioned directions besides the last step.
-        solve_every: Most steps from one solve to the next; at first fewer.
+        basis: The basis that vectors (n,) are in.
+        features: Running means of what steps measure; each solve and measurement is added.
+        iterations: How many preconditioned directions besides the last step.
+        solve_every: Most steps from one solve to the next; fewer at first.
     """
 
-    def __init__(self, basis: Basis, memory: Memory, iterations: int, solve_every: int) -> None:
-        self._basis, self._memory = basis, memory
+    def __init__(
+        self, basis: Basis, features: FeatureEMA, iterations: int, solve_every: int
+    ) -> None:
+        self._basis, self._features = basis, features
         self._iterations, self._solve_every = iterations, solve_every
-        self._steps = 0
-        self._parts: Numbers | None = None  # of the preconditioned gradient and of d'
-        self._usable = False
-        self._since = 0  # steps since they were found
-        self._pull: float | None = None  # bᵀPb in the mean of the last steps
-        self._signed = False  # whether a loss was negative
+        self._coefficients: Array | None = None  # of the preconditioned gradient and of d'
+        self._reusable = False
+        self._since_solve = 0  # steps
+        self._mean_norm: float | None = None  # bᵀPb, averaged over the last steps
+        self._seen_negative = False  # whether a loss was ever negative
 
     def solve(
         self,
@@ -59,127 +62,144 @@ class Solver:
         inverse: Tensor,
         last: Direction,
         penalty: Tensor,
-    ) -> tuple[list[Direction], Numbers]:
-        """Return directions, and the parts of each in the step.
+        step: int,
+    ) -> tuple[list[Direction], Array]:
+        """Return directions and the coefficient of each in the step.
 
-        Waits for the device: it decides by numbers what to do.
+        Waits for the device, since numbers decide what is computed.
 
         Args:
             ggn: G.
-            b: The gradient, (n,), in the basis as s and P.
+            b: The gradient, (n,), in the basis as s and P are.
             s: The damping, (n,).
             inverse: P, (n,).
             last: d'.
             penalty: What is minimised beside the loss, a scalar.
+            step: How many steps were taken before this one.
         """
         model = QuadraticModel(ggn, self._basis, b, s)
-        q = self._both(inverse * b)
-        numbers = [ggn.loss.to(b), torch.dot(q.turned, b), penalty]
-        loss, pull, beside = torch.stack(numbers).tolist()
-        stake = loss + beside
-        unusual = self._unusual(pull)
-        self._signed = self._signed or loss < 0
-        most = interval(self._steps, 3, self._solve_every)
-        self._since += 1
-        self._steps += 1
-        due = self._since >= most or not self._usable
-        high = self._memory.fallen() < _HIGH
-        if self._parts is not None and not due and not unusual:
-            parts = self._parts
-            if high:
-                self._memory.add(Seen(loss, *parts.tolist()))
+        q = self._direction(inverse * b)
+        numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), penalty]
+        loss, norm, penalty_value = torch.stack(numbers).tolist()
+        objective = loss + penalty_value
+        outlier = self._is_outlier(norm)
+        self._seen_negative = self._seen_negative or loss < 0
+        self._since_solve += 1
+        due = self._since_solve >= interval(step, 3, self._solve_every) or not self._reusable
+        loss_is_high = self._features.loss_reduction() < _LOW_LOSS
+        if self._coefficients is not None and not due and not outlier:
+            coefficients = self._coefficients
+            if loss_is_high:
+                self._features.add(StepStats(loss, *coefficients.tolist()))
             else:
-                model.add(combined(parts, [q, last]))
-                parts = parts * model.parts
-                self._remember(loss, model, parts, None)
-                parts = parts * self._credible(stake, model)
-                self._keep(parts)
-            return [q, last], parts
+                model.add(combine(coefficients, [q, last]))
+                coefficients = coefficients * model.coefficients
+                self._record(loss, model, coefficients, None)
+                coefficients = coefficients * self._polyak_scale(objective, model)
+                self._keep(coefficients)
+            return [q, last], coefficients
         model.add(q, last)
-        parts = model.parts
-        if due:
-            self._since = 0
-            credible = parts * self._credible(stake, model)
-            self._keep(credible, _FRESH if high else 1.0)  # an unusual batch's are for itself
-        left = float(model.pull[1] / max(model.own[1, 1], _TINY))
+        coefficients = model.coefficients
+        if due:  # an outlier's coefficients are used for that batch only
+            self._since_solve = 0
+            bounded = coefficients * self._polyak_scale(objective, model)
+            self._keep(bounded, _SOLVE_WEIGHT if loss_is_high else 1.0)
+        residual_step = float(model.linear_term[1] / max(model.gram[1, 1], _TINY))
         for _ in range(self._iterations - 1):
-            model.add(self._both(inverse * model.residual()))
-        self._remember(loss, model, parts, left)
-        return model.directions, model.parts * self._credible(stake, model)
+            model.add(self._direction(inverse * model.residual()))
+        self._record(loss, model, coefficients, residual_step)
+        return model.directions, model.coefficients * self._polyak_scale(objective, model)
 
-    def _credible(self, stake: float, model: QuadraticModel) -> float:
-        """Return how much of the minimum to take: all, unless it promises more than there is.
+    def _polyak_scale(self, objective: float, model: QuadraticModel) -> float:
+        """Return the factor at which the predicted reduction is at most the objective.
 
         Args:
-            stake: The loss, with its penalty.
+            objective: The loss, with its penalty.
+            model: The model at its minimum.
         """
-        promised = model.lowers
-        return stake / promised if promised > stake and not self._signed else 1.0
+        predicted = model.predicted_reduction
+        bounded = predicted > objective and not self._seen_negative
+        return objective / predicted if bounded else 1.0
 
-    def _keep(self, parts: Numbers, weight: float = 1.0) -> None:
-        """Keep the parts for the next steps, if those may do with them.
+    def _keep(self, coefficients: Array, weight: float = 1.0) -> None:
+        """Keep the coefficients for the next steps, if these may reuse them.
 
-        But no step is to be many times as long as what was last found: where steps have to
-        become short quickly, a mean would come too late.
+        No later step may be many times as long as the newest solve found: where steps have to
+        become short quickly, a mean would lag behind.
 
         Args:
+            coefficients: α and μ.
             weight: Of these in the mean with those kept before.
         """
-        self._usable = repeatable(*parts.tolist())
-        before = parts if self._parts is None else self._parts
-        kept = before + weight * (parts - before) if self._usable else self._parts
-        if kept is not None and 0 < _FAR * parts[0] < kept[0]:
-            kept = np.array([parts[0], kept[1]])
-        self._parts = kept
+        self._reusable = reusable(*coefficients.tolist())
+        before = coefficients if self._coefficients is None else self._coefficients
+        kept = before + weight * (coefficients - before) if self._reusable else self._coefficients
+        if kept is not None and 0 < _STALE * coefficients[0] < kept[0]:
+            kept = np.array([coefficients[0], kept[1]])
+        self._coefficients = kept
 
-    def _unusual(self, pull: float) -> bool:
-        """Whether bᵀPb is well above its mean over the last steps: nobody knows how far then."""
-        if self._pull is None:
-            self._pull = pull
-        found = pull > _UNUSUAL * self._pull
-        self._pull += 0.1 * (pull - self._pull)
-        return found
+    def _is_outlier(self, norm: float) -> bool:
+        """Whether bᵀPb is far above its running mean: old coefficients say nothing then."""
+        if self._mean_norm is None:
+            self._mean_norm = norm
+        outlier = norm > _OUTLIER * self._mean_norm
+        self._mean_norm += 0.1 * (norm - self._mean_norm)
+        return outlier
 
-    def _remember(
-        self, loss: float, model: QuadraticModel, parts: Numbers, left: float | None
+    def _record(
+        self,
+        loss: float,
+        model: QuadraticModel,
+        coefficients: Array,
+        residual_step: float | None,
     ) -> None:
-        own, damped, told = model.curvatures(self._basis.of_curvature())
-        wrong = math.log(own) - math.log(told)  # either may be infinite
-        fresh, momentum = parts.tolist()
-        seen = Seen(loss, fresh, momentum, left, 1 - own / damped, wrong, model.lowers)
-        self._memory.add(seen)
+        undamped, damped, predicted = model.curvatures(self._basis.diagonal)
+        alpha, momentum = coefficients.tolist()
+        self._features.add(
+            StepStats(
+                loss,
+                alpha,
+                momentum,
+                residual_step,
+                damping_fraction=1 - undamped / damped,
+                # either may be infinite
+                diagonal_error=math.log(undamped) - math.log(predicted),
+                predicted_reduction=model.predicted_reduction,
+            )
+        )
 
-    def _both(self, turned: Tensor) -> Direction:
-        return Direction(turned, flatten(self._basis.back(turned)))
+    def _direction(self, in_eigenbasis: Tensor) -> Direction:
+        return Direction(in_eigenbasis, flatten(self._basis.rotate_back(in_eigenbasis)))
 
     def state_dict(self) -> State:
         return {
-            "steps": self._steps,
-            "parts": None if self._parts is None else self._parts.tolist(),
-            "usable": self._usable,
-            "since": self._since,
-            "pull": self._pull,
-            "signed": self._signed,
+            "parts": None if self._coefficients is None else self._coefficients.tolist(),
+            "usable": self._reusable,
+            "since": self._since_solve,
+            "pull": self._mean_norm,
+            "signed": self._seen_negative,
         }
 
     def load_state_dict(self, state: State) -> None:
-        self._steps, self._since = int(state["steps"]), int(state["since"])
-        self._usable = bool(state["usable"])
-        parts, pull = state["parts"], state["pull"]
-        self._parts = None if parts is None else np.array(parts)
-        self._pull = None if pull is None else float(pull)
-        self._signed = bool(state["signed"])
+        coefficients, norm = state["parts"], state["pull"]
+        self._coefficients = None if coefficients is None else np.array(coefficients)
+        self._reusable, self._since_solve = bool(state["usable"]), int(state["since"])
+        self._mean_norm = None if norm is None else float(norm)
+        self._seen_negative = bool(state["signed"])
 
 
-def repeatable(fresh: float, momentum: float) -> bool:
-    """Whether further steps may be of these parts.
+def reusable(alpha: float, momentum: float) -> bool:
+    """Whether later steps may reuse these coefficients.
 
-    A part of the last step outside of 0 to 1 was for that one alone: taken again and again it
-    makes steps that grow.
+    A coefficient of the last step outside 0 … 1 is right for one step only: reused again and
+    again, it makes steps that grow.
     """
-    return fresh > 0 and 0 <= momentum <= 1
+    return alpha > 0 and 0 <= momentum <= 1
 
 
-def interval(steps: int, part: int, most: int) -> int:
-    """Return after how many steps to do a thing again that is due ever less often."""
-    return min(most, max(1, steps // part))
+def interval(step: int, divisor: int, most: int) -> int:
+    """Return the steps until something is due again that is done ever less often.
+
+    It is step / divisor, at least 1, at most ``most``.
+    """
+    return min(most, max(1, step // divisor))

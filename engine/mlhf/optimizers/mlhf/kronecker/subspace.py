@@ -1,8 +1,8 @@
 """The exact minimum of a quadratic model over a few directions.
 
-Matrices of two or three rows are small change: kept on the host, they cost no more than numbers.
-They are plain Python's, whose arithmetic is the same in every process; that of a library's
-kernels may differ in the last bit, and a resumed run with it.
+Matrices of two or three rows are kept on the host, where they cost next to nothing. They are
+computed in plain Python, whose arithmetic is the same in every process. A library's kernels may
+differ in the last bit, and then a resumed run would too.
 """
 
 import math
@@ -13,25 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_RIDGE = 1e-7  # of the scaled matrix: directions may be parallel
+_RIDGE = 1e-7  # added to the scaled matrix's unit diagonal: directions may be parallel
 
-Numbers = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
-def minimum(matrix: Numbers, right_side: Numbers) -> Numbers:
+def minimum(matrix: Array, linear_term: Array) -> Array:
     """Return c that minimises ½cᵀMc − ⟨r, c⟩, shape (m,).
 
-    Directions of zero curvature (such as a zero vector) get no part. NaN where M or r is not
-    finite.
+    Directions without curvature (such as a zero vector) get coefficient 0. NaN where M or r is
+    not finite.
 
     Args:
         matrix: M, the curvatures between the directions, (m, m), symmetric.
-        right_side: r, the directions' inner products with the gradient, (m,).
+        linear_term: r, the directions' inner products with the gradient, (m,).
     """
     m: list[list[float]] = matrix.tolist()
-    r: list[float] = right_side.tolist()
+    r: list[float] = linear_term.tolist()
     if not all(math.isfinite(v) for row in (*m, r) for v in row):
-        return np.full_like(right_side, np.nan)
+        return np.full_like(linear_term, np.nan)
     inverse = [1 / math.sqrt(row[i]) if row[i] > 0 else 0.0 for i, row in enumerate(m)]
     scaled = [
         [
@@ -40,11 +40,11 @@ def minimum(matrix: Numbers, right_side: Numbers) -> Numbers:
         ]
         for i, row in enumerate(m)
     ]
-    found = _solve(scaled, [v * w for v, w in zip(r, inverse, strict=True)])
-    return np.array([v * w for v, w in zip(found, inverse, strict=True)])
+    solution = _solve(scaled, [v * w for v, w in zip(r, inverse, strict=True)])
+    return np.array([v * w for v, w in zip(solution, inverse, strict=True)])
 
 
-def inner(a: Numbers, matrix: Numbers, b: Numbers) -> float:
+def bilinear(a: Array, matrix: Array, b: Array) -> float:
     """Return aᵀMb."""
     rows: list[list[float]] = matrix.tolist()
     image = [sum(m * y for m, y in zip(row, b.tolist(), strict=True)) for row in rows]
@@ -53,7 +53,7 @@ def inner(a: Numbers, matrix: Numbers, b: Numbers) -> float:
 
 
 def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """Return x of Ax = b by elimination, for A of unit diagonal; both are written over."""
+    """Return x of Ax = b by elimination, for A with unit diagonal; overwrites both arguments."""
     size = len(right)
     for k in range(size):
         pivot = matrix[k][k] or _RIDGE
@@ -68,13 +68,18 @@ def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
     return right
 
 
-def curvatures(tangents: Sequence[Sequence[Tensor]], pulled: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Return ⟨Jq_i, H Jq_j⟩, (m, m), from Jq and HJq of each direction, one tensor an output."""
+def gram_matrix(tangents: Sequence[Sequence[Tensor]], hvps: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return the matrix of ⟨Jq_i, HJq_j⟩, (m, m).
+
+    Args:
+        tangents: Jq of each direction q, one tensor for each of the network's outputs.
+        hvps: HJq of each direction, likewise.
+    """
     total: Tensor | None = None
     for output in range(len(tangents[0])):
         u = torch.stack([t[output].reshape(-1) for t in tangents])
-        h = torch.stack([t[output].reshape(-1) for t in pulled])
-        part = u.float() @ h.float().T if u.dtype.itemsize < 4 else u @ h.T
-        total = part if total is None else total + part
+        h = torch.stack([t[output].reshape(-1) for t in hvps])
+        term = u.float() @ h.float().T if u.dtype.itemsize < 4 else u @ h.T
+        total = term if total is None else total + term
     assert total is not None
     return total

@@ -8,22 +8,22 @@ from mlhf import MLHF
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 1.0])
-def test_it_is_that_of_its_formula(part):
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 1.0])
+def test_it_is_that_of_its_formula(fraction):
     generator = torch.Generator().manual_seed(0)
     p = torch.zeros(3, dtype=torch.float64)
-    average = RunningAverage([p], part)
+    average = RunningAverage([p], fraction)
     mean = None
     for k in range(1, 30):
         p.copy_(torch.randn(3, generator=generator, dtype=torch.float64))
         average.add(k)
-        mean = p.clone() if mean is None else mean + (p - mean) / (1 + part * k)
+        mean = p.clone() if mean is None else mean + (p - mean) / (1 + fraction * k)
     here = p.clone()
-    average.show()
+    average.swap_in()
     torch.testing.assert_close(p, mean)
-    if not part:
+    if not fraction:
         assert torch.equal(p, here)
-    average.hide()
+    average.swap_out()
     assert torch.equal(p, here)
 
 
@@ -34,14 +34,14 @@ def test_with_all_steps_it_is_nearly_their_mean():
     for k in range(1, 1001):
         p.fill_(float(k))
         average.add(k)
-    average.show()
+    average.swap_in()
     assert float(p) == pytest.approx(500, rel=0.01)
 
 
-@pytest.mark.parametrize("part", [-0.1, 1.5])
-def test_a_part_is_from_nought_to_one(part):
+@pytest.mark.parametrize("fraction", [-0.1, 1.5])
+def test_a_fraction_is_from_nought_to_one(fraction):
     with pytest.raises(ValueError, match="from 0 to 1"):
-        RunningAverage([torch.zeros(1)], part)
+        RunningAverage([torch.zeros(1)], fraction)
 
 
 def _run(model, steps, look):

@@ -1,4 +1,4 @@
-"""The basis against dense algebra: rotations, factors, and the diagonal they promise."""
+"""The basis against dense algebra: rotations, factors, and the diagonal they predict."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 from mlhf.curvature.ggn import GGN
 from mlhf.models.layers import PositionEmbedding
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
-from mlhf.optimizers.mlhf.kronecker.blocks import _ROWS as ROWS
+from mlhf.optimizers.mlhf.kronecker.blocks import _INPUT_ROWS as INPUT_ROWS
 
 LOSSES = {"binary_cross_entropy": F.binary_cross_entropy_with_logits, "mse": F.mse_loss}
 
@@ -29,23 +29,23 @@ class Mixed(nn.Module):
         return self.out(self.lstm(h)[0][:, -1]) * self.own
 
 
-def _turned(model, x, y, autocast=None, **options):
+def _refreshed(model, x, y, autocast=None, **options):
     settings = {"decay": 0.95, "samples": 100, "max_dimension": 1024, "seed": 0, **options}
     parameters = list(model.parameters())
     loss = settings.pop("loss", "cross_entropy")
     basis = Basis(model, parameters, **settings)
     for _ in range(2):
-        _see(basis, model, loss, x, y, autocast=autocast)
+        _update(basis, model, loss, x, y, autocast=autocast)
     basis.refresh()
     return basis
 
 
-def _see(basis, model, loss, x, y, **options):
-    with basis.watching():
-        ggn = GGN(model, loss, x, y, list(model.parameters()), edges=lambda: basis.edges,
-                  **options)  # fmt: skip
+def _update(basis, model, loss, x, y, **options):
+    with basis.recording():
+        parameters = list(model.parameters())
+        ggn = GGN(model, loss, x, y, parameters, edges=lambda: basis.edges, **options)
     basis.update(ggn)
-    basis.forget()
+    basis.clear()
     return ggn
 
 
@@ -54,22 +54,22 @@ def test_rotations_keep_lengths_and_come_back(most):
     torch.manual_seed(0)
     model = Mixed().double()
     x, y = torch.randn(8, 2, 4, 4).double(), torch.randint(0, 3, (8,))
-    basis = _turned(model, x, y, max_dimension=most)
+    basis = _refreshed(model, x, y, max_dimension=most)
     v = [torch.randn_like(p) for p in model.parameters()]
-    turned = basis.rotate(v)
+    rotated = basis.rotate(v)
     flat = torch.cat([t.reshape(-1) for t in v])
-    torch.testing.assert_close(turned.norm(), flat.norm())
-    for before, after in zip(v, basis.back(turned), strict=True):
+    torch.testing.assert_close(rotated.norm(), flat.norm())
+    for before, after in zip(v, basis.rotate_back(rotated), strict=True):
         torch.testing.assert_close(after, before)
     assert len(basis.diagonal) == len(flat)
-    assert sum(part.size for part in basis.parts) == len(flat)
+    assert sum(segment.size for segment in basis.segments) == len(flat)
     assert bool((basis.diagonal >= 0).all())
 
 
 def test_what_is_spread_over_positions_has_a_share_of_the_damping():
     model = nn.Sequential(nn.Linear(4, 3), PositionEmbedding(16, 3), nn.LayerNorm(3))
     basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
-    assert basis.parts == [(15, 2, 1.0), (48, 2, 0.0625), (3, 4, 1.0), (3, 5, 1.0)]
+    assert basis.segments == [(15, 2, 1.0), (48, 2, 0.0625), (3, 4, 1.0), (3, 5, 1.0)]
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
@@ -84,17 +84,17 @@ def test_one_linear_layer_with_squared_error_is_diagonal_there(scale):
     parameters = list(model.parameters())
     y = (model(x) + scale * torch.randn(4000, 3)).detach()
     basis = Basis(model, parameters, decay=0.95, samples=4000, max_dimension=9, seed=1)
-    ggn = _see(basis, model, "mse", x, y)
+    ggn = _update(basis, model, "mse", x, y)
     basis.refresh()
     columns = []
     for i in range(12):
         unit = torch.zeros(12).double()
         unit[i] = 1
-        columns.append(basis.rotate(ggn.product(basis.back(unit))))
+        columns.append(basis.rotate(ggn.product(basis.rotate_back(unit))))
     matrix = torch.stack(columns)
     inputs, outputs = basis._layers[0]._factors[1], basis._layers[0]._factors[0]
     torch.testing.assert_close(outputs, torch.eye(3).double() * 2 / 3, rtol=0.1, atol=0.05)
-    torch.testing.assert_close(inputs, x[:ROWS].T @ x[:ROWS] / ROWS)
+    torch.testing.assert_close(inputs, x[:INPUT_ROWS].T @ x[:INPUT_ROWS] / INPUT_ROWS)
     # The factors are of some of the rows, and of what is left: right to a few per cent.
     torch.testing.assert_close(basis.diagonal, matrix.diagonal(), rtol=0.15, atol=0)
     torch.testing.assert_close(basis.diagonal.sum(), matrix.trace(), rtol=0.05, atol=0)
@@ -114,18 +114,18 @@ def test_the_datas_gradients_are_given_the_weight_of_the_losss_hessian(loss):
 
     hessian = torch.autograd.functional.hessian(value, z).reshape(z.numel(), -1)
     basis = Basis(model, list(model.parameters()), decay=0.95, samples=512, max_dimension=9, seed=0)
-    _see(basis, model, loss, x, y)
+    _update(basis, model, loss, x, y)
     outputs, inputs = basis._layers[0]._factors
     torch.testing.assert_close(outputs.trace(), hessian.trace(), rtol=0.1, atol=0)
     torch.testing.assert_close(inputs, x.T @ x / 512)
 
 
-def test_a_part_of_the_batch_gives_factors_of_the_same_size():
+def test_some_of_the_batch_gives_factors_of_the_same_size():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x, y = torch.randn(6000, 5).double(), torch.randint(0, 3, (6000,))
-    whole, part = (_turned(model, x, y, samples=n).diagonal for n in (6000, 3000))
-    torch.testing.assert_close(part.sum(), whole.sum(), rtol=0.1, atol=0)
+    whole, some = (_refreshed(model, x, y, samples=n).diagonal for n in (6000, 3000))
+    torch.testing.assert_close(some.sum(), whole.sum(), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize(("rows", "seen"), [(20, 5), (8, 2), (1000, 7)])
@@ -133,12 +133,12 @@ def test_a_layer_of_many_places_takes_its_inputs_factor_from_fewer_samples(rows,
     """4 positions a sample: enough samples for so many rows, at most ``samples``."""
     from mlhf.optimizers.mlhf.kronecker import blocks
 
-    monkeypatch.setattr(blocks, "_ROWS", rows)
+    monkeypatch.setattr(blocks, "_INPUT_ROWS", rows)
     torch.manual_seed(0)
     conv = nn.Conv2d(1, 2, 1, bias=False)
     model = nn.Sequential(conv, nn.Flatten(), nn.Linear(8, 2))
     x = torch.arange(1.0, 9).view(8, 1, 1, 1).expand(8, 1, 2, 2)
-    basis = _turned(model, x, torch.zeros(8, dtype=torch.long), samples=7)
+    basis = _refreshed(model, x, torch.zeros(8, dtype=torch.long), samples=7)
     _, inputs = basis._layers[0]._factors
     torch.testing.assert_close(inputs.squeeze(), torch.arange(1.0, seen + 1).square().mean())
 
@@ -153,7 +153,7 @@ def test_a_general_loss_gives_what_the_named_one_does():
         return F.cross_entropy(z, target)
 
     torch.testing.assert_close(
-        _turned(model, x, y, loss=loss).diagonal, _turned(model, x, y).diagonal
+        _refreshed(model, x, y, loss=loss).diagonal, _refreshed(model, x, y).diagonal
     )
 
 
@@ -162,12 +162,12 @@ def test_under_autocast_the_basis_keeps_the_parameters_type(loss):
     torch.manual_seed(0)
     model = Mixed()
     x, y = torch.randn(64, 2, 4, 4), torch.randint(0, 3, (64,))
-    full = _turned(model, x, y, loss=loss)
-    low = _turned(model, x, y, loss=loss, autocast=torch.bfloat16)
+    full = _refreshed(model, x, y, loss=loss)
+    low = _refreshed(model, x, y, loss=loss, autocast=torch.bfloat16)
     assert low.diagonal.dtype == torch.float32
     torch.testing.assert_close(low.diagonal.sum(), full.diagonal.sum(), rtol=0.02, atol=0)
     v = [torch.randn_like(p) for p in model.parameters()]
-    for before, after in zip(v, low.back(low.rotate(v)), strict=True):
+    for before, after in zip(v, low.rotate_back(low.rotate(v)), strict=True):
         torch.testing.assert_close(after, before)  # the eigenvectors are orthogonal in float32
 
 
@@ -181,7 +181,7 @@ def test_what_the_loss_does_not_reach_has_no_curvature():
         def forward(self, x):
             return self.used(x)
 
-    basis = _turned(Idle(), torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+    basis = _refreshed(Idle(), torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
     assert int((basis.diagonal == 0).sum()) >= 8 + 4  # the unused layer's and the table's
     assert float(basis.diagonal.max()) > 0
 
@@ -197,7 +197,7 @@ def test_of_many_positions_inputs_are_seen_in_every_second_update_after_the_firs
         x, y = torch.randn(8, positions, 3).double(), torch.randn(8, positions, 2).double()
         before = basis._layers[0]._factors
         left = None if before is None else before[0].clone()
-        _see(basis, model, "mse", x, y)
+        _update(basis, model, "mse", x, y)
         weight = max(0.1, 1 / (k + 1))
         if positions > 1 and k >= 20:
             weight = 0 if k % 2 else 1 - 0.9**2  # the same reach, in updates

@@ -9,8 +9,8 @@ from torch import nn
 from mlhf import MLHF, MetaCheckpoint
 from mlhf.curvature.errors import CurvatureError
 from mlhf.models.layers import PositionEmbedding
-from mlhf.optimizers.mlhf.kronecker import side
-from mlhf.optimizers.mlhf.kronecker.controller import FEATURES, Memory, Seen
+from mlhf.optimizers.mlhf.kronecker import factor_basis
+from mlhf.optimizers.mlhf.kronecker.controller import FEATURES, FeatureEMA, StepStats
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.optimizers.mlhf.dense import flat_function, gradient_and_matrix
 from tests.engine.optimizers.mlhf.kronecker.small import batches as _batches
@@ -52,14 +52,14 @@ def test_a_step_is_the_least_value_over_the_subspace(iterations):
         size = len(b)
         eye = torch.eye(size).double()
         # U's columns in θ's order, and the damping there.
-        turn = torch.stack(
-            [torch.cat([t.reshape(-1) for t in basis.back(eye[i])]) for i in range(size)], 1
+        u = torch.stack(
+            [torch.cat([t.reshape(-1) for t in basis.rotate_back(eye[i])]) for i in range(size)], 1
         )
-        moment = optimizer._moment / (1 - 0.99**optimizer._steps)
+        moment = optimizer._second_moment / (1 - 0.99**optimizer._steps)
         scale = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5
         s = scale * (moment.sqrt() + 1e-5) + 0.01
-        damped = g + turn @ torch.diag(s) @ turn.T
-        inverse = turn @ torch.diag(1 / (basis.diagonal + s)) @ turn.T
+        damped = g + u @ torch.diag(s) @ u.T
+        inverse = u @ torch.diag(1 / (basis.diagonal + s)) @ u.T
         directions = [inverse @ b, last]
         for i in range(iterations):
             q = torch.stack(directions if last.any() else directions[:1] + directions[2:], 1)
@@ -67,43 +67,50 @@ def test_a_step_is_the_least_value_over_the_subspace(iterations):
             if i < iterations - 1:
                 directions.append(inverse @ (b - damped @ expected))
         torch.testing.assert_close(d, expected * len(x) / 16, rtol=1e-4, atol=1e-8)
-        last = d  # fmt: skip
-    assert optimizer._basis._count == 4
+        last = d
+    assert optimizer._basis._squares.count == 4
 
 
-def test_a_part_of_a_batch_counts_as_that_part_in_the_mean_of_squares():
+def test_a_fraction_of_a_batch_counts_as_that_fraction_in_the_mean_of_squares():
     model = _model()
     optimizer = KroneckerMLHF(model, meta_checkpoint=None)
     ((x, y),) = _batches(1)
     optimizer.step(x, y)
-    before = optimizer._moment.clone()
+    before = optimizer._second_moment.clone()
     x, y = x[:4], y[:4]
     unpack = flat_function(model, list(model.parameters()))
     _, b, _ = gradient_and_matrix(model, unpack, _theta(model), x, y)
     optimizer.step(x, y)
     pieces = b.split([p.numel() for p in model.parameters()])
     shaped = [t.view(p.shape) for t, p in zip(pieces, model.parameters(), strict=True)]
-    turned = optimizer._basis.rotate(shaped)
-    torch.testing.assert_close(optimizer._moment, 0.99 * before + 0.01 / 4 * turned.square())
+    rotated = optimizer._basis.rotate(shaped)
+    torch.testing.assert_close(
+        optimizer._second_moment, 0.99 * before + 0.01 / 4 * rotated.square()
+    )
 
 
-def test_the_memory_says_how_far_the_loss_has_fallen():
-    memory = Memory()
-    assert memory.fallen() == 1
+def test_the_running_means_give_how_far_the_loss_has_fallen():
+    means = FeatureEMA()
+    assert means.loss_reduction() == 1
     for loss in (8.0, *[0.5] * 200):
-        memory.add(Seen(loss, 1.0, 1.0))
-    assert memory.fallen() == pytest.approx(16, rel=1e-3)
+        means.add(StepStats(loss, 1.0, 1.0))
+    assert means.loss_reduction() == pytest.approx(16, rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("x", "expected"),
-    [(torch.ones(8, 2), 0.5), (torch.ones(16, 2), 1), (torch.ones(32, 2), 1),
-     (torch.tensor(3.0), 1), ({"x": torch.ones(8, 2)}, 1)],
-)  # fmt: skip
-def test_a_batchs_share_is_of_the_largest_where_its_size_is_known(x, expected):
+    [
+        (torch.ones(8, 2), 0.5),
+        (torch.ones(16, 2), 1),
+        (torch.ones(32, 2), 1),
+        (torch.tensor(3.0), 1),
+        ({"x": torch.ones(8, 2)}, 1),
+    ],
+)
+def test_a_batchs_fraction_is_of_the_largest_where_its_size_is_known(x, expected):
     optimizer = KroneckerMLHF(_model(), meta_checkpoint=None)
-    optimizer._share(torch.ones(16, 2))
-    assert optimizer._share(x) == expected
+    optimizer._batch_fraction(torch.ones(16, 2))
+    assert optimizer._batch_fraction(x) == expected
 
 
 def test_more_iterations_go_lower():
@@ -118,8 +125,8 @@ def test_more_iterations_go_lower():
         optimizer.step(x, y)
         d = before - _theta(model)
         basis = optimizer._basis
-        s = 30 * ((optimizer._moment / 0.01).sqrt() + 1e-5)
-        turned = basis.rotate(
+        s = 30 * ((optimizer._second_moment / 0.01).sqrt() + 1e-5)
+        rotated = basis.rotate(
             [
                 t.view(p.shape)
                 for t, p in zip(
@@ -129,13 +136,13 @@ def test_more_iterations_go_lower():
                 )
             ]
         )
-        predicted.append(float(0.5 * d @ g @ d + 0.5 * turned @ (s * turned) - b @ d))
-    assert predicted[0] > predicted[1] > predicted[2]  # fmt: skip
+        predicted.append(float(0.5 * d @ g @ d + 0.5 * rotated @ (s * rotated) - b @ d))
+    assert predicted[0] > predicted[1] > predicted[2]
 
 
 @pytest.mark.parametrize("exact", [256, 4], ids=["all eigenvectors", "the leading ones"])
 def test_it_goes_on_bit_for_bit_from_its_state(exact, monkeypatch):
-    monkeypatch.setattr(side, "_EXACT", exact)
+    monkeypatch.setattr(factor_basis, "_MAX_FULL", exact)
     batches = _batches(12)
     model = _model().float()
     batches = [(x.float(), y) for x, y in batches]
@@ -164,17 +171,17 @@ def _written(state):
 
 
 def test_the_damping_is_its_formula_where_it_is_spread_over_positions():
-    """s = λ (√v̂ + eps), a share of it for the position vectors, in whatever basis."""
+    """s = λ (√v̂ + eps), a fraction of it for the position vectors, in whatever basis."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(5, 3), PositionEmbedding(4, 3), nn.Linear(3, 5)).double()
     optimizer = MLHF(model, meta_checkpoint=None)
     b = torch.randn(sum(p.numel() for p in model.parameters())).double()
     # All of these count as dense kernels, the third kind.
     scale, s = optimizer._damping(b, [1.0, 1.0, 2.0, 1.0, 1.0, 1.0], 1.0)
-    share = torch.ones_like(b)
-    share[-12:] = 0.125  # layers come first, then matrices in the parameters' order
+    fraction = torch.ones_like(b)
+    fraction[-12:] = 0.125  # layers come first, then matrices in the parameters' order
     assert scale == pytest.approx(30 * 7 / 6)
-    torch.testing.assert_close(s, 30 * 2 * (b.abs() + 1e-5) * share)
+    torch.testing.assert_close(s, 30 * 2 * (b.abs() + 1e-5) * fraction)
 
 
 def test_networks_of_zero_change_nothing_and_loud_ones_do():
@@ -193,7 +200,7 @@ def test_networks_of_zero_change_nothing_and_loud_ones_do():
 @pytest.mark.parametrize("exact", [256, 4], ids=["all eigenvectors", "the leading ones"])
 @pytest.mark.parametrize("at", [0, 3])
 def test_a_batch_that_is_not_finite_gives_such_a_loss_and_no_error(exact, at, monkeypatch):
-    monkeypatch.setattr(side, "_EXACT", exact)
+    monkeypatch.setattr(factor_basis, "_MAX_FULL", exact)
     optimizer = MLHF(_model())
     for k, (x, y) in enumerate(_batches(at + 1)):
         loss = optimizer.step(x.fill_(torch.nan) if k == at else x, y).loss
@@ -207,7 +214,7 @@ def test_it_lowers_the_loss_with_every_kind_of_layer():
             self.table = nn.Embedding(7, 8)
             layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
             self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
-            self.memory = nn.LSTM(8, 6, batch_first=True)
+            self.means = nn.LSTM(8, 6, batch_first=True)
             self.out = nn.Linear(6, 7)
 
         def forward(self, x):
@@ -237,29 +244,29 @@ def test_the_other_variants_meta_checkpoint_is_refused():
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e30, -1e30, math.inf, 1e308])
 def test_features_are_bounded_whatever_was_seen(value):
-    memory = Memory()
+    means = FeatureEMA()
     for _ in range(3):
-        memory.add(Seen(*[value] * 7))
-    features = memory.features()
+        means.add(StepStats(*[value] * 7))
+    features = means.features()
     assert len(features) == FEATURES
     assert all(abs(f) <= 1 for f in features if f == f)
-    assert memory.fallen() > 0 or value == math.inf
+    assert means.loss_reduction() > 0 or value == math.inf
 
 
 def test_what_is_not_a_number_stays_so_and_raises_nothing():
-    memory = Memory()
+    means = FeatureEMA()
     for _ in range(3):
-        memory.add(Seen(*[math.nan] * 7))
-    assert all(f != f for f in memory.features()[2:])
-    assert memory.fallen() != memory.fallen()
+        means.add(StepStats(*[math.nan] * 7))
+    assert all(f != f for f in means.features()[2:])
+    assert means.loss_reduction() != means.loss_reduction()
 
 
 def test_a_first_loss_of_nought_and_then_the_largest_do_not_overflow():
-    memory = Memory()
-    memory.add(Seen(1e308, 1.0, 1.0))
+    means = FeatureEMA()
+    means.add(StepStats(1e308, 1.0, 1.0))
     for _ in range(300):
-        memory.add(Seen(0.0, 1.0, 1.0))
-    assert memory.fallen() == pytest.approx(math.exp(700))
+        means.add(StepStats(0.0, 1.0, 1.0))
+    assert means.loss_reduction() == pytest.approx(math.exp(700))
 
 
 def test_a_step_that_fails_leaves_nothing_of_its_pass_for_the_next():
@@ -267,24 +274,24 @@ def test_a_step_that_fails_leaves_nothing_of_its_pass_for_the_next():
     ((x, y),) = _batches(1)
     with pytest.raises(CurvatureError, match="classes"):
         optimizer.step(x, y[:-1])
-    with optimizer._basis.watching():
+    with optimizer._basis.recording():
         assert optimizer._basis.edges == []
 
 
-def test_a_layer_of_more_than_a_thousand_inputs_is_turned_too():
+def test_a_layer_of_more_than_a_thousand_inputs_is_rotated_too():
     """With only a diagonal there the steps of wide networks are very short, or diverge."""
     model = nn.Sequential(nn.Linear(1500, 4), nn.ReLU(), nn.Linear(4, 3))
     optimizer = KroneckerMLHF(model, meta_checkpoint=None)
     x, y = torch.randn(8, 1500), torch.arange(8) % 3
     optimizer.step(x, y)
     generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(p.shape, generator=generator) for p in model.parameters()]
-    turned = optimizer._basis.rotate(parts)
-    assert not torch.allclose(turned[:100], torch.cat([p.reshape(-1) for p in parts])[:100])
-    for part, back in zip(parts, optimizer._basis.back(turned), strict=True):
-        torch.testing.assert_close(back, part, rtol=1e-4, atol=1e-4)
-    rows = turned[: 4 * 1501].view(4, 1501)
-    diagonal = optimizer._basis.of_curvature()[: 4 * 1501].view(4, 1501)
+    tensors = [torch.randn(p.shape, generator=generator) for p in model.parameters()]
+    rotated = optimizer._basis.rotate(tensors)
+    assert not torch.allclose(rotated[:100], torch.cat([p.reshape(-1) for p in tensors])[:100])
+    for tensor, back in zip(tensors, optimizer._basis.rotate_back(rotated), strict=True):
+        torch.testing.assert_close(back, tensor, rtol=1e-4, atol=1e-4)
+    rows = rotated[: 4 * 1501].view(4, 1501)
+    diagonal = optimizer._basis.diagonal[: 4 * 1501].view(4, 1501)
     # Eigenvectors with eigenvalues come first; what they leave has one value a row.
     assert rows.shape == diagonal.shape
     assert bool((diagonal[:, 256:] == diagonal[:, 256:257]).all())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlhf.optimizers.mlhf.kronecker.subspace import curvatures, inner, minimum
+from mlhf.optimizers.mlhf.kronecker.subspace import bilinear, gram_matrix, minimum
 
 
 def test_the_minimum_is_the_dense_solution():
@@ -14,10 +14,10 @@ def test_the_minimum_is_the_dense_solution():
     np.testing.assert_allclose(minimum(matrix, r), np.linalg.solve(matrix, r), rtol=1e-5)
 
 
-def test_an_inner_product_is_the_dense_one():
+def test_a_bilinear_form_is_the_dense_one():
     generator = np.random.default_rng(1)
     a, m, b = (generator.standard_normal(s) for s in ((3,), (3, 4), (4,)))
-    assert inner(a, m, b) == pytest.approx(a @ m @ b)
+    assert bilinear(a, m, b) == pytest.approx(a @ m @ b)
 
 
 def test_scales_of_the_directions_do_not_matter():
@@ -27,13 +27,13 @@ def test_scales_of_the_directions_do_not_matter():
     np.testing.assert_allclose(scaled, minimum(matrix, r))
 
 
-def test_a_zero_direction_gets_no_part():
+def test_a_zero_direction_gets_coefficient_zero():
     found = minimum(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([1.0, 0.0]))
     assert found[1] == 0
     assert abs(found[0] - 0.5) < 1e-6
 
 
-def test_parallel_directions_give_finite_parts():
+def test_parallel_directions_give_finite_coefficients():
     found = minimum(np.ones((2, 2)), np.ones(2))
     assert np.isfinite(found).all()
     assert abs(found.sum() - 1) < 1e-5
@@ -45,7 +45,7 @@ def test_what_is_not_finite_gives_no_number_and_no_error(value):
     assert np.isnan(minimum(np.eye(2), np.array([value, 1.0]))).all()
 
 
-def test_curvatures_sum_over_outputs():
+def test_the_gram_matrix_sums_over_outputs():
     u = [[torch.tensor([1.0, 2.0]), torch.tensor([3.0])], [torch.tensor([0.0, 1.0]), torch.ones(1)]]
     h = [[2 * t for t in ts] for ts in u]
-    assert curvatures(u, h).tolist() == [[28.0, 10.0], [10.0, 4.0]]
+    assert gram_matrix(u, h).tolist() == [[28.0, 10.0], [10.0, 4.0]]

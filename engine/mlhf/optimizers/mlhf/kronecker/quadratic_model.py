@@ -1,0 +1,112 @@
+"""A batch's quadratic model, on a subspace that grows direction by direction."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.vectors import unflatten
+from mlhf.optimizers.mlhf.kronecker.basis import Basis
+from mlhf.optimizers.mlhf.kronecker.subspace import Array, bilinear, gram_matrix, minimum
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Direction(NamedTuple):
+    """One vector in both coordinate systems: rotating it is expensive, so that is done once.
+
+    Attributes:
+        in_eigenbasis: Its coordinates in the basis, (n,).
+        in_parameters: Its coordinates as the flattened parameters have them, (n,).
+    """
+
+    in_eigenbasis: Tensor
+    in_parameters: Tensor
+
+
+def combine(coefficients: Sequence[float] | Array, directions: Sequence[Direction]) -> Direction:
+    """Return the linear combination of the directions with coefficients (m,)."""
+    first, *others = zip(coefficients, directions, strict=True)
+    in_eigenbasis, in_parameters = (vector * float(first[0]) for vector in first[1])
+    for coefficient, direction in others:
+        in_eigenbasis.add_(direction.in_eigenbasis, alpha=float(coefficient))
+        in_parameters.add_(direction.in_parameters, alpha=float(coefficient))
+    return Direction(in_eigenbasis, in_parameters)
+
+
+class QuadraticModel:
+    """m(d) = ½dᵀ(G + S)d − bᵀd for d in the span of the directions added so far.
+
+    The directions stay on the device. Their inner products are read from it once for each call
+    of ``add``.
+
+    Args:
+        ggn: G.
+        basis: The basis that b, s and the directions' ``in_eigenbasis`` are in.
+        b: The gradient, (n,).
+        s: The diagonal of S, (n,).
+
+    Attributes:
+        directions: The directions q_i.
+        gram: ⟨q_i, Gq_j⟩, (m, m), without damping.
+        damped_gram: ⟨q_i, (G + S)q_j⟩, (m, m).
+        linear_term: ⟨q_i, b⟩, (m,).
+        coefficients: Those of the minimum, (m,).
+    """
+
+    def __init__(self, ggn: GGN, basis: Basis, b: Tensor, s: Tensor) -> None:
+        self._ggn, self._basis, self._b, self._s = ggn, basis, b, s
+        self._tangents: list[list[Tensor]] = []  # Jq of each direction, one tensor an output
+        self._hvps: list[list[Tensor]] = []  # HJq
+        self.directions: list[Direction] = []
+
+    def add(self, *directions: Direction) -> None:
+        """Extend the subspace, by one tangent pass for each direction, and find the minimum."""
+        parameters = self._ggn.parameters
+        tangents = self._ggn.jvps([unflatten(q.in_parameters, parameters) for q in directions])
+        self.directions += directions
+        self._tangents += tangents
+        self._hvps += [self._ggn.output_hessian(u) for u in tangents]
+        stacked = torch.stack([q.in_eigenbasis for q in self.directions])
+        gram = gram_matrix(self._tangents, self._hvps).to(stacked)
+        damping = (stacked * self._s) @ stacked.T
+        linear_term = (stacked @ self._b).unsqueeze(1)
+        on_host = np.array(torch.cat([gram, damping, linear_term], 1).tolist())
+        m = len(on_host)
+        self.gram, self.linear_term = on_host[:, :m], on_host[:, -1]
+        self.damped_gram = self.gram + on_host[:, m:-1]
+        self.coefficients = minimum(self.damped_gram, self.linear_term)
+
+    def curvatures(self, diagonal: Tensor) -> tuple[float, float, float]:
+        """Return dᵀGd, dᵀ(G + S)d and the predicted curvature dᵀDd at the minimum d.
+
+        All are positive. Waits for the device.
+
+        Args:
+            diagonal: D, (n,).
+        """
+        d = combine(self.coefficients, self.directions).in_eigenbasis
+        c = self.coefficients
+        undamped, damped = (bilinear(c, m, c) for m in (self.gram, self.damped_gram))
+        predicted = float(torch.dot(d * diagonal, d))
+        return max(undamped, _TINY), max(damped, _TINY), max(predicted, _TINY)
+
+    @property
+    def predicted_reduction(self) -> float:
+        """−m at the minimum: by how much the model says that the objective falls."""
+        c = self.coefficients
+        linear: float = sum(
+            a * b for a, b in zip(c.tolist(), self.linear_term.tolist(), strict=True)
+        )
+        return linear - 0.5 * bilinear(c, self.damped_gram, c)
+
+    def residual(self) -> Tensor:
+        """Return b − (G + S)d at the minimum d, (n,), by a backward pass."""
+        by_output = [torch.stack(list(h)) for h in zip(*self._hvps, strict=True)]
+        coefficients = torch.from_numpy(self.coefficients)
+        h = [torch.tensordot(coefficients.to(t), t, 1) for t in by_output]
+        d = combine(self.coefficients, self.directions).in_eigenbasis
+        return self._b - self._basis.rotate(self._ggn.vjp(h)) - self._s * d

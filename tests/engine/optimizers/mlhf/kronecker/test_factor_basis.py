@@ -1,0 +1,119 @@
+"""Bases of one factor against dense algebra in float64."""
+
+import pytest
+import torch
+
+from mlhf.optimizers.mlhf.kronecker.factor_basis import (
+    Eigenbasis,
+    IdentityBasis,
+    LeadingEigenbasis,
+    factor_basis,
+)
+
+
+def _factor(size, rank, seed=0):
+    """A matrix with eigenvalues that fall by a half each, the rest of them zero."""
+    generator = torch.Generator().manual_seed(seed)
+    q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator).double())
+    values = torch.zeros(size).double()
+    values[:rank] = 0.5 ** torch.arange(rank)
+    return (q * values) @ q.T
+
+
+def _matrix(basis, size):
+    return basis.rotate(torch.eye(size).double(), left=True, transposed=False)
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "kind"),
+    [(256, 1024, Eigenbasis), (257, 1024, LeadingEigenbasis), (257, 256, IdentityBasis)],
+    ids=["short", "long", "too long"],
+)
+def test_a_factors_size_decides_on_its_basis(size, longest, kind):
+    assert type(factor_basis(size, longest)) is kind
+
+
+@pytest.mark.parametrize(("size", "expected"), [(513, 128), (1025, 256), (4000, 256)])
+def test_a_large_factor_has_a_quarter_of_its_eigenvectors_and_at_most_256(size, expected):
+    assert factor_basis(size, 4608)._count == expected
+
+
+@pytest.mark.parametrize("basis", [Eigenbasis(), LeadingEigenbasis(5)], ids=["all", "leading"])
+def test_it_is_one_orthonormal_matrix_from_either_side_and_back(basis):
+    size = 20
+    same = torch.eye(size).double()
+    assert torch.equal(_matrix(basis, size), same)  # before the first refresh
+    basis.refresh(_factor(size, size))
+    u = _matrix(basis, size)
+    torch.testing.assert_close(u.T @ u, same)
+    generator = torch.Generator().manual_seed(1)
+    m, n = (torch.randn(s, generator=generator).double() for s in ((size, 3), (3, size)))
+    before = m.clone(), n.clone()
+    torch.testing.assert_close(basis.rotate(m, left=True, transposed=False), u @ m)
+    torch.testing.assert_close(basis.rotate(m, left=True, transposed=True), u.T @ m)
+    torch.testing.assert_close(basis.rotate(n, left=False, transposed=False), n @ u)
+    torch.testing.assert_close(basis.rotate(n, left=False, transposed=True), n @ u.T)
+    assert torch.equal(m, before[0])
+    assert torch.equal(n, before[1])
+
+
+def test_a_factor_of_low_rank_is_diagonal_after_one_refresh():
+    factor = _factor(40, 6)
+    basis = LeadingEigenbasis(10)
+    diagonal = basis.refresh(factor)
+    u = _matrix(basis, 40)
+    torch.testing.assert_close(u @ torch.diag(diagonal) @ u.T, factor)
+
+
+def test_refreshes_lead_to_the_largest_eigenvalues_and_the_mean_of_the_others():
+    factor = _factor(40, 40)
+    basis = LeadingEigenbasis(8)
+    for _ in range(12):
+        diagonal = basis.refresh(factor)
+    expected, vectors = torch.linalg.eigh(factor)
+    torch.testing.assert_close(diagonal[:8], expected[-8:])
+    torch.testing.assert_close(diagonal[8:], expected[:-8].mean().expand(32))
+    found = _matrix(basis, 40)[:, :8]
+    overlap = (found.T @ vectors[:, -8:]).abs()
+    torch.testing.assert_close(overlap, torch.eye(8).double(), atol=1e-5, rtol=0)
+
+
+def test_a_factor_that_changes_is_followed_from_the_last_refresh():
+    """From a random start this would fail: two steps of iteration are few."""
+    size, count = 60, 10
+    first, second = _factor(size, size, 1), _factor(size, size, 2)
+    followed = LeadingEigenbasis(count)
+    for fraction in torch.linspace(0, 0.1, 12).tolist():
+        target = (1 - fraction) * first + fraction * second
+        diagonal = followed.refresh(target)
+    expected = torch.linalg.eigvalsh(target)[-count:]
+    fresh = LeadingEigenbasis(count).refresh(target)[:count]
+    assert (diagonal[:count] - expected).abs().max() < 0.02 * expected.max()
+    assert (diagonal[:count] - expected).norm() < 0.5 * (fresh - expected).norm()
+
+
+def test_nothing_seen_gives_zeros_and_a_basis_all_the_same():
+    basis = LeadingEigenbasis(5)
+    assert torch.equal(basis.refresh(torch.zeros(20, 20).double()), torch.zeros(20).double())
+    u = _matrix(basis, 20)
+    torch.testing.assert_close(u.T @ u, torch.eye(20).double())
+
+
+@pytest.mark.parametrize("kind", [Eigenbasis, lambda: LeadingEigenbasis(5)], ids=["all", "leading"])
+def test_it_goes_on_bit_for_bit_from_its_state(kind):
+    basis, other = kind(), kind()
+    factor = _factor(20, 20).float()
+    other.load_state_dict(basis.state_dict(), factor)
+    basis.refresh(factor)
+    # A checkpoint gives tensors back in rows.
+    state = {
+        name: [t.contiguous() for t in held] if isinstance(held, list) else held.contiguous()
+        for name, held in basis.state_dict().items()
+    }
+    other.load_state_dict(state, factor)
+    m = torch.randn(20, 4)
+    for _ in range(2):
+        for transposed in (False, True):
+            ours = basis.rotate(m, left=True, transposed=transposed)
+            assert torch.equal(ours, other.rotate(m, left=True, transposed=transposed))
+        assert torch.equal(basis.refresh(factor + 0.1), other.refresh(factor + 0.1))
