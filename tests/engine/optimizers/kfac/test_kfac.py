@@ -336,7 +336,7 @@ def test_any_network_trains(kind):
     model = _Odd()
     tokens, y = torch.randint(0, 7, (16, 5)), torch.randint(0, 7, (16, 5))
     optimizer = Kfac(model, fisher=kind)
-    layers = {type(b.module) for b in optimizer._blocks}
+    layers = {type(b.calls.module) for b in optimizer._blocks}
     assert layers == {nn.Linear}
     assert any(p is model.embed.weight for p in optimizer._others)
     assert any(p is model.grouped.weight for p in optimizer._others)

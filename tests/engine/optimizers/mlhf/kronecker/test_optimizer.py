@@ -214,7 +214,7 @@ def test_it_lowers_the_loss_with_every_kind_of_layer():
             self.table = nn.Embedding(7, 8)
             layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
             self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
-            self.means = nn.LSTM(8, 6, batch_first=True)
+            self.memory = nn.LSTM(8, 6, batch_first=True)
             self.out = nn.Linear(6, 7)
 
         def forward(self, x):
