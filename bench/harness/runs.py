@@ -22,9 +22,9 @@ from mlhf.core.events import (
     EventFile,
     OnEvent,
     encode,
-    number,
     read,
 )
+from mlhf.core.metrics import parse_number
 from mlhf.training.config import TrainConfig
 
 Keep = Callable[[Mapping[str, Any]], bool]
@@ -138,7 +138,7 @@ def curve_of(folder: Path) -> list[dict[str, Any]]:
     """Return a run's points in order, their values as floats, non-finite ones included."""
     points = [point for point, _ in read(folder / "curve.jsonl")]
     for point in points:
-        point["values"] = {name: number(value) for name, value in point["values"].items()}
+        point["values"] = {name: parse_number(value) for name, value in point["values"].items()}
     return points
 
 

@@ -23,7 +23,7 @@ from bench.harness.runs import (
 from bench.harness.statistics import Curve, reached
 from mlhf.ablation import tables
 from mlhf.ablation.statistics import Row, summarize
-from mlhf.core.events import number
+from mlhf.core.metrics import parse_number
 
 TUNING_SEED = 1000  # never among those that are judged
 
@@ -167,5 +167,5 @@ def _short(value: Any) -> str:
 def _final(result: Result) -> float:
     """Return the final training loss, infinite where the run diverged."""
     last = result["summary"].get("train_loss", {}).get("last", math.inf)
-    value = number(last)
+    value = parse_number(last)
     return value if result["status"] == "succeeded" and math.isfinite(value) else math.inf

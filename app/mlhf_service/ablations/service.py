@@ -10,6 +10,7 @@ from mlhf.ablation import report as ablation_report
 from mlhf.ablation.config import FORMS
 from mlhf.ablation.report import Trajectory
 from mlhf.ablation.statistics import mean
+from mlhf.core.metrics import json_number
 from mlhf_service.ablations import files
 from mlhf_service.ablations.schemas import Ablation, AblationRow, Spread
 from mlhf_service.jobs import service as jobs
@@ -18,7 +19,6 @@ from mlhf_service.kit.problems import Conflict, Invalid
 from mlhf_service.runs import repository
 from mlhf_service.runs import service as runs
 from mlhf_service.runs.curve_files import CSV, PNG
-from mlhf_service.runs.metrics import named
 from mlhf_service.storage.folder import FolderStorage
 
 KIND = "ablation"
@@ -100,4 +100,4 @@ def _spread(values: Sequence[float]) -> Spread:
     middle = mean(values)
     lost = middle != middle  # lowest and highest of a NaN are anything
     low, high = (middle, middle) if lost else (min(values), max(values))
-    return Spread(mean=named(middle), lowest=named(low), highest=named(high))
+    return Spread(mean=json_number(middle), lowest=json_number(low), highest=json_number(high))

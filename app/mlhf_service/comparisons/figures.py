@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mlhf.core.metrics import higher_is_better
 from mlhf_service.comparisons.schemas import ComparedGroup
 from mlhf_service.comparisons.service import Compared
 from mlhf_service.runs.chart_style import (
@@ -19,7 +20,7 @@ from mlhf_service.runs.chart_style import (
     style_of,
 )
 from mlhf_service.runs.curves import Series
-from mlhf_service.runs.metrics import Axis, larger_is_better
+from mlhf_service.runs.metrics import Axis
 
 _COLUMN: dict[Axis, str] = {
     "steps": "steps",
@@ -50,7 +51,7 @@ def comparison_figure(
         dress(panel, AXIS_LABELS[axis], metric.replace("_", " ") if number == 0 else "")
         short_ticks(panel)
     values = [v for s in compared.curves.values() if len(v := s.value[np.isfinite(s.value)])]
-    if values and not larger_is_better(metric) and min(float(v.min()) for v in values) > 0:
+    if values and not higher_is_better(metric) and min(float(v.min()) for v in values) > 0:
         for panel in panels:
             log_ticks(panel, max(float(v[0]) for v in values))
     handles, labels = panels[0].get_legend_handles_labels()

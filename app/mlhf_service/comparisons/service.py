@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from mlhf.core.metrics import higher_is_better, json_number
 from mlhf_service.comparisons import warnings
 from mlhf_service.comparisons.grouping import Group, group
 from mlhf_service.comparisons.schemas import (
@@ -22,7 +23,6 @@ from mlhf_service.comparisons.statistics import band, group_curve
 from mlhf_service.kit.problems import FieldError, Invalid, NotFound
 from mlhf_service.runs import repository
 from mlhf_service.runs.curves import Series
-from mlhf_service.runs.metrics import larger_is_better, named
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.schemas import Reached
 
@@ -80,7 +80,7 @@ def compare(
     if target is None and common is not None and common[0] == metric:
         target = common[1]
     loss = metric.replace("accuracy", "loss")
-    accuracy = metric if larger_is_better(metric) else "test_accuracy"
+    accuracy = metric if higher_is_better(metric) else "test_accuracy"
     curves = repository.curves_of(session, [r.id for r in runs], [loss, accuracy, metric])
 
     groups = group(runs)
@@ -136,14 +136,14 @@ def _run(run: Run, label: str, curves: dict[str, Series], loss: str, accuracy: s
 
 
 def _final(series: Series | None) -> Any:
-    return named(float(series.value[-1])) if series is not None else None
+    return json_number(float(series.value[-1])) if series is not None else None
 
 
 def _best(series: Series | None) -> float | None:
     if series is None:
         return None
     finite = [v for v in series.value.tolist() if math.isfinite(v)]
-    choose: Callable[..., float | None] = max if larger_is_better(series.metric) else min
+    choose: Callable[..., float | None] = max if higher_is_better(series.metric) else min
     return choose(finite, default=None)
 
 
@@ -174,7 +174,7 @@ def _set_ratios(runs: Sequence[ComparedRun]) -> None:
         values = [v for run in runs if (v := _measure(run, name)) is not None]
         if not values:
             continue
-        best = max(values) if larger_is_better(name) else min(values)
+        best = max(values) if higher_is_better(name) else min(values)
         for run in runs:
             value = _measure(run, name)
             if value is not None and best > 0:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from mlhf.core import metrics
 from mlhf_service.database import Database, now
 from mlhf_service.jobs import repository as jobs
 from mlhf_service.queue.leases import Claim, hold
@@ -180,17 +181,13 @@ def upsert(session: Session, rows: list[dict[str, Any]]) -> None:
 
 
 def summarize(summary: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Carry the last and best value of each metric on; accuracies are best when largest."""
+    """Return the summary of each metric with these points' values in it."""
     result = dict(summary)
     for point in points:
         for metric, value in point["values"].items():
-            known = result.get(metric, {})
-            best, best_step = known.get("best"), known.get("best_step")
-            if not isinstance(value, str):
-                sign = -1 if metric.endswith("accuracy") else 1
-                if best is None or isinstance(best, str) or sign * value < sign * best:
-                    best, best_step = value, point["step"]
-            result[metric] = {"last": value, "best": best, "best_step": best_step}
+            number = metrics.parse_number(value)
+            known = metrics.summarize(result.get(metric), metric, number, point["step"])
+            result[metric] = {**known, "last": value}
     return result
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from mlhf_service.runs.metrics import named
+from mlhf.core.metrics import json_number
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -28,4 +28,4 @@ def _cell(value: object) -> object:
         return safe(value)
     if isinstance(value, bool):
         return str(value).lower()
-    return named(value) if isinstance(value, float) else value
+    return json_number(value) if isinstance(value, float) else value

@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlhf.core.metrics import NonFinite, json_number, reaches
 from mlhf_service.runs.downsample import select
-from mlhf_service.runs.metrics import (
-    Axis,
-    NonFinite,
-    named,
-    number,
-    reaches,
-)
+from mlhf_service.runs.metrics import Axis, number
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -84,7 +79,7 @@ class Series:
 
     def pairs(self, x: Axis) -> list[tuple[float, float | NonFinite]]:
         """The points as JSON values [x, value]."""
-        return list(zip(self.axis(x).tolist(), map(named, self.value.tolist()), strict=True))
+        return list(zip(self.axis(x).tolist(), map(json_number, self.value.tolist()), strict=True))
 
     def first_reaching(self, target: float) -> int | None:
         """Index of the first point that meets the target, or None."""

@@ -1,4 +1,4 @@
-"""What is measured: names, directions, and numbers that JSON cannot hold."""
+"""What is measured: the names, and how the API gives numbers."""
 
 import math
 from typing import Annotated, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mlhf.ablation.config import FORMS
+from mlhf.core.metrics import NonFinite
 
 Axis = Literal["samples", "steps", "epochs", "wall_seconds"]
 
@@ -31,29 +32,12 @@ METRICS: dict[str, str] = {
     **{form.metric("residual"): f"‖r‖/‖b‖ of {form.name!r} (ablation)." for form in FORMS},
 }
 
-NonFinite = Literal["NaN", "Infinity", "-Infinity"]
 # A number, or the name of one that JSON cannot hold.
 Number = Annotated[float | NonFinite, Field(description="NaN and infinities are given by name.")]
 
 
-def larger_is_better(metric: str) -> bool:
-    return metric.endswith("accuracy")
-
-
-def named(value: float) -> float | NonFinite:
-    """The number itself, or its name where it is not finite."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
 def number(value: float | str | None, nonfinite: str | None = None) -> float:
-    """Undo ``named``, also from the two columns a point is stored in."""
+    """Return the number that a point's two columns hold."""
     if nonfinite is not None:
         return float(nonfinite)
     return math.nan if value is None else float(value)
-
-
-def reaches(metric: str, value: float, target: float) -> bool:
-    """Whether ``value`` meets the target; NaN never does."""
-    return value >= target if larger_is_better(metric) else value <= target

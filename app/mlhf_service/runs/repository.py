@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from mlhf.core.metrics import higher_is_better
 from mlhf_service.runs.curves import Series
-from mlhf_service.runs.metrics import larger_is_better
 from mlhf_service.runs.models import Artifact, Point, Run
 
 _RUN_ID = re.compile(r"run_[0-9a-z]{1,36}")
@@ -100,7 +100,7 @@ def metrics_of(session: Session, run_id: str) -> list[str]:
 
 def first_reaching(session: Session, run_id: str, metric: str, target: float) -> Point | None:
     """The first point at or beyond the target."""
-    beyond = Point.value >= target if larger_is_better(metric) else Point.value <= target
+    beyond = Point.value >= target if higher_is_better(metric) else Point.value <= target
     return session.scalar(
         select(Point)
         .where(Point.run_id == run_id, Point.metric == metric, _FINITE, beyond)

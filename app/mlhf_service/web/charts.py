@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from mlhf.core.metrics import higher_is_better
 from mlhf_service.comparisons.schemas import ComparedGroup, GroupCurve
 from mlhf_service.comparisons.service import Compared
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.downsample import select
-from mlhf_service.runs.metrics import Axis, larger_is_better
+from mlhf_service.runs.metrics import Axis
 
 _AXES: tuple[Axis, ...] = ("samples", "wall_seconds")
 _MOST_POINTS = 500
@@ -20,7 +21,7 @@ def charts(compared: Compared) -> dict[str, Any]:
     return {
         "metric": comparison.metric,
         "target": comparison.target,
-        "log": not larger_is_better(comparison.metric),
+        "log": not higher_is_better(comparison.metric),
         "groups": [
             _group(group, [compared.curves[run_id] for run_id in group.run_ids])
             for group in comparison.groups

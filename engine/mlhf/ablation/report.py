@@ -12,7 +12,7 @@ from mlhf.ablation.config import (
     Form,
 )
 from mlhf.ablation.statistics import Row, mean, summarize
-from mlhf.core.events import number
+from mlhf.core.metrics import parse_number
 
 Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
 Panel = tuple[str, str, Sequence[Line]]  # title, label of y, lines
@@ -86,8 +86,10 @@ class Trajectory:
         """Undo ``vars``, also where what is not finite has become a string on its way."""
         values: dict[str, Any] = dict(document)
         for name in ("l_p", "part", "residual"):
-            values[name] = {form: number(value) for form, value in document[name].items()}
-        values["lines"] = {k: [number(v) for v in line] for k, line in document["lines"].items()}
+            values[name] = {form: parse_number(value) for form, value in document[name].items()}
+        values["lines"] = {
+            k: [parse_number(v) for v in line] for k, line in document["lines"].items()
+        }
         return cls(**values)
 
 

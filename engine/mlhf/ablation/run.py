@@ -11,6 +11,7 @@ from mlhf.ablation.config import FORMS, MEASURES, AblationConfig, Form
 from mlhf.ablation.variants import Forms
 from mlhf.core.checked import checked
 from mlhf.core.events import Event, OnEvent, event
+from mlhf.core.metrics import Summary
 from mlhf.core.seeds import derive
 from mlhf.data.loading import load
 from mlhf.data.specs import digest
@@ -30,7 +31,7 @@ class Ended:
     status: str
     reason: str
     totals: dict[str, float]
-    summary: dict[str, Any]
+    summary: dict[str, Summary]
 
 
 def ablate(
@@ -126,4 +127,4 @@ def measure(
                 target=None,
             )
         )
-    return Ended(outcome.status, outcome.reason, totals, dict(summary))
+    return Ended(outcome.status, outcome.reason, totals, summary)

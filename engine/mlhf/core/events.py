@@ -1,18 +1,19 @@
 """Events of a run: what the trainer tells whoever watches it. Needs no torch.
 
-One event is one JSON object on one line. JSON has no NaN and no infinities, so these floats
-are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. A line without a final newline
-is one that was being written when its writer died.
+One event is one JSON object on one line. Numbers that are not finite are written by name, as
+``mlhf.core.metrics`` has it. A line without a final newline is one that was being written when
+its writer died.
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+
+from mlhf.core.metrics import json_number
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -27,11 +28,6 @@ def encode(value: Event) -> bytes:
     """Return the event as one line of strict JSON, newline included."""
     text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", errors="backslashreplace") + b"\n"
-
-
-def number(value: float | str) -> float:
-    """Return a number of an event as a float; undoes the strings of non-finite ones."""
-    return float(value)
 
 
 def read(path: str | Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
@@ -89,9 +85,7 @@ class EventFile:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+        return json_number(value)
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

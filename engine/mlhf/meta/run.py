@@ -13,6 +13,7 @@ import torch
 from mlhf.core import atomic_files
 from mlhf.core.checked import checked
 from mlhf.core.events import OnEvent, event
+from mlhf.core.metrics import Summary
 from mlhf.core.seeds import derive
 from mlhf.meta.config import MetaTrainConfig
 from mlhf.meta.kronecker_unroll import KroneckerUnroll
@@ -44,7 +45,7 @@ class MetaTrainResult:
     status: Status
     reason: str
     totals: dict[str, float]
-    summary: dict[str, dict[str, Any]]
+    summary: dict[str, Summary]
     checkpoint: MetaCheckpoint
 
 

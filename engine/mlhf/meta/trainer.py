@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mlhf.core.events import OnEvent, event
+from mlhf.core.metrics import Summary, summarize
 from mlhf.core.seeds import derive
 from mlhf.meta.config import (
     PES,
@@ -89,7 +90,7 @@ class MetaTrainer:
         self.method: Method = self._method(perturbations)
         self.total = total_iterations(config, config.tasks)
         self._pending: list[dict[str, Any]] = []
-        self._summary: dict[str, dict[str, Any]] = {}
+        self._summary: dict[str, Summary] = {}
         self._bad = 0
         self._told = 0
 
@@ -126,9 +127,9 @@ class MetaTrainer:
             "compile_seconds": self.clock.seconds("compile"),
         }
 
-    def summary(self) -> dict[str, dict[str, Any]]:
+    def summary(self) -> dict[str, Summary]:
         """Return each meta-loss's last value, smoothed, and its lowest smoothed one."""
-        return {name: dict(entry) for name, entry in self._summary.items()}
+        return dict(self._summary)
 
     def state_dict(self) -> checkpoint.Tree:
         """Return all that the next iteration depends on. Flush before."""
@@ -161,7 +162,7 @@ class MetaTrainer:
         self._noise.set_state(state["noise"])
         checkpoint.set_rng_state(state["rng"])
         self.clock.load_state_dict(state["clock"])
-        self._summary = {name: dict(entry) for name, entry in state["summary"].items()}
+        self._summary = dict(state["summary"])
         self._bad = int(state["bad"])
         self._told = self.iteration
 
@@ -200,10 +201,11 @@ class MetaTrainer:
     def _summarize(self, name: str, value: float) -> None:
         if not math.isfinite(value):
             return
-        entry = self._summary.setdefault(name, {"last": value, "best": None, "best_step": None})
-        entry["last"] += (1 - self.method.smoothing) * (value - entry["last"])
-        if entry["best"] is None or entry["last"] < entry["best"]:
-            entry["best"], entry["best_step"] = entry["last"], self.iteration
+        before = self._summary.get(name)
+        if before is not None:
+            last = before["last"]
+            value = last + (1 - self.method.smoothing) * (value - last)
+        self._summary[name] = summarize(before, name, value, self.iteration)
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()

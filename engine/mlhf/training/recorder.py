@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from mlhf.core.events import Event, OnEvent, event
+from mlhf.core.metrics import Summary, summarize
 from mlhf.optimizers.protocol import StepResult
 
-_HIGHER_IS_BETTER = ("train_accuracy", "test_accuracy")
 _SUMMARIZED = (
-    *("batch_loss", "running_loss", "train_loss", "test_loss"),
-    *_HIGHER_IS_BETTER,
+    "batch_loss",
+    "running_loss",
+    "train_loss",
+    "test_loss",
+    "train_accuracy",
+    "test_accuracy",
 )
 
 
@@ -51,7 +55,7 @@ class Recorder:
         self._ready: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         self._running = [0.0, 0]  # sum and number of batch losses since the last evaluation
-        self._summary: dict[str, dict[str, Any]] = {}
+        self._summary: dict[str, Summary] = {}
         self.diverged_at: Position | None = None
 
     def step(self, at: Position, result: StepResult) -> None:
@@ -89,9 +93,9 @@ class Recorder:
         if progress is not None:
             self._emit(progress)
 
-    def summary(self) -> dict[str, dict[str, Any]]:
+    def summary(self) -> dict[str, Summary]:
         """Return each metric's last and best value."""
-        return {name: dict(entry) for name, entry in self._summary.items()}
+        return dict(self._summary)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state. Flush before, so that no point is both saved and to come."""
@@ -100,7 +104,7 @@ class Recorder:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         total, count = state["running"]
         self._running = [float(total), int(count)]
-        self._summary = {name: dict(entry) for name, entry in state["summary"].items()}
+        self._summary = dict(state["summary"])
 
     def _read(self) -> None:
         """Bring the pending values to the host, all of a kind in one go."""
@@ -131,13 +135,4 @@ class Recorder:
         self._ready.append({**at.to_dict(), "values": dict(values)})
         for name, value in values.items():
             if name in _SUMMARIZED:
-                self._summarize(name, value, at.step)
-
-    def _summarize(self, name: str, value: float, step: int) -> None:
-        entry = self._summary.setdefault(name, {"last": value, "best": None, "best_step": None})
-        entry["last"] = value
-        best = entry["best"]
-        if not math.isfinite(value):
-            return
-        if best is None or (value > best if name in _HIGHER_IS_BETTER else value < best):
-            entry["best"], entry["best_step"] = value, step
+                self._summary[name] = summarize(self._summary.get(name), name, value, at.step)

@@ -14,6 +14,7 @@ from mlhf.core.budget import total_steps
 from mlhf.core.checked import checked
 from mlhf.core.errors import SpecError
 from mlhf.core.events import Event, OnEvent, event
+from mlhf.core.metrics import Summary
 from mlhf.core.seeds import derive
 from mlhf.data.loading import Dataset, load
 from mlhf.data.specs import digest
@@ -48,7 +49,7 @@ class TrainResult:
     status: Status
     reason: str
     totals: dict[str, float]
-    summary: dict[str, dict[str, Any]]
+    summary: dict[str, Summary]
     model: nn.Module
     dataset: Dataset
 

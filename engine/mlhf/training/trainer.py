@@ -12,6 +12,7 @@ from torch import nn
 
 from mlhf.core.budget import total_steps
 from mlhf.core.events import OnEvent, event
+from mlhf.core.metrics import reaches
 from mlhf.models.loss import LossName
 from mlhf.optimizers.protocol import Optimizer
 from mlhf.training import checkpoint
@@ -272,6 +273,4 @@ class Trainer:
 
 def _reached(target: Target, values: Mapping[str, float]) -> bool:
     value = values.get(target.metric)
-    if value is None:
-        return False
-    return value >= target.value if "accuracy" in target.metric else value <= target.value
+    return value is not None and reaches(target.metric, value, target.value)

@@ -13,9 +13,9 @@ from mlhf.core.events import (
     EventFile,
     encode,
     event,
-    number,
     read,
 )
+from mlhf.core.metrics import parse_number
 from mlhf.core.seeds import derive
 from mlhf.optimizers.protocol import StepResult
 from mlhf.training import checkpoint
@@ -166,8 +166,8 @@ def test_events_are_strict_json_lines(tmp_path):
     decoded = json.loads(lines[0], parse_constant=refuse)["values"]
     assert decoded["a"] == "NaN"
     assert decoded["b"] == ["Infinity", "-Infinity"]
-    assert math.isnan(number(decoded["a"]))
-    assert number(decoded["b"][1]) == -math.inf
+    assert math.isnan(parse_number(decoded["a"]))
+    assert parse_number(decoded["b"][1]) == -math.inf
 
 
 def test_half_a_line_is_not_read_and_a_new_writer_removes_it(tmp_path):
