@@ -4,8 +4,8 @@ Records, on one machine, the digest of every optimizer's curve and final weights
 networks, of each way of meta-training, and of an ablation; then compares them with another
 version of the code on the same machine (other processors round differently):
 
-    python bench/digests.py record before.json     # with the old version installed
-    python bench/digests.py compare before.json    # with the new one; 1 if anything differs
+    python -m bench.digests record before.json     # with the old version installed
+    python -m bench.digests compare before.json    # with the new one; 1 if anything differs
 
 `--package` names the package where it is not `mlhf`.
 """

@@ -1,12 +1,13 @@
 """What each part of MLHF's Kronecker form is worth: the form without it, on the judged networks.
 
-They train on the parts ``meta`` of their data, by the optimizer's own arguments. Printed are the
-mean over epochs of the log training loss (lower is better), the last training loss, the test
-loss where the training loss was that of the whole form halfway, and a step's processor time.
+They train on the part ``meta`` of their data. Printed are the mean over epochs of the log
+training loss (lower is better), the last training loss, the test loss at the training loss that
+the whole form had halfway, and the processor time of a step.
 
-    python bench/kronecker_ablation.py --data DIR [--task NAME ...] [--only PART ...] [--seeds N]
+    python -m bench.kronecker_ablation --data DIR [--task NAME ...] [--only PART ...] [--seeds N]
 
-DIR holds ``cifar10/`` and ``tinyshakespeare/``; Fashion-MNIST is found where Debian puts it.
+DIR holds ``cifar10/`` and ``tinyshakespeare/``. Fashion-MNIST is found where its Debian package
+puts it.
 """
 
 import argparse
@@ -41,7 +42,7 @@ EPOCHS = {
     "text-lstm": 10,
     "text-transformer": 10,
 }
-# Arguments of the optimizer; with a dot, what stands in one of its modules or classes.
+# Where a dotted name of a part is patched; names without a dot are arguments of the optimizer.
 OWNERS: dict[str, Any] = {
     "basis": basis,
     "factor_basis": factor_basis,
@@ -67,8 +68,8 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Ran:
-    """Losses at the ends of epochs, and a step's processor time in milliseconds."""
+class Outcome:
+    """Losses after each epoch, and the processor time of a step in milliseconds."""
 
     train: list[float]
     test: list[float]
@@ -79,13 +80,13 @@ class Ran:
         return mean(math.log(max(v, 1e-6)) if v < math.inf else math.inf for v in self.train)
 
     def test_at(self, goal: float) -> float:
-        """Return the test loss at the end of the first epoch at or below a training loss."""
+        """Return the test loss after the first epoch at or below a training loss."""
         return next((b for a, b in zip(self.train, self.test, strict=True) if a <= goal), math.nan)
 
 
-def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int) -> Ran:
-    """Train once and measure after each epoch, on at most 2,500 samples of a split."""
-    options = {"meta_checkpoint": "default", **{k: v for k, v in part.items() if "." not in k}}
+def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int) -> Outcome:
+    """Train once, evaluating after each epoch on at most 2,500 samples of each split."""
+    arguments = {"meta_checkpoint": "default", **{k: v for k, v in part.items() if "." not in k}}
     model = build(task.model.name, task.model.params, data.info, seed)
     loss = loss_name(data.info)
     size, batch = data.size("train"), task.batch_size
@@ -98,7 +99,7 @@ def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int)
             where, dot, name = place.partition(".")
             if dot:
                 stack.enter_context(patch.object(OWNERS[where], name, value))
-        optimizer = KroneckerMLHF(model, loss, seed=seed, **options)
+        optimizer = KroneckerMLHF(model, loss, seed=seed, **arguments)
         for _ in range(epochs):
             for indices in torch.split(torch.randperm(size, generator=generator), batch):
                 x, y = data.batch("train", indices, cpu)
@@ -111,7 +112,7 @@ def run(task: Task, data: Dataset, part: dict[str, Any], seed: int, epochs: int)
             assert values is not None
             train.append(_finite(values["train_loss"]))
             test.append(_finite(values["test_loss"]))
-    return Ran(train, test, 1e3 * spent / steps)
+    return Outcome(train, test, 1e3 * spent / steps)
 
 
 def main() -> None:
@@ -122,21 +123,23 @@ def main() -> None:
     parser.add_argument("--task", action="append", choices=list(EPOCHS))
     parser.add_argument("--only", action="append", choices=list(PARTS))
     parser.add_argument("--seeds", type=int, default=2)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    for judged in tasks("cpu"):
-        task = judged.task
-        if task.name not in (given.task or EPOCHS):
+    for benchmark_task in tasks("cpu"):
+        task = benchmark_task.spec
+        if task.name not in (options.task or EPOCHS):
             continue
-        data = load(task.dataset.name, {**task.dataset.params, "split": "meta"},
-                    _root(given.data, task.dataset.name))  # fmt: skip
-        print(f"{task.name}, {EPOCHS[task.name]} epochs, seeds 7 to {6 + given.seeds}", flush=True)
+        params = {**task.dataset.params, "split": "meta"}
+        data = load(task.dataset.name, params, _root(options.data, task.dataset.name))
+        print(
+            f"{task.name}, {EPOCHS[task.name]} epochs, seeds 7 to {6 + options.seeds}", flush=True
+        )
         goals: list[float] = []
         for name, part in PARTS.items():
-            if given.only and name not in given.only:
+            if options.only and name not in options.only:
                 continue
-            ran = [run(task, data, part, 7 + s, EPOCHS[task.name]) for s in range(given.seeds)]
+            ran = [run(task, data, part, 7 + s, EPOCHS[task.name]) for s in range(options.seeds)]
             goals = goals or [r.train[len(r.train) // 2] for r in ran]
             at = mean(r.test_at(goal) for r, goal in zip(ran, goals, strict=True))
             print(

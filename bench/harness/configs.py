@@ -1,4 +1,4 @@
-"""From a task and an optimizer to the configuration of a run."""
+"""The configuration of a run from a task and an optimizer, and its identity."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def train_config(
 ) -> TrainConfig:
     """Return one run's configuration.
 
-    Learned optimizers get the context's meta-checkpoint, where ``params`` names none.
+    Learned optimizers get the context's meta-checkpoint if ``params`` names none.
     """
     learned = {"meta_checkpoint": context.meta_checkpoint} if optimizer in _LEARNED else {}
     return TrainConfig(
@@ -40,14 +40,13 @@ def train_config(
 
 
 def identity(config: TrainConfig, *, defaults: bool = True) -> dict[str, Any]:
-    """Return what makes a run this run and no other, as JSON values.
+    """Return the identity of a run, as JSON values: equal identities are the same run.
 
-    With ``defaults=False`` fields that are at theirs are left out, so that a field that a later
-    version adds makes no other run of what is already done.
+    With ``defaults=False`` fields at their defaults are left out, so that a field added by a
+    later version does not change the identity of finished runs.
 
-    Where files lie does not, so that a run may go on on another machine: the data's folder is
-    left out, and a meta-checkpoint counts by its content. The shipped one does too: another
-    version's is another run.
+    Paths are no part of it, so that a run may resume on another machine: the folder of the data
+    is left out, and a meta-checkpoint counts by its content, the shipped one too.
     """
     document = config.model_dump(mode="json", exclude_defaults=not defaults)
     document["dataset"].pop("root", None)
@@ -61,7 +60,7 @@ def identity(config: TrainConfig, *, defaults: bool = True) -> dict[str, Any]:
 
 
 def _digest(name: str, family: str) -> str:
-    """Return the sha256 of what a meta-checkpoint's networks learned."""
+    """Return the sha256 of a meta-checkpoint's weights."""
     digest = hashlib.sha256()
     for network, weights in sorted(load_meta_checkpoint(name, family).weights.items()):
         for key, tensor in sorted(weights.items()):

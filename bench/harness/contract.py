@@ -1,7 +1,7 @@
-"""What an experiment is, and what it is carried out with. Needs no torch.
+"""Tasks, settings and experiments as data. Needs no torch.
 
 An experiment is a list of runs and a report. Each run has a folder of its own and is skipped
-once its result lies there; the report is written from whatever results there are.
+once its result is there. The report covers whatever results there are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from mlhf.training.config import Evaluation
 Scale = Literal["tiny", "cpu", "full"]
 Result = dict[str, Any]
 
-# The folders of data sets that are not called like their family.
+# Folders whose names differ from those of the data sets.
 _FOLDERS = {"text": "tinyshakespeare"}
 
 
@@ -26,7 +26,7 @@ class Task:
 
     Attributes:
         name: Part of folder and file names.
-        batch_size: A setting may have its own.
+        batch_size: In samples; a setting may override it.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Setting:
     """An optimizer as it is compared.
 
     Attributes:
-        name: What tables call it.
+        name: Its name in tables.
         optimizer: Its registered name.
-        params: Parameters that are given.
-        grid: Parameters to choose from, each a choice; one run each on the tuning seed, and
-            the lowest final training loss is judged on the other seeds.
-        batch_size: Where it differs from the task's.
+        params: Fixed parameters.
+        grid: Choices of further parameters. Each is run once on the tuning seed; the one with
+            the lowest final training loss is run on the other seeds.
+        batch_size: In samples, if not the task's.
     """
 
     name: str
@@ -59,16 +59,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Context:
-    """What experiments are carried out with.
+    """Where and how experiments run.
 
     Attributes:
         output: The folder of runs and report.
         seeds: The seeds that are judged.
-        data: Holds one folder a data set, or None where none is needed.
+        data: Holds one folder for each data set; None where none is needed.
         only: Names of settings to run; all of them when empty.
-        meta_checkpoint: What learned optimizers use, ``default`` or a path.
-        stop: Asked after every step; true once the time is up.
-        say: Is told what happens, a line at a time.
+        meta_checkpoint: That of the learned optimizers, ``default`` or a path.
+        stop: Asked after every step; true once time is up.
+        log: Receives progress, a line at a time.
     """
 
     output: Path
@@ -79,10 +79,10 @@ class Context:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = 1
     stop: Callable[[], bool] = lambda: False
-    say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
 
     def root(self, dataset: Component) -> str | None:
-        """Return the folder of a data set's files, None for those that have none."""
+        """Return the folder of a data set's files, None if it needs none."""
         from mlhf.data.specs import DATASETS
 
         if self.data is None or not DATASETS[dataset.name].needs_root:
@@ -97,13 +97,13 @@ class Experiment(Protocol):
     def title(self) -> str: ...
 
     def settings(self) -> Sequence[str]:
-        """Return the names that ``Context.only`` may have."""
+        """Return the names that ``Context.only`` may hold."""
         ...
 
     def run(self, context: Context) -> bool:
-        """Do what is not done yet; return whether all is done, False where time was up."""
+        """Run what is left to run; return whether all is done, False where time was up."""
         ...
 
     def report(self, context: Context) -> list[Path]:
-        """Write tables and figures of what is done; return their paths."""
+        """Write tables and figures of the finished runs; return their paths."""
         ...

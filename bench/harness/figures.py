@@ -15,11 +15,11 @@ def comparison(
 ) -> Path:
     """Draw each optimizer's training loss, mean over seeds with lowest to highest shaded.
 
-    Evaluations of different seeds are at the same samples; their seconds are averaged. Where
-    a seed diverged, the line ends with the shortest curve.
+    All seeds are evaluated at the same samples; their seconds are averaged. Where a seed
+    diverged, the line ends with the shortest curve.
     """
     figure, ((axes,),) = new_figure(1, 1)
-    if len(curves) > 8:  # then the legend stands beside
+    if len(curves) > 8:  # then the legend is beside the axes
         figure.set_size_inches(8.0, 4.4)
     starts = []
     for i, (name, runs) in enumerate(curves.items()):
@@ -35,7 +35,7 @@ def comparison(
         axes.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
         starts.append(mean(losses[shown[0]]))
     axes.set_yscale("log")
-    if starts and axes.get_ylim()[1] > 3 * max(starts):  # what diverges leaves the picture
+    if starts and axes.get_ylim()[1] > 3 * max(starts):  # diverging curves leave the picture
         axes.set_ylim(top=3 * max(starts))
     if x == "wall_seconds":
         axes.set_xscale("log")

@@ -1,9 +1,9 @@
-"""One run in a folder of its own: skipped when done, resumed when half done.
+"""One run in a folder of its own: skipped when finished, resumed when interrupted.
 
-config.json    what the run is; another one in its place is refused
+config.json    the identity of the run; a run with another one is refused
 curve.jsonl    its points, one a line
 result.json    status, totals and summary, written last
-checkpoints/   while it is going on
+checkpoints/   while it is running
 """
 
 import fcntl
@@ -30,18 +30,18 @@ from mlhf.training.config import TrainConfig
 Keep = Callable[[Mapping[str, Any]], bool]
 
 
-class Go(Protocol):
-    """Trains: from the checkpoint ``resume`` where there is one, until ``should_stop``."""
+class RunFunction(Protocol):
+    """Runs from the checkpoint ``resume``, or from the start if None, until ``should_stop``."""
 
     def __call__(
         self, run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
     ) -> Ended: ...
 
 
-def training(config: TrainConfig) -> Go:
-    """Return what carries out one training run."""
+def training(config: TrainConfig) -> RunFunction:
+    """Return the function of a training run."""
 
-    def go(
+    def run(
         run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
     ) -> Ended:
         from mlhf.training.run import train
@@ -49,29 +49,30 @@ def training(config: TrainConfig) -> Go:
         done = train(config, on_event, run_dir, resume, should_stop)
         return Ended(done.status, done.reason, done.totals, done.summary)
 
-    return go
+    return run
 
 
-def carry_out(
+def run_or_resume(
     folder: Path,
     config: Mapping[str, Any],
-    go: Go,
+    run: RunFunction,
     should_stop: Callable[[], bool],
     keep: Keep = lambda values: "train_loss" in values,
 ) -> Result | None:
-    """Return the run's result, made now where there is none yet; None if time was up.
+    """Return the result of a run, running or resuming it if need be; None if time was up.
 
     Args:
-        folder: The run's own.
-        config: What the run is, as JSON values.
-        go: Does it.
-        keep: Which points the curve keeps, by their values; by default evaluations.
+        folder: The folder of this run alone.
+        config: The identity of the run, as JSON values.
+        run: Runs or resumes it.
+        should_stop: Asked after every step.
+        keep: Selects the points of the curve by their values; by default the evaluations.
 
     Raises:
-        DataError: where the folder holds another run.
+        DataError: If the folder holds another run.
     """
     claim(folder, config)
-    found = result_of(folder)
+    found = read_result(folder)
     if found is not None:
         return found
     if should_stop():
@@ -81,30 +82,30 @@ def carry_out(
     environment: dict[str, Any] = {}
     with EventFile(folder / "curve.jsonl") as curve:
 
-        def on_event(told: Event) -> None:
-            if told["type"] == "started":
-                environment.update(told["environment"])
-            elif told["type"] == "points":
-                for point in told["points"]:
+        def on_event(event: Event) -> None:
+            if event["type"] == "started":
+                environment.update(event["environment"])
+            elif event["type"] == "points":
+                for point in event["points"]:
                     if keep(point["values"]):
                         curve(point)
-            elif told["type"] == "checkpoint":
+            elif event["type"] == "checkpoint":
                 curve.sync()
 
-        ended = go(folder, resume, on_event, should_stop)
+        ended = run(folder, resume, on_event, should_stop)
     if ended.status == "interrupted":
         return None
     result = {**vars(ended), "environment": environment}
     atomic_files.write(folder / "result.json", encode(result))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return result_of(folder)
+    return read_result(folder)
 
 
-def alone(output: Path) -> IO[str]:
-    """Keep other processes out of an output folder until the returned file is closed.
+def exclusive_lock(output: Path) -> IO[str]:
+    """Lock an output folder against other processes until the returned file is closed.
 
     Raises:
-        DataError: where another process is in it.
+        DataError: If another process holds it.
     """
     file = open(output / ".lock", "w")  # noqa: SIM115
     try:
@@ -116,7 +117,11 @@ def alone(output: Path) -> IO[str]:
 
 
 def claim(folder: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder this run's, and refuse one that is another's."""
+    """Make the folder that of this run.
+
+    Raises:
+        DataError: If it is that of another run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, document = folder / "config.json", encode(dict(config))
     if not path.exists():
@@ -125,8 +130,8 @@ def claim(folder: Path, config: Mapping[str, Any]) -> None:
         raise DataError(f"{folder} holds a run of another configuration; give another --output.")
 
 
-def result_of(folder: Path) -> Result | None:
-    """Return a finished run's result, None where there is none."""
+def read_result(folder: Path) -> Result | None:
+    """Return the result of a run, None where it has not finished."""
     path = folder / "result.json"
     if not path.exists():
         return None
@@ -134,8 +139,8 @@ def result_of(folder: Path) -> Result | None:
     return found
 
 
-def curve_of(folder: Path) -> list[dict[str, Any]]:
-    """Return a run's points in order, their values as floats, non-finite ones included."""
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """Return the points of a run in order, their values as floats, non-finite ones included."""
     points = [point for point, _ in read(folder / "curve.jsonl")]
     for point in points:
         point["values"] = {name: parse_number(value) for name, value in point["values"].items()}
@@ -152,7 +157,7 @@ def _step(path: Path) -> int:
 
 
 def _cut(path: Path, step: int) -> None:
-    """Drop the points after a checkpoint's step: the run says them again."""
+    """Drop the points after the step of a checkpoint: the resumed run repeats them."""
     if path.exists():
         kept = [encode(point) for point, _ in read(path) if point["step"] <= step]
         atomic_files.write(path, b"".join(kept))

@@ -1,4 +1,4 @@
-"""What the commands of this package share: how long a sitting lasts, and what it says."""
+"""What the commands share: when a session stops, its options, its output."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def stopper(minutes: float | None) -> Callable[[], bool]:
-    """Return what says whether to stop: after so many minutes, or on SIGINT or SIGTERM."""
+    """Return a function that is true after so many minutes, or after SIGINT or SIGTERM."""
     began, asked = time.monotonic(), threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -24,27 +24,34 @@ def stopper(minutes: float | None) -> Callable[[], bool]:
     return stop
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say on what, with what and how long to run."""
-    parser.add_argument("--minutes", type=float, help="stop after so many; call again to go on")
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for time, device, data and meta-checkpoint."""
+    parser.add_argument("--minutes", type=float, help="stop after so many; run again to resume")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=count, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--threads", type=positive_int, default=1, help="CPU threads (default 1)")
     default = Path(os.environ.get("MLHF_DATASETS_DIR", ".mlhf/datasets"))
-    parser.add_argument("--data", type=Path, default=default,
-                        help=f"holds one folder a data set (default {default})")  # fmt: skip
-    parser.add_argument("--meta-checkpoint", default="default",
-                        help="what mlhf learned: a path or none (default: as shipped)")  # fmt: skip
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=default,
+        help=f"holds one folder for each data set (default {default})",
+    )
+    parser.add_argument(
+        "--meta-checkpoint",
+        default="default",
+        help="of mlhf: a path, or none (default: as shipped)",
+    )
 
 
-def count(text: str) -> int:
-    """Return a whole number of at least 1, for argparse."""
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1, for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
-def say(line: str) -> None:
-    """Write a line now."""
+def log(line: str) -> None:
+    """Write a line to standard output at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Numbers of curves."""
+"""A finished run's curve and its numbers."""
 
 import math
 from dataclasses import dataclass

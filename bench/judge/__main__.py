@@ -1,11 +1,11 @@
-"""Judge optimizers: tune each by the same budget, judge on other seeds, report.
+"""Judge optimizers: tune each by the same budget, judge them on other seeds, report.
 
-    python -m bench.paper judge --stage tune --task digits-mlp --output results/judge
-    python -m bench.paper judge --stage judge --output results/judge
-    python -m bench.paper judge --stage report --output results/judge
+    python -m bench.judge --stage tune --task digits-mlp --output results/judge
+    python -m bench.judge --stage judge --output results/judge
+    python -m bench.judge --stage report --output results/judge
 
-What is done is skipped, what is half done goes on, and sittings add up. Ends with 0 when the
-stage is done and with 75 when time was up or it was asked to stop.
+Finished runs are skipped and interrupted ones resume, so that sessions add up. The exit code is
+0 when the stage is done, and 75 when time was up or the process was asked to stop.
 """
 
 import argparse
@@ -14,18 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.harness.contract import Context, Scale
-from bench.harness.runs import alone
-from bench.harness.session import (
-    add_machine,
-    count,
-    say,
-    stopper,
-)
-from bench.judge.grids import ENTRANTS, Entrant, entrant
-from bench.judge.imported import take_up
+from bench.harness.runs import exclusive_lock
+from bench.harness.session import add_machine_options, log, positive_int, stopper
+from bench.judge.contenders import CONTENDERS, Contender, contender
+from bench.judge.import_runs import import_runs
 from bench.judge.report import report
 from bench.judge.stages import Stage
-from bench.judge.tasks import Judged, tasks, transfers
+from bench.judge.tasks import BenchmarkTask, tasks, transfers
 from mlhf.core.errors import DataError, SpecError
 from mlhf.core.process import (
     EXIT_FAILED,
@@ -34,62 +29,70 @@ from mlhf.core.process import (
     keep_freed_memory,
 )
 
-# How many seeds a stage has unless --seeds says otherwise; tuning's are others.
-_SEEDS = {"tune": 1, "judge": 5, "time": 1, "horizons": 3, "endure": 3, "transfer": 3, "report": 5}
+# How many seeds a stage has unless --seeds says otherwise. Tuning has seeds of its own.
+_SEEDS = {
+    "tune": 1,
+    "judge": 5,
+    "time": 1,
+    "horizons": 3,
+    "stability": 3,
+    "transfer": 3,
+    "report": 5,
+}
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.list:
-        _list(given.scale)
+    options = parser.parse_args(arguments)
+    if options.list:
+        _list(options.scale)
         return EXIT_OK
-    if given.stage is None or given.output is None:
+    if options.stage is None or options.output is None:
         parser.error("give --stage and --output, or --list")
-    entrants = [_entrant(parser, name) for name in given.only]
-    every = transfers(given.scale) if given.stage == "transfer" else tasks(given.scale)
-    wanted = _tasks(parser, every, given.task)
-    count_of_seeds = given.seeds or _SEEDS.get(given.stage, 0)
+    contenders = [_contender(parser, name) for name in options.only]
+    known = transfers(options.scale) if options.stage == "transfer" else tasks(options.scale)
+    wanted = _tasks(parser, known, options.task)
+    seeds = options.seeds or _SEEDS.get(options.stage, 0)
     context = Context(
-        output=given.output,
-        seeds=range(count_of_seeds),
-        data=given.data,
-        only=given.only,
-        meta_checkpoint=given.meta_checkpoint,
-        device=given.device,
-        threads=given.threads,
-        stop=stopper(given.minutes),
-        say=say,
+        output=options.output,
+        seeds=range(seeds),
+        data=options.data,
+        only=options.only,
+        meta_checkpoint=options.meta_checkpoint,
+        device=options.device,
+        threads=options.threads,
+        stop=stopper(options.minutes),
+        log=log,
     )
-    given.output.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     try:
-        if given.stage == "import":
-            if given.curves is None:
+        if options.stage == "import":
+            if options.curves is None:
                 parser.error("--stage import needs --curves")
-            made = take_up(context, given.curves, [*tasks(given.scale), *transfers(given.scale)])
-            say(f"took up {len(made)} runs")
+            known = [*tasks(options.scale), *transfers(options.scale)]
+            log(f"imported {len(import_runs(context, options.curves, known))} runs")
             return EXIT_OK
-        if given.stage == "report":
-            for path in report(context, given.scale):
-                say(f"wrote {path}")
+        if options.stage == "report":
+            for path in report(context, options.scale):
+                log(f"wrote {path}")
             return EXIT_OK
-        for judged in wanted:
-            stage = Stage(context, judged, entrants or ENTRANTS, bool(entrants))
-            if not _carry_out(stage, given.stage, count_of_seeds, given.tuning_seeds):
-                say("not done yet: the same command goes on")
+        for task in wanted:
+            stage = Stage(context, task, contenders or CONTENDERS, bool(contenders))
+            if not _run_stage(stage, options.stage, seeds, options.tuning_seeds):
+                log("not done yet: the same command resumes it")
                 return EXIT_INTERRUPTED
     except (DataError, SpecError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILED
-    say("done")
+    log("done")
     return EXIT_OK
 
 
-def _carry_out(stage: Stage, name: str, seeds: int, tuning_seeds: int) -> bool:
-    folder = stage.context.output / "runs" / stage.judged.name
+def _run_stage(stage: Stage, name: str, seeds: int, tuning_seeds: int) -> bool:
+    folder = stage.context.output / "runs" / stage.task.name
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with exclusive_lock(folder):
         match name:
             case "tune":
                 return stage.tune(seeds)
@@ -99,67 +102,84 @@ def _carry_out(stage: Stage, name: str, seeds: int, tuning_seeds: int) -> bool:
                 return stage.time()
             case "horizons":
                 return stage.horizons(tuning_seeds)
-            case "endure":
-                return stage.endure()
+            case "stability":
+                return stage.stability()
             case _:
                 return stage.transfer()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.paper judge",
+        prog="python -m bench.judge",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="list tasks and optimizers")
     parser.add_argument("--stage", choices=[*_SEEDS, "import"])
-    parser.add_argument("--task", action="append", default=[], metavar="NAME",
-                        help="only this task (default all); may be repeated")  # fmt: skip
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this task (default all); may be repeated",
+    )
     parser.add_argument("--scale", choices=("tiny", "cpu", "full"), default="cpu")
     parser.add_argument("--output", type=Path, help="folder of runs, settings and report")
-    parser.add_argument("--only", action="append", default=[], metavar="OPT",
-                        help="only this optimizer; may be repeated")  # fmt: skip
-    parser.add_argument("--curves", type=Path, metavar="FILE",
-                        help="import: a report's curves.csv.gz")  # fmt: skip
-    parser.add_argument("--seeds", type=_seeds, help="how many (default by the stage: "
-                        + ", ".join(f"{k} {v}" for k, v in _SEEDS.items()) + ")")  # fmt: skip
-    parser.add_argument("--tuning-seeds", type=_seeds, default=1,
-                        help="of them, on how many horizons are chosen (default 1)")  # fmt: skip
-    add_machine(parser)
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="OPT",
+        help="only this optimizer; may be repeated",
+    )
+    parser.add_argument(
+        "--curves", type=Path, metavar="FILE", help="import: a report's curves.csv.gz"
+    )
+    defaults = ", ".join(f"{stage} {seeds}" for stage, seeds in _SEEDS.items())
+    parser.add_argument("--seeds", type=_seeds, help=f"how many (default by stage: {defaults})")
+    parser.add_argument(
+        "--tuning-seeds",
+        type=_seeds,
+        default=1,
+        help="how many tuning seeds choose a horizon (default 1)",
+    )
+    add_machine_options(parser)
     return parser
 
 
 def _seeds(text: str) -> int:
-    value = count(text)
+    value = positive_int(text)
     if value > 100:
         raise argparse.ArgumentTypeError("must be at most 100")
     return value
 
 
 def _list(scale: Scale) -> None:
-    for judged in (*tasks(scale), *transfers(scale)):
-        task = judged.task
-        say(f"{judged.name}  ({judged.family}, {judged.kind}): {task.model.name} on "
-            f"{task.dataset.name}, {judged.epochs:g} epochs, batch {task.batch_size}")  # fmt: skip
-    for each in ENTRANTS:
-        say(f"{each.name}  ({each.rank}): {len(each.grid) or 'no'} settings")
+    for task in (*tasks(scale), *transfers(scale)):
+        spec = task.spec
+        log(
+            f"{task.name}  ({task.family}, {task.kind}): {spec.model.name} on "
+            f"{spec.dataset.name}, {task.epochs:g} epochs, batch {spec.batch_size}"
+        )
+    for each in CONTENDERS:
+        log(f"{each.name}  ({each.category}): {len(each.grid) or 'no'} settings")
 
 
 def _tasks(
-    parser: argparse.ArgumentParser, every: Sequence[Judged], wanted: Sequence[str]
-) -> list[Judged]:
-    known = [j.name for j in every]
-    unknown = sorted(set(wanted) - {"all", *known})
+    parser: argparse.ArgumentParser, known: Sequence[BenchmarkTask], wanted: Sequence[str]
+) -> list[BenchmarkTask]:
+    names = [task.name for task in known]
+    unknown = sorted(set(wanted) - {"all", *names})
     if unknown:
-        parser.error(f"--task {unknown[0]!r}: known are all, {', '.join(known)}")
-    return [j for j in every if not wanted or "all" in wanted or j.name in wanted]
+        parser.error(f"--task {unknown[0]!r}: known are all, {', '.join(names)}")
+    return [task for task in known if not wanted or "all" in wanted or task.name in wanted]
 
 
-def _entrant(parser: argparse.ArgumentParser, name: str) -> Entrant:
-    if name not in [e.name for e in ENTRANTS]:
-        parser.error(f"--only {name!r}: known are {', '.join(e.name for e in ENTRANTS)}")
-    return entrant(name)
+def _contender(parser: argparse.ArgumentParser, name: str) -> Contender:
+    if name not in [e.name for e in CONTENDERS]:
+        parser.error(f"--only {name!r}: known are {', '.join(e.name for e in CONTENDERS)}")
+    return contender(name)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

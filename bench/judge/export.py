@@ -1,4 +1,4 @@
-"""Every judged curve in one table, so that a report can be checked without its runs."""
+"""All curves of a report in one table, so that it can be checked without its runs."""
 
 import csv
 import gzip
@@ -20,20 +20,20 @@ _DIGITS = 6
 def export(path: Path, results: Sequence[TaskResults]) -> Path:
     """Write one row for each evaluation of each run, as gzipped CSV; return the path.
 
-    ``horizon`` is in parts of the task's own; seconds are as the run took them.
+    ``horizon`` is a multiple of the task's own; seconds are those of the run itself.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for of in results:
-        for horizon, curves in ((1.0, of.curves), (LONG, of.long)):
+    for found in results:
+        for horizon, curves in ((1.0, found.curves), (LONG, found.long)):
             for name, by_seed in curves.items():
-                writer.writerows(_rows(of.judged.name, name, horizon, by_seed))
-        for name, choices in of.chosen.items():
+                writer.writerows(_rows(found.task.name, name, horizon, by_seed))
+        for name, choices in found.chosen.items():
             seen: list[tuple[float, Curves]] = []
             for horizon, by_seed in choices.values():
-                if (horizon, by_seed) not in seen:  # two targets may have chosen the same
-                    writer.writerows(_rows(of.judged.name, name, horizon, by_seed))
+                if (horizon, by_seed) not in seen:  # two targets may have chosen alike
+                    writer.writerows(_rows(found.task.name, name, horizon, by_seed))
                 seen.append((horizon, by_seed))
     # Without a time in the file, the same runs give the same bytes.
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
@@ -46,8 +46,8 @@ def _rows(task: str, name: str, horizon: float, curves: Curves) -> Iterator[list
             values = point["values"]
             numbers = [point[key] for key in ("epoch", "samples", "wall_seconds")]
             numbers += [values.get(key) for key in COLUMNS[-3:]]
-            yield [task, name, f"{horizon:g}", seed, *map(_short, numbers)]
+            yield [task, name, f"{horizon:g}", seed, *map(_format, numbers)]
 
 
-def _short(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "" if value is None else f"{value:.{_DIGITS}g}" if value else "0"

@@ -1,21 +1,22 @@
-"""What a curve is worth: its integral, and when it reached a target."""
+"""The numbers of a curve: its integral, its crossing of a target, a mean over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.harness.statistics import Curve
-from bench.judge.pace import Pace
+from scipy.stats import t
 
-# Losses below it count as it: no final loss is made by rounding.
+from bench.harness.statistics import Curve
+from bench.judge.step_timing import StepTiming
+
+# Losses below it count as it, so that rounding decides nothing.
 _FLOOR = 1e-6
-# Quantiles of Student's t for a two-sided 95 % interval, by degrees of freedom.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and half the width of its 95 % interval (0 for one seed)."""
+    """A mean over seeds and half the width of its 95 % interval (Student's t; 0 for one seed)."""
 
     mean: float
     half: float
@@ -28,7 +29,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return mean and interval; not finite where any value is not: no mean hides a miss."""
+    """Return mean and interval, infinite where any value is not finite: no mean hides a miss."""
     count = len(values)
     if not count or not all(map(math.isfinite, values)):
         return Estimate(math.inf, math.inf, count)
@@ -36,12 +37,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     if count == 1:
         return Estimate(middle, 0.0, 1)
     spread = math.sqrt(sum((v - middle) ** 2 for v in values) / (count - 1) / count)
-    quantile = _T[count - 2] if count - 2 < len(_T) else 1.96
+    quantile = float(t.ppf((1 + _CONFIDENCE) / 2, count - 1))
     return Estimate(middle, quantile * spread, count)
 
 
 def train_losses(curve: Curve) -> list[float]:
-    """Return the training loss at the end of each epoch, the start first; no NaN but infinity."""
+    """Return the training loss at the start and after each epoch, infinite in place of NaN."""
     losses = [float(p["values"]["train_loss"]) for p in curve.points]
     return [loss if loss < math.inf else math.inf for loss in losses]
 
@@ -53,7 +54,7 @@ def final(curve: Curve, metric: str = "train_loss") -> float:
 
 
 def integral(curve: Curve) -> float:
-    """Return the mean log training loss over all epochs' ends; infinite where it diverged."""
+    """Return the mean log training loss over the ends of epochs, infinite where it diverged."""
     losses = train_losses(curve)[1:]
     if curve.result["status"] == "diverged" or not losses or not all(map(math.isfinite, losses)):
         return math.inf
@@ -61,7 +62,7 @@ def integral(curve: Curve) -> float:
 
 
 def score(curve: Curve) -> float:
-    """Return what tuning minimises: half the final log training loss, half its integral."""
+    """Return what tuning minimises: the mean of the final log training loss and the integral."""
     last = final(curve)
     return math.inf if last == math.inf else (math.log(max(last, _FLOOR)) + integral(curve)) / 2
 
@@ -76,10 +77,10 @@ def targets(curves: Sequence[Curve]) -> dict[str, float]:
 
 
 def crossing(curve: Curve, target: float) -> Mapping[str, float] | None:
-    """Return where the training loss first came down to a target; None for a miss.
+    """Return where the training loss first reached a target, None where it never did.
 
-    An epoch is a coarse clock: between the evaluation that is at or below the target and the
-    one before, log losses and all else are taken as straight lines, to where they meet it.
+    An epoch is a coarse clock. Between the first evaluation at or below the target and the one
+    before it, log losses and everything else are interpolated linearly.
 
     Returns:
         ``samples``, ``wall_seconds``, ``step`` and each value of the evaluations, or None.
@@ -91,33 +92,33 @@ def crossing(curve: Curve, target: float) -> Mapping[str, float] | None:
         if i == 0:
             return here
         before = _flat(curve.points[i - 1])
-        part = _part(before["train_loss"], here["train_loss"], target)
-        return {k: _between(k, before[k], here[k], part) for k in here if k in before}
+        fraction = _fraction(before["train_loss"], here["train_loss"], target)
+        return {k: _between(k, before[k], here[k], fraction) for k in here if k in before}
     return None
 
 
-def seconds_of(at: Mapping[str, float], pace: Pace | None = None) -> float:
+def seconds_of(at: Mapping[str, float], timing: StepTiming | None = None) -> float:
     """Return the training seconds of a crossing.
 
     Args:
-        pace: Where it was measured in turns; else the run's own seconds count.
+        timing: Step times measured in turns; without them the run's own seconds count.
     """
-    return at["wall_seconds"] if pace is None else pace.seconds(at["step"])
+    return at["wall_seconds"] if timing is None else timing.seconds(at["step"])
 
 
-def _part(above: float, below: float, target: float) -> float:
-    """Return how far from one loss to the next the target lies, on a log scale."""
+def _fraction(above: float, below: float, target: float) -> float:
+    """Return how far from one loss to the next the target lies, on a log scale (0 to 1)."""
     if not math.isfinite(above) or above <= below:
         return 1.0
     top, bottom, at = (math.log(max(v, _FLOOR)) for v in (above, below, target))
     return 1.0 if top <= bottom else min(1.0, max(0.0, (top - at) / (top - bottom)))
 
 
-def _between(name: str, first: float, second: float, part: float) -> float:
-    """Return a value so far on the way from one to the other, losses on a log scale."""
+def _between(name: str, first: float, second: float, fraction: float) -> float:
+    """Return a value interpolated between two, losses on a log scale."""
     if name.endswith("loss") and min(first, second) > 0 and math.isfinite(first):
-        return math.exp(math.log(first) + part * (math.log(second) - math.log(first)))
-    return second if part == 1 else first + part * (second - first)
+        return math.exp(math.log(first) + fraction * (math.log(second) - math.log(first)))
+    return second if fraction == 1 else first + fraction * (second - first)
 
 
 def _flat(point: Mapping[str, object]) -> dict[str, float]:

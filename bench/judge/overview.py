@@ -1,8 +1,8 @@
-"""All optimizers of a kind of network side by side: the tables to begin with."""
+"""The tables at the head of a report: all optimizers of a kind of network side by side."""
 
 from collections.abc import Sequence
 
-from bench.judge.grids import ENTRANTS
+from bench.judge.contenders import CONTENDERS
 from bench.judge.measures import train_losses
 from bench.judge.results import TaskResults
 from mlhf.ablation.statistics import mean
@@ -11,35 +11,35 @@ _TOGETHER = (("mlp",), ("convnet", "resnet"), ("text",))  # families in one tabl
 _EPOCHS = (2, 5, 10)  # and the last
 
 
-def overview(judged: Sequence[TaskResults]) -> list[dict[str, str]]:
-    """Return rows, a column for each task: mean training losses at some epochs' ends.
+def overview(results: Sequence[TaskResults]) -> list[dict[str, str]]:
+    """Return rows with a column for each task: mean training losses at the end of some epochs.
 
-    With them the milliseconds of a step, the mean of a run's first 240 measured in turns,
-    and how many seeds.
+    With them the milliseconds of a step (the mean of the first 240, measured in turns) and the
+    number of seeds.
     """
-    columns = {r.judged.name: _heading(r) for r in judged}
+    columns = {r.task.name: _heading(r) for r in results}
     rows = []
-    for each in ENTRANTS:
-        found = [r for r in judged if each.name in r.curves]
+    for each in CONTENDERS:
+        found = [r for r in results if each.name in r.curves]
         if found:
-            cells = {columns[r.judged.name]: _cell(r, each.name) for r in found}
+            cells = {columns[r.task.name]: _cell(r, each.name) for r in found}
             rows.append({"optimizer": each.name, **dict.fromkeys(columns.values(), "–"), **cells})
     return rows
 
 
-def together(judged: Sequence[TaskResults]) -> list[list[TaskResults]]:
-    """Return the tasks that were run, those of one table together."""
-    found = [[r for r in judged if r.judged.family in of and r.curves] for of in _TOGETHER]
+def together(results: Sequence[TaskResults]) -> list[list[TaskResults]]:
+    """Return the tasks that were run, grouped by table."""
+    found = [[r for r in results if r.task.family in of and r.curves] for of in _TOGETHER]
     return [each for each in found if each]
 
 
 def _heading(results: TaskResults) -> str:
     at = " / ".join(str(epoch) for epoch in _marks(results))
-    return f"{results.judged.name}, epochs {at} (ms a step) [seeds]"
+    return f"{results.task.name}, epochs {at} (ms a step) [seeds]"
 
 
 def _marks(results: TaskResults) -> list[int]:
-    last = round(results.judged.epochs)
+    last = round(results.task.epochs)
     return [*(epoch for epoch in _EPOCHS if epoch < last), last]
 
 
@@ -49,8 +49,8 @@ def _cell(results: TaskResults, name: str) -> str:
         mean([each[epoch] if epoch < len(each) else float("inf") for each in losses])
         for epoch in _marks(results)
     ]
-    pace = results.pace.get(name)
-    took = "–" if pace is None else f"{pace.mean:.1f}"
+    timing = results.timing.get(name)
+    took = "–" if timing is None else f"{timing.mean:.1f}"
     return f"{' / '.join(map(_loss, means))} ({took}) [{len(losses)}]"
 
 

@@ -1,4 +1,4 @@
-"""The report: aims, tables and figures of whatever has been run."""
+"""The report: criteria, tables and figures of whatever has been run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 from bench.harness import figures
 from bench.harness.contract import Context, Scale
-from bench.judge.aims import Aim, decide
+from bench.judge.contenders import contender
+from bench.judge.criteria import Criterion, decide
 from bench.judge.export import export
-from bench.judge.grids import entrant
 from bench.judge.lineage import overlap
 from bench.judge.measures import (
     Estimate,
@@ -17,10 +17,11 @@ from bench.judge.measures import (
     integral,
     train_losses,
 )
+from bench.judge.numbers import as_json
 from bench.judge.overview import overview, together
 from bench.judge.results import Reached, TaskResults, collect
 from bench.judge.runs import short
-from bench.judge.tasks import Judged, tasks, transfers
+from bench.judge.tasks import BenchmarkTask, tasks, transfers
 from mlhf.core import atomic_files
 from mlhf.core.events import encode
 
@@ -32,74 +33,74 @@ Table = list[dict[str, str]]
 
 def report(context: Context, scale: Scale) -> list[Path]:
     """Write ``report.md``, ``numbers.json``, ``curves.csv.gz`` and the figures; return them."""
-    judged = [collect(context, j) for j in tasks(scale)]
-    transferred = [collect(context, j) for j in transfers(scale)]
+    judged = [collect(context, task) for task in tasks(scale)]
+    transferred = [collect(context, task) for task in transfers(scale)]
     every = [*tasks(scale), *transfers(scale)]
-    aims = decide(judged, transferred)
+    criteria = decide(judged, transferred)
     written = []
     for results in judged:
         curves = {n: list(of.values()) for n, of in results.curves.items()}
         if not curves:
             continue
         for x, name in (("samples", "samples"), ("wall_seconds", "seconds")):
-            path = context.output / f"{results.judged.name}-{name}.png"
+            path = context.output / f"{results.task.name}-{name}.png"
             written.append(figures.comparison(path, curves, x))  # type: ignore[arg-type]
-    lines = [f"# Judged at scale {scale}", "", *_preface(context, every), "", *_aims(aims)]
+    lines = [f"# Judged at scale {scale}", "", *_preface(context, every), "", *_criteria(criteria)]
     lines += ["", "## Side by side", "", "Mean training losses at the ends of epochs."]
     for group in together(judged):
         lines += ["", *_markdown(overview(group))]
     for results in judged:
-        lines += ["", *_task(context, results)]
+        lines += ["", *_task(results)]
     lines += ["", *_transfers(transferred)]
     document, numbers = context.output / "report.md", context.output / "numbers.json"
     document.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    atomic_files.write(numbers, encode(_numbers(aims, [*judged, *transferred])))
+    atomic_files.write(numbers, encode(as_json(criteria, [*judged, *transferred])))
     table = export(context.output / "curves.csv.gz", [*judged, *transferred])
     return [document, numbers, table, *written]
 
 
-def _preface(context: Context, every: Sequence[Judged]) -> list[str]:
-    seen = [(j.name, overlap(context.meta_checkpoint, j)) for j in every]
-    said = "; ".join(f"{name}: {' and '.join(what)}" for name, what in seen if what)
+def _preface(context: Context, every: Sequence[BenchmarkTask]) -> list[str]:
+    seen = [(task.name, overlap(context.meta_checkpoint, task)) for task in every]
+    overlaps = "; ".join(f"{name}: {' and '.join(what)}" for name, what in seen if what)
     return [
         f"Seeds {', '.join(map(str, context.seeds))}, of which those that were run count. Means "
         "with 95 % intervals over seeds (Student's t). A target is the mean training loss that "
         "tuned AdamW has at 50, 75 and 100 % of its horizon; between two evaluations the log "
         "loss is taken as a straight line; a miss is infinite and so is a mean with one. "
-        "A family meets an aim if all its tasks do.",
+        "A family meets a criterion if all its tasks do.",
         "",
-        f"Meta-training saw, by the meta-checkpoint's lineage: {said or 'none of it'}.",
+        f"Meta-training saw, by the meta-checkpoint's lineage: {overlaps or 'none of it'}.",
     ]
 
 
-def _aims(aims: Sequence[Aim]) -> list[str]:
+def _criteria(criteria: Sequence[Criterion]) -> list[str]:
     rows = [
         {
-            "aim": aim.name,
-            "verdict": _verdict(aim.met),
-            "needed": str(aim.needed),
-            **{"by family": ", ".join(f"{f}: {_verdict(m)}" for f, m in aim.families.items())},
+            "criterion": each.name,
+            "verdict": _verdict(each.met),
+            "needed": str(each.needed),
+            "by family": ", ".join(f"{f}: {_verdict(m)}" for f, m in each.families.items()),
         }
-        for aim in aims
+        for each in criteria
     ]
-    lines = ["## Aims", "", *_markdown(rows)]
-    for aim in aims:
-        lines += ["", f"### {aim.name}: {_verdict(aim.met)}", ""]
+    lines = ["## Criteria", "", *_markdown(rows)]
+    for each in criteria:
+        lines += ["", f"### {each.name}: {_verdict(each.met)}", ""]
         found = [
             {"task": f.where, "verdict": _verdict(f.met), "numbers": f.numbers}
-            for f in aim.findings
+            for f in each.findings
         ]
         lines += _markdown(found)
     return lines
 
 
-def _task(context: Context, results: TaskResults) -> list[str]:
-    task = results.judged.task
+def _task(results: TaskResults) -> list[str]:
+    spec = results.task.spec
     lines = [
-        f"## {results.judged.name}",
+        f"## {results.task.name}",
         "",
-        f"{task.model.name} on {task.dataset.name} {_given(task.dataset.params)}, "
-        f"{results.judged.epochs:g} epochs, batch {task.batch_size}.",
+        f"{spec.model.name} on {spec.dataset.name} {_params(spec.dataset.params)}, "
+        f"{results.task.epochs:g} epochs, batch {spec.batch_size}.",
     ]
     if not results.curves:
         return [*lines, "", "Not run."]
@@ -112,7 +113,7 @@ def _task(context: Context, results: TaskResults) -> list[str]:
         lines += ["", "To the same where all choose among the horizons they were run over:", ""]
         lines += _markdown(_fastest(results))
     for name in ("samples", "seconds"):
-        lines += ["", f"![by {name}]({results.judged.name}-{name}.png)"]
+        lines += ["", f"![by {name}]({results.task.name}-{name}.png)"]
     return lines
 
 
@@ -121,21 +122,21 @@ def _finals(results: TaskResults) -> Table:
     for name, of in results.curves.items():
         curves = list(of.values())
         known = results.pinned.get(name, {})
-        pace = results.pace.get(name)
+        timing = results.timing.get(name)
         as_run = estimate([1e3 * c.seconds / max(c.steps, 1) for c in curves])
         rows.append(
             {
                 "optimizer": name,
-                "setting": _given(known.get("setting", {})) or "defaults",
+                "setting": _params(known.get("setting", {})) or "defaults",
                 "edge of grid": ", ".join(known.get("edge", [])) or "–",
                 "seeds": str(len(curves)),
-                "final training loss": _ended([final(c) for c in curves]),
-                "integrated log loss": _ended([integral(c) for c in curves]),
+                "final training loss": _loss([final(c) for c in curves]),
+                "integrated log loss": _loss([integral(c) for c in curves]),
                 "running loss": str(estimate([c.final("running_loss") for c in curves])),
                 "test loss": str(estimate([c.final("test_loss") for c in curves])),
                 "test accuracy": str(estimate([c.final("test_accuracy") for c in curves])),
                 "ms a step, as run": str(as_run),
-                "in turns, first 240": "–" if pace is None else f"{pace.mean:.2f}",
+                "in turns, first 240": "–" if timing is None else f"{timing.mean:.2f}",
             }
         )
     return rows
@@ -147,9 +148,9 @@ def _epochs(results: TaskResults) -> Table:
         losses = [train_losses(c) for c in of.values()]
         count = max(len(each) for each in losses)
         row = {"optimizer": name}
-        for mark in _marks(round(results.judged.epochs)):
+        for mark in _marks(round(results.task.epochs)):
             at = [each[mark] if mark < len(each) else float("inf") for each in losses]
-            row[f"epoch {mark}"] = _ended(at) if mark < count else "–"
+            row[f"epoch {mark}"] = _loss(at) if mark < count else "–"
         rows.append(row)
     return rows
 
@@ -159,8 +160,8 @@ def _to_target(results: TaskResults) -> Table:
     for name in results.curves:
         row = {"optimizer": name}
         found = {p: results.reached(name, p) for p in _PERCENT}
-        row |= {f"samples to {p} %": _hit(r, "samples") for p, r in found.items()}
-        row |= {f"seconds to {p} %": _hit(r, "seconds") for p, r in found.items()}
+        row |= {f"samples to {p} %": _reached(r, "samples") for p, r in found.items()}
+        row |= {f"seconds to {p} %": _reached(r, "seconds") for p, r in found.items()}
         rows.append(row)
     return rows
 
@@ -171,12 +172,12 @@ def _fastest(results: TaskResults) -> Table:
         row = {"optimizer": name}
         for percent in _PERCENT:
             found = results.fastest(name, percent)
-            text = _hit(found, "seconds")
+            text = _reached(found, "seconds")
             if found is not None and not found.missed:
                 text += f" at {found.factor:g} ×"
             row[f"seconds to {percent} %"] = text
         chose = name in results.chosen
-        row["horizons"] = "chosen" if chose else ("not run" if entrant(name).scheduled else "–")
+        row["horizons"] = "chosen" if chose else ("not run" if contender(name).scheduled else "–")
         rows.append(row)
     return rows
 
@@ -185,12 +186,12 @@ def _transfers(transferred: Sequence[TaskResults]) -> list[str]:
     lines = ["## Transfer", ""]
     rows = [
         {
-            "task": r.judged.name,
-            "what differs": r.judged.kind,
+            "task": r.task.name,
+            "what differs": r.task.kind,
             "optimizer": name,
             "seeds": str(len(of)),
-            "final training loss": _ended([final(c) for c in of.values()]),
-            "integrated log loss": _ended([integral(c) for c in of.values()]),
+            "final training loss": _loss([final(c) for c in of.values()]),
+            "integrated log loss": _loss([integral(c) for c in of.values()]),
             "test loss": str(estimate([c.final("test_loss") for c in of.values()])),
             "test accuracy": str(estimate([c.final("test_accuracy") for c in of.values()])),
             "seconds": str(estimate([c.seconds for c in of.values()])),
@@ -201,64 +202,7 @@ def _transfers(transferred: Sequence[TaskResults]) -> list[str]:
     return [*lines, *(_markdown(rows) if rows else ["Not run."])]
 
 
-def _numbers(aims: Sequence[Aim], every: Sequence[TaskResults]) -> dict[str, Any]:
-    return {
-        "aims": [
-            {
-                "aim": aim.name,
-                "met": aim.met,
-                "needed": aim.needed,
-                "families": dict(aim.families),
-                "tasks": [vars(f) for f in aim.findings],
-            }
-            for aim in aims
-        ],
-        "tasks": {r.judged.name: _of_task(r) for r in every if r.curves},
-    }
-
-
-def _of_task(results: TaskResults) -> dict[str, Any]:
-    """Return settings, targets and, for each optimizer and seed, its curve and totals."""
-    return {
-        "targets": results.targets,
-        "settings": results.pinned,
-        "milliseconds": {name: vars(pace) for name, pace in results.pace.items()},
-        "optimizers": {
-            name: {
-                "seeds": {
-                    str(seed): {
-                        "status": c.result["status"],
-                        "seconds": c.seconds,
-                        "steps": c.steps,
-                        "final": final(c),
-                        "integral": integral(c),
-                        "points": c.points,
-                    }
-                    for seed, c in of.items()
-                },
-                "reached": {
-                    p: {"own horizon": _plain(results.reached(name, p)),
-                        "fastest": _plain(results.fastest(name, p))}
-                    for p in results.targets
-                },
-            }
-            for name, of in results.curves.items()
-        },
-    }  # fmt: skip
-
-
-def _plain(reached: Reached | None) -> dict[str, Any] | None:
-    if reached is None:
-        return None
-    return {
-        "samples": vars(reached.samples),
-        "seconds": vars(reached.seconds),
-        "missed": reached.missed,
-        "factor": reached.factor,
-    }
-
-
-def _hit(reached: Reached | None, what: str) -> str:
+def _reached(reached: Reached | None, what: str) -> str:
     if reached is None:
         return "not run"
     value: Estimate = getattr(reached, what)
@@ -269,7 +213,7 @@ def _hit(reached: Reached | None, what: str) -> str:
     return str(value)
 
 
-def _ended(values: Sequence[float]) -> str:
+def _loss(values: Sequence[float]) -> str:
     found = estimate(values)
     bad = sum(v == float("inf") for v in values)
     return f"diverged ({bad} of {len(values)})" if bad else str(found)
@@ -280,7 +224,7 @@ def _marks(epochs: int) -> list[int]:
     return sorted({1, *(round(epochs * i / (_MARKS - 1)) for i in range(1, _MARKS))})
 
 
-def _given(params: Any) -> str:
+def _params(params: Any) -> str:
     return ", ".join(f"{k}={short(v)}" for k, v in params.items())
 
 

@@ -1,16 +1,16 @@
-"""What is known of a task: the curves that are there, read from their folders."""
+"""The results of a task: the curves found in the folders of its runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.harness.contract import Context
 from bench.harness.statistics import Curve
-from bench.judge import settings, steptimes
-from bench.judge.grids import (
+from bench.judge import settings, time_steps
+from bench.judge.contenders import (
     ADAMW_DEFAULTS,
-    ENTRANTS,
+    CONTENDERS,
     REFERENCE,
-    Entrant,
+    Contender,
     Params,
 )
 from bench.judge.measures import (
@@ -20,20 +20,20 @@ from bench.judge.measures import (
     seconds_of,
     targets,
 )
-from bench.judge.pace import Pace
 from bench.judge.runs import Run
 from bench.judge.stages import LONG
-from bench.judge.tasks import Judged
+from bench.judge.step_timing import StepTiming
+from bench.judge.tasks import BenchmarkTask
 
 Curves = Mapping[int, Curve]  # by seed
 
 
 @dataclass(frozen=True)
 class Reached:
-    """When an entrant reached a target: a miss is infinity.
+    """When a contender reached a target; a miss is infinite.
 
     Attributes:
-        factor: The horizon it chose, as a part of the task's own.
+        factor: The horizon it chose, as a fraction of the task's own.
     """
 
     samples: Estimate
@@ -44,40 +44,40 @@ class Reached:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """All that was run of one task.
+    """Everything that was run of one task, by contender.
 
     Attributes:
-        pinned: What tuning chose.
-        curves: Each entrant's over the task's horizon.
-        long: The same over three times that.
-        chosen: For each entrant and target, horizon and curves of what it chose for it.
-        pace: Measured in turns, of those that were.
+        pinned: The settings that tuning chose.
+        curves: Over the task's horizon.
+        long: Over three times that.
+        chosen: For each target the horizon that was chosen for it, and the curves over it.
+        timing: Step times, of the contenders that were measured in turns.
     """
 
-    judged: Judged
+    task: BenchmarkTask
     pinned: Mapping[str, settings.Pinned]
     curves: Mapping[str, Curves]
     long: Mapping[str, Curves]
     chosen: Mapping[str, Mapping[str, tuple[float, Curves]]]
-    pace: Mapping[str, Pace]
+    timing: Mapping[str, StepTiming]
 
     @property
     def targets(self) -> dict[str, float]:
-        """Return what tuned AdamW reaches, by percent of its horizon; empty if it did not run."""
+        """Training losses of tuned AdamW by percent of its horizon; empty if it did not run."""
         found = self.curves.get(REFERENCE)
         return targets(list(found.values())) if found else {}
 
     @property
-    def clock(self) -> Mapping[str, Pace]:
-        """Return ``pace`` if all have one, else nothing: two ways of timing do not compare."""
-        return self.pace if set(self.curves) <= set(self.pace) else {}
+    def shared_timing(self) -> Mapping[str, StepTiming]:
+        """``timing`` if all contenders have one, else empty: two ways of timing do not compare."""
+        return self.timing if set(self.curves) <= set(self.timing) else {}
 
     def reached(self, name: str, percent: str) -> Reached | None:
-        """Return when an entrant reached a target over the task's own horizon."""
+        """Return when a contender reached a target over the task's own horizon."""
         return self._reached(name, percent, self.curves.get(name))
 
     def fastest(self, name: str, percent: str) -> Reached | None:
-        """Return the least seconds to a target over the horizons that an entrant may choose."""
+        """Return the fewest seconds to a target over the horizons that a contender may choose."""
         found = [self.reached(name, percent)]
         choice = self.chosen.get(name, {}).get(percent)
         if choice is not None:
@@ -92,46 +92,46 @@ class TaskResults:
         if not curves or target is None:
             return None
         at = [crossing(c, target) for c in curves.values()]
-        pace = self.clock.get(name)
+        timing = self.shared_timing.get(name)
         hit = [p for p in at if p is not None]
         missed = len(at) - len(hit)
         never = [float("inf")] * missed
         return Reached(
             estimate([*(p["samples"] for p in hit), *never]),
-            estimate([*(seconds_of(p, pace) for p in hit), *never]),
+            estimate([*(seconds_of(p, timing) for p in hit), *never]),
             missed,
             factor,
         )
 
 
-def collect(context: Context, judged: Judged) -> TaskResults:
-    """Read what was run of a task on the context's seeds."""
-    pinned = settings.load(context.output).get(judged.name, {})
+def collect(context: Context, task: BenchmarkTask) -> TaskResults:
+    """Read the results of a task on the context's seeds."""
+    pinned = settings.load(context.output).get(task.name, {})
     curves, long = {}, {}
     chosen: dict[str, dict[str, tuple[float, Curves]]] = {}
-    for each in (*ENTRANTS, ADAMW_DEFAULTS):
+    for each in (*CONTENDERS, ADAMW_DEFAULTS):
         found = pinned.get(each.name)
         setting: Params | None = {} if not each.grid else (found or {}).get("setting")
         if setting is None:
             continue
-        curves[each.name] = _curves(context, judged, each, setting)
-        long[each.name] = _curves(context, judged.longer(LONG), each, setting)
+        curves[each.name] = _curves(context, task, each, setting)
+        long[each.name] = _curves(context, task.longer(LONG), each, setting)
         for percent, choice in ((found or {}).get("horizons") or {}).items():
             factor = choice["factor"]
-            of = _curves(context, judged.longer(factor), each, choice["setting"])
+            of = _curves(context, task.longer(factor), each, choice["setting"])
             chosen.setdefault(each.name, {})[percent] = (factor, of)
     return TaskResults(
-        judged,
+        task,
         pinned,
         {name: found for name, found in curves.items() if found},
         {name: found for name, found in long.items() if found},
         chosen,
-        steptimes.load(context.output, judged.name),
+        time_steps.load(context.output, task.name),
     )
 
 
-def _curves(context: Context, judged: Judged, each: Entrant, setting: Params) -> Curves:
-    found = {seed: Run(judged, each, setting, seed).found(context) for seed in context.seeds}
+def _curves(context: Context, task: BenchmarkTask, each: Contender, setting: Params) -> Curves:
+    found = {seed: Run(task, each, setting, seed).found(context) for seed in context.seeds}
     return {seed: curve for seed, curve in found.items() if curve is not None}
 
 

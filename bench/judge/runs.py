@@ -1,4 +1,4 @@
-"""One run of the protocol: its folder, made once by whatever stage needs it first."""
+"""One run of the protocol and its folder. The first stage that needs a run makes it."""
 
 import hashlib
 import json
@@ -11,29 +11,29 @@ from typing import Any
 from bench.harness import runs
 from bench.harness.configs import identity, train_config
 from bench.harness.contract import Context
-from bench.harness.runs import curve_of, result_of
+from bench.harness.runs import read_curve, read_result
 from bench.harness.statistics import Curve
-from bench.judge.grids import Entrant, Params
-from bench.judge.tasks import Judged
+from bench.judge.contenders import Contender, Params
+from bench.judge.tasks import BenchmarkTask
 from mlhf.core.events import encode
 from mlhf.optimizers.specs import parse
 from mlhf.training.config import Evaluation, Target, TrainConfig
 
-# Tuning measures this many samples of each split, which tells settings apart as well.
+# Tuning evaluates this many samples of each split: enough to tell settings apart.
 _TUNING_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Run:
-    """An entrant with a setting on a task, from one seed.
+    """A contender with a setting on a task, from one seed.
 
     Attributes:
-        tuning: Whether it only helps to choose.
+        tuning: Whether it only serves to choose a setting or a horizon.
         goal: A training loss at which it ends.
     """
 
-    judged: Judged
-    entrant: Entrant
+    task: BenchmarkTask
+    contender: Contender
     setting: Params
     seed: int
     tuning: bool = False
@@ -42,60 +42,58 @@ class Run:
     def config(self, context: Context) -> TrainConfig:
         """Return its configuration.
 
-        A candidate's parameters are all written down: with other defaults it is another run.
+        All parameters of a candidate are written out: with other defaults it is another run.
         """
-        params = {**self.entrant.params, **self.setting}
-        if self.entrant.rank == "candidate":
-            filled = parse(self.entrant.optimizer, params).model_dump(mode="json")
-            # What is off may be newer than runs that are done.
+        params = {**self.contender.params, **self.setting}
+        if self.contender.category == "candidate":
+            filled = parse(self.contender.optimizer, params).model_dump(mode="json")
+            # Parameters that are off are left out: they may be newer than finished runs.
             filled = {k: v for k, v in filled.items() if v is not None and v is not False}
             if "meta_checkpoint" not in params:  # the context's, not the product's default
                 filled.pop("meta_checkpoint", None)
             params = filled
-        task = self.judged.task
+        spec = self.task.spec
         if self.tuning:
-            every = task.evaluation.every_epochs
+            every = spec.evaluation.every_epochs
             evaluation = Evaluation(every_epochs=every, max_samples=_TUNING_SAMPLES)
-            task = replace(task, evaluation=evaluation)
-        config = train_config(context, task, self.entrant.optimizer, params, self.seed)
+            spec = replace(spec, evaluation=evaluation)
+        config = train_config(context, spec, self.contender.optimizer, params, self.seed)
         if self.goal is None:
             return config
         return config.model_copy(update={"target": Target(value=self.goal, stop=True)})
 
     def folder(self, context: Context) -> Path:
-        """Return its folder, named by what it is: settings and sittings never mix."""
+        """Return its folder, named by a hash of its configuration, so that runs never mix."""
         key = hashlib.sha256(encode(self.document(context))).hexdigest()[:16]
-        return context.output / "runs" / self.judged.name / slug(self.entrant.name) / key
+        return context.output / "runs" / self.task.name / slug(self.contender.name) / key
 
-    def carry_out(self, context: Context) -> Curve | None:
-        """Return its curve, made now where there is none yet; None if time was up."""
+    def run_or_resume(self, context: Context) -> Curve | None:
+        """Return its curve, running or resuming it if need be; None if time was up."""
         config, folder = self.config(context), self.folder(context)
-        if result_of(folder) is None and not context.stop():
-            context.say(f"{self.judged.name}: {self.entrant.name} {self._describe()}")
-
-        if (
-            runs.carry_out(folder, self.document(context), runs.training(config), context.stop)
-            is None
-        ):
+        if read_result(folder) is None and not context.stop():
+            context.log(f"{self.task.name}: {self.contender.name} {self._describe()}")
+        run = runs.training(config)
+        result = runs.run_or_resume(folder, self.document(context), run, context.stop)
+        if result is None:
             return None
         shutil.rmtree(folder / "artifacts", ignore_errors=True)  # hundreds of networks
         return self.found(context)
 
     def found(self, context: Context) -> Curve | None:
-        """Return its curve, None where it is not done."""
+        """Return its curve, None where it has not finished."""
         folder = self.folder(context)
-        result = result_of(folder)
-        return None if result is None else Curve(curve_of(folder), result)
+        result = read_result(folder)
+        return None if result is None else Curve(read_curve(folder), result)
 
     def document(self, context: Context) -> dict[str, Any]:
-        """Return what it is as JSON values, in an order that is always the same."""
+        """Return its identity as JSON values, keys in sorted order."""
         document = json.dumps(identity(self.config(context), defaults=False), sort_keys=True)
         found: dict[str, Any] = json.loads(document)
         return found
 
     def _describe(self) -> str:
         given = ", ".join(f"{k}={short(v)}" for k, v in self.setting.items()) or "defaults"
-        return f"({given}; {self.judged.epochs:g} epochs, seed {self.seed})"
+        return f"({given}; {self.task.epochs:g} epochs, seed {self.seed})"
 
 
 def slug(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What tuning chose, pinned in ``settings.json``: seeds can be added without tuning again."""
+"""The settings that tuning chose, pinned in ``settings.json``: more seeds need no more tuning."""
 
 import fcntl
 import json
@@ -9,11 +9,11 @@ from typing import Any
 
 from mlhf.core import atomic_files
 
-Pinned = dict[str, Any]  # of one entrant on one task
+Pinned = dict[str, Any]  # of one contender on one task
 
 
 def load(output: Path) -> dict[str, dict[str, Pinned]]:
-    """Return what is pinned, by task and entrant."""
+    """Return all that is pinned, by task and contender."""
     path = output / "settings.json"
     if not path.exists():
         return {}
@@ -21,22 +21,22 @@ def load(output: Path) -> dict[str, dict[str, Pinned]]:
     return found
 
 
-def pinned(output: Path, task: str, entrant: str) -> Pinned | None:
-    """Return what is pinned for one entrant on one task."""
-    return load(output).get(task, {}).get(entrant)
+def pinned(output: Path, task: str, contender: str) -> Pinned | None:
+    """Return what is pinned for one contender on one task."""
+    return load(output).get(task, {}).get(contender)
 
 
-def pin(output: Path, task: str, entrant: str, values: Mapping[str, Any]) -> None:
-    """Add values to what is pinned; other processes may do so for other tasks."""
-    with _alone(output):
+def pin(output: Path, task: str, contender: str, values: Mapping[str, Any]) -> None:
+    """Add values to what is pinned. Other processes may do so at the same time."""
+    with _exclusive_lock(output):
         every = load(output)
-        every.setdefault(task, {}).setdefault(entrant, {}).update(values)
+        every.setdefault(task, {}).setdefault(contender, {}).update(values)
         text = json.dumps(every, indent=1, sort_keys=True) + "\n"
         atomic_files.write(output / "settings.json", text.encode())
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
+def _exclusive_lock(output: Path) -> Iterator[None]:
     with open(output / ".settings.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

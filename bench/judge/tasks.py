@@ -1,9 +1,9 @@
-"""The tasks optimizers are judged on, as data. Needs no torch.
+"""The tasks of the benchmark, as data. Needs no torch.
 
-Four families: MLPs (a), convolutional networks (b), residual ones with batch norm (c), and
-character models (d). All train on the ``compare`` part of their data set, which
-meta-training must not touch. Transfer tasks are what one meta-checkpoint is also tried on:
-networks 4 times as wide and twice as deep, a horizon 10 times as long, another data set.
+Four families: MLPs, convolutional networks, residual ones with batch norm, and character models.
+All train on the part ``compare`` of their data set, which meta-training must not touch. The
+transfer tasks differ from the judged ones: networks 4 times as wide and twice as deep, a horizon
+10 times as long, another data set.
 """
 
 from collections.abc import Sequence
@@ -21,43 +21,44 @@ Kind = Literal["judged", "4x wider", "2x deeper", "10x the horizon", "another da
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A task, which family it counts for, and what it is for.
+class BenchmarkTask:
+    """A task with the family it counts for.
 
     Attributes:
-        kind: ``judged``, or in what a transfer task differs from the judged one.
+        spec: What is trained, and for how long.
+        kind: ``judged``, or how a transfer task differs from the judged one.
     """
 
-    task: Task
+    spec: Task
     family: Family
     kind: Kind = "judged"
 
     @property
     def name(self) -> str:
-        return self.task.name
+        return self.spec.name
 
     @property
     def epochs(self) -> float:
-        """The horizon."""
-        return self.task.budget.epochs or 0.0
+        """The horizon, in epochs."""
+        return self.spec.budget.epochs or 0.0
 
-    def longer(self, factor: float) -> "Judged":
-        """Return the same over so many times the epochs, at least one."""
+    def longer(self, factor: float) -> "BenchmarkTask":
+        """Return the same task over ``factor`` times the epochs, at least one."""
         epochs = max(1.0, float(round(self.epochs * factor)))
-        return replace(self, task=replace(self.task, budget=Budget(epochs=epochs)))
+        return replace(self, spec=replace(self.spec, budget=Budget(epochs=epochs)))
 
 
-def tasks(scale: Scale) -> Sequence[Judged]:
-    """Return what is judged: ``cpu`` takes seconds a run on one core, ``tiny`` far less."""
+def tasks(scale: Scale) -> Sequence[BenchmarkTask]:
+    """Return the judged tasks: ``cpu`` takes seconds a run on one core, ``tiny`` far less."""
     return _SCALES[scale]
 
 
-def transfers(scale: Scale) -> Sequence[Judged]:
-    """Return what a meta-checkpoint is to transfer to."""
+def transfers(scale: Scale) -> Sequence[BenchmarkTask]:
+    """Return the transfer tasks."""
     return _TRANSFERS[scale]
 
 
-def _task(
+def _spec(
     name: str, model: Component, data: Component, epochs: float, batch_size: int, every: float = 1
 ) -> Task:
     evaluation = Evaluation(every_epochs=every)
@@ -65,10 +66,10 @@ def _task(
 
 
 def _data(name: str, train: int | None, test: int | None, **params: Any) -> Component:
-    """Return the part of a data set for comparing, that many samples of it."""
+    """Return the part ``compare`` of a data set, cut to so many samples."""
     sizes = {"train_samples": train, "test_samples": test}
-    given = {key: value for key, value in sizes.items() if value is not None}
-    return Component(name=name, params={"split": "compare", **params, **given})
+    cut = {key: value for key, value in sizes.items() if value is not None}
+    return Component(name=name, params={"split": "compare", **params, **cut})
 
 
 def _layer(kind: str, **params: Any) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def _mlp(*hidden: int) -> Component:
 
 
 def _convnet(*channels: int, dense: int) -> Component:
-    """Return 3x3 convolutions, the first two of them pooled, and one hidden dense layer."""
+    """Return 3x3 convolutions, the first two with pooling, and one hidden dense layer."""
     relu, layers = _layer("activation"), []
     for i, count in enumerate(channels):
         layers += [_layer("conv2d", out_channels=count, padding=1), relu]
@@ -132,7 +133,7 @@ def _text(length: int, train: int, test: int) -> Component:
     return _data("text", train, test, sequence_length=length)
 
 
-def _judged(
+def _judged_tasks(
     digits: Component,
     fashion: Component,
     small: Component,
@@ -140,8 +141,8 @@ def _judged(
     text: Component,
     epochs: tuple[float, float, float],
     widths: tuple[float, float],
-) -> tuple[Judged, ...]:
-    """Return the eight tasks on data of some size.
+) -> tuple[BenchmarkTask, ...]:
+    """Return the eight judged tasks on the given data.
 
     Args:
         small: CIFAR-10 at 16x16.
@@ -152,19 +153,21 @@ def _judged(
     long, middle, short = epochs
     convnet, resnet = _cuda_convnet(widths[0]), _resnet(8, widths[1])
     return (
-        Judged(_task("digits-mlp", _mlp(64, 32), digits, long, 32), "mlp"),
-        Judged(_task("fashion-mlp", _mlp(128, 64), fashion, long, 128), "mlp"),
-        Judged(_task("cifar16-convnet", _convnet(16, 32, dense=64), small, middle, 128), "convnet"),
-        Judged(_task("cifar16-cuda-convnet", convnet, small, short, 128), "convnet"),
-        Judged(_task("cifar32-cuda-convnet", convnet, large, short, 128), "convnet"),
-        Judged(_task("cifar16-resnet", resnet, small, short, 128), "resnet"),
-        Judged(_task("text-lstm", _lstm(64), text, short, 16), "text"),
-        Judged(_task("text-transformer", _transformer(64, 2), text, short, 16), "text"),
+        BenchmarkTask(_spec("digits-mlp", _mlp(64, 32), digits, long, 32), "mlp"),
+        BenchmarkTask(_spec("fashion-mlp", _mlp(128, 64), fashion, long, 128), "mlp"),
+        BenchmarkTask(
+            _spec("cifar16-convnet", _convnet(16, 32, dense=64), small, middle, 128), "convnet"
+        ),
+        BenchmarkTask(_spec("cifar16-cuda-convnet", convnet, small, short, 128), "convnet"),
+        BenchmarkTask(_spec("cifar32-cuda-convnet", convnet, large, short, 128), "convnet"),
+        BenchmarkTask(_spec("cifar16-resnet", resnet, small, short, 128), "resnet"),
+        BenchmarkTask(_spec("text-lstm", _lstm(64), text, short, 16), "text"),
+        BenchmarkTask(_spec("text-transformer", _transformer(64, 2), text, short, 16), "text"),
     )
 
 
-_SCALES: dict[Scale, tuple[Judged, ...]] = {
-    "tiny": _judged(
+_SCALES: dict[Scale, tuple[BenchmarkTask, ...]] = {
+    "tiny": _judged_tasks(
         _data("digits", 96, 64),
         _data("fashion_mnist", 256, 64, size=14),
         _data("cifar10", 256, 64, size=16),
@@ -173,7 +176,7 @@ _SCALES: dict[Scale, tuple[Judged, ...]] = {
         (3, 2, 2),
         (0.125, 0.25),
     ),
-    "cpu": _judged(
+    "cpu": _judged_tasks(
         _data("digits", None, None),
         _data("fashion_mnist", 10_000, 1_000, size=14),
         _data("cifar10", 5_000, 1_000, size=16),
@@ -182,7 +185,7 @@ _SCALES: dict[Scale, tuple[Judged, ...]] = {
         (40, 25, 20),
         (0.125, 0.375),
     ),
-    "full": _judged(
+    "full": _judged_tasks(
         _data("digits", None, None),
         _data("fashion_mnist", None, None),
         _data("cifar10", None, None, size=16),
@@ -194,10 +197,10 @@ _SCALES: dict[Scale, tuple[Judged, ...]] = {
 }
 
 
-def _transferred(
+def _transfer_tasks(
     digits: Component, small: Component, fashion: Component, epochs: tuple[float, float]
-) -> tuple[Judged, ...]:
-    """Return what differs from the MLP on digits and the convnet on CIFAR-10 at 16x16.
+) -> tuple[BenchmarkTask, ...]:
+    """Return variations of the MLP on digits and of the convnet on CIFAR-10 at 16x16.
 
     Args:
         epochs: Of the MLP and the convnet; the longer runs take ten times those.
@@ -206,15 +209,15 @@ def _transferred(
     mlp, convnet = _mlp(64, 32), _convnet(16, 32, dense=64)
     wide, deep = _convnet(64, 128, dense=256), _convnet(16, 16, 32, 32, dense=64)
 
-    def on_digits(name: str, model: Component, kind: Kind, times: float = 1) -> Judged:
-        task = _task(f"digits-mlp-{name}", model, digits, times * long, 32, times)
-        return Judged(task, "mlp", kind)
+    def on_digits(name: str, model: Component, kind: Kind, times: float = 1) -> BenchmarkTask:
+        spec = _spec(f"digits-mlp-{name}", model, digits, times * long, 32, times)
+        return BenchmarkTask(spec, "mlp", kind)
 
-    def on_cifar(name: str, model: Component, kind: Kind, times: float = 1) -> Judged:
-        task = _task(f"cifar16-convnet-{name}", model, small, times * middle, 128, times)
-        return Judged(task, "convnet", kind)
+    def on_cifar(name: str, model: Component, kind: Kind, times: float = 1) -> BenchmarkTask:
+        spec = _spec(f"cifar16-convnet-{name}", model, small, times * middle, 128, times)
+        return BenchmarkTask(spec, "convnet", kind)
 
-    other = _task("fashion-convnet", convnet, fashion, middle, 128)
+    other = _spec("fashion-convnet", convnet, fashion, middle, 128)
     return (
         on_digits("wide", _mlp(256, 128), "4x wider"),
         on_digits("deep", _mlp(64, 64, 32, 32), "2x deeper"),
@@ -222,24 +225,24 @@ def _transferred(
         on_cifar("wide", wide, "4x wider"),
         on_cifar("deep", deep, "2x deeper"),
         on_cifar("long", convnet, "10x the horizon", 10),
-        Judged(other, "convnet", "another data set"),
+        BenchmarkTask(other, "convnet", "another data set"),
     )
 
 
-_TRANSFERS: dict[Scale, tuple[Judged, ...]] = {
-    "tiny": _transferred(
+_TRANSFERS: dict[Scale, tuple[BenchmarkTask, ...]] = {
+    "tiny": _transfer_tasks(
         _data("digits", 96, 64),
         _data("cifar10", 128, 64, size=16),
         _data("fashion_mnist", 128, 64, size=14),
         (2, 1),
     ),
-    "cpu": _transferred(
+    "cpu": _transfer_tasks(
         _data("digits", None, None),
         _data("cifar10", 5_000, 1_000, size=16),
         _data("fashion_mnist", 5_000, 1_000, size=14),
         (40, 12),
     ),
-    "full": _transferred(
+    "full": _transfer_tasks(
         _data("digits", None, None),
         _data("cifar10", None, None, size=16),
         _data("fashion_mnist", None, None),

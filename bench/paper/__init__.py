@@ -1,1 +1,1 @@
-"""The paper's experiments (arXiv 1805.08462, section 6), each one command that can resume."""
+"""The paper's experiments (arXiv 1805.08462, section 6), each a command that can resume."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.harness.configs import identity, train_config
 from bench.harness.contract import Context, Task
-from bench.harness.runs import carry_out, curve_of, result_of
+from bench.harness.runs import read_curve, read_result, run_or_resume
 from mlhf.ablation import report as ablation_report
 from mlhf.ablation import tables
 from mlhf.ablation.config import (
@@ -35,7 +35,7 @@ class Ablation:
 
     def run(self, context: Context) -> bool:
         chosen = [t for t in self.tasks if not context.only or t.name in context.only]
-        done = [self._trajectory(context, t, seed) for t in chosen for seed in context.seeds]
+        done = [self._run(context, t, seed) for t in chosen for seed in context.seeds]
         return all(done)
 
     def report(self, context: Context) -> list[Path]:
@@ -43,7 +43,8 @@ class Ablation:
         written = []
         for task in self.tasks:
             folders = [self._folder(context, task, seed) for seed in context.seeds]
-            done = [self._found(f, result) for f in folders if (result := result_of(f)) is not None]
+            results = [(folder, read_result(folder)) for folder in folders]
+            done = [self._trajectory(f, result) for f, result in results if result is not None]
             if not done:
                 continue
             rows += ablation_report.rows(task.name, done, self.forms)
@@ -54,35 +55,33 @@ class Ablation:
         if not rows:
             return []
         return [
-            tables.markdown(
-                context.output / "table.md", self.title, rows, ablation_report.NOTE
-            ),
+            tables.markdown(context.output / "table.md", self.title, rows, ablation_report.NOTE),
             tables.csv(context.output / "table.csv", rows),
             *written,
-        ]  # fmt: skip
+        ]
 
-    def _trajectory(self, context: Context, task: Task, seed: int) -> bool:
+    def _run(self, context: Context, task: Task, seed: int) -> bool:
         config = train_config(context, task, "mlhf", {"variant": "paper"}, seed)
         document = {**identity(config), "forms": [vars(form) for form in self.forms]}
         folder = self._folder(context, task, seed)
-        if result_of(folder) is None and not context.stop():
-            context.say(f"{folder.relative_to(context.output)} ...")
+        if read_result(folder) is None and not context.stop():
+            context.log(f"{folder.relative_to(context.output)} ...")
 
-        def go(
+        def run(
             run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
         ) -> Ended:
             return measure(config, self.forms, run_dir, resume, on_event, should_stop)
 
-        return carry_out(folder, document, go, context.stop, keep=lambda _: True) is not None
+        return run_or_resume(folder, document, run, context.stop, keep=lambda _: True) is not None
 
     def _folder(self, context: Context, task: Task, seed: int) -> Path:
         return context.output / "runs" / task.name / f"seed={seed}"
 
-    def _found(self, folder: Path, result: Mapping[str, Any]) -> Trajectory:
-        """Return what a folder's run came to."""
+    def _trajectory(self, folder: Path, result: Mapping[str, Any]) -> Trajectory:
+        """Return the result of the run in a folder."""
         names = [form.stat(measure) for form in self.forms for measure in MEASURES]
-        # The points of evaluations measure no form.
-        points = [point for point in curve_of(folder) if names[0] in point["values"]]
+        # Points of evaluations have no measures of solves.
+        points = [point for point in read_curve(folder) if names[0] in point["values"]]
         values = {name: [point["values"][name] for point in points] for name in names}
         samples = [point["samples"] for point in points]
         return Trajectory.of(samples, values, result["status"] == "diverged", self.forms)

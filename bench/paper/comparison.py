@@ -1,4 +1,4 @@
-"""Optimizers on one task: rates chosen on a tuning seed, judged on other seeds."""
+"""Optimizers on one task: settings chosen on a tuning seed, compared on other seeds."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from bench.harness.contract import (
     Task,
 )
 from bench.harness.runs import (
-    carry_out,
-    curve_of,
-    result_of,
+    read_curve,
+    read_result,
+    run_or_resume,
     training,
 )
 from bench.harness.statistics import Curve, reached
@@ -25,7 +25,7 @@ from mlhf.ablation import tables
 from mlhf.ablation.statistics import Row, summarize
 from mlhf.core.metrics import parse_number
 
-TUNING_SEED = 1000  # never among those that are judged
+TUNING_SEED = 1000  # never among the seeds that are compared
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,21 @@ class Comparison:
             return []
         first_order = [c for s in self.choices if s.grid for c in curves.get(s.name, [])]
         target = self._target(curves) if first_order else None
-        rows = [self._row(context, s, curves[s.name], target) for s in self.choices
-                if s.name in curves]  # fmt: skip
+        rows = [
+            self._row(context, s, curves[s.name], target) for s in self.choices if s.name in curves
+        ]
         out = context.output
         note = (
             f"Task: {self.task.model.name} on {self.task.dataset.name}, "
             f"{self.task.budget.model_dump(exclude_none=True)}. "
             "Mean over seeds (lowest to highest). "
-            + ("" if target is None else
-               f"Target: {target:.4f}, the final mean training loss of the best tuned "
-               "first-order optimizer; samples and seconds are those until each seed's first "
-               "evaluation at or below it, where all seeds got there.")
-        )  # fmt: skip
+        )
+        if target is not None:
+            note += (
+                f"Target: {target:.4f}, the final mean training loss of the best tuned "
+                "first-order optimizer; samples and seconds are those until each seed's first "
+                "evaluation at or below it, where all seeds got there."
+            )
         return [
             tables.markdown(out / "table.md", self.title, rows, note),
             tables.csv(out / "table.csv", rows),
@@ -102,10 +105,10 @@ class Comparison:
             context, self.task, setting.optimizer, params, seed, setting.batch_size
         )
         folder = self._folder(context, setting, choice, seed)
-        if result_of(folder) is None and not context.stop():
-            context.say(f"{folder.relative_to(context.output)} ...")
+        if read_result(folder) is None and not context.stop():
+            context.log(f"{folder.relative_to(context.output)} ...")
 
-        return carry_out(folder, identity(config), training(config), context.stop)
+        return run_or_resume(folder, identity(config), training(config), context.stop)
 
     def _folder(
         self, context: Context, setting: Setting, choice: Mapping[str, Any], seed: int
@@ -118,14 +121,13 @@ class Comparison:
         if best is None:
             return []
         folders = [self._folder(context, setting, best, seed) for seed in context.seeds]
-        return [
-            Curve(curve_of(f), found) for f in folders if (found := result_of(f)) is not None
-        ]  # fmt: skip
+        results = [(folder, read_result(folder)) for folder in folders]
+        return [Curve(read_curve(f), result) for f, result in results if result is not None]
 
     def _found(
         self, context: Context, setting: Setting, choice: Mapping[str, Any], seed: int
     ) -> Result | None:
-        return result_of(self._folder(context, setting, choice, seed))
+        return read_result(self._folder(context, setting, choice, seed))
 
     def _target(self, curves: Mapping[str, Sequence[Curve]]) -> float:
         tuned = [curves[s.name] for s in self.choices if s.grid and s.name in curves]

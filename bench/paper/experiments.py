@@ -1,5 +1,8 @@
-"""The paper's experiments at three scales: ``full`` is theirs, ``cpu`` minutes on one core,
-``tiny`` only shows that all of it runs."""
+"""The paper's experiments at three scales.
+
+``full`` is the paper's, ``cpu`` takes minutes on one core, ``tiny`` only shows that all of it
+runs.
+"""
 
 from collections.abc import Callable
 
@@ -17,7 +20,7 @@ from mlhf.training.config import Evaluation
 
 _RATES = tuple({"lr": lr} for lr in (1e-1, 1e-2, 1e-3))
 
-# First-order rates by the paper's search; all else at the product's defaults.
+# First-order rates from the paper's grid; everything else at the defaults of mlhf.
 SETTINGS = (
     Setting("sgd + momentum", "momentum", grid=_RATES),
     Setting("adam", "adam", grid=_RATES),
@@ -28,13 +31,11 @@ SETTINGS = (
     Setting("mlhf", "mlhf", {"variant": "paper"}),
     Setting("mlhf, untrained", "mlhf", {"variant": "paper", "meta_checkpoint": "none"}),
 )
-# The paper's own settings of two peers, whose batches are 512.
+# The paper's own settings of two peers, with batches of 512.
 PAPER_SETTINGS = (
     Setting("kfac (paper's)", "kfac", {"lr": 0.1, "damping": 1e-3}, batch_size=512),
-    Setting(
-        "hf (paper's)", "hf", {"lr": 0.01, "damping": 5e-3, "iterations": 20}, batch_size=512
-    ),
-)  # fmt: skip
+    Setting("hf (paper's)", "hf", {"lr": 0.01, "damping": 5e-3, "iterations": 20}, batch_size=512),
+)
 
 
 def _convnet(scale: Scale, batch_size: int, epochs: tuple[float, float]) -> Task:
@@ -70,7 +71,7 @@ def experiment1(scale: Scale) -> Comparison:
 
 
 def experiment3(scale: Scale) -> Ablation:
-    """Return section 6.3: what RNN_p is worth."""
+    """Return section 6.3: the ablation of RNN_p."""
     tasks = {
         "tiny": [_digits(1, 256)],
         "cpu": [_digits(10), _convnet("cpu", 64, (250, 4))],

@@ -1,4 +1,4 @@
-"""Meta-training before an experiment, so that one command does both."""
+"""Meta-training before an experiment, in the same command."""
 
 import json
 from collections.abc import Callable
@@ -8,35 +8,35 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.harness.contract import Context
-from bench.harness.runs import carry_out, result_of
+from bench.harness.runs import read_result, run_or_resume
 from mlhf.ablation.run import Ended
 from mlhf.core.config import Component
 from mlhf.core.errors import DataError
 from mlhf.core.events import OnEvent
 from mlhf.meta.config import MetaTrainConfig
 
-_OF_JOBS = ("kind", "name", "tags", "resources")  # what else a meta_train job file holds
+_OF_JOBS = ("kind", "name", "tags", "resources")  # fields of a job that are no settings
 
 
 def meta_trained(context: Context, recipe: Path) -> Path | None:
-    """Return the meta-checkpoint of a recipe, made now where it is not; None if time was up.
+    """Return the meta-checkpoint of a recipe, meta-training if need be; None if time was up.
 
     Args:
-        context: Its output folder gets a folder ``meta``; its device and threads are used.
+        context: The run is in the folder ``meta`` of its output.
         recipe: A ``meta_train`` job's JSON file.
 
     Raises:
-        DataError: where the file is no such job, or the folder holds another recipe's run.
+        DataError: If the file is no such job, or the folder holds the run of another recipe.
     """
     folder = context.output / "meta"
     config = _config(context, recipe)
     document = config.model_dump(mode="json")
     for task in document["tasks"]:
         task["dataset"].pop("root")
-    if result_of(folder) is None and not context.stop():
-        context.say(f"meta-training by {recipe.name} ...")
+    if read_result(folder) is None and not context.stop():
+        context.log(f"meta-training by {recipe.name} ...")
 
-    def go(
+    def run(
         run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
     ) -> Ended:
         from mlhf.meta.run import meta_train
@@ -44,7 +44,7 @@ def meta_trained(context: Context, recipe: Path) -> Path | None:
         done = meta_train(config, on_event, run_dir, resume, should_stop)
         return Ended(done.status, done.reason, done.totals, done.summary)
 
-    result = carry_out(folder, document, go, context.stop, keep=lambda _: True)
+    result = run_or_resume(folder, document, run, context.stop, keep=lambda _: True)
     if result is None:
         return None
     if result["status"] != "succeeded":
@@ -56,7 +56,7 @@ def _config(context: Context, recipe: Path) -> MetaTrainConfig:
     try:
         job: dict[str, Any] = json.loads(recipe.read_text(encoding="utf-8"))
         if job.get("kind") != "meta_train":
-            raise DataError(f"{recipe.name} is no meta_train job.")
+            raise DataError(f"{recipe.name} is not a meta_train job.")
         settings = {name: value for name, value in job.items() if name not in _OF_JOBS}
         for task in settings["tasks"]:
             dataset = Component.model_validate(task["dataset"])
@@ -70,8 +70,8 @@ def _config(context: Context, recipe: Path) -> MetaTrainConfig:
         raise DataError(f"{recipe} cannot be read as a meta_train job: {error}") from error
     if config.optimizer == "mlhf" and config.variant != "paper":
         raise DataError(
-            f"{recipe.name} meta-trains the variant {config.variant}, which the experiments' mlhf "
-            'would refuse: give it "variant": "paper", or meta-train with mlhf.meta_train and '
-            "judge what comes of it by python -m bench.paper judge --meta-checkpoint."
+            f"{recipe.name} meta-trains the variant {config.variant}, but the experiments use the "
+            'variant paper: give it "variant": "paper", or meta-train with mlhf.meta_train and '
+            "judge the meta-checkpoint with python -m bench.judge --meta-checkpoint."
         )
     return config

@@ -99,7 +99,7 @@ def test_the_ablation_is_the_commands_experiment(scale):
 
 def test_the_judged_sweep_is_a_judged_task_with_mlhf_at_its_defaults():
     job = _read(JOBS / "judge_convnet.json")
-    (task,) = [each.task for each in tasks("cpu") if each.name == "cifar16-convnet"]
+    (task,) = [each.spec for each in tasks("cpu") if each.name == "cifar16-convnet"]
     assert (job.model, job.dataset, job.budget) == (task.model, task.dataset, task.budget)
     assert (job.batch_size, job.evaluation) == (task.batch_size, task.evaluation)
     (mlhf,) = [each for each in job.optimizers if each.name == "mlhf"]

@@ -8,7 +8,7 @@ import pytest
 
 from bench.harness.configs import identity, train_config
 from bench.harness.contract import Context, Setting
-from bench.harness.runs import curve_of, result_of
+from bench.harness.runs import read_curve, read_result
 from bench.harness.statistics import Curve, reached
 from bench.paper.__main__ import main
 from bench.paper.comparison import TUNING_SEED, Comparison
@@ -22,7 +22,7 @@ from mlhf.ablation.statistics import summarize
 from mlhf.core.errors import DataError
 from mlhf.core.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
-from tests.data_folder import DATA
+from tests.data_folder import root_or_skip
 
 _TASK = experiment1("tiny").task
 _FEW = Comparison(
@@ -45,7 +45,7 @@ class _After:
 
 def _context(output, **changes):
     said = []
-    return Context(output=output, seeds=(0, 1), say=said.append, device="cpu", **changes), said
+    return Context(output=output, seeds=(0, 1), log=said.append, device="cpu", **changes), said
 
 
 def _strip(points):
@@ -84,7 +84,7 @@ def test_a_comparison_tunes_judges_reports_and_skips_what_is_done(tmp_path):
     }  # fmt: skip
     rows = {r["optimizer"]: r for r in _rows(tmp_path)}
     finals = [
-        curve_of(tmp_path / "runs" / "adam" / f"lr=0.01-seed={seed}")[-1]["values"]["train_loss"]
+        read_curve(tmp_path / "runs" / "adam" / f"lr=0.01-seed={seed}")[-1]["values"]["train_loss"]
         for seed in (0, 1)
     ]
     assert rows["adam"]["final training loss"].startswith(f"{sum(finals) / 2:.4f} (")
@@ -107,8 +107,8 @@ def test_a_stopped_comparison_goes_on_to_the_same_result(tmp_path, stops):
     assert all(p.stat().st_mtime_ns == t for p, t in done.items() if p.name == "result.json")
     for folder in (p.parent for p in (tmp_path / "whole").rglob("result.json")):
         other = tmp_path / "cut" / folder.relative_to(tmp_path / "whole")
-        assert _strip(curve_of(folder)) == _strip(curve_of(other))
-        assert result_of(folder)["summary"] == result_of(other)["summary"]
+        assert _strip(read_curve(folder)) == _strip(read_curve(other))
+        assert read_result(folder)["summary"] == read_result(other)["summary"]
         assert not (other / "checkpoints").exists()
 
 
@@ -125,13 +125,13 @@ def test_a_stopped_trajectory_goes_on_to_the_same_curve(tmp_path):
     assert ablation.run(again)
     for seed in (0, 1):
         one, two = (
-            curve_of(tmp_path / w / f"runs/mlp-digits/seed={seed}") for w in ("whole", "cut")
+            read_curve(tmp_path / w / f"runs/mlp-digits/seed={seed}") for w in ("whole", "cut")
         )
         assert _strip(one) == _strip(two)
     ablation.report(again)
     rows = _rows(tmp_path / "cut")
     assert [r["form"] for r in rows] == [form.name for form in ablation.forms]
-    curve = curve_of(tmp_path / "cut/runs/mlp-digits/seed=0")
+    curve = read_curve(tmp_path / "cut/runs/mlp-digits/seed=0")
     mine = [p["values"]["l_p/(4) RNN_p, 4"] for p in curve if "batch_loss" in p["values"]]
     assert len(mine) == int(rows[0]["steps"]) == 4
     lowest, highest = rows[3]["mean l_p"].split("(")[1].rstrip(")").split(" to ")
@@ -185,11 +185,8 @@ def test_each_scale_fits_its_data(name, scale, tmp_path):
 
     chosen = experiment(name, scale)
     tasks = chosen.tasks if name == "experiment3" else [chosen.task]
-    if not (DATA / "cifar10").exists():
-        pytest.skip(f"CIFAR-10 is not in {DATA}")
     for task in tasks:
-        root = DATA / "cifar10" if task.dataset.name == "cifar10" else None
-        info = describe(task.dataset.name, task.dataset.params, root)
+        info = describe(task.dataset.name, task.dataset.params, root_or_skip(task.dataset.name))
         assert summarize_model(task.model.name, task.model.params, info).parameters > 1000
         if scale == "full":
             assert (info.train_samples, info.input_shape) == (20_000, (3, 32, 32))
@@ -222,14 +219,14 @@ def test_one_command_meta_trains_first_and_goes_on_elsewhere(tmp_path):
     assert main([*arguments, "--output", str(here)]) == EXIT_OK
     made = load_meta_checkpoint(here / "meta/artifacts/meta_checkpoint.safetensors", "mlhf_paper")
     assert made.lineage["iterations"] == 3
-    losses = curve_of(here / "runs/mlhf/seed=0")[-1]["values"]["train_loss"]
+    losses = read_curve(here / "runs/mlhf/seed=0")[-1]["values"]["train_loss"]
     here.rename(there)  # a machine that was lent is not the next one
     before = _files(there / "runs"), _files(there / "meta")
     assert main([*arguments, "--output", str(there)]) == EXIT_OK
     assert (_files(there / "runs"), _files(there / "meta")) == before
     shipped = tmp_path / "shipped"
     assert main([*arguments[:-2], "--output", str(shipped)]) == EXIT_OK
-    assert curve_of(shipped / "runs/mlhf/seed=0")[-1]["values"]["train_loss"] != losses
+    assert read_curve(shipped / "runs/mlhf/seed=0")[-1]["values"]["train_loss"] != losses
 
 
 def test_a_recipe_that_is_none_is_refused(tmp_path, capsys):

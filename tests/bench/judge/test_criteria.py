@@ -1,12 +1,13 @@
 """What the protocol measures and decides, on curves made by hand."""
 
 import math
+from statistics import stdev
 
 import pytest
 
 from bench.harness.statistics import Curve
-from bench.judge import aims
-from bench.judge.grids import ADAMW_DEFAULTS, names
+from bench.judge import criteria
+from bench.judge.contenders import ADAMW_DEFAULTS, names
 from bench.judge.measures import (
     crossing,
     estimate,
@@ -16,8 +17,8 @@ from bench.judge.measures import (
     targets,
     train_losses,
 )
-from bench.judge.pace import Pace
 from bench.judge.results import TaskResults, paired
+from bench.judge.step_timing import StepTiming
 from bench.judge.tasks import tasks, transfers
 
 _MLP, _CONVNET = tasks("tiny")[0], tasks("tiny")[2]
@@ -41,18 +42,23 @@ def _seeds(*curves):
     return dict(enumerate(curves))
 
 
-def _results(curves, long=None, chosen=None, pace=None, judged=_MLP):
-    return TaskResults(judged, {}, curves, long or {}, chosen or {}, pace or {})
+def _results(curves, long=None, chosen=None, timing=None, task=_MLP):
+    return TaskResults(task, {}, curves, long or {}, chosen or {}, timing or {})
+
+
+def _steady(milliseconds):
+    """Steps that all take as long."""
+    return StepTiming((1,), (milliseconds,))
 
 
 _ADAMW = _seeds(_curve([2.0, 1.0, 0.5, 0.25, 0.125]))
 
 
-def test_a_pace_follows_its_marks_and_goes_on_as_it_ended():
-    pace = Pace((10, 30), (100.0, 160.0))  # 10 ms a step, then 3
-    found = [pace.seconds(step) for step in (0, 5, 10, 20, 30, 32.5)]
+def test_a_timing_is_interpolated_between_its_marks_and_extrapolated_beyond():
+    timing = StepTiming((10, 30), (100.0, 160.0))  # 10 ms a step, then 3
+    found = [timing.seconds(step) for step in (0, 5, 10, 20, 30, 32.5)]
     assert found == pytest.approx([0, 0.05, 0.1, 0.13, 0.16, 0.1675])
-    assert pace.mean == pytest.approx(160 / 30)
+    assert timing.mean == pytest.approx(160 / 30)
 
 
 def test_a_crossing_is_where_the_line_of_the_log_loss_meets_the_target():
@@ -63,7 +69,7 @@ def test_a_crossing_is_where_the_line_of_the_log_loss_meets_the_target():
     assert at["train_loss"] == pytest.approx(1)
     assert at["test_loss"] == pytest.approx(2)
     assert seconds_of(at) == at["wall_seconds"]
-    assert seconds_of(at, pace=Pace.steady(100)) == pytest.approx(15 * 0.1)
+    assert seconds_of(at, timing=_steady(100)) == pytest.approx(15 * 0.1)
     assert crossing(curve, 2.0)["samples"] == 100
     assert crossing(curve, 5.0)["samples"] == 0
     assert crossing(curve, 0.4) is None
@@ -71,10 +77,25 @@ def test_a_crossing_is_where_the_line_of_the_log_loss_meets_the_target():
 
 def test_the_interval_is_student_s():
     found = estimate([1.0, 2.0, 3.0])
-    assert (found.mean, found.half) == (2.0, pytest.approx(4.303 / math.sqrt(3)))
+    assert (found.mean, found.half) == (2.0, pytest.approx(4.302653 / math.sqrt(3)))
     assert estimate([5.0]).half == 0
     assert math.isinf(estimate([1.0, math.inf]).mean)
     assert math.isinf(estimate([]).mean)
+
+
+@pytest.mark.parametrize(
+    ("count", "quantile"),
+    # From tables of Student's t: two-sided, 95 %, count - 1 degrees of freedom.
+    [(2, 12.706), (5, 2.776), (11, 2.228), (12, 2.201), (30, 2.045), (61, 2.000), (100, 1.984)],
+)
+def test_the_interval_is_student_s_for_any_number_of_seeds(count, quantile):
+    values = [float(i % 3) for i in range(count)]
+    error = stdev(values) / math.sqrt(count)
+    assert estimate(values).half == pytest.approx(quantile * error, rel=3e-4)
+
+
+def test_the_interval_of_twelve_seeds():
+    assert estimate([0.0, 1.0, 2.0] * 4).half == pytest.approx(0.5418, abs=1e-4)
 
 
 def test_integral_score_and_targets():
@@ -90,21 +111,21 @@ def test_integral_score_and_targets():
     assert integral(_curve([1.0, 1e-9])) == pytest.approx(math.log(1e-6))
 
 
-def test_below_first_order_is_told_epoch_by_epoch():
+def test_below_first_order_is_reported_epoch_by_epoch():
     peers = dict.fromkeys(_FIRST, _ADAMW)
     ahead = {**peers, "mlhf": _seeds(_curve([2.0, 5.0, 0.4, 0.2, 0.1]))}
-    assert aims.below_first_order(_results(ahead)).met is True  # the 1st epoch does not count
+    assert criteria.below_first_order(_results(ahead)).met is True  # the 1st epoch does not count
     behind = {**peers, "mlhf": _seeds(_curve([2.0, 0.9, 0.4, 0.3, 0.1]))}
-    found = aims.below_first_order(_results(behind))
+    found = criteria.below_first_order(_results(behind))
     assert found.met is False
     assert "below at 2 of 3 epochs; first not at epoch 3; worst 1.20 ×" in found.numbers
     some = {"adamw": _ADAMW, "mlhf": ahead["mlhf"]}
-    found = aims.below_first_order(_results(some))
+    found = criteria.below_first_order(_results(some))
     assert found.met is None
     assert "not run: sgd + momentum, rmsprop, adam, schedule-free" in found.numbers
-    assert aims.below_first_order(_results({"mlhf": ahead["mlhf"]})).met is None
+    assert criteria.below_first_order(_results({"mlhf": ahead["mlhf"]})).met is None
     lost = {**peers, "mlhf": _seeds(_curve([2.0, 0.9, math.nan], status="diverged"))}
-    assert aims.below_first_order(_results(lost)).met is not True
+    assert criteria.below_first_order(_results(lost)).met is not True
 
 
 def test_stable_means_never_above_the_loss_at_the_horizon():
@@ -112,8 +133,8 @@ def test_stable_means_never_above_the_loss_at_the_horizon():
     bad = _curve([3.0, 2.0, 1.0, 0.9, 1.05, 0.5, 0.4])
     lost = _curve([3.0, 2.0, 1.0, math.nan], status="diverged")
     for curves, met in (([good], True), ([good, bad], False), ([lost], False)):
-        assert aims.stable(_results({}, long={"mlhf": _seeds(*curves)})).met is met
-    assert aims.stable(_results({"mlhf": _seeds(good)})).met is None
+        assert criteria.stable(_results({}, long={"mlhf": _seeds(*curves)})).met is met
+    assert criteria.stable(_results({"mlhf": _seeds(good)})).met is None
 
 
 def test_half_of_adamw_s_samples():
@@ -121,52 +142,55 @@ def test_half_of_adamw_s_samples():
     late = _seeds(_curve([2.0, 0.5, 0.25, 0.1, 0.1]))
     never = _seeds(_curve([2.0, 0.5, 0.25, 0.2, 0.2]))
     for mine, met, text in ((half, True, "0.50"), (late, False, "0."), (never, False, "missed")):
-        found = aims.half_samples(_results({"adamw": _ADAMW, "mlhf": mine}))
+        found = criteria.half_samples(_results({"adamw": _ADAMW, "mlhf": mine}))
         assert found.met is met
         assert text in found.numbers
-    assert aims.half_samples(_results({"mlhf": half})).met is None
+    assert criteria.half_samples(_results({"mlhf": half})).met is None
 
 
 def test_ahead_of_each_matrix_peer():
     peers = dict.fromkeys(_MATRIX, _ADAMW)
     mine = _seeds(_curve([2.0, 0.9, 0.4, 0.2, 0.1]))
-    assert aims.ahead_of_matrix(_results({**peers, "mlhf": mine})).met is True
+    assert criteria.ahead_of_matrix(_results({**peers, "mlhf": mine})).met is True
     peers["muon"] = _seeds(_curve([2.0, 0.8, 0.4, 0.2, 0.1]))
-    found = aims.ahead_of_matrix(_results({**peers, "mlhf": mine}))
+    found = criteria.ahead_of_matrix(_results({**peers, "mlhf": mine}))
     assert found.met is False
     assert "muon +0.03" in found.numbers
 
 
-def _timed(judged=_CONVNET, **changes):
+def _timed(task=_CONVNET, **changes):
     """AdamW reaches its final loss after 4 s, mlhf after 2 epochs of 3 s."""
     every = [*_FIRST, *_MATRIX]
     slow = _seeds(_curve([2.0, 1.5, 1.0, 0.5, 0.25]))
     curves = {**dict.fromkeys(every, slow), "adamw": _ADAMW}
     curves["mlhf"] = _seeds(_curve([2.0, 0.5, 0.125], seconds=3))
     chosen = {n: {"100": (2.0, _seeds())} for n in every}
-    return _results(curves, **{"chosen": chosen, "judged": judged, **changes})
+    return _results(curves, **{"chosen": chosen, "task": task, **changes})
 
 
 def test_seconds_against_the_best_peer_at_its_best_horizon():
-    found = aims.seconds_against_best(_timed(), 1.0)
+    found = criteria.seconds_against_best(_timed(), 1.0)
     assert found.met is False
     assert found.numbers.startswith("1.50 × adamw")
     # A peer that missed over the task's horizon gets there first over half of it.
     chosen = {n: {"100": (0.5, _seeds())} for n in (*_FIRST, *_MATRIX)}
     chosen["muon"] = {"100": (0.5, _seeds(_curve([2.0, 0.125], seconds=3)))}
-    found = aims.seconds_against_best(_timed(chosen=chosen), 1.0)
+    found = criteria.seconds_against_best(_timed(chosen=chosen), 1.0)
     assert found.numbers.startswith("2.00 × muon")
     assert "1.50 × adamw" in found.numbers
     # Step times measured in turns count in place of the runs' own seconds.
-    pace = {**dict.fromkeys((*_FIRST, *_MATRIX), Pace.steady(100)), "mlhf": Pace.steady(160)}
-    found = aims.seconds_against_best(_timed(pace=pace), 0.8)
+    timing = {
+        **dict.fromkeys((*_FIRST, *_MATRIX), _steady(100)),
+        "mlhf": _steady(160),
+    }
+    found = criteria.seconds_against_best(_timed(timing=timing), 0.8)
     assert found.met is True
     assert found.numbers.startswith("0.80 × adamw")
-    del pace["muon"]  # then nobody's counts
-    assert aims.seconds_against_best(_timed(pace=pace), 0.8).numbers.startswith("1.50 ×")
+    del timing["muon"]  # then none of them counts
+    assert criteria.seconds_against_best(_timed(timing=timing), 0.8).numbers.startswith("1.50 ×")
     fast = _seeds(_curve([2.0, 0.125]))
     found = _timed(chosen={})
-    found = aims.seconds_against_best(_results({**found.curves, "mlhf": fast}), 1.0)
+    found = criteria.seconds_against_best(_results({**found.curves, "mlhf": fast}), 1.0)
     assert found.met is None
     assert "adamw's horizons" in found.numbers
 
@@ -174,14 +198,14 @@ def test_seconds_against_the_best_peer_at_its_best_horizon():
 def test_the_candidate_is_judged_on_the_seeds_of_its_horizon_not_on_a_quick_longer_run():
     curves = {**dict.fromkeys(_FIRST, _ADAMW), "mlhf": _seeds(_curve([2.0, 0.5, 0.125], 9.0))}
     quick = {"mlhf": _seeds(_curve([2.0, 0.5, 0.125], 0.1))}
-    slow, also = (aims.seconds_against_best(_results(curves, long=r), 1.0) for r in ({}, quick))
+    slow, also = (criteria.seconds_against_best(_results(curves, long=r), 1.0) for r in ({}, quick))
     assert slow.numbers == also.numbers
 
 
-def test_seconds_are_told_where_no_first_order_peer_got_there_on_all_its_seeds():
+def test_seconds_are_reported_where_no_first_order_peer_got_there_on_all_its_seeds():
     late = _seeds(_curve([2.0, 1.0, 0.125]), _curve([2.0, 1.0, 0.5]))  # their mean is the target
     curves = {"adamw": late, "soap": _seeds(_curve([2.0, 0.1])), "mlhf": _seeds(_curve([2.0, 0.1]))}
-    found = aims.seconds_against_best(_results(curves), 1.0)
+    found = criteria.seconds_against_best(_results(curves), 1.0)
     assert found.numbers.startswith("1.00 × soap")
     assert "no first-order peer got there" in found.numbers
 
@@ -192,42 +216,46 @@ def test_the_learned_part_is_judged_seed_by_seed():
     ahead = _seeds(*(_curve([2.0, 0.9 * k, 0.45 * k, 0.224 * k]) for k in (1, 3, 9)))
     mixed = _seeds(*(_curve([2.0, v, v / 2, v / 4]) for v in (0.8, 3.3, 9.0)))
     for mine, met in ((ahead, True), (mixed, False), (control, False)):
-        found = aims.learned(_results({"mlhf": mine, "mlhf untrained": control}))
+        found = criteria.learned(_results({"mlhf": mine, "mlhf untrained": control}))
         assert found.met is met
     gap = paired(ahead, control, integral)
     assert gap.mean == pytest.approx((2 * math.log(0.9) + math.log(0.224 / 0.25)) / 3)
     one = {"mlhf": _seeds(ahead[0]), "mlhf untrained": _seeds(control[0])}
-    assert aims.learned(_results(one)).met is False  # one seed has no interval
-    assert aims.learned(_results({"mlhf": ahead})).met is None
+    assert criteria.learned(_results(one)).met is False  # one seed has no interval
+    assert criteria.learned(_results({"mlhf": ahead})).met is None
 
 
 def test_the_learned_part_may_be_ahead_in_seconds():
     same = _seeds(*(_curve([2.0, 1.0, 0.1]) for _ in range(3)))
     curves = {"mlhf": same, "mlhf untrained": same, "adamw": _ADAMW}
-    assert aims.learned(_results(curves)).met is False
-    pace = {"mlhf": Pace.steady(50), "mlhf untrained": Pace.steady(100), "adamw": Pace.steady(9)}
-    found = aims.learned(_results(curves, pace=pace))
+    assert criteria.learned(_results(curves)).met is False
+    timing = {
+        "mlhf": _steady(50),
+        "mlhf untrained": _steady(100),
+        "adamw": _steady(9),
+    }
+    found = criteria.learned(_results(curves, timing=timing))
     assert found.met is True
     assert "seconds 0.50 ×" in found.numbers
 
 
 def test_test_loss_and_accuracy_at_equal_training_loss():
     quick = _seeds(*(_curve([2.0, 0.5, 0.125]) for _ in range(2)))
-    found = aims.test_at_equal_training(_results({"mlhf": quick, "adamw": _ADAMW}))
+    found = criteria.test_at_equal_training(_results({"mlhf": quick, "adamw": _ADAMW}))
     assert found.met is True
     assert "loss at 100 % 0.25 ± 0 against 0.25" in found.numbers
     worse = _seeds(*(_curve([2.0, 0.5, 0.125], accuracy=0.4) for _ in range(2)))
-    found = aims.test_at_equal_training(_results({"mlhf": worse, "adamw": _ADAMW}))
+    found = criteria.test_at_equal_training(_results({"mlhf": worse, "adamw": _ADAMW}))
     assert found.met is False
 
 
-def test_where_it_is_worse_at_its_defaults_the_remedy_may_answer():
+def test_where_it_is_worse_at_its_defaults_weight_decay_may_answer():
     good, bad = (
         _seeds(*(_curve([2.0, 0.5, 0.125], accuracy=a) for _ in range(2))) for a in (0.5, 0.4)
     )
-    for mine, remedy, met in ((bad, good, True), (bad, bad, False), (good, bad, True)):
-        curves = {"mlhf": mine, "mlhf + decay": remedy, "adamw": _ADAMW}
-        found = aims.test_at_equal_training(_results(curves))
+    for mine, decayed, met in ((bad, good, True), (bad, bad, False), (good, bad, True)):
+        curves = {"mlhf": mine, "mlhf + decay": decayed, "adamw": _ADAMW}
+        found = criteria.test_at_equal_training(_results(curves))
         assert found.met is met
         assert ("with weight_decay 5e-05: " in found.numbers) is (mine is bad)
 
@@ -238,23 +266,23 @@ def test_transfer_wants_no_divergence_and_adamw_beaten():
     good, level = _seeds(_curve([2.0, 0.9, 0.4])), _seeds(_curve([2.0, 0.9, 0.5]))
     lost = _seeds(_curve([2.0, 0.1, 0.1]), _curve([2.0, math.nan], status="diverged"))
     for mine, met in ((good, True), (level, False), (lost, False)):
-        found = aims.transferred(_results({**peer, "mlhf": mine}, judged=task))
+        found = criteria.transferred(_results({**peer, "mlhf": mine}, task=task))
         assert found.met is met
     assert "1 diverged" in found.numbers
 
 
-def test_an_aim_is_met_by_enough_families():
+def test_a_criterion_is_met_by_enough_families():
     peers = dict.fromkeys(_FIRST, _ADAMW)
     mine = _seeds(_curve([2.0, 0.5, 0.125, 0.1, 0.1]))
     by_task = [
-        _results({**peers, "mlhf": mine} if j.family != "text" else {}, judged=j)
+        _results({**peers, "mlhf": mine} if j.family != "text" else {}, task=j)
         for j in tasks("tiny")
     ]
-    found = {a.name.split()[0]: a for a in aims.decide(by_task, [])}
+    found = {a.name.split()[0]: a for a in criteria.decide(by_task, [])}
     assert found["1a"].families == {"mlp": True, "convnet": True, "resnet": True, "text": None}
     assert (found["1a"].needed, found["1a"].met) == (4, None)
     assert (found["1c"].needed, found["1c"].met) == (3, True)
-    behind = _results({**peers, "mlhf": _ADAMW}, judged=tasks("tiny")[1])
-    found = {a.name.split()[0]: a for a in aims.decide([*by_task, behind], [])}
+    behind = _results({**peers, "mlhf": _ADAMW}, task=tasks("tiny")[1])
+    found = {a.name.split()[0]: a for a in criteria.decide([*by_task, behind], [])}
     assert found["1a"].families["mlp"] is False  # one task of a family is enough to miss it
     assert found["1a"].met is False

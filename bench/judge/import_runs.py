@@ -1,4 +1,4 @@
-"""Runs from a report's table of curves, so that what was run need not be run again."""
+"""Finished runs made from a report's table of curves, so that peers need not run again."""
 
 import csv
 import gzip
@@ -9,50 +9,51 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness.contract import Context
-from bench.harness.runs import claim, result_of
+from bench.harness.runs import claim, read_result
 from bench.judge import settings
-from bench.judge.export import COLUMNS
-from bench.judge.grids import (
+from bench.judge.contenders import (
     ADAMW_DEFAULTS,
-    ENTRANTS,
-    Entrant,
+    CONTENDERS,
+    Contender,
     Params,
 )
+from bench.judge.export import COLUMNS
 from bench.judge.runs import Run
 from bench.judge.stages import LONG
-from bench.judge.tasks import Judged
+from bench.judge.tasks import BenchmarkTask
 from mlhf.core import atomic_files
 from mlhf.core.errors import DataError
 from mlhf.core.events import encode
 
 _Key = tuple[str, str, float, int]  # task, optimizer, horizon, seed
-_ENTRANTS = {each.name: each for each in (*ENTRANTS, ADAMW_DEFAULTS)}
+_CONTENDERS = {each.name: each for each in (*CONTENDERS, ADAMW_DEFAULTS)}
 
 
-def take_up(context: Context, table: Path, every: Sequence[Judged]) -> list[Run]:
+def import_runs(context: Context, table: Path, known: Sequence[BenchmarkTask]) -> list[Run]:
     """Make a folder for each run of the table whose setting is pinned here; return the new ones.
 
-    Runs of the candidate and its control are left out: what they were depends on the code and
-    the meta-checkpoint, of which the table says nothing.
+    Runs of the candidates are left out: they depend on the code and the meta-checkpoint, which
+    the table does not name.
 
     Args:
         table: ``curves.csv.gz``, as the stage ``report`` writes it.
+        known: The tasks that may be imported.
 
     Raises:
-        DataError: where it is not such a table.
+        DataError: If it is not such a table.
     """
-    judged = {j.name: j for j in every}
+    by_name = {task.name: task for task in known}
     made = []
     for (task, name, horizon, seed), points in _curves(table):
-        each = _ENTRANTS.get(name)
-        if each is None or each.rank == "candidate" or task not in judged:
+        each = _CONTENDERS.get(name)
+        if each is None or each.category == "candidate" or task not in by_name:
             continue
         setting = _setting(context, task, each, horizon)
-        if setting is None or not _chosen(context, name):
+        if setting is None or not _wanted(context, name):
             continue
-        of = judged[task] if horizon == 1 else judged[task].longer(horizon)
-        run = Run(of, each, setting, seed)
-        if result_of(run.folder(context)) is None:
+        found = by_name[task] if horizon == 1 else by_name[task].longer(horizon)
+        run = Run(found, each, setting, seed)
+        if read_result(run.folder(context)) is None:
             _write(context, run, points)
             made.append(run)
     return made
@@ -67,19 +68,19 @@ def _curves(table: Path) -> Iterator[tuple[_Key, list[dict[str, float]]]]:
             for key, rows in groupby(reader, _key):
                 yield key, [{c: float(row[c] or "nan") for c in COLUMNS[4:]} for row in rows]
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{table} is no table of curves: {error}") from error
+        raise DataError(f"{table} is not a table of curves: {error}") from error
 
 
 def _key(row: Mapping[str, str]) -> _Key:
     return row["task"], row["optimizer"], float(row["horizon"]), int(row["seed"])
 
 
-def _chosen(context: Context, name: str) -> bool:
+def _wanted(context: Context, name: str) -> bool:
     return not context.only or name in context.only
 
 
-def _setting(context: Context, task: str, each: Entrant, horizon: float) -> Params | None:
-    """Return what the run was made with: it is pinned, and what is not pinned is not known."""
+def _setting(context: Context, task: str, each: Contender, horizon: float) -> Params | None:
+    """Return the setting of a run: the pinned one, None where none is pinned."""
     if not each.grid:
         return {}
     found = settings.pinned(context.output, task, each.name)
@@ -95,25 +96,25 @@ def _setting(context: Context, task: str, each: Entrant, horizon: float) -> Para
 def _write(context: Context, run: Run, points: Sequence[Mapping[str, float]]) -> None:
     folder = run.folder(context)
     claim(folder, run.document(context))
-    batch = run.judged.task.batch_size
+    batch = run.task.spec.batch_size
     first = next((p for p in points if p["epoch"]), points[-1])
-    an_epoch = math.ceil(first["samples"] / first["epoch"] / batch) if first["epoch"] else 0
+    steps_per_epoch = math.ceil(first["samples"] / first["epoch"] / batch) if first["epoch"] else 0
     lines = []
     for point in points:
-        step = round(point["epoch"] * an_epoch)
+        step = round(point["epoch"] * steps_per_epoch)
         values = {name: point[name] for name in COLUMNS[7:]}
-        lines.append(encode({"step": step, **_placed(point), "values": values}))
+        lines.append(encode({"step": step, **_position(point), "values": values}))
     atomic_files.write(folder / "curve.jsonl", b"".join(lines))
-    whole = points[-1]["epoch"] >= run.judged.epochs and math.isfinite(points[-1]["train_loss"])
+    whole = points[-1]["epoch"] >= run.task.epochs and math.isfinite(points[-1]["train_loss"])
     result = {
         "status": "succeeded" if whole else "diverged",
         "reason": "from a table of curves",
-        "totals": {"steps": round(points[-1]["epoch"] * an_epoch), **_placed(points[-1])},
+        "totals": {"steps": round(points[-1]["epoch"] * steps_per_epoch), **_position(points[-1])},
         "summary": {},
         "environment": {},
     }
     atomic_files.write(folder / "result.json", encode(result))
 
 
-def _placed(point: Mapping[str, float]) -> dict[str, Any]:
+def _position(point: Mapping[str, float]) -> dict[str, Any]:
     return {name: point[name] for name in COLUMNS[4:7]}

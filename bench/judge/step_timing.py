@@ -1,27 +1,22 @@
-"""How long an optimizer takes to come to a step, where its steps do not all cost the same."""
+"""How long an optimizer takes to reach a step, where its steps do not all cost the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTiming:
     """Milliseconds that a run has taken by some of its steps.
 
-    Between two of them the steps count alike, and after the last as those before it.
+    Interpolated between two marks, and extrapolated beyond the last one at its slope.
 
     Attributes:
         marks: Steps, rising, all above 0.
-        taken: Milliseconds from the run's beginning to each.
+        taken: Milliseconds from the beginning of the run to each mark.
     """
 
     marks: Sequence[int]
     taken: Sequence[float]
-
-    @classmethod
-    def steady(cls, milliseconds: float) -> "Pace":
-        """Return that of steps which all take so many milliseconds."""
-        return cls((1,), (milliseconds,))
 
     @property
     def mean(self) -> float:
@@ -29,7 +24,7 @@ class Pace:
         return self.taken[-1] / self.marks[-1]
 
     def seconds(self, step: float) -> float:
-        """Return the seconds to the end of a step, counted from 1; a part of a step counts."""
+        """Return the seconds to the end of a step, counted from 1; it may be fractional."""
         steps, taken = [0, *self.marks], [0.0, *self.taken]
         i = next((i for i, mark in enumerate(steps) if mark >= step), len(steps) - 1)
         i = max(i, 1)

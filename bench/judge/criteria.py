@@ -1,17 +1,17 @@
-"""The aims that the protocol decides, each met, missed or not run, with its numbers."""
+"""The criteria of the protocol, each met, missed or not run, with its numbers."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.harness.statistics import Curve
-from bench.judge.grids import (
+from bench.judge.contenders import (
     ADAMW_DEFAULTS,
     CANDIDATE,
     CONTROL,
     REFERENCE,
-    REMEDY,
-    entrant,
+    WITH_DECAY,
+    contender,
     names,
 )
 from bench.judge.measures import (
@@ -22,15 +22,15 @@ from bench.judge.measures import (
     seconds_of,
     train_losses,
 )
-from bench.judge.pace import Pace
 from bench.judge.results import Curves, TaskResults, paired
+from bench.judge.step_timing import StepTiming
 from bench.judge.tasks import FAMILIES
 from mlhf.ablation.statistics import mean
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one task says of an aim; ``met`` is None where it was not run."""
+    """The outcome of a criterion on one task; ``met`` is None where it was not run."""
 
     where: str
     met: bool | None
@@ -38,12 +38,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Aim:
-    """An aim over all tasks.
+class Criterion:
+    """The outcome of a criterion over all tasks.
 
     Attributes:
         needed: How many families have to meet it.
-        families: What each family says: met if all its tasks that count do.
+        families: Whether each family meets it, that is, all its tasks do.
     """
 
     name: str
@@ -53,39 +53,57 @@ class Aim:
 
     @property
     def met(self) -> bool | None:
-        """Whether enough families meet it; None while the missing ones could decide."""
+        """Whether enough families meet it; None while families not run could decide."""
         if sum(m is True for m in self.families.values()) >= self.needed:
             return True
         possible = sum(m is not False for m in self.families.values())
         return False if possible < self.needed else None
 
 
-Ask = Callable[[TaskResults], Finding]
+Check = Callable[[TaskResults], Finding]
 
 
-def decide(judged: Sequence[TaskResults], transferred: Sequence[TaskResults]) -> list[Aim]:
-    """Return all aims, those of samples first."""
+def decide(judged: Sequence[TaskResults], transferred: Sequence[TaskResults]) -> list[Criterion]:
+    """Return all criteria, those about samples first."""
     everywhere, three = len(FAMILIES), 3
-    convolutional = [r for r in judged if r.judged.family in ("convnet", "resnet")]
+    convolutional = [r for r in judged if r.task.family in ("convnet", "resnet")]
     return [
-        _aim("1a below every first-order peer at every epoch from the 2nd", everywhere, judged,
-             below_first_order),
-        _aim("1b stable to three times the horizon", everywhere, judged, stable),
-        _aim("1c at most half of AdamW's samples to its final loss", three, judged, half_samples),
-        _aim("1d ahead of Muon, SOAP, Shampoo and K-FAC", three, judged, ahead_of_matrix),
-        _aim("2a at most 1.0 times the best scheduled peer's seconds", 2, convolutional,
-             lambda r: seconds_against_best(r, 1.0)),
-        _aim("2b at most 0.8 times the best scheduled peer's seconds", 2, convolutional,
-             lambda r: seconds_against_best(r, 0.8)),
-        _aim("3 the learned part ahead of its untrained control", three, judged, learned),
-        _transfer_aim(transferred),
-        _aim("5 test loss and accuracy not worse at equal training loss", everywhere, judged,
-             test_at_equal_training),
-    ]  # fmt: skip
+        _criterion(
+            "1a below every first-order peer at every epoch from the 2nd",
+            everywhere,
+            judged,
+            below_first_order,
+        ),
+        _criterion("1b stable to three times the horizon", everywhere, judged, stable),
+        _criterion(
+            "1c at most half of AdamW's samples to its final loss", three, judged, half_samples
+        ),
+        _criterion("1d ahead of Muon, SOAP, Shampoo and K-FAC", three, judged, ahead_of_matrix),
+        _criterion(
+            "2a at most 1.0 times the best scheduled peer's seconds",
+            2,
+            convolutional,
+            lambda r: seconds_against_best(r, 1.0),
+        ),
+        _criterion(
+            "2b at most 0.8 times the best scheduled peer's seconds",
+            2,
+            convolutional,
+            lambda r: seconds_against_best(r, 0.8),
+        ),
+        _criterion("3 the learned part ahead of its untrained control", three, judged, learned),
+        _transfer_criterion(transferred),
+        _criterion(
+            "5 test loss and accuracy not worse at equal training loss",
+            everywhere,
+            judged,
+            test_at_equal_training,
+        ),
+    ]
 
 
 def below_first_order(results: TaskResults) -> Finding:
-    """Mean training loss against each first-order peer's at the end of each epoch but the 1st."""
+    """1a: mean training loss below each first-order peer's after every epoch but the 1st."""
     mine, peers, missing = _against(results, names("first order"))
     if mine is None or not peers:
         return _not_run(results, missing)
@@ -107,7 +125,7 @@ def below_first_order(results: TaskResults) -> Finding:
 
 
 def stable(results: TaskResults) -> Finding:
-    """No seed diverges, and none is above its loss at the horizon once that has passed."""
+    """1b: no seed diverges, and none exceeds its loss at the horizon afterwards."""
     curves = results.long.get(CANDIDATE)
     if not curves:
         return _not_run(results, ["three times the horizon"])
@@ -124,24 +142,24 @@ def stable(results: TaskResults) -> Finding:
     peer = results.long.get(REFERENCE)
     if peer:
         text += f" (adamw {estimate([final(c) for c in peer.values()])})"
-    return Finding(results.judged.name, worst <= 1, f"{text}; {len(curves)} seeds")
+    return Finding(results.task.name, worst <= 1, f"{text}; {len(curves)} seeds")
 
 
 def half_samples(results: TaskResults) -> Finding:
-    """Samples to AdamW's final loss as a part of AdamW's horizon."""
+    """1c: samples to AdamW's final loss, as a fraction of AdamW's horizon."""
     mine, theirs = results.reached(CANDIDATE, "100"), results.curves.get(REFERENCE)
     if not theirs or mine is None:
         return _not_run(results, [REFERENCE if not theirs else CANDIDATE])
     horizon = mean([c.points[-1]["samples"] for c in theirs.values()])
     ratio = mine.samples.mean / horizon
     if mine.missed:
-        return Finding(results.judged.name, False, f"missed by {mine.missed} seeds")
+        return Finding(results.task.name, False, f"missed by {mine.missed} seeds")
     text = f"{ratio:.2f} of AdamW's samples ({mine.samples} of {horizon:,.0f})"
-    return Finding(results.judged.name, ratio <= 0.5, text)
+    return Finding(results.task.name, ratio <= 0.5, text)
 
 
 def ahead_of_matrix(results: TaskResults) -> Finding:
-    """Mean over seeds of the integrated log training loss, against each matrix peer's."""
+    """1d: mean over seeds of the integrated log training loss, against each matrix peer's."""
     mine, peers, missing = _against(results, names("matrix"))
     if mine is None or not peers:
         return _not_run(results, missing)
@@ -152,9 +170,9 @@ def ahead_of_matrix(results: TaskResults) -> Finding:
 
 
 def seconds_against_best(results: TaskResults, limit: float) -> Finding:
-    """Seconds to AdamW's final loss, against the scheduled peer that is first there.
+    """2: seconds to AdamW's final loss, against the fastest scheduled peer.
 
-    Peers choose their horizon; the candidate knows none, and is judged on all its seeds.
+    Peers choose their horizon. The candidate knows none, and is judged on all its seeds.
     """
     scheduled = [*names("first order"), *names("matrix")]
     mine = results.reached(CANDIDATE, "100")
@@ -163,12 +181,12 @@ def seconds_against_best(results: TaskResults, limit: float) -> Finding:
     if mine is None or not found:
         return _not_run(results, [CANDIDATE] if mine is None else missing)
     best = min(found, key=lambda n: found[n].seconds.mean)
-    first = min((n for n in names("first order") if n in found), default=best,
-                key=lambda n: found[n].seconds.mean)  # fmt: skip
+    first_order = [n for n in names("first order") if n in found]
+    first = min(first_order, key=lambda n: found[n].seconds.mean, default=best)
     if math.isinf(mine.seconds.mean):
-        return Finding(results.judged.name, False, f"missed by {mine.missed} seeds")
+        return Finding(results.task.name, False, f"missed by {mine.missed} seeds")
     ratio = mine.seconds.mean / found[best].seconds.mean
-    how = "in turns" if results.clock else "as run"
+    how = "in turns" if results.shared_timing else "as run"
     against_first = "no first-order peer got there on all its seeds"
     if math.isfinite(found[first].seconds.mean):
         against_first = f"{mine.seconds.mean / found[first].seconds.mean:.2f} × {first}"
@@ -181,7 +199,7 @@ def seconds_against_best(results: TaskResults, limit: float) -> Finding:
 
 
 def learned(results: TaskResults) -> Finding:
-    """Candidate less control, seed by seed: integrated log loss, and seconds to a target."""
+    """3: candidate minus control, seed by seed: integrated log loss, and seconds to a target."""
     mine, control = results.curves.get(CANDIDATE), results.curves.get(CONTROL)
     gap = paired(mine, control, integral) if mine and control else None
     if mine is None or control is None or gap is None:
@@ -191,7 +209,7 @@ def learned(results: TaskResults) -> Finding:
     goal = results.targets.get("100")
     if goal is not None:
         spent = {
-            name: (lambda c, name=name: _log_seconds(c, goal, results.clock.get(name)))
+            name: (lambda c, name=name: _log_seconds(c, goal, results.shared_timing.get(name)))
             for name in (CANDIDATE, CONTROL)
         }
         seeds = sorted(set(mine) & set(control))
@@ -200,13 +218,13 @@ def learned(results: TaskResults) -> Finding:
             ahead = ahead or (ratio.count > 1 and ratio.mean + ratio.half < 0)
             low, high = math.exp(ratio.mean - ratio.half), math.exp(ratio.mean + ratio.half)
             text += f"; seconds {math.exp(ratio.mean):.2f} × ({low:.2f} to {high:.2f})"
-    return Finding(results.judged.name, ahead, f"{text}; {gap.count} seeds")
+    return Finding(results.task.name, ahead, f"{text}; {gap.count} seeds")
 
 
 def transferred(results: TaskResults) -> Finding:
-    """No divergence, and ahead of AdamW at its defaults in final and integrated loss."""
+    """4: no divergence, and ahead of AdamW at its defaults in final and integrated loss."""
     mine, peer = (results.curves.get(n) for n in (CANDIDATE, ADAMW_DEFAULTS.name))
-    where = f"{results.judged.name} ({results.judged.kind})"
+    where = f"{results.task.name} ({results.task.kind})"
     if not mine or not peer:
         return Finding(where, None, "not run")
     ends = [estimate([final(c) for c in of.values()]) for of in (mine, peer)]
@@ -221,24 +239,24 @@ def transferred(results: TaskResults) -> Finding:
 
 
 def test_at_equal_training(results: TaskResults) -> Finding:
-    """5: where each passes a target, test loss and accuracy are AdamW's within the intervals.
+    """5: where each reaches a target, test loss and accuracy match AdamW's within the intervals.
 
-    At the candidate's defaults, or else with the remedy that is built in.
+    At the candidate's defaults, or else with weight decay.
     """
-    theirs, name = results.curves.get(REFERENCE), results.judged.name
+    theirs, name = results.curves.get(REFERENCE), results.task.name
     if CANDIDATE not in results.curves or not theirs:
         return _not_run(results, [n for n in (CANDIDATE, REFERENCE) if n not in results.curves])
     met, text = _not_worse(results, results.curves[CANDIDATE], theirs)
-    if not met and REMEDY in results.curves:
-        met, remedied = _not_worse(results, results.curves[REMEDY], theirs)
-        text += f"; with {', '.join(f'{k} {v}' for k, v in entrant(REMEDY).params.items())}: "
-        text += remedied
+    if not met and WITH_DECAY in results.curves:
+        met, decayed = _not_worse(results, results.curves[WITH_DECAY], theirs)
+        params = ", ".join(f"{k} {v}" for k, v in contender(WITH_DECAY).params.items())
+        text += f"; with {params}: {decayed}"
     return Finding(name, met, text)
 
 
 def _not_worse(results: TaskResults, mine: Curves, theirs: Curves) -> tuple[bool, str]:
     """Return whether test loss and accuracy are not worse at any target, and the numbers."""
-    parts, met = [], True
+    found, met = [], True
     for percent, goal in results.targets.items():
         for metric, sign in (("test_loss", 1), ("test_accuracy", -1)):
             ours, other = (_at(curves, goal, metric) for curves in (mine, theirs))
@@ -247,27 +265,27 @@ def _not_worse(results: TaskResults, mine: Curves, theirs: Curves) -> tuple[bool
             a, b = estimate(ours), estimate(other)
             worse = sign * (a.mean - b.mean)
             met = met and worse <= max(math.hypot(a.half, b.half), 1e-6 * abs(b.mean))
-            parts.append(f"{metric.removeprefix('test_')} at {percent} % {a} against {b}")
-    return (met, "; ".join(parts)) if parts else (False, "never at AdamW's training losses")
+            found.append(f"{metric.removeprefix('test_')} at {percent} % {a} against {b}")
+    return (met, "; ".join(found)) if found else (False, "never at AdamW's training losses")
 
 
-def _aim(name: str, needed: int, every: Iterable[TaskResults], ask: Ask) -> Aim:
+def _criterion(name: str, needed: int, every: Iterable[TaskResults], check: Check) -> Criterion:
     by_family: dict[str, list[Finding]] = {}
     for results in every:
-        by_family.setdefault(results.judged.family, []).append(ask(results))
+        by_family.setdefault(results.task.family, []).append(check(results))
     families = {f: _all([x.met for x in found]) for f, found in by_family.items()}
     findings = [x for found in by_family.values() for x in found]
-    return Aim(name, min(needed, len(by_family)), families, findings)
+    return Criterion(name, min(needed, len(by_family)), families, findings)
 
 
-def _transfer_aim(every: Sequence[TaskResults]) -> Aim:
+def _transfer_criterion(every: Sequence[TaskResults]) -> Criterion:
     findings = [transferred(r) for r in every]
     by_kind: dict[str, list[bool | None]] = {}
     for results, finding in zip(every, findings, strict=True):
-        by_kind.setdefault(results.judged.kind, []).append(finding.met)
+        by_kind.setdefault(results.task.kind, []).append(finding.met)
     kinds = {kind: _all(met) for kind, met in by_kind.items()}
-    return Aim("4 transfer: no divergence, ahead of AdamW at its defaults", len(kinds), kinds,
-               findings)  # fmt: skip
+    name = "4 transfer: no divergence, ahead of AdamW at its defaults"
+    return Criterion(name, len(kinds), kinds, findings)
 
 
 def _all(met: Sequence[bool | None]) -> bool | None:
@@ -287,18 +305,18 @@ def _against(
 
 
 def _finding(results: TaskResults, met: bool, text: str, missing: Sequence[str]) -> Finding:
-    """Return a finding; what is met only among those that ran is not met yet."""
+    """Return a finding; what is met only among the peers that ran is not met yet."""
     if missing:
         text += f" (not run: {', '.join(missing)})"
-    return Finding(results.judged.name, None if met and missing else met, text)
+    return Finding(results.task.name, None if met and missing else met, text)
 
 
 def _not_run(results: TaskResults, missing: Sequence[str]) -> Finding:
-    return Finding(results.judged.name, None, f"not run: {', '.join(missing) or CANDIDATE}")
+    return Finding(results.task.name, None, f"not run: {', '.join(missing) or CANDIDATE}")
 
 
 def _mean_losses(curves: Curves) -> list[float]:
-    """Return the mean training loss of each epoch; infinite after a seed diverged."""
+    """Return the mean training loss after each epoch, infinite once a seed has diverged."""
     losses = [train_losses(c) for c in curves.values()]
     longest = max(map(len, losses))
     padded = [[*each, *[math.inf] * (longest - len(each))] for each in losses]
@@ -306,11 +324,11 @@ def _mean_losses(curves: Curves) -> list[float]:
 
 
 def _at(curves: Curves, goal: float, metric: str) -> list[float]:
-    """Return a metric where each seed passes a training loss, without the seeds that do not."""
+    """Return a metric where each seed reaches a training loss, without the seeds that miss it."""
     found = [crossing(c, goal) for c in curves.values()]
     return [p[metric] for p in found if p is not None and metric in p]
 
 
-def _log_seconds(curve: Curve, goal: float, pace: Pace | None) -> float:
+def _log_seconds(curve: Curve, goal: float, timing: StepTiming | None) -> float:
     at = crossing(curve, goal)
-    return math.inf if at is None else math.log(max(seconds_of(at, pace), 1e-9))
+    return math.inf if at is None else math.log(max(seconds_of(at, timing), 1e-9))
