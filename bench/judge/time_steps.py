@@ -19,8 +19,8 @@ from bench.harness.contract import Context
 from bench.judge.runs import Run
 from bench.judge.step_timing import StepTiming
 from mlhf.core import atomic_files
-from mlhf.core.events import Event, encode
 from mlhf.core.budget import Budget
+from mlhf.core.events import Event, encode
 from mlhf.training.config import Evaluation
 
 _MARKS = (20, 60, 120, 240)  # whole rounds of what is done every tenth step
