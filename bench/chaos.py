@@ -1,11 +1,11 @@
-"""Kill -9 whatever runs, again and again; then count what was lost or doubled.
+"""Kill processes of the service with SIGKILL at random; then count what was lost or doubled.
 
-    python bench/chaos.py [--kills 60] [--jobs 6] [--seed 0]
+    python -m bench.chaos [--kills 60] [--jobs 6] [--seed 0]
 
-Starts ``mlhf serve`` with two workers and short leases, submits jobs, and kills at random:
-a trainer, a worker's child, a worker, the API, or the supervisor itself (which is then
-started again). At the end every job must have succeeded, every curve must have each of its
-steps once, and every run must have ended exactly once.
+Starts ``mlhf serve`` with two workers and short leases, submits jobs, and kills at random: a
+trainer, a worker or its child, the API, or the supervisor itself, which is then started again.
+At the end every job must have succeeded, every curve must have each of its steps once, and
+every run must have ended exactly once.
 """
 
 import argparse
@@ -34,9 +34,13 @@ SPEC: dict[str, Any] = {
     "evaluation": {"every_epochs": 20},
 }
 SHORT = {
-    "MLHF_LEASE_SECONDS": "3", "MLHF_HEARTBEAT_SECONDS": "0.5", "MLHF_POLL_SECONDS": "0.3",
-    "MLHF_CHECKPOINT_SECONDS": "0.4", "MLHF_GRACE_SECONDS": "10", "MLHF_MAX_ATTEMPTS": "100",
-}  # fmt: skip
+    "MLHF_LEASE_SECONDS": "3",
+    "MLHF_HEARTBEAT_SECONDS": "0.5",
+    "MLHF_POLL_SECONDS": "0.3",
+    "MLHF_CHECKPOINT_SECONDS": "0.4",
+    "MLHF_GRACE_SECONDS": "10",
+    "MLHF_MAX_ATTEMPTS": "100",
+}
 VICTIMS = {
     "trainer": "mlhf.runner",
     "worker": "mlhf_service.queue.worker_main",
@@ -46,7 +50,7 @@ VICTIMS = {
 
 
 class Service:
-    """A supervisor of our own, started again whenever it was killed."""
+    """A running ``mlhf serve``, started again whenever it was killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,15 +59,16 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlhf_service.cli.main", "serve", "--port", str(self.port),
-                   "--data-dir", str(self.folder), "--workers", "2", "--threads", "1"]  # fmt: skip
+        command = [sys.executable, "-m", "mlhf_service.cli.main", "serve"]
+        command += ["--port", str(self.port), "--data-dir", str(self.folder)]
+        command += ["--workers", "2", "--threads", "1"]
         with (self.folder.parent / "serve.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **SHORT}, stdout=log, stderr=log
             )
 
     def processes(self, kind: str) -> list[int]:
-        """Living processes of one kind; a worker's child looks like its worker."""
+        """Return the living processes of one kind; the child of a worker looks like the worker."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -91,7 +96,9 @@ class Service:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
@@ -107,8 +114,7 @@ def main() -> int:
 
 
 def attack(service: Service, kills: int, jobs: int) -> int:
-    ids = [patiently(lambda n=n: service.client.submit({**SPEC, "seed": n}, f"chaos-{n}"))["id"]
-           for n in range(jobs)]  # fmt: skip
+    ids = [submit(service.client, n) for n in range(jobs)]
     done: Counter[str] = Counter()
     while done.total() < kills:
         time.sleep(random.uniform(0.2, 2.5))
@@ -116,11 +122,7 @@ def attack(service: Service, kills: int, jobs: int) -> int:
         if service.kill(kind):
             done[kind] += 1
         if all(patiently(lambda i=i: service.client.job(i))["status"] == "succeeded" for i in ids):
-            more = len(ids)  # all ended before all kills were spent: more work
-            spec = {**SPEC, "seed": more}
-            ids.append(
-                patiently(lambda s=spec, n=more: service.client.submit(s, f"chaos-{n}"))["id"]
-            )
+            ids.append(submit(service.client, len(ids)))  # all ended before the last kill
     ended = [patiently(lambda i=i: service.client.wait(i, timeout=300)) for i in ids]
     faults = [fault for job in ended for fault in check(service.client, job)]
     attempts = sum(job["attempts"] for job in ended)
@@ -129,27 +131,33 @@ def attack(service: Service, kills: int, jobs: int) -> int:
     return len(faults) > 0
 
 
+def submit(client: Client, number: int) -> str:
+    """Submit one job and return its id."""
+    spec, key = {**SPEC, "seed": number}, f"chaos-{number}"
+    return str(patiently(lambda: client.submit(spec, key))["id"])
+
+
 def check(client: Client, job: dict[str, Any]) -> list[str]:
-    """What is wrong with an ended job."""
+    """Return what is wrong with a job that has ended."""
     faults = [] if job["status"] == "succeeded" else [f"{job['id']}: {job['status']}"]
     (run_id,) = job["run_ids"]
     curves = client.get(f"/v1/runs/{run_id}/curves", metric="batch_loss", x="steps")
     steps = [int(point[0]) for point in curves["series"][0]["points"]]
     if steps != list(range(1, STEPS + 1)):
         faults.append(f"{run_id}: {len(steps)} points, {len(set(steps))} steps, of {STEPS}")
-    ends = [e for e in client.events(job["id"]) if e["event"] == "status"
-            and e["data"]["status"] in ("succeeded", "failed", "cancelled")]  # fmt: skip
+    statuses = [e["data"]["status"] for e in client.events(job["id"]) if e["event"] == "status"]
+    ends = [status for status in statuses if status in ("succeeded", "failed", "cancelled")]
     if len(ends) != 2:  # one of the run, one of the job
         faults.append(f"{job['id']}: {len(ends)} ends")
     return faults
 
 
-def patiently(ask: Any) -> Any:
-    """Ask until the API is back; a creation carries a key, so asking again makes one job."""
+def patiently(call: Any) -> Any:
+    """Call until the API answers. Submissions carry a key: a repeat makes no second job."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            return ask()
+            return call()
         except ServiceError:
             if time.monotonic() > deadline:
                 raise

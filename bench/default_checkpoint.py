@@ -1,10 +1,10 @@
-"""What the meta-checkpoint that ships reaches against its controls, over three seeds.
+"""The shipped meta-checkpoint of the variant paper against its controls, over three seeds.
 
-Every optimizer trains the same networks through ``mlhf.train``. Adam's rate is the best of
-a grid by the last epoch's loss; everything else runs at its defaults. ``mlhf none`` is MLHF
-with networks that were never trained.
+Every optimizer trains the same networks through ``mlhf.train``. Adam's rate is the best of a
+grid by the final loss; the others run at their defaults. ``mlhf none`` is MLHF with untrained
+networks.
 
-    python bench/default_checkpoint.py [--cifar10 FOLDER] [--epochs N] [--seeds N]
+    python -m bench.default_checkpoint [--cifar10 FOLDER] [--epochs N] [--seeds N]
 """
 
 import argparse
@@ -27,7 +27,7 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
 
 
 def problems(cifar10: str | None, epochs: int) -> dict[str, dict[str, Any]]:
-    """Return what is trained: networks that meta-training did not see, on two data sets."""
+    """Return configurations by title: networks that meta-training did not see, on two data sets."""
     found: dict[str, dict[str, Any]] = {
         "digits, MLP 64-48-24-10": {
             "model": {"name": "mlp", "params": {"hidden": [48, 24]}},
@@ -69,15 +69,19 @@ def problems(cifar10: str | None, epochs: int) -> dict[str, dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cifar10", help="folder of CIFAR-10's files")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     keep_freed_memory()
     for title, problem in problems(arguments.cifar10, arguments.epochs).items():
-        print(f"\n{title}; training loss over {arguments.seeds} seeds (lowest-highest), "
-              f"test accuracy, seconds")  # fmt: skip
+        print(
+            f"\n{title}; training loss over {arguments.seeds} seeds (lowest-highest), "
+            f"test accuracy, seconds"
+        )
         rows: list[tuple[str, list[float], list[float], float, float]] = []
         for name, params in OPTIMIZERS:
             ends, halves, accuracies, seconds = [], [], [], []

@@ -1,12 +1,13 @@
 """The learning rates of the demonstration: a grid for each first-order optimizer.
 
-    python bench/demo_rates.py
+    python -m bench.demo_rates
 
-Prints, over three seeds that the demonstration does not use, the mean samples to the
-target and the mean final training loss. The demonstration takes each optimizer's rate
-with the fewest samples to the target.
+Prints the mean samples to the target and the mean final training loss, over three seeds that
+the demonstration does not use. The demonstration takes the rate with the fewest samples to the
+target.
 """
 
+import argparse
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +23,9 @@ SEEDS = (10, 11, 12)
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     task = sweep(seeds=2, epochs=25)
     base = {k: task[k] for k in ("model", "dataset", "budget", "batch_size")}
     print(f"{'optimizer':10} {'rate':>6} {'samples to target':>18} {'final loss':>11}")
@@ -35,11 +39,11 @@ def main() -> None:
 
 
 def measure(base: dict[str, Any], name: str, rate: float, seed: int) -> tuple[int | None, float]:
-    """Samples until the training loss first reached the target, and the final loss."""
-    told: list[dict[str, Any]] = []
+    """Return the samples to the target, None if it was missed, and the final training loss."""
+    events: list[dict[str, Any]] = []
     config = {**base, "optimizer": {"name": name, "params": {"lr": rate}}, "seed": seed}
-    result = train({**config, "threads": 1}, on_event=told.append)
-    points = [p for e in told if e["type"] == "points" for p in e["points"]]
+    result = train({**config, "threads": 1}, on_event=events.append)
+    points = [p for e in events if e["type"] == "points" for p in e["points"]]
     reached = (p["samples"] for p in points if p["values"].get("train_loss", 9.0) <= TARGET)
     return next(reached, None), result.summary["train_loss"]["last"]
 

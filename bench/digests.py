@@ -7,7 +7,7 @@ version of the code on the same machine (other processors round differently):
     python -m bench.digests record before.json     # with the old version installed
     python -m bench.digests compare before.json    # with the new one; 1 if anything differs
 
-`--package` names the package where it is not `mlhf`.
+``--package`` names the package if it is not ``mlhf``.
 """
 
 import argparse
@@ -45,35 +45,44 @@ def _networks(text: Path) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         "mlp": (_MLP, _DIGITS),
         "convnet": (
             _sequential(
-                convolution, {"type": "batch_norm"}, _RELU, {"type": "max_pool2d"},
-                {"type": "flatten"}, {"type": "linear", "out_features": 16}, _RELU,
+                convolution,
+                {"type": "batch_norm"},
+                _RELU,
+                {"type": "max_pool2d"},
+                {"type": "flatten"},
+                {"type": "linear", "out_features": 16},
+                _RELU,
                 {"type": "linear"},
             ),
             _DIGITS,
         ),
         "lstm": (
             _sequential(
-                {"type": "embedding", "dimension": 8}, {"type": "lstm", "hidden_size": 12},
+                {"type": "embedding", "dimension": 8},
+                {"type": "lstm", "hidden_size": 12},
                 {"type": "linear"},
             ),
             letters,
         ),
         "transformer": (
             _sequential(
-                {"type": "embedding", "dimension": 16}, {"type": "position_embedding"}, attention,
-                {"type": "layer_norm"}, {"type": "linear"},
+                {"type": "embedding", "dimension": 16},
+                {"type": "position_embedding"},
+                attention,
+                {"type": "layer_norm"},
+                {"type": "linear"},
             ),
             letters,
         ),
-    }  # fmt: skip
+    }
 
 
 _OPTIMIZERS: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name}
         for name in (
-            "sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "schedule_free_adamw",
-            "muon", "shampoo", "soap", "kfac", "hf", "hf_lm", "hf_adam", "mlhf", "l2l",
+            *("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "schedule_free_adamw"),
+            *("muon", "shampoo", "soap", "kfac", "hf", "hf_lm", "hf_adam", "mlhf", "l2l"),
         )
     },
     "mlhf untrained": {"name": "mlhf", "params": {"meta_checkpoint": "none", "iterations": 3}},
@@ -82,18 +91,23 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
     "mlhf paper split": {"name": "mlhf", "params": {"variant": "paper", "micro_batch": 8}},
     "mlhf paper compiled": {"name": "mlhf", "params": {"variant": "paper", "compile": True}},
     "hf split": {"name": "hf_adam", "params": {"micro_batch": 8, "curvature_batch": 16}},
-}  # fmt: skip
+}
 
 _META: dict[str, dict[str, Any]] = {
     "pes": {"iterations": 2, "unroll": 8, "replay": {"fresh": 1.0}},
     "search": {"iterations": 3, "unroll": 8, "estimator": {"name": "search", "seeds": 2}},
     "paper": {"iterations": 4, "unroll": 3, "variant": "paper"},
     "paper pes": {
-        "iterations": 2, "unroll": 3, "variant": "paper",
+        "iterations": 2,
+        "unroll": 3,
+        "variant": "paper",
         "estimator": {"name": "pes", "pairs": 2, "horizon": 6},
     },
     "l2l": {"iterations": 4, "unroll": 3, "optimizer": "l2l"},
-}  # fmt: skip
+}
+
+
+_COMMON = {"batch_size": 32, "seed": 3, "threads": 1, "device": "cpu"}
 
 
 class _Digest:
@@ -121,13 +135,8 @@ class _Digest:
 def _train(library: Any, network: Any, optimizer: dict[str, Any]) -> str:
     model, data = network
     digest = _Digest()
-    result = library.train(
-        {
-            "model": model, "dataset": data, "optimizer": optimizer, "budget": {"steps": 60},
-            "batch_size": 32, "seed": 3, "threads": 1, "device": "cpu",
-        },
-        on_event=digest.on_event,
-    )  # fmt: skip
+    config = {"model": model, "dataset": data, "optimizer": optimizer, "budget": {"steps": 60}}
+    result = library.train({**config, **_COMMON}, on_event=digest.on_event)
     digest.tensors(result.model.state_dict())
     return digest.text()
 
@@ -143,23 +152,15 @@ def _meta(library: Any, settings: dict[str, Any]) -> str:
 
 
 def _ablation(library: Any) -> str:
-    # Version 0.1, whose package was called `engine`, had it elsewhere.
+    # Version 0.1, whose package was `engine`, had it elsewhere.
     home = "engine.experiments.ablation" if library.__name__ == "engine" else "mlhf.ablation.run"
     ablate = importlib.import_module(home).ablate
     digest = _Digest()
     model, data = {"name": "mlp", "params": {"hidden": [12]}}, _DIGITS
+    optimizer = {"name": "mlhf", "params": {"variant": "paper", "meta_checkpoint": "default"}}
+    config = {"task": "digits", "model": model, "dataset": data, "budget": {"steps": 8}}
     with tempfile.TemporaryDirectory() as folder:
-        ablate(
-            {
-                "task": "digits", "model": model, "dataset": data, "budget": {"steps": 8},
-                "optimizer": {
-                    "name": "mlhf", "params": {"variant": "paper", "meta_checkpoint": "default"},
-                },
-                "batch_size": 32, "seed": 3, "threads": 1, "device": "cpu",
-            },
-            digest.on_event,
-            Path(folder),
-        )  # fmt: skip
+        ablate({**config, "optimizer": optimizer, **_COMMON}, digest.on_event, Path(folder))
     return digest.text()
 
 
@@ -195,7 +196,9 @@ def _all(package: str) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=("record", "compare"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--package", default="mlhf")

@@ -1,6 +1,6 @@
-"""What a Gauss-Newton product and a step of every optimizer cost, in steps of SGD.
+"""The cost of a Gauss-Newton product and of a step of every optimizer, in SGD steps.
 
-python bench/engine_step.py [--rounds N] [--threads 1 2] [--only NAME] [--device D]
+python -m bench.engine_step [--rounds N] [--threads 1 2] [--only NAME] [--device D]
                             [--no-optimizers] [--no-curvlinops]
 """
 
@@ -24,7 +24,8 @@ from mlhf.curvature.ggn import GGN
 from mlhf.optimizers.registry import build as build_optimizer
 from mlhf.optimizers.specs import OPTIMIZERS
 
-LIMIT, LIMIT_CURVLINOPS = 1.0, 0.6  # of a product: in SGD steps, and of that library's
+# Limits of a product: in SGD steps, and as a fraction of the time of curvlinops.
+LIMIT, LIMIT_CURVLINOPS = 1.0, 0.6
 
 
 def products(case: Case, other: bool) -> dict[str, Run]:
@@ -68,19 +69,19 @@ def main() -> None:
     parser = arguments(__doc__, rounds=20)
     parser.add_argument("--no-curvlinops", action="store_true", help="leave that library out")
     parser.add_argument("--no-optimizers", action="store_true", help="the product alone")
-    told = parser.parse_args()
-    other = not told.no_curvlinops and importlib.util.find_spec("curvlinops") is not None
-    if not (other or told.no_curvlinops):
+    options = parser.parse_args()
+    other = not options.no_curvlinops and importlib.util.find_spec("curvlinops") is not None
+    if not (other or options.no_curvlinops):
         print("curvlinops is not installed: its product is left out")
     keep_freed_memory()
-    for threads in told.threads if told.device == "cpu" else told.threads[:1]:
+    for threads in options.threads if options.device == "cpu" else options.threads[:1]:
         torch.set_num_threads(threads)
-        where = f"{threads} thread(s)" if told.device == "cpu" else "CUDA"
-        for case in cases(told.device):
-            if told.only in (None, case.name):
-                _measure(case, told.rounds, told.device, where, other)
-                if not told.no_optimizers:
-                    _optimizers(case, told.rounds, told.device)
+        where = f"{threads} thread(s)" if options.device == "cpu" else "CUDA"
+        for case in cases(options.device):
+            if options.only in (None, case.name):
+                _measure(case, options.rounds, options.device, where, other)
+                if not options.no_optimizers:
+                    _optimizers(case, options.rounds, options.device)
 
 
 def _measure(case: Case, rounds: int, device: str, where: str, other: bool) -> None:

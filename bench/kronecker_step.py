@@ -93,8 +93,10 @@ def measure(case: Case, rounds: int, device: str) -> None:
     print(f"  {'':<28}{'ms':>9}{'SGD steps':>11}{'Adam steps':>12}")
     for name, value in found.items():
         print(f"  {name:<28}{value * 1e3:9.2f}{value / sgd:11.2f}{value / by_adam:12.2f}")
-    print(f"  in {STEPS} steps {updates} updates of {alone * 1e3:.1f} ms, "
-          f"{turns} turns of {turn * 1e3:.1f} ms")  # fmt: skip
+    print(
+        f"  in {STEPS} steps {updates} updates of {alone * 1e3:.1f} ms, "
+        f"{turns} turns of {turn * 1e3:.1f} ms"
+    )
     n = sum(p.numel() for p in ggn.parameters)
     numbers = _numbers(optimizer.state_dict())
     print(f"  state {numbers / n:.1f} numbers per parameter ({numbers * 4 / 1e6:.0f} MB)")

@@ -1,11 +1,11 @@
 """Unrolls a second in meta-training, against a straightforward eager version of the same.
 
-That version walks the same steps with the same losses and stops, but runs the networks cell
-by cell as in ``reference.py`` under autograd, and takes Gv by two backward passes instead of a
-tangent walk and one (its backward is v ↦ Gv too). Both find the same losses and gradients.
-They take turns, timed as in ``stepping.py``.
+The straightforward version takes the same steps with the same losses, but runs the networks
+cell by cell as in ``reference.py`` under autograd, and computes Gv by two backward passes
+instead of one tangent and one backward pass (the backward of that is v ↦ Gv too). Both yield
+the same losses and gradients. They take turns, timed as in ``stepping.py``.
 
-    python bench/meta_throughput.py [--rounds N] [--threads 1 2]
+    python -m bench.meta_throughput [--rounds N] [--threads 1 2]
 """
 
 import argparse
@@ -34,8 +34,8 @@ LIMIT = 2.0  # times as many unrolls a second, at least
 
 
 @dataclass(frozen=True)
-class Made:
-    """A network on made-up data."""
+class SyntheticTask:
+    """A network on random data."""
 
     name: str
     build: Callable[[int], nn.Module]
@@ -52,15 +52,19 @@ class Made:
         return x, torch.randint(0, 10, (self.batch_size,), generator=generator)
 
 
-def tasks() -> list[Made]:
+def tasks() -> list[SyntheticTask]:
     """Return what is unrolled."""
     small = DataInfo("table", (64,), 10, "classification", 1437, 360)
     flat = DataInfo("table", (784,), 10, "classification", 60_000, 10_000)
     image = DataInfo("image", (3, 32, 32), 10, "classification", 50_000, 10_000)
     return [
-        Made("MLP 64-64-32-10", lambda s: build("mlp", {"hidden": [64, 32]}, small, s), (64,)),
-        Made("MLP 784-256-128-10", lambda s: build("mlp", {"hidden": [256, 128]}, flat, s), (784,)),
-        Made(
+        SyntheticTask(
+            "MLP 64-64-32-10", lambda s: build("mlp", {"hidden": [64, 32]}, small, s), (64,)
+        ),
+        SyntheticTask(
+            "MLP 784-256-128-10", lambda s: build("mlp", {"hidden": [256, 128]}, flat, s), (784,)
+        ),
+        SyntheticTask(
             "CUDA-convnet, width 1/4",
             lambda s: build("cuda_convnet", {"width": 0.25}, image, s),
             (3, 32, 32),
@@ -96,7 +100,7 @@ class _TwoBackwards(torch.autograd.Function):
 
 
 class Straightforward:
-    """While entered, unrolls are the straightforward ones."""
+    """A context in which unrolls are the straightforward ones."""
 
     def __enter__(self) -> None:
         self._product, self._call = solve.product, networks_module.CoordinateNetwork.__call__
@@ -106,9 +110,11 @@ class Straightforward:
             return out
 
         def call(
-            network: networks_module.CoordinateNetwork, inputs: list[Tensor], state: Tensor,
+            network: networks_module.CoordinateNetwork,
+            inputs: list[Tensor],
+            state: Tensor,
             offset: float = 0.0,
-        ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        ) -> tuple[Tensor, Tensor]:
             squashed = [torch.tanh(v) for v in inputs]
             y, new = reference.network(squashed, state, network.weights, network.segments)
             return F.softplus(y) + offset, new
@@ -122,7 +128,7 @@ class Straightforward:
 
 
 def meta_gradient(learned: MLHFUnroll, bench: Bench) -> tuple[Unrolled, list[Tensor]]:
-    """Take one unroll and both networks' gradients, as an iteration of meta-training does."""
+    """Return one unroll and the gradients of both networks, as in a meta-iteration."""
     generator = torch.Generator().manual_seed(0)
     batches = [bench.task.batch(generator) for _ in range(UNROLL + 1)]
     result = learned.unroll(bench, bench.fresh(0), batches, generator)
@@ -134,19 +140,21 @@ def meta_gradient(learned: MLHFUnroll, bench: Bench) -> tuple[Unrolled, list[Ten
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of the larger networks")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="one run each")
-    told = parser.parse_args()
+    options = parser.parse_args()
     keep_freed_memory()
-    for threads in told.threads:
+    for threads in options.threads:
         torch.set_num_threads(threads)
         print(f"\n{threads} thread(s): unrolls of {UNROLL} steps, both meta-gradients")
         for task in tasks():
-            _measure(task, told.rounds)
+            _measure(task, options.rounds)
 
 
-def _measure(task: Made, rounds: int) -> None:
+def _measure(task: SyntheticTask, rounds: int) -> None:
     learned, bench = MLHFUnroll(), Bench(task, 0, UNROLL + 1)
 
     def ours() -> tuple[Unrolled, list[Tensor]]:

@@ -1,11 +1,11 @@
-"""What an MLHF step costs, part by part, in steps of SGD and against the machine's floor.
+"""The cost of an MLHF step, part by part, in SGD steps and against the machine's floor.
 
-The paper's form, eager and as one compiled graph; the Kronecker form, in steps of SGD and of
-Adam (``kronecker_step.py``). The floor of a part is the larger of its floating-point
-operations at the speed of a large matrix product or convolution here, whichever is faster,
-and its bytes at that of a large copy.
+The paper's form is measured eager and as one compiled graph, the Kronecker form in steps of SGD
+and of Adam (``kronecker_step.py``). The floor of a part is the larger of two times: that of its
+floating-point operations at the speed of a large matrix product or convolution on this machine,
+whichever is faster, and that of its bytes at the speed of a large copy.
 
-    python bench/mlhf_step.py [--rounds N] [--threads 1 2] [--only NAME] [--device D]
+    python -m bench.mlhf_step [--rounds N] [--threads 1 2] [--only NAME] [--device D]
                               [--no-compile] [--form paper|kronecker]
 """
 
@@ -50,7 +50,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Part:
-    """What is timed, and what it cannot do without."""
+    """A part of a step: the call, and its least operations and bytes."""
 
     run: Run
     flops: float
@@ -58,7 +58,7 @@ class Part:
 
 
 def parts(case: Case, compile: bool) -> tuple[dict[str, Part], list[PaperMLHF]]:
-    """Return what is timed, by name, and the optimizers; ``SGD step`` comes first."""
+    """Return the parts by name, ``SGD step`` first, and the optimizers."""
     model, x, y = case.model, case.x, case.y
     sgd = sgd_step(copy.deepcopy(model), x, y)
     optimizer = PaperMLHF(copy.deepcopy(model), lr=1e-6)
@@ -121,21 +121,21 @@ def main() -> None:
     parser = arguments(__doc__, rounds=15)
     parser.add_argument("--no-compile", action="store_true", help="the eager step alone")
     parser.add_argument("--form", choices=("paper", "kronecker"), help="one form alone")
-    told = parser.parse_args()
+    options = parser.parse_args()
     keep_freed_memory()
-    for threads in told.threads if told.device == "cpu" else told.threads[:1]:
+    for threads in options.threads if options.device == "cpu" else options.threads[:1]:
         torch.set_num_threads(threads)
-        speed = machine(told.device)
-        where = f"{threads} thread(s)" if told.device == "cpu" else "CUDA"
+        speed = machine(options.device)
+        where = f"{threads} thread(s)" if options.device == "cpu" else "CUDA"
         print(f"\n{where}: {speed.flops / 1e9:.0f} GFLOP/s, {speed.bytes / 1e9:.1f} GB/s")
-        for case in cases(told.device):
-            if told.only not in (None, case.name):
+        for case in cases(options.device):
+            if options.only not in (None, case.name):
                 continue
-            rounds = told.rounds * case.rounds
-            if told.form != "kronecker":
-                _measure(case, rounds, told.device, speed, not told.no_compile)
-            if told.form != "paper":
-                measure_kronecker(case, rounds, told.device)
+            rounds = options.rounds * case.rounds
+            if options.form != "kronecker":
+                _measure(case, rounds, options.device, speed, not options.no_compile)
+            if options.form != "paper":
+                measure_kronecker(case, rounds, options.device)
 
 
 def _measure(case: Case, rounds: int, device: str, speed: Machine, compile: bool) -> None:

@@ -1,9 +1,9 @@
-"""Time of ``POST /v1/jobs`` while a job trains: median and 99th percentile.
+"""Latency of ``POST /v1/jobs`` while a job trains: median and 99th percentile.
 
-    python bench/post_latency.py [--requests 300]
+    python -m bench.post_latency [--requests 300]
 
-Starts ``mlhf serve`` in a temporary folder with one worker and one thread, keeps that
-worker busy, and posts jobs one after another, each on a connection that stays open.
+Starts ``mlhf serve`` in a temporary folder with one worker and one thread, keeps the worker
+busy, and posts jobs one after another on a connection that stays open.
 """
 
 import argparse
@@ -27,7 +27,9 @@ BUSY: dict[str, Any] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=300)
     requests = parser.parse_args().requests
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""What the service costs a run: the same training through HTTP and by the engine alone.
+"""What the service adds to a run: the same training through HTTP and by the engine alone.
 
-    python bench/service_overhead.py [--epochs 400] [--repeats 2]
+    python -m bench.service_overhead [--epochs 400] [--repeats 2]
 
-Both are timed from the outside, start-up included: a trainer process by itself, and a job
-from its POST to its end, in turns, one thread each. The training clock of both is shown
-too: what the service adds to the steps themselves.
+Both are timed from the outside, start-up included: a trainer process by itself, and a job from
+its POST to its end, in turns, with one thread each. The training clocks are compared too: that
+is what the service adds to the steps themselves.
 """
 
 import argparse
@@ -31,7 +31,9 @@ SPEC: dict[str, Any] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
@@ -51,18 +53,19 @@ def main() -> None:
 
 
 def by_the_engine(spec: dict[str, Any], folder: Path) -> tuple[float, float]:
-    """Seconds of the process, and of its training clock."""
+    """Return the seconds of the process, and of its training clock."""
     folder.mkdir()
     run = {"config": {**spec, "threads": 1, "device": "cpu"}, "checkpoint_seconds": 15.0}
     (folder / "run.json").write_text(json.dumps(run))
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "mlhf.runner", str(folder)], check=True)
     seconds = time.perf_counter() - began
-    told = [event for event, _ in events.read(folder / "events.jsonl")]
-    return seconds, float(told[-1]["totals"]["wall_seconds"])
+    written = [event for event, _ in events.read(folder / "events.jsonl")]
+    return seconds, float(written[-1]["totals"]["wall_seconds"])
 
 
 def by_the_service(client: Client, spec: dict[str, Any]) -> tuple[float, float]:
+    """Return the seconds of the job, and of its training clock."""
     began = time.perf_counter()
     job = client.submit({"kind": "train", **spec, "resources": {"threads": 1}})
     for _ in client.events(job["id"]):

@@ -1,9 +1,9 @@
-"""What the step benchmarks share: two networks with a batch each, and how parts are timed.
+"""What the step benchmarks share: two networks with a batch each, and the timing.
 
-All parts take turns within one run, so that the machine's other load falls on all alike, and
-what counts are ratios. With one thread it is that thread's processor time that is taken: on a
-busy machine a long part is interrupted more often than a short one. With more it is wall time;
-on a GPU it is the time between two of its events.
+All parts take turns within one run, so that other load on the machine affects all alike; only
+ratios count. With one thread its processor time is measured, since on a busy machine a long
+part is interrupted more often than a short one. With more threads it is wall time, and on a GPU
+the time between two CUDA events.
 """
 
 import argparse
@@ -24,7 +24,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """A network with a batch, and how many times as many rounds it is given."""
+    """A network with a batch; ``rounds`` multiplies the number of rounds."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one call. What does some of its work only every few calls shows it in the mean."""
+    """Seconds of one call. Work that is done only every few calls shows in the mean alone."""
 
     median: float
     mean: float
@@ -65,7 +65,7 @@ def cases(device: str) -> list[Case]:
 
 
 def sgd_step(model: nn.Module, x: Tensor, y: Tensor) -> Run:
-    """Return the step that everything is measured in."""
+    """Return the SGD step that is the unit of all times."""
     sgd = torch.optim.SGD(model.parameters(), lr=1e-9)
 
     def run() -> None:
@@ -92,7 +92,7 @@ def timed(run: Run, device: str) -> float:
 
 
 def in_turns(parts: Mapping[str, Run], rounds: int, device: str) -> dict[str, Seconds]:
-    """Time each part once a round, after two rounds that do not count."""
+    """Time each part once a round, after two rounds of warm-up."""
     found: dict[str, list[float]] = {name: [] for name in parts}
     for round_ in range(rounds + 2):
         for name, run in parts.items():
@@ -103,8 +103,10 @@ def in_turns(parts: Mapping[str, Run], rounds: int, device: str) -> dict[str, Se
 
 
 def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Return what both benchmarks can be told."""
-    parser = argparse.ArgumentParser(description=description)
+    """Return a parser with the options of the step benchmarks."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=rounds, help="of the convnet")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="one run each")
     parser.add_argument("--only", choices=("mlp", "cuda_convnet"), help="one network alone")
@@ -115,6 +117,6 @@ def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
 
 
 def verdict(what: str, value: float, limit: float, *, least: bool = False) -> str:
-    """Return a line that says whether a limit is met: a greatest value, or a least one."""
+    """Return a line that says whether a limit is met, an upper one unless ``least`` is set."""
     met = value >= limit if least else value <= limit
     return f"  {what} {'>=' if least else '<='} {limit}: {value:.2f}, {'met' if met else 'MISSED'}"

@@ -29,11 +29,14 @@ def _curve(losses, seconds=1.0, status="succeeded", accuracy=0.5):
     """One evaluation an epoch of 100 samples and 10 steps, at so many seconds an epoch."""
     points = [
         {
-            "step": 10 * i, "samples": 100 * i, "epoch": float(i), "wall_seconds": seconds * i,
+            "step": 10 * i,
+            "samples": 100 * i,
+            "epoch": float(i),
+            "wall_seconds": seconds * i,
             "values": {"train_loss": v, "test_loss": 2 * v, "test_accuracy": accuracy},
         }
         for i, v in enumerate(losses)
-    ]  # fmt: skip
+    ]
     totals = {"wall_seconds": seconds * (len(losses) - 1), "steps": 10 * (len(losses) - 1)}
     return Curve(points, {"status": status, "totals": totals})
 
@@ -106,8 +109,10 @@ def test_integral_score_and_targets():
     assert score(bad) == integral(bad) == math.inf
     assert train_losses(bad)[-1] == math.inf
     assert targets([_ADAMW[0], _curve([2.0, 3.0, 1.5, 0.75, 0.375])]) == {
-        "50": 1.0, "75": 0.5, "100": 0.25,
-    }  # fmt: skip
+        "50": 1.0,
+        "75": 0.5,
+        "100": 0.25,
+    }
     assert integral(_curve([1.0, 1e-9])) == pytest.approx(math.log(1e-6))
 
 

@@ -79,9 +79,8 @@ def test_a_comparison_tunes_judges_reports_and_skips_what_is_done(tmp_path):
     assert _FEW.run(context)
     assert (said, _files(tmp_path)) == ([], before)
 
-    assert {p.name for p in _FEW.report(context)} == {
-        "table.md", "table.csv", "samples.png", "seconds.png",
-    }  # fmt: skip
+    written = {p.name for p in _FEW.report(context)}
+    assert written == {"table.md", "table.csv", "samples.png", "seconds.png"}
     rows = {r["optimizer"]: r for r in _rows(tmp_path)}
     finals = [
         read_curve(tmp_path / "runs" / "adam" / f"lr=0.01-seed={seed}")[-1]["values"]["train_loss"]
@@ -160,8 +159,8 @@ def test_a_diverged_run_is_no_choice_and_no_mean(tmp_path):
 
 
 def test_the_command_runs_stops_and_goes_on(tmp_path, capsys):
-    arguments = ["experiment1", "--scale", "tiny", "--output", str(tmp_path), "--seeds", "1",
-                 "--only", "hf", "--device", "cpu"]  # fmt: skip
+    arguments = ["experiment1", "--scale", "tiny", "--output", str(tmp_path)]
+    arguments += ["--seeds", "1", "--only", "hf", "--device", "cpu"]
     assert main([*arguments, "--minutes", "0"]) == EXIT_INTERRUPTED
     assert not list(tmp_path.rglob("result.json"))
     assert main(arguments) == EXIT_OK
@@ -213,8 +212,8 @@ def test_one_command_meta_trains_first_and_goes_on_elsewhere(tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(_RECIPE))
     here, there = tmp_path / "here", tmp_path / "there"
-    arguments = ["experiment1", "--scale", "tiny", "--seeds", "1", "--only", "mlhf",
-                 "--device", "cpu", "--meta-train", str(recipe)]  # fmt: skip
+    arguments = ["experiment1", "--scale", "tiny", "--seeds", "1", "--only", "mlhf"]
+    arguments += ["--device", "cpu", "--meta-train", str(recipe)]
     assert main([*arguments, "--output", str(here), "--minutes", "0"]) == EXIT_INTERRUPTED
     assert main([*arguments, "--output", str(here)]) == EXIT_OK
     made = load_meta_checkpoint(here / "meta/artifacts/meta_checkpoint.safetensors", "mlhf_paper")
