@@ -26,7 +26,7 @@ def sweep(seeds: int, epochs: int) -> Json:
     """The job that is compared: six optimizers on scikit-learn's handwritten digits.
 
     The first-order learning rates reach the target soonest of the grid that
-    bench/demo_rates.py prints, on other seeds; the Hessian-free ones run at their defaults.
+    bench.demo_rates prints, on other seeds; the Hessian-free ones run at their defaults.
     ``mlhf``'s shipped networks were meta-trained on 60 % of these training images, and on other
     data and networks: a fair comparison takes the digits' split ``compare``.
     """
