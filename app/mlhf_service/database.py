@@ -8,10 +8,14 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, Float, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
+
+from mlhf_service.data_folder import make_folder
+from mlhf_service.errors import StartError
 
 
 class Base(DeclarativeBase):
@@ -104,10 +108,38 @@ class Database:
         self.engine.dispose()
 
 
+@contextmanager
+def explained(database: Database) -> Iterator[None]:
+    """Turn what SQLAlchemy raises into a StartError that says what is wrong with the database."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StartError(_explain(database, error)) from None
+
+
+def _explain(database: Database, error: SQLAlchemyError) -> str:
+    where = database.url.render_as_string(hide_password=True)
+    original = error.orig if isinstance(error, DBAPIError) else error
+    reason = str(original).strip().partition("\n")[0]
+    if not database.is_sqlite:
+        return f"The database {where} cannot be used: {reason}."
+    path = database.url.database
+    if "not a database" in reason or "malformed" in reason:
+        return (
+            f"{path} is damaged, or not a database of MLHF ({reason}). Restore it from a backup, "
+            "or choose another --data-dir."
+        )
+    if "unable to open" in reason or "readonly" in reason:
+        return (
+            f"{path} cannot be written to ({reason}). Check the permissions of it and its folder."
+        )
+    return f"The database {path} cannot be used: {reason}."
+
+
 def _sqlite_engine(url: str) -> Engine:
     path = make_url(url).database
     if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
     engine = create_engine(url, connect_args={"timeout": 15.0}, pool_size=20, max_overflow=40)
 
     @event.listens_for(engine, "connect")

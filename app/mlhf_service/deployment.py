@@ -1,13 +1,13 @@
 """One process that keeps a whole service: migrations, API, workers, sweeper.
 
-Its children die with it, start again when they fall, and are stopped in order: workers
-first, so that what they train is check-pointed and queued again while all else still runs.
+Its children end with it and are started again when they crash. They are stopped in order:
+workers first, so that what they train is checkpointed and queued again while the rest runs.
 """
 
 import fcntl
+import http.client
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,12 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mlhf_service.child import Child
+from mlhf_service.data_folder import clear_broker, clear_spool, prepare
 from mlhf_service.database import Database
+from mlhf_service.errors import StartError
 from mlhf_service.migrate import migrate
 from mlhf_service.queue.celery_app import configure
 from mlhf_service.queue.sweeper import Sweeper, void_leases
@@ -29,27 +30,8 @@ from mlhf_service.settings import Settings
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.2
-_MAX_BACKOFF_SECONDS = 10.0
-_LOG_LIMIT_BYTES = 10 * 2**20
 _API_STOP_SECONDS = 5.0
-
-
-class StartError(Exception):
-    """The service cannot start, for a reason the user can mend."""
-
-
-@dataclass
-class Child:
-    """A process that is kept running."""
-
-    name: str
-    command: Sequence[str]
-    pass_fds: tuple[int, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
-    failures: int = 0
-    started_at: float = 0.0
-    restart_at: float = field(default=0.0)
+_READY_TIMEOUT_SECONDS = 1.0
 
 
 class Supervisor:
@@ -82,22 +64,20 @@ class Supervisor:
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def run(self, announce: bool = True) -> None:
-        """Serve until SIGTERM or SIGINT. Raises StartError when it cannot start."""
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises StartError when the service cannot start."""
         settings = self.settings
-        settings.root.mkdir(parents=True, exist_ok=True)
+        prepare(settings)
         self._take_lock()
         if self._api:
             self._socket = bind(settings.host, settings.port)
         if self._embedded and settings.broker == "filesystem://":
-            shutil.rmtree(settings.broker_dir, ignore_errors=True)
-        for folder in (settings.logs_dir, settings.root / "tmp", settings.spool_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+            clear_broker(settings)
         configure(settings)
         database = Database(settings.database)
         migrate(database)
         if self._embedded and database.is_sqlite:
-            shutil.rmtree(settings.spool_dir, ignore_errors=True)
+            clear_spool(settings)
             void_leases(database)  # the lock says that no worker of ours is alive
         sweeper = Sweeper(settings, database, expire_at_once=self._embedded and database.is_sqlite)
         self._plan()
@@ -105,12 +85,9 @@ class Supervisor:
         signal.signal(signal.SIGINT, self._on_signal)
         try:
             for child in self._children:
-                self._start(child)
+                child.start()
             sweeper.start()
-            if announce and self._api:
-                self._announce()
-            while not self._stop.wait(_TICK_SECONDS):
-                self._watch()
+            self._watch()
         finally:
             sweeper.stop()
             self._stop_children()
@@ -131,55 +108,31 @@ class Supervisor:
             ) from None
 
     def _plan(self) -> None:
-        parent = ("--parent", str(os.getpid()))
-        python = (sys.executable, "-m")
         if self._socket is not None:
             descriptor = self._socket.fileno()
-            command: tuple[str, ...] = (
-                *python,
-                "mlhf_service.server",
-                "--fd",
-                str(descriptor),
-                *parent,
-            )
-            self._children.append(Child("api", command, (descriptor,)))
+            self._add("api", "mlhf_service.server", "--fd", str(descriptor), fds=[descriptor])
         for number, queue in enumerate(self._queues, start=1):
             name = f"{queue}-{number}"
-            command = (
-                *python,
-                "mlhf_service.queue.worker_main",
-                "--queue",
-                queue,
-                "--name",
-                name,
-                *parent,
-            )
             # One GPU a worker, unless the deployment says which.
-            device = {"CUDA_VISIBLE_DEVICES": str(number - 1)} if queue == "gpu" else {}
-            if "CUDA_VISIBLE_DEVICES" in os.environ:
-                device = {}
-            self._children.append(Child(f"worker-{name}", command, environment=device))
+            device = {}
+            if queue == "gpu" and "CUDA_VISIBLE_DEVICES" not in os.environ:
+                device = {"CUDA_VISIBLE_DEVICES": str(number - 1)}
+            arguments = ("--queue", queue, "--name", name)
+            self._add(f"worker-{name}", "mlhf_service.queue.worker_main", *arguments, **device)
 
-    def _start(self, child: Child) -> None:
-        path = self.settings.logs_dir / f"{child.name}.log"
-        _rotate(path)
-        with path.open("ab") as output:
-            child.process = subprocess.Popen(
-                child.command,
-                env=self._environment() | child.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=child.pass_fds,
-                start_new_session=True,  # a terminal's Ctrl-C is ours to hand on, in order
-            )
-        child.started_at = time.monotonic()
+    def _add(
+        self, name: str, module: str, *arguments: str, fds: Sequence[int] = (), **environment: str
+    ) -> None:
+        command = (sys.executable, "-m", module, *arguments, "--parent", str(os.getpid()))
+        variables = self._environment() | environment
+        self._children.append(Child(name, command, variables, self.settings.logs_dir, fds))
 
     def _environment(self) -> dict[str, str]:
         root = self.settings.root
         return {
             **os.environ,
             **self.settings.environment(),
+            "PYTHONSAFEPATH": "1",  # the user's folder may hold an app/ or a celery.py
             # What libraries cache goes under the data folder too.
             "TMPDIR": str(root / "tmp"),
             "XDG_CACHE_HOME": str(root / "cache"),
@@ -188,24 +141,50 @@ class Supervisor:
         }
 
     def _watch(self) -> None:
-        for child in self._children:
-            if child.process is not None and child.process.poll() is not None:
-                lived = time.monotonic() - child.started_at
-                child.failures = 0 if lived > 60 else child.failures + 1
-                wait = min(_MAX_BACKOFF_SECONDS, 0.2 * 2**child.failures)
-                child.restart_at = time.monotonic() + wait
-                log.warning(
-                    "%s ended with code %s; it starts again in %.1f s (see %s)",
-                    child.name,
-                    child.process.returncode,
-                    wait,
-                    self.settings.logs_dir / f"{child.name}.log",
-                )
-                child.process = None
-            elif child.process is None and time.monotonic() >= child.restart_at:
-                self._start(child)
+        """Restart what crashes, until a signal stops us; print the address once it answers."""
+        waiting = self._api
+        while not self._stop.wait(_TICK_SECONDS):
+            for child in self._children:
+                self._look_after(child)
+            if waiting and self._is_ready():
+                waiting = False
+                self._print_address()
 
-    def _announce(self) -> None:
+    def _look_after(self, child: Child) -> None:
+        if child.process is None:
+            if time.monotonic() >= child.restart_at:
+                child.start()
+            return
+        code = child.collect()
+        if code is None:
+            return
+        if child.cannot_start:
+            reason = child.last_line or f"it ended with code {code}"
+            raise StartError(f"{child.name} cannot start: {reason} (all of it: {child.log_path})")
+        log.warning(
+            "%s ended with code %s; it starts again in %.1f s (see %s)",
+            child.name,
+            code,
+            child.backoff,
+            child.log_path,
+        )
+
+    def _is_ready(self) -> bool:
+        """Whether /readyz says that the service can take jobs."""
+        if self._socket is None:
+            return False
+        host, port = self._socket.getsockname()[:2]
+        connection = http.client.HTTPConnection(host, port, timeout=_READY_TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", "/readyz")
+            ready = connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return ready
+
+    def _print_address(self) -> None:
         text = (
             f"MLHF serves {self.address} (data in {self.settings.root}).\n"
             f"Pages: {self.address}/   API: {self.address}/docs   Ctrl-C stops it.\n"
@@ -225,7 +204,7 @@ class Supervisor:
 
 def _terminate(children: Sequence[Child], seconds: float) -> None:
     """Ask each to stop, wait, and kill the process group of what is still there."""
-    running = [c.process for c in children if c.process is not None]
+    running = [child.process for child in children if child.process is not None]
     for process in running:
         if process.poll() is None:
             process.terminate()
@@ -237,10 +216,12 @@ def _terminate(children: Sequence[Child], seconds: float) -> None:
             log.warning("process %s did not stop in time: killed", process.pid)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+    for child in children:
+        child.collect()  # the last lines of its log
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket, kept by the supervisor so that it outlives a fallen API."""
+    """A listening socket, kept by the supervisor so that it outlives a crashed API."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -255,8 +236,3 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
     listener.listen(2048)
     return listener
-
-
-def _rotate(path: Path) -> None:
-    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        path.replace(path.with_suffix(".log.1"))

@@ -22,14 +22,12 @@ from mlhf_service.meta_checkpoints import endpoints as meta_checkpoints
 from mlhf_service.queue.celery_app import configure
 from mlhf_service.queue.doorbell import Doorbell
 from mlhf_service.runs import endpoints as runs
-from mlhf_service.settings import Settings
+from mlhf_service.settings import LOOPBACK, Settings
 from mlhf_service.storage.folder import FolderStorage
 from mlhf_service.web import endpoints as web
 
 _DESCRIPTION = """Train networks with Hessian-free and first-order optimizers, and compare them
 by samples and by seconds. Errors are problem documents (RFC 9457)."""
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _routes() -> list[BaseRoute]:

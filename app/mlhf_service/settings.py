@@ -8,6 +8,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DATABASES = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
+BROKERS = (
+    "filesystem", "redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp",
+)  # fmt: skip
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -61,6 +68,27 @@ class Settings(BaseSettings):
         if "://" in value and not value.startswith("file://"):
             raise ValueError("only a folder (a path or file://) is supported for artifacts")
         return value.removeprefix("file://")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        try:
+            driver = make_url(value).drivername if value else "sqlite"
+        except ArgumentError:
+            driver = ""
+        if driver not in DATABASES:
+            raise ValueError(
+                "not a database's URL: use sqlite:///path, or "
+                "postgresql+psycopg://user:password@host/database"
+            )
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        if value and value.partition("://")[0] not in BROKERS:
+            raise ValueError("not a broker's URL: use redis://host:6379/0 or amqp://host:5672//")
+        return value
 
     @cached_property
     def root(self) -> Path:

@@ -28,8 +28,8 @@ class Serving:
         self.client = Client(f"http://127.0.0.1:{self.port}")
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start ``mlhf`` with a command; ``serve`` and ``api`` get the port."""
+    def start(self, *command: str, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start ``mlhf`` with a command, in ``cwd``; ``serve`` and ``api`` get the port."""
         arguments = list(command)
         if command[0] in ("serve", "api"):
             arguments += ["--port", str(self.port)]
@@ -39,7 +39,9 @@ class Serving:
         self.home.mkdir(exist_ok=True)
         with (self.data_dir.parent / f"{command[0]}.out").open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mlhf_service.cli.main", *arguments],
+                # -P: like the script ``mlhf``, which does not import from the user's folder.
+                [sys.executable, "-P", "-m", "mlhf_service.cli.main", *arguments],
+                cwd=cwd,
                 env={**clean, "HOME": str(self.home), **self.environment},
                 stdout=out,
                 stderr=out,

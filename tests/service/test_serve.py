@@ -177,3 +177,44 @@ def test_without_keys_only_this_machine_is_served(serving: Serving) -> None:
 def test_no_answer_is_said_in_words(serving: Serving) -> None:
     with pytest.raises(ServiceError, match="mlhf serve"):
         serving.client.job("job_0")
+
+
+def test_the_address_is_printed_when_it_answers(serving: Serving) -> None:
+    serving.start("serve")
+    until(lambda: "MLHF serves" in serving.output(), 60, "no address was printed")
+    assert serving.client.get("/readyz") == {"status": "ok"}
+
+
+def test_it_serves_in_a_folder_with_modules_of_our_names(serving: Serving, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    for package in ("app", "engine", "mlhf_service", "queue"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text("raise RuntimeError('not meant')")
+    for module in ("mlhf", "celery", "platform", "torch"):
+        (folder / f"{module}.py").write_text("raise RuntimeError('not meant')")
+    serving.start("serve", cwd=folder)
+    serving.wait_until_ready()
+    job = serving.client.submit(train())
+    assert serving.client.wait(job["id"], timeout=90)["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("module", ["uvicorn", "billiard"])
+def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, module: str) -> None:
+    """A package of the API's, or of the worker's, that is broken as a bad upgrade leaves it."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Broken:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r} and 'serve' not in sys.argv:\n"
+        "            raise ImportError('this module is broken')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+    )
+    path = os.pathsep.join([str(broken), os.environ.get("PYTHONPATH", "")])
+    serving.environment["PYTHONPATH"] = path
+    process = serving.start("serve")
+    assert process.wait(timeout=90) == 1
+    (line,) = [line for line in serving.output().splitlines() if "cannot start" in line]
+    assert "ImportError: this module is broken" in line
+    assert "Traceback" not in serving.output()

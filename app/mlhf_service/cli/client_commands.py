@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mlhf_service.client.client import Client
+if TYPE_CHECKING:  # httpx is slow to import: --version and --help do without
+    from mlhf_service.client import Client
 
 Url = Annotated[
     str, typer.Option("--url", envvar="MLHF_URL", help="The service's address.", show_default=True)
@@ -33,14 +34,14 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit a job."""
-    from mlhf_service.client.client import ServiceError
+    from mlhf_service.client import ServiceError
 
     try:
         text = sys.stdin.read() if str(spec) == "-" else spec.read_text(encoding="utf-8")
         body = json.loads(text)
     except (OSError, ValueError) as error:
         raise ServiceError(f"cannot read a job from {spec}: {error}") from None
-    with Client(url) as client:
+    with _connect(url) as client:
         if check:
             typer.echo(json.dumps(client.validate(body), indent=2))
             return
@@ -57,7 +58,7 @@ def jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first."""
-    with Client(url) as client:
+    with _connect(url) as client:
         found = client.find("jobs", limit, status=status)
     rows = [
         [j["id"], j["status"], f"{j['progress']['fraction']:.0%}", len(j["run_ids"]), j["name"]]
@@ -73,7 +74,7 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs with what they reached."""
-    with Client(url) as client:
+    with _connect(url) as client:
         found = client.find("runs", limit, job_id=job)
     rows = [
         [r["id"], r["status"], r["name"], _number(_last(r, "train_loss")),
@@ -85,7 +86,7 @@ def runs(
 
 def watch(job: str, url: Url = DEFAULT_URL) -> None:
     """Follow a job to its end."""
-    with Client(url) as client:
+    with _connect(url) as client:
         _follow(client, job)
 
 
@@ -100,7 +101,7 @@ def compare(
     """Compare runs by samples and by seconds."""
     from mlhf_service.cli.tables import print_comparison
 
-    with Client(url) as client:
+    with _connect(url) as client:
         chosen = run or (client.job(job)["run_ids"] if job else [])
         result = client.compare(chosen, target=target)
         if figure is not None:
@@ -120,10 +121,10 @@ def ablation(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an ablation's forms of solving came to; write its table and figure."""
+    """Show an ablation's results, a row for each solver variant; write its table and figure."""
     from mlhf_service.cli.tables import print_table
 
-    with Client(url) as client:
+    with _connect(url) as client:
         found = client.ablation(job)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def download(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Download a run's artifacts (without its checkpoints, unless named)."""
-    with Client(url) as client:
+    with _connect(url) as client:
         known = client.get(f"/v1/runs/{run}/artifacts")["data"]
         wanted = name or [a["name"] for a in known if a["kind"] != "checkpoint"]
         for one in wanted:
@@ -157,7 +158,7 @@ def download(
 
 def datasets(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List data sets, built in and uploaded."""
-    with Client(url) as client:
+    with _connect(url) as client:
         found = client.get("/v1/datasets")["data"]
     rows = [[d.get("id") or d["name"], d["name"], d.get("description") or ""] for d in found]
     _show(found, as_json, ["id", "name", "description"], rows)
@@ -171,11 +172,11 @@ def upload(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Upload a data set."""
-    from mlhf_service.client.client import ServiceError
+    from mlhf_service.client import ServiceError
 
     try:
         parsed = json.loads(params)
-        with Client(url) as client:
+        with _connect(url) as client:
             typer.echo(json.dumps(client.upload(name, format, file, parsed), indent=2))
     except (OSError, ValueError) as error:
         raise ServiceError(str(error)) from None
@@ -193,7 +194,7 @@ def meta_checkpoints(
     as_json: AsJson = False,
 ) -> None:
     """List what learned optimizers can use; download or upload one."""
-    with Client(url) as client:
+    with _connect(url) as client:
         if fetch is not None:
             target = output / f"{fetch}.safetensors"
             typer.echo(client.download_file(f"/v1/meta-checkpoints/{fetch}/file", target))
@@ -210,7 +211,7 @@ def meta_checkpoints(
 
 def _action(action: str) -> Any:
     def command(job: str, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-        with Client(url) as client:
+        with _connect(url) as client:
             result = client.act(job, action)
         typer.echo(
             json.dumps(result, indent=2) if as_json else f"{result['id']} {result['status']}"
@@ -219,7 +220,13 @@ def _action(action: str) -> Any:
     return command
 
 
-def _follow(client: Client, job_id: str) -> None:
+def _connect(url: str) -> "Client":
+    from mlhf_service.client import Client
+
+    return Client(url)
+
+
+def _follow(client: "Client", job_id: str) -> None:
     from mlhf_service.cli.live import follow
 
     if follow(client, job_id)["status"] != "succeeded":

@@ -14,7 +14,10 @@ from rich.console import Console
 from mlhf_service.cli.health import describe
 from mlhf_service.cli.live import follow
 from mlhf_service.cli.tables import print_comparison
-from mlhf_service.client.client import Client, Json, ServiceError
+from mlhf_service.client import Client, ServiceError
+from mlhf_service.client.client import Json
+from mlhf_service.data_folder import prepare
+from mlhf_service.errors import StartError
 from mlhf_service.settings import Settings
 
 _START_SECONDS = 60.0
@@ -23,7 +26,7 @@ TARGET = 0.05
 
 
 def sweep(seeds: int, epochs: int) -> Json:
-    """The job that is compared: six optimizers on scikit-learn's handwritten digits.
+    """The job of the demonstration: six optimizers on scikit-learn's handwritten digits.
 
     The first-order learning rates reach the target soonest of the grid that
     bench.demo_rates prints, on other seeds; the Hessian-free ones run at their defaults.
@@ -58,7 +61,7 @@ def run(settings: Settings, output: Path, seeds: int, epochs: int) -> None:
     output.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]1/4[/bold] Starting the service (data in {describe(settings.root)}) …")
     workers = max(1, min(2, os.cpu_count() or 1))
-    with service(settings, workers) as (client, supervised):
+    with service(settings, workers) as (client, service_log):
         console.print(f"      It answers at {client.url}, pages included.")
         spec = sweep(seeds, epochs)
         console.print("[bold]2/4[/bold] Checking and submitting the sweep over HTTP …")
@@ -71,7 +74,7 @@ def run(settings: Settings, output: Path, seeds: int, epochs: int) -> None:
         console.print("[bold]3/4[/bold] Training …")
         ended = follow(client, job["id"], console)
         if ended["status"] != "succeeded":
-            raise ServiceError(f"the demo's job has {ended['status']}; see {supervised}")
+            raise ServiceError(f"the demo's job ended as {ended['status']}; see {service_log}")
         console.print("[bold]4/4[/bold] Comparing, by samples and by seconds …\n")
         ids = ended["run_ids"]
         print_comparison(client.compare(ids), console)
@@ -93,11 +96,11 @@ def _write(client: Client, ids: list[str], output: Path) -> None:
 
 @contextmanager
 def service(settings: Settings, workers: int) -> Iterator[tuple[Client, Path]]:
-    """A service of our own on a free port, stopped at the end whatever happens.
+    """A service of its own on a free port, stopped at the end whatever happens.
 
     Yields its client and the file with its output. Each trainer has one thread.
     """
-    settings.logs_dir.mkdir(parents=True, exist_ok=True)
+    prepare(settings)
     log = settings.logs_dir / "demo-service.log"
     port = free_port()
     command = [
@@ -105,7 +108,13 @@ def service(settings: Settings, workers: int) -> Iterator[tuple[Client, Path]]:
         "--data-dir", str(settings.root), "--workers", str(workers), "--threads", "1",
     ]  # fmt: skip
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # the user's folder may hold an app/
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     try:
         with Client(f"http://127.0.0.1:{port}") as client:
             _wait_until_ready(client, process, log)
@@ -131,11 +140,11 @@ def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Pat
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()
-            raise ServiceError(f"the service did not start: {last[-1] if last else log}")
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise StartError(f"the service did not start: {last or log}")
         try:
             client.get("/readyz")
             return
         except ServiceError:
             time.sleep(0.1)
-    raise ServiceError(f"the service did not answer within {_START_SECONDS:.0f} s; see {log}")
+    raise StartError(f"the service did not answer within {_START_SECONDS:.0f} s; see {log}")

@@ -1,18 +1,21 @@
-"""What ``mlhf doctor`` looks at."""
+"""The checks of ``mlhf doctor``."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import typer
+from kombu.exceptions import OperationalError
 from sqlalchemy import text
 
-from mlhf_service.database import Database
-from mlhf_service.migrate import differences
+from mlhf_service.cli.errors import sentence
+from mlhf_service.data_folder import make_folder
+from mlhf_service.database import Database, explained
+from mlhf_service.errors import StartError
+from mlhf_service.migrate import differences, require_known
 from mlhf_service.queue.celery_app import configure
-from mlhf_service.settings import Settings
+from mlhf_service.settings import Settings, hide_password
 
 
 def report(settings: Settings, as_json: bool) -> bool:
@@ -40,13 +43,12 @@ def _try(check: Callable[[Settings], str], settings: Settings) -> tuple[bool, st
     try:
         return True, check(settings)
     except Exception as error:
-        return False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        first_line = str(error).partition("\n")[0]
+        return False, sentence(error) or f"{type(error).__name__}: {first_line}"
 
 
 def _folder(settings: Settings) -> str:
-    settings.root.mkdir(parents=True, exist_ok=True)
-    if not os.access(settings.root, os.W_OK):
-        raise PermissionError(f"{settings.root} cannot be written to")
+    make_folder(settings.root)
     free = shutil.disk_usage(settings.root).free
     return f"{settings.root}, {free / 2**30:.1f} GiB free"
 
@@ -54,8 +56,9 @@ def _folder(settings: Settings) -> str:
 def _database(settings: Settings) -> str:
     database = Database(settings.database)
     try:
-        with database.engine.connect() as connection:
+        with explained(database), database.engine.connect() as connection:
             connection.execute(text("select 1"))
+            require_known(connection)
             behind = differences(connection)
         if behind:
             return "answers; its schema is not up to date: run mlhf migrate"
@@ -65,8 +68,11 @@ def _database(settings: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    with configure(settings).connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, timeout=3)
+    try:
+        with configure(settings).connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=3)
+    except OperationalError as error:
+        raise StartError(f"{hide_password(settings.broker)} does not answer: {error}") from None
     return "answers"
 
 

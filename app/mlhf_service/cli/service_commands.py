@@ -2,11 +2,12 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mlhf_service.settings import Settings
+if TYPE_CHECKING:  # slow to import: each command imports what it needs
+    from mlhf_service.settings import Settings
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder for all state. [default: .mlhf]")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
@@ -22,8 +23,10 @@ def add_to(cli: typer.Typer) -> None:
     cli.command()(demo)
 
 
-def settings_with(**given: Any) -> Settings:
-    """The settings, with what the command line says on top."""
+def settings_with(**given: Any) -> "Settings":
+    """The settings, overridden by what the command line gives."""
+    from mlhf_service.settings import Settings
+
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -95,16 +98,16 @@ def demo(
     demonstration.run(settings_with(data_dir=data_dir), output, seeds, epochs)
 
 
-def _supervise(settings: Settings, *, api: bool, queues: list[str], embedded: bool) -> None:
+def _supervise(settings: "Settings", *, api: bool, queues: list[str], embedded: bool) -> None:
     from mlhf_service.deployment import Supervisor
 
     logging.basicConfig(level=logging.WARNING, format="mlhf: %(message)s")
     Supervisor(settings, api=api, queues=queues, embedded=embedded).run()
 
 
-def _require_loopback(settings: Settings) -> None:
-    from mlhf_service.deployment import StartError
-    from mlhf_service.main import LOOPBACK
+def _require_loopback(settings: "Settings") -> None:
+    from mlhf_service.errors import StartError
+    from mlhf_service.settings import LOOPBACK
 
     if settings.auth == "off" and settings.host not in LOOPBACK:
         raise StartError(

@@ -18,7 +18,7 @@ from mlhf_service.queue.finish import Outcome, end_attempt
 from mlhf_service.queue.ingest import Ingestor, Told
 from mlhf_service.queue.leases import Claim, FencedError, hold
 from mlhf_service.queue.prepare import prepare
-from mlhf_service.queue.trainer_process import Trainer
+from mlhf_service.queue.trainer_process import TrainerProcess
 from mlhf_service.runs import curve_files
 from mlhf_service.runs.models import Artifact, Run
 from mlhf_service.settings import Settings
@@ -49,7 +49,7 @@ class Supervision:
         self.claim = claim
         self.stopping = stopping
         name = f"{claim.run_id}-{claim.attempt}"
-        self.trainer = Trainer(
+        self.trainer = TrainerProcess(
             settings.spool_dir / name, settings.logs_dir / "trainers" / f"{name}.log"
         )
         self.ingestor = Ingestor(database, storage, claim, settings.lease_seconds)

@@ -1,4 +1,4 @@
-"""The trainer process: the engine, started apart, spoken to by files and signals."""
+"""The trainer process: runs the engine, and is controlled by files and signals."""
 
 import json
 import os
@@ -18,10 +18,11 @@ _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
     "XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR",
 )  # fmt: skip
-_BATCH = 2000  # events taken at once, so that memory stays bounded after an outage
+_BATCH = 2000  # events read at once, so that memory stays bounded after an outage
+_KEPT_LOGS = 200  # of trainers that printed something
 
 
-class Trainer:
+class TrainerProcess:
     """One engine process in its own session, its folder, and its events so far.
 
     The process gets no database, broker or storage address, and dies with this one.
@@ -43,7 +44,7 @@ class Trainer:
         """Write the run's folder anew and start the engine on it.
 
         Args:
-            files: What the configuration and the claim speak of, by its path in the folder.
+            files: What the configuration and the claim refer to, by its path in the folder.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True)
@@ -66,7 +67,7 @@ class Trainer:
         return self._process.poll() if self._process else None
 
     def read(self) -> list[tuple[events.Event, int]]:
-        """The next events told and not yet read, each with the spool's offset after it."""
+        """The events written since the last call, each with the spool's offset after it."""
         path = self.folder / "events.jsonl"
         if not path.exists():
             return []
@@ -80,23 +81,24 @@ class Trainer:
         return batch
 
     def ask_to_stop(self) -> None:
-        """Have it finish its step, write a checkpoint, and end."""
+        """Have it finish its step, write a checkpoint, and exit."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it and everything it started, at once, and wait for that."""
+        """Kill it and everything it started, and wait until it has ended."""
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def remove(self) -> None:
-        """Delete its folder, and its log unless it says something."""
+        """Delete its folder and its log if that is empty, and the oldest of many logs."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.log_path.exists() and self.log_path.stat().st_size == 0:
             self.log_path.unlink()
+        prune_logs(self.log_path.parent)
 
     def describe_exit(self) -> str:
-        """Why it ended without saying so, in words for the job's log."""
+        """Why it ended without an event that says so, for the job's log."""
         code = self.exit_code()
         if code is None:
             return "the trainer was stopped"
@@ -114,8 +116,18 @@ class Trainer:
             os.killpg(self._process.pid, number)
 
 
+def prune_logs(folder: Path, keep: int = _KEPT_LOGS) -> None:
+    """Delete all but the newest ``keep`` logs. Several workers may do so at once."""
+    written = []
+    for path in folder.glob("*.log"):
+        with suppress(FileNotFoundError):
+            written.append((path.stat().st_mtime, path))
+    for _, path in sorted(written, reverse=True)[keep:]:
+        path.unlink(missing_ok=True)
+
+
 def checkpoint_name(claim: Claim) -> str | None:
-    """Where in the trainer's folder the checkpoint lies that it resumes from."""
+    """The path, in the trainer's folder, of the checkpoint that it resumes from."""
     if claim.checkpoint is None:
         return None
     return f"checkpoints/step-{claim.checkpoint.step:09d}.safetensors"
@@ -123,7 +135,11 @@ def checkpoint_name(claim: Claim) -> str | None:
 
 def _spawn(folder: Path, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment |= {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "mlhf.runner", str(folder)],
         cwd=folder,

@@ -21,7 +21,7 @@ from mlhf_service.database import Database
 from mlhf_service.jobs import service
 from mlhf_service.jobs.models import Job, Outbox
 from mlhf_service.queue import attempt as supervise
-from mlhf_service.queue.trainer_process import Trainer
+from mlhf_service.queue.trainer_process import TrainerProcess
 from mlhf_service.runs.models import Run
 from tests.app.queue.worker import Service, kill
 
@@ -195,7 +195,7 @@ def test_untrained_networks_and_several_tasks(worker: Service, client: TestClien
     assert is_figure(client.get("/v1/ablations", params={**asked, "format": "png"}).content, 1240)
 
 
-class Diverging(Trainer):
+class Diverging(TrainerProcess):
     """Tells, without a process, of three steps and a loss that is not finite."""
 
     last = event("finished", status="diverged", reason="", totals={}, summary={})
@@ -220,7 +220,7 @@ def test_a_trajectory_that_diverged_is_told(
     worker: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created = client.post("/v1/jobs", json={**JOB, "seeds": [0]}).json()
-    monkeypatch.setattr(supervise, "Trainer", Diverging)
+    monkeypatch.setattr(supervise, "TrainerProcess", Diverging)
     run = worker.run(worker.work().claim.run_id)
     assert run.status == "failed"
     assert run.error["type"] == "/problems/diverged"  # type: ignore[index]
@@ -240,7 +240,7 @@ def test_a_trajectory_that_failed_leaves_its_curve_and_no_table(
     worker: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = client.post("/v1/jobs", json={**JOB, "seeds": [0]}).json()["id"]
-    monkeypatch.setattr(supervise, "Trainer", Failing)
+    monkeypatch.setattr(supervise, "TrainerProcess", Failing)
     run = worker.run(worker.work().claim.run_id)
     assert run.status == "failed"
     listed = client.get(f"/v1/runs/{run.id}/artifacts").json()["data"]
