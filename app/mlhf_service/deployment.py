@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import IO
 
@@ -110,21 +110,26 @@ class Supervisor:
     def _plan(self) -> None:
         if self._socket is not None:
             descriptor = self._socket.fileno()
-            self._add("api", "mlhf_service.server", "--fd", str(descriptor), fds=[descriptor])
+            self._add("api", "mlhf_service.server", ["--fd", str(descriptor)], fds=[descriptor])
         for number, queue in enumerate(self._queues, start=1):
             name = f"{queue}-{number}"
             # One GPU a worker, unless the deployment says which.
             device = {}
             if queue == "gpu" and "CUDA_VISIBLE_DEVICES" not in os.environ:
                 device = {"CUDA_VISIBLE_DEVICES": str(number - 1)}
-            arguments = ("--queue", queue, "--name", name)
-            self._add(f"worker-{name}", "mlhf_service.queue.worker_main", *arguments, **device)
+            arguments = ["--queue", queue, "--name", name]
+            self._add(f"worker-{name}", "mlhf_service.queue.worker_main", arguments, device)
 
     def _add(
-        self, name: str, module: str, *arguments: str, fds: Sequence[int] = (), **environment: str
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        fds: Sequence[int] = (),
     ) -> None:
-        command = (sys.executable, "-m", module, *arguments, "--parent", str(os.getpid()))
-        variables = self._environment() | environment
+        command = [sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
+        variables = self._environment() | dict(environment or {})
         self._children.append(Child(name, command, variables, self.settings.logs_dir, fds))
 
     def _environment(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -102,24 +103,34 @@ class LocalOnly:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
         self.app = app
-        self.hosts = set(hosts)
+        self.hosts = [f"[{host}]" if ":" in host else host for host in hosts]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            host = _hostname(f"//{headers.get('host', '')}")
             origin = headers.get("origin")
             foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
-            if host not in self.hosts or foreign:
+            if foreign or not await self._is_trusted(scope):
                 detail = "Without keys the service answers only this machine's own pages."
                 body = document(403, "forbidden", "Forbidden", detail)
                 await response(body)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
+    async def _is_trusted(self, scope: Scope) -> bool:
+        """Ask Starlette's check of the host, whose answer in plain text is not sent."""
+        trusted = False
 
-def _hostname(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+        async def accept(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal trusted
+            trusted = True
+
+        async def no_body() -> Message:
+            return {"type": "http.request"}
+
+        async def drop(message: Message) -> None:
+            pass
+
+        check = TrustedHostMiddleware(accept, self.hosts, www_redirect=False)
+        await check(scope, no_body, drop)
+        return trusted

@@ -1,5 +1,6 @@
 """A client of a running service, for Python and for the command line."""
 
+import hashlib
 import json
 import os
 import time
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import connect_sse
 
 Json = dict[str, Any]
 TERMINAL = ("succeeded", "failed", "cancelled")
@@ -57,7 +59,7 @@ class Client:
         return self.request("GET", path, params=_given(params)).json()
 
     def submit(self, spec: Json, key: str | None = None) -> Json:
-        """Create a job. With ``key`` it is created once, however often this is called."""
+        """Create a job. With the same ``key`` it is created once, however often this is called."""
         headers = {"Idempotency-Key": key} if key else {}
         return self.request("POST", "/v1/jobs", json=spec, headers=headers).json()  # type: ignore[no-any-return]
 
@@ -94,7 +96,10 @@ class Client:
         poll_seconds: float = 0.5,
         timeout: float | None = None,
     ) -> Json:
-        """Wait until a job has ended, showing it to ``on_change`` at each look."""
+        """Wait until a job has ended; each time it is fetched it is passed to ``on_change``.
+
+        Raises ServiceError when it has not ended after ``timeout`` seconds.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             job = self.job(job_id)
@@ -107,21 +112,27 @@ class Client:
             time.sleep(poll_seconds)
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Json]:
-        """A job's events as they happen, until it has ended; comes back after a broken line."""
+        """Yield a job's events as they happen, until it has ended.
+
+        Each is ``{"id": int, "event": "status" | "metrics" | "log", "data": dict}``. After a
+        lost connection it goes on with the event that would have come next.
+        """
+        path = f"/v1/jobs/{_part(job_id)}/events"
         failures = 0
         while True:
-            headers = {"Last-Event-ID": str(after)}
             try:
-                with self._http.stream(
-                    "GET", f"/v1/jobs/{_part(job_id)}/events", headers=headers, timeout=60.0
-                ) as response:
-                    if response.is_error:
-                        response.read()
-                        raise ServiceError(_problem(response))
-                    for event in _parse(response.iter_lines()):
+                with connect_sse(
+                    self._http, "GET", path, headers={"Last-Event-ID": str(after)}, timeout=60.0
+                ) as source:
+                    if source.response.is_error:
+                        source.response.read()
+                        raise ServiceError(_problem(source.response))
+                    for message in source.iter_sse():
+                        if not message.data:
+                            continue  # only how soon to try again, or a keep-alive
                         failures = 0
-                        after = event["id"]
-                        yield event
+                        after = int(message.id)
+                        yield {"id": after, "event": message.event, "data": message.json()}
                 return
             except httpx.HTTPError as error:
                 failures += 1
@@ -135,8 +146,6 @@ class Client:
 
     def download_file(self, path: str, target: Path) -> Path:
         """Download a file to ``target``, whole or not at all, its SHA-256 checked."""
-        import hashlib
-
         digest = hashlib.sha256()
         partial = target.with_name(target.name + ".part")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +160,7 @@ class Client:
                         out.write(chunk)
                 etag = response.headers.get("etag", "").strip('"')
         except httpx.HTTPError as error:
-            raise ServiceError(f"the download of {target.name} broke off: {error}") from None
+            raise ServiceError(f"the download of {target.name} was interrupted: {error}") from None
         if etag and etag != digest.hexdigest():
             partial.unlink(missing_ok=True)
             raise ServiceError(
@@ -164,16 +173,16 @@ class Client:
         return self.get("/v1/comparisons", run=run_ids, **params)  # type: ignore[no-any-return]
 
     def figure(self, run_ids: list[str], format: str = "png", **params: Any) -> bytes:
-        """A picture of runs beside each other: ``png`` or ``svg``."""
+        """A figure that compares runs, as ``png`` or ``svg``, or their numbers as ``csv``."""
         wanted = _given({"run": run_ids, "format": format, **params})
         return self.request("GET", "/v1/comparisons", params=wanted).content
 
     def ablation(self, job_id: str) -> Json:
-        """The table of a job of kind ``ablation``, of its runs that have ended."""
+        """The table of a job of kind ``ablation``, of those of its runs that have ended."""
         return self.get("/v1/ablations", job=job_id)  # type: ignore[no-any-return]
 
     def ablation_file(self, job_id: str, format: str) -> bytes:
-        """The same as ``csv`` or ``md``, or its figure as ``png``."""
+        """That table as ``csv`` or ``md``, or its figure as ``png``."""
         return self.request(
             "GET", "/v1/ablations", params={"job": job_id, "format": format}
         ).content
@@ -217,20 +226,3 @@ def _problem(response: httpx.Response) -> str:
     pointers = [e["pointer"] for e in body.get("errors") or [] if e.get("pointer")]
     where = f" (at {', '.join(pointers)})" if pointers else ""
     return f"{text}{where}"
-
-
-def _parse(lines: Iterator[str]) -> Iterator[Json]:
-    """Server-sent events from their lines: ``{"id", "event", "data"}``."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line.startswith(":"):
-            continue
-        if line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            data = json.loads(fields["data"])
-            yield {"id": int(fields["id"]), "event": fields["event"], "data": data}
-            fields = {}
-        else:
-            fields = {}

@@ -1,9 +1,11 @@
 """HTTP for jobs."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Response, status
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mlhf_service.api.dependencies import (
     CurrentDatabase,
@@ -200,28 +202,28 @@ def clone_job(
     return created
 
 
+def _existing(job_id: JobId, database: CurrentDatabase) -> str:
+    with database.read() as session:
+        return service.find(session, job_id).id
+
+
 @router.get(
     "/{job_id}/events",
-    response_class=StreamingResponse,
+    response_class=EventSourceResponse,
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
-def job_events(
-    job_id: JobId,
+async def job_events(
+    job_id: Annotated[str, Depends(_existing)],  # before the stream, while a 404 can be sent
     database: CurrentDatabase,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-) -> StreamingResponse:
+) -> AsyncIterator[ServerSentEvent]:
     """Status, metrics and log as server-sent events, until the job has ended.
 
     Each has an id; a client that comes back with `Last-Event-ID` misses none.
     """
-    with database.read() as session:
-        service.find(session, job_id)
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-    return StreamingResponse(
-        stream.events(database, job_id, min(after, 2**62)),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    async for event in stream.events(database, job_id, min(after, 2**62)):
+        yield event
 
 
 @router.get(

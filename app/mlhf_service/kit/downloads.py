@@ -2,45 +2,35 @@
 
 import base64
 import hashlib
+import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
-from mlhf_service.kit.problems import RangeNotSatisfiable
+from mlhf_service.kit import problems
 
-_CHUNK = 256 * 1024
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[\w.\-]+", re.ASCII)
 
 
-def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The first byte wanted and the one after the last, or None for the whole file.
+def is_single_range(header: str) -> bool:
+    """Whether ``header`` asks for one well-formed byte range.
 
     Several ranges, other units and malformed ones are ignored, as the standard allows; so
     no request makes the server do more work than one for the whole file.
-
-    Raises:
-        RangeNotSatisfiable: The range is well-formed, but no byte of the file is in it.
     """
-    match = _RANGE.fullmatch(header or "")
-    if match is None or match.groups() == ("", ""):
-        return None
+    match = _RANGE.fullmatch(header)
+    if match is None:
+        return False
     first, last = match.groups()
-    if not first:
-        start, end = max(size - int(last), 0), size
-    else:
-        start, end = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < start:
-            return None
-    if start >= size:
-        raise RangeNotSatisfiable(
-            f"The file has {size} bytes.", None, {"Content-Range": f"bytes */{size}"}
-        )
-    return start, end
+    if first and last:
+        return int(first) <= int(last)
+    return bool(first or last)
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
@@ -62,38 +52,38 @@ def file_headers(sha256: str, name: str) -> dict[str, str]:
     }
 
 
+class Download(FileResponse):
+    """Starlette's file response, with ranges of our policy and errors as problem documents."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wanted = Headers(scope=scope).get("range", "")
+        if scope["method"] != "GET" or not is_single_range(wanted):
+            headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            scope = {**scope, "headers": headers}
+        satisfiable = True
+
+        async def unless_refused(message: Message) -> None:
+            nonlocal satisfiable
+            satisfiable = satisfiable and message.get("status") != 416
+            if satisfiable:
+                await send(message)
+
+        await super().__call__(scope, receive, unless_refused)
+        if not satisfiable:
+            size = self.headers["content-length"]
+            problem = problems.RangeNotSatisfiable(f"The file has {size} bytes.")
+            refusal = problems.response(problem.document(), {"Content-Range": f"bytes */{size}"})
+            await refusal(scope, receive, send)
+
+
 def send_file(
-    request: Headers,
-    file: BinaryIO,
-    *,
-    size: int,
-    sha256: str,
-    name: str,
-    content_type: str,
-    head: bool = False,
+    request: Headers, path: Path, *, sha256: str, name: str, content_type: str
 ) -> Response:
-    """Answer with an open file, or a part of it; the file is closed when it is sent."""
-    headers = file_headers(sha256, name) | {"Accept-Ranges": "bytes"}
+    """Answer with a file, or the range of it that is asked for; 304 where the client has it."""
+    headers = file_headers(sha256, name)
     if matches(request.get("if-none-match"), headers["ETag"]):
-        file.close()
-        return Response(status_code=304, headers=headers)
-    part = None
-    if not head and request.get("if-range", headers["ETag"]) == headers["ETag"]:
-        try:
-            part = byte_range(request.get("range"), size)
-        except RangeNotSatisfiable:
-            file.close()
-            raise
-    start, end = part or (0, size)
-    headers["Content-Length"] = str(end - start)
-    if part is not None:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    if head:
-        file.close()
-        return Response(headers=headers, media_type=content_type)
-    return StreamingResponse(
-        _read(file, start, end), 206 if part else 200, headers, media_type=content_type
-    )
+        return Response(status_code=304, headers=headers | {"Accept-Ranges": "bytes"})
+    return Download(path, headers=headers, media_type=content_type, stat_result=os.stat(path))
 
 
 def send_bytes(
@@ -103,7 +93,7 @@ def send_bytes(
     name: str | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> Response:
-    """Answer with what was just made; 304 where the client has the same already."""
+    """Answer with bytes just made; 304 where the client has the same already."""
     sha256 = hashlib.sha256(content).hexdigest()
     headers = file_headers(sha256, name or "") | dict(extra or {})
     if name is None:
@@ -118,14 +108,3 @@ def _attachment(name: str) -> str:
     if _PLAIN_NAME.fullmatch(name):
         return f'attachment; filename="{name}"'
     return f"attachment; filename*=utf-8''{quote(name, safe='')}"
-
-
-def _read(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    with file:
-        file.seek(start)
-        while start < end:
-            chunk = file.read(min(_CHUNK, end - start))
-            if not chunk:
-                return
-            start += len(chunk)
-            yield chunk

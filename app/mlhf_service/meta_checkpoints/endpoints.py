@@ -108,9 +108,12 @@ def download_meta_checkpoint(
     except SpecError as error:
         raise NotFound(error.message) from None
     return downloads.send_file(
-        request.headers, path.open("rb"), size=view.size, sha256=view.sha256,
-        name=f"{identity}.safetensors", content_type="application/octet-stream",
-    )  # fmt: skip
+        request.headers,
+        path,
+        sha256=view.sha256,
+        name=f"{identity}.safetensors",
+        content_type="application/octet-stream",
+    )
 
 
 @router.put("/aliases/{optimizer}/{alias}")

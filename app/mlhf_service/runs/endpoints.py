@@ -162,15 +162,13 @@ def get_artifact(
     storage: CurrentStorage,
 ) -> Response:
     """Download one file. The ETag is its SHA-256; a single byte range can be asked for."""
-    artifact, file = service.open_artifact(session, storage, run_id, name)
+    artifact, path = service.find_artifact(session, storage, run_id, name)
     return downloads.send_file(
         request.headers,
-        file,
-        size=artifact.size,
+        path,
         sha256=artifact.sha256,
         name=artifact.name,
         content_type=artifact.content_type,
-        head=request.method == "HEAD",
     )
 
 

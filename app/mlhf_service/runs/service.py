@@ -1,7 +1,8 @@
 """What can be asked about runs."""
 
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy.orm import Session
@@ -77,22 +78,19 @@ def artifacts(session: Session, run_id: str) -> list[ArtifactView]:
     return [_artifact(a) for a in repository.artifacts(session, run_id)]
 
 
-def open_artifact(
+def find_artifact(
     session: Session, storage: FolderStorage, run_id: str, name: str
-) -> tuple[Artifact, BinaryIO]:
-    """Find a file of a run, and open it; the caller closes it."""
+) -> tuple[Artifact, Path]:
+    """Find a file of a run, and its path in the artifact store."""
     artifact = repository.artifact(session, run_id, name)
     if artifact is None:
         raise NotFound("There is no such file, or no such run.")
-    try:
-        file = storage.path(artifact.storage_key).open("rb")
-    except OSError:
-        raise Gone("The file is no longer in the artifact store.") from None
-    if file.seek(0, 2) != artifact.size:
-        file.close()
+    path = storage.path(artifact.storage_key)
+    if not path.is_file():
+        raise Gone("The file is no longer in the artifact store.")
+    if path.stat().st_size != artifact.size:
         raise Gone("The file in the artifact store is damaged.")
-    file.seek(0)
-    return artifact, file
+    return artifact, path
 
 
 def _fields(run: Run) -> dict[str, Any]:

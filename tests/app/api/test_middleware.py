@@ -6,11 +6,20 @@ import pytest
 from fastapi.testclient import TestClient
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "::1", "www.localhost"]
+)
 def test_other_hosts_are_refused(client: TestClient, host: str) -> None:
     response = client.get("/v1/jobs", headers={"Host": host})
     assert response.status_code == 403
     assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:8000", "localhost:1", "LocalHost", "[::1]", "[::1]:8000"]
+)
+def test_this_machine_is_served(client: TestClient, host: str) -> None:
+    assert client.get("/v1/jobs", headers={"Host": host}).status_code == 200
 
 
 def test_other_origins_are_refused(client: TestClient) -> None:

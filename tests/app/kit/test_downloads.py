@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from mlhf_service.kit.downloads import byte_range
-from mlhf_service.kit.problems import RangeNotSatisfiable
+from mlhf_service.kit.downloads import send_file
 from mlhf_service.storage.folder import FolderStorage
 
 CONTENT = bytes(range(256)) * 2000  # more than one chunk
@@ -136,23 +139,42 @@ def test_an_empty_file(client: TestClient, rows: Any, run: str) -> None:
     assert client.get(url, headers={"Range": "bytes=0-"}).status_code == 416
 
 
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
+    """Serves, at ``/N``, a file of N bytes."""
+    folder = tmp_path_factory.mktemp("sized")
+    for size in range(31):
+        (folder / str(size)).write_bytes(bytes(range(size)))
+
+    def send(request: Request) -> Response:
+        path = folder / request.path_params["size"]
+        return send_file(request.headers, path, sha256="00", name="n", content_type="a/b")
+
+    return TestClient(Starlette(routes=[Route("/{size}", send)]))
+
+
 @given(
     st.one_of(st.integers(0, 40).map(str), st.just("")),
     st.one_of(st.integers(0, 40).map(str), st.just("")),
     st.integers(0, 30),
 )
-def test_ranges_agree_with_slices(first: str, last: str, size: int) -> None:
-    try:
-        found = byte_range(f"bytes={first}-{last}", size)
-    except RangeNotSatisfiable:
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_ranges_agree_with_slices(sized: TestClient, first: str, last: str, size: int) -> None:
+    response = sized.get(f"/{size}", headers={"Range": f"bytes={first}-{last}"})
+    content = bytes(range(size))
+    if response.status_code == 416:
         assert (int(first) >= size) if first else (int(last) == 0 or size == 0)
         return
-    if found is None:
+    if response.status_code == 200:
         assert (first, last) == ("", "") or (first and last and int(last) < int(first))
+        assert response.content == content
         return
-    content = bytes(range(size))
     if first:
         expected = content[int(first) : int(last) + 1 if last else None]
     else:
         expected = content[-int(last) :]
-    assert content[found[0] : found[1]] == expected
+    assert response.status_code == 206
+    assert response.content == expected
+    start = int(first) if first else size - len(expected)
+    content_range = f"bytes {start}-{start + len(expected) - 1}/{size}"
+    assert response.headers["content-range"] == content_range

@@ -1,0 +1,94 @@
+"""The client: what it needs installed, and how it reads a stream of events."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from mlhf_service.client import Client, ServiceError
+
+
+def test_it_needs_no_package_of_the_service() -> None:
+    code = """
+import sys
+
+class Missing:
+    names = {"fastapi", "starlette", "sqlalchemy", "alembic", "typer", "click", "rich", "celery",
+             "kombu", "torch", "numpy", "pydantic_settings", "uvicorn", "jinja2", "matplotlib"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+# httpx itself asks for click and rich, and does without.
+sys.meta_path.insert(0, Missing())
+from mlhf_service.client import Client, ServiceError
+with Client("http://127.0.0.1:9") as client:
+    try:
+        client.job("job_0")
+    except ServiceError as error:
+        assert "mlhf serve" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+class Stream(httpx.SyncByteStream):
+    """A response's body, in chunks that break off with an error where that is asked for."""
+
+    def __init__(self, *chunks: bytes, breaks: bool = False) -> None:
+        self.chunks, self.breaks = chunks, breaks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.chunks
+        if self.breaks:
+            raise httpx.ReadError("connection lost")
+
+
+def message(number: int) -> bytes:
+    return f'event: log\ndata: {{"line":{number}}}\nid: {number}\n\n'.encode()
+
+
+def client_of(*answers: httpx.Response) -> tuple[Client, list[httpx.Request]]:
+    """A client that is given these answers in turn, and the requests that it makes."""
+    waiting, asked = list(answers), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return waiting.pop(0)
+
+    client = Client()
+    client._http = httpx.Client(base_url=client.url, transport=httpx.MockTransport(answer))
+    return client, asked
+
+
+def stream_of(*chunks: bytes, breaks: bool = False) -> httpx.Response:
+    kind = {"content-type": "text/event-stream; charset=utf-8"}
+    return httpx.Response(200, headers=kind, stream=Stream(*chunks, breaks=breaks))
+
+
+def test_events_are_read_whatever_the_chunks() -> None:
+    body = b"retry: 2000\n\n" + message(1) + b": ping\n\n" + message(2)
+    client, _ = client_of(stream_of(*[body[i : i + 7] for i in range(0, len(body), 7)]))
+    assert list(client.events("job_0")) == [
+        {"id": number, "event": "log", "data": {"line": number}} for number in (1, 2)
+    ]
+
+
+def test_a_lost_connection_is_taken_up_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    client, asked = client_of(
+        stream_of(message(1), message(2), b"event: lo", breaks=True), stream_of(message(3))
+    )
+    assert [event["id"] for event in client.events("job_0")] == [1, 2, 3]
+    assert [request.headers["last-event-id"] for request in asked] == ["0", "2"]
+
+
+def test_a_refused_stream_says_why() -> None:
+    problem = json.dumps({"title": "Not found", "detail": "There is no such job."})
+    client, _ = client_of(httpx.Response(404, content=problem))
+    with pytest.raises(ServiceError, match="no such job"):
+        list(client.events("job_0"))
