@@ -23,7 +23,7 @@ from mlhf_service.data_folder import clear_broker, clear_spool, prepare
 from mlhf_service.database import Database
 from mlhf_service.errors import StartError
 from mlhf_service.migrate import migrate
-from mlhf_service.queue.celery_app import configure
+from mlhf_service.queue.celery_app import require_broker
 from mlhf_service.queue.sweeper import Sweeper, void_leases
 from mlhf_service.settings import Settings
 
@@ -73,7 +73,10 @@ class Supervisor:
             self._socket = bind(settings.host, settings.port)
         if self._embedded and settings.broker == "filesystem://":
             clear_broker(settings)
-        configure(settings)
+        try:
+            require_broker(settings)
+        except StartError as error:  # it may come back: jobs are kept in the database
+            log.warning("%s. Jobs wait until it does.", error)
         database = Database(settings.database)
         migrate(database)
         if self._embedded and database.is_sqlite:

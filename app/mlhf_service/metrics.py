@@ -46,9 +46,11 @@ class RequestMetrics:
         labels = ("method", "route", "status")
         self._count = Counter("mlhf_http_requests", "requests", labels, registry=registry)
         self._seconds = Histogram(
-            "mlhf_http_request_seconds", "time to the response's start", labels[:2],
+            "mlhf_http_request_seconds",
+            "time to the response's start",
+            labels[:2],
             registry=registry,
-        )  # fmt: skip
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -13,8 +13,15 @@ from sqlalchemy.exc import ArgumentError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASES = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
 BROKERS = (
-    "filesystem", "redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp",
-)  # fmt: skip
+    "filesystem",
+    "redis",
+    "rediss",
+    "redis+socket",
+    "sentinel",
+    "amqp",
+    "amqps",
+    "pyamqp",
+)
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -39,8 +39,14 @@ def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Pa
     assert run["environment"]["threads"] >= 1
     assert steps_of(serving, run_id) == list(range(1, run["totals"]["steps"] + 1))
     names = {a["name"] for a in client.get(f"/v1/runs/{run_id}/artifacts")["data"]}
-    assert names >= {"model.safetensors", "model.json", "config.json", "curves.csv",
-                     "curves.parquet", "curves.png"}  # fmt: skip
+    assert names >= {
+        "model.safetensors",
+        "model.json",
+        "config.json",
+        "curves.csv",
+        "curves.parquet",
+        "curves.png",
+    }
     model = client.download(run_id, "model.safetensors", tmp_path / "model.safetensors")
     assert model.stat().st_size > 1000
     config = json.loads(client.download(run_id, "config.json", tmp_path / "c").read_text())
@@ -100,9 +106,10 @@ def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim
     (run_id,) = done["run_ids"]
     assert steps_of(serving, run_id) == list(range(1, 3001))
     ends = [
-        e for e in serving.client.events(job["id"])
+        e
+        for e in serving.client.events(job["id"])
         if e["event"] == "status" and e["data"]["status"] == "succeeded"
-    ]  # fmt: skip
+    ]
     assert len(ends) == 2, "one end of the run, one of the job"
 
 
@@ -218,3 +225,13 @@ def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, mod
     (line,) = [line for line in serving.output().splitlines() if "cannot start" in line]
     assert "ImportError: this module is broken" in line
     assert "Traceback" not in serving.output()
+
+
+def test_a_broker_that_is_away_is_said_and_waited_for(serving: Serving) -> None:
+    serving.environment["MLHF_BROKER_URL"] = "redis://user:secret@127.0.0.1:9/0"
+    serving.start("serve")
+    serving.wait_until_ready()
+    (line,) = [line for line in serving.output().splitlines() if "does not answer" in line]
+    assert line.startswith("mlhf: redis://user:***@127.0.0.1:9/0")
+    assert serving.client.submit(train())["status"] == "queued"
+    assert "secret" not in serving.output()

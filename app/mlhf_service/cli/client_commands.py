@@ -77,10 +77,15 @@ def runs(
     with _connect(url) as client:
         found = client.find("runs", limit, job_id=job)
     rows = [
-        [r["id"], r["status"], r["name"], _number(_last(r, "train_loss")),
-         _number(_last(r, "test_accuracy"))]
+        [
+            r["id"],
+            r["status"],
+            r["name"],
+            _number(_last(r, "train_loss")),
+            _number(_last(r, "test_accuracy")),
+        ]
         for r in found
-    ]  # fmt: skip
+    ]
     _show(found, as_json, ["run", "status", "name", "train loss", "test accuracy"], rows)
 
 
@@ -135,10 +140,15 @@ def ablation(
         return
     columns = ["task", "form", "seeds", "steps", "mean l_p", "of the longest", "mean ‖r‖/‖b‖"]
     rows = [
-        [r["task"], r["form"], r["seeds"], r["steps"],
-         *(_number(r[name]["mean"]) for name in ("l_p", "part", "residual"))]
+        [
+            r["task"],
+            r["form"],
+            r["seeds"],
+            r["steps"],
+            *(_number(r[name]["mean"]) for name in ("l_p", "part", "residual")),
+        ]
         for r in found["rows"]
-    ]  # fmt: skip
+    ]
     print_table(columns, rows)
 
 

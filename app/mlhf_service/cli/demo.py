@@ -104,9 +104,19 @@ def service(settings: Settings, workers: int) -> Iterator[tuple[Client, Path]]:
     log = settings.logs_dir / "demo-service.log"
     port = free_port()
     command = [
-        sys.executable, "-m", "mlhf_service.cli.main", "serve", "--port", str(port),
-        "--data-dir", str(settings.root), "--workers", str(workers), "--threads", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlhf_service.cli.main",
+        "serve",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(settings.root),
+        "--workers",
+        str(workers),
+        "--threads",
+        "1",
+    ]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,

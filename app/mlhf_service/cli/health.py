@@ -6,16 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import typer
-from kombu.exceptions import OperationalError
 from sqlalchemy import text
 
 from mlhf_service.cli.errors import sentence
 from mlhf_service.data_folder import make_folder
 from mlhf_service.database import Database, explained
-from mlhf_service.errors import StartError
 from mlhf_service.migrate import differences, require_known
-from mlhf_service.queue.celery_app import configure
-from mlhf_service.settings import Settings, hide_password
+from mlhf_service.queue.celery_app import require_broker
+from mlhf_service.settings import Settings
 
 
 def report(settings: Settings, as_json: bool) -> bool:
@@ -68,11 +66,7 @@ def _database(settings: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    try:
-        with configure(settings).connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=3)
-    except OperationalError as error:
-        raise StartError(f"{hide_password(settings.broker)} does not answer: {error}") from None
+    require_broker(settings)
     return "answers"
 
 

@@ -17,11 +17,15 @@ TERMINAL = ("succeeded", "failed", "cancelled")
 
 
 class ServiceError(Exception):
-    """The service refused, or did not answer. The message says why, and where."""
+    """The service refused a request, or did not answer. The message says why, and where."""
 
 
 class Client:
-    """Talks to the service at ``url``.
+    """A connection to the service at ``url``; every method raises ServiceError.
+
+    Args:
+        url: The service's address.
+        timeout: Seconds to wait for an answer, longer for files and streams.
 
     Example:
         >>> client = Client("http://127.0.0.1:8000")
@@ -44,7 +48,7 @@ class Client:
         self._http.close()
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request; a problem document becomes a ServiceError."""
+        """Send a request. Raises ServiceError with what the problem document says."""
         try:
             response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
@@ -76,7 +80,7 @@ class Client:
         return self.request("POST", f"/v1/jobs/{_part(job_id)}/{action}").json()  # type: ignore[no-any-return]
 
     def find(self, resource: str, limit: int = 50, **filters: Any) -> list[Json]:
-        """The first ``limit`` of a list, over as many pages as it takes."""
+        """The first ``limit`` items of a list, from as many pages as that takes."""
         found: list[Json] = []
         cursor: str | None = None
         while len(found) < limit:

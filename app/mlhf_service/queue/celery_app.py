@@ -4,10 +4,12 @@ from typing import Any
 
 from celery import Celery
 from kombu.entity import Queue
+from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 
+from mlhf_service.errors import StartError
 from mlhf_service.queue.doorbell import QUEUES
-from mlhf_service.settings import Settings
+from mlhf_service.settings import Settings, hide_password
 
 celery_app = Celery("mlhf", set_as_current=False)
 
@@ -45,6 +47,15 @@ def configure(settings: Settings) -> Celery:
         settings.broker_dir.mkdir(parents=True, exist_ok=True)
         celery_app.conf.broker_url = f"{_FOLDER}://"
     return celery_app
+
+
+def require_broker(settings: Settings) -> None:
+    """Connect to the settings' broker once. Raises StartError where it does not answer."""
+    try:
+        with configure(settings).connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=3)
+    except OperationalError as error:
+        raise StartError(f"{hide_password(settings.broker)} does not answer: {error}") from None
 
 
 def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:

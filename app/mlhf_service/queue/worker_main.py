@@ -28,10 +28,16 @@ def main() -> None:
     os.environ[WORKER_QUEUE] = options.queue
     configure(Settings())
     arguments = [
-        "worker", "--pool=prefork", "--concurrency=1", "--without-gossip",
-        "--without-mingle", "--without-heartbeat", "--loglevel=INFO",
-        f"--queues=mlhf.{options.queue}", f"--hostname={options.name}@%h",
-    ]  # fmt: skip
+        "worker",
+        "--pool=prefork",
+        "--concurrency=1",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "--loglevel=INFO",
+        f"--queues=mlhf.{options.queue}",
+        f"--hostname={options.name}@%h",
+    ]
     code = 1
     try:
         code = celery_app.start(arguments) or 0

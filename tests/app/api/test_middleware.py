@@ -49,8 +49,13 @@ def test_a_full_disk_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("mlhf_service.jobs.service.create", full)
-    spec = {"kind": "train", "model": {"name": "mlp"}, "dataset": {"name": "digits"},
-            "optimizer": {"name": "adam"}, "budget": {"epochs": 1}}  # fmt: skip
+    spec = {
+        "kind": "train",
+        "model": {"name": "mlp"},
+        "dataset": {"name": "digits"},
+        "optimizer": {"name": "adam"},
+        "budget": {"epochs": 1},
+    }
     response = client.post("/v1/jobs", json=spec)
     assert response.status_code == 507
     assert "full" in response.json()["detail"]
