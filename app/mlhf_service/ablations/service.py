@@ -41,9 +41,8 @@ def measured(session: Session, storage: FolderStorage, job_id: str) -> Measured:
     for run in job.runs:
         if repository.artifact(session, run.id, files.NUMBERS) is None:
             continue
-        _, file = runs.open_artifact(session, storage, run.id, files.NUMBERS)
-        with file:
-            found = Trajectory.from_dict(json.load(file))
+        _, path = runs.find_artifact(session, storage, run.id, files.NUMBERS)
+        found = Trajectory.from_dict(json.loads(path.read_bytes()))
         tasks.setdefault(run.config["task"], []).append(found)
     return Measured(job.id, job.name, len(job.runs), tasks)
 

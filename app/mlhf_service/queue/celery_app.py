@@ -55,7 +55,8 @@ def require_broker(settings: Settings) -> None:
         with configure(settings).connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
     except OperationalError as error:
-        raise StartError(f"{hide_password(settings.broker)} does not answer: {error}") from None
+        where, reason = hide_password(settings.broker), str(error).rstrip(".")
+        raise StartError(f"{where} does not answer: {reason}") from None
 
 
 def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:
