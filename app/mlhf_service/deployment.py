@@ -156,6 +156,7 @@ class Supervisor:
                 self._look_after(child)
             if waiting and self._is_ready():
                 waiting = False
+                self._children[0].settled = True  # the API, which is planned first
                 self._print_address()
 
     def _look_after(self, child: Child) -> None:

@@ -36,7 +36,10 @@ class Client:
 
     def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 30.0) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise ServiceError(f"{url} is not an address: {error}") from None
 
     def __enter__(self) -> "Client":
         return self
@@ -59,25 +62,39 @@ class Client:
             raise ServiceError(_problem(response))
         return response
 
+    def request_json(self, method: str, path: str, **options: Any) -> Any:
+        """Send a request, and return its answer as JSON data."""
+        response = self.request(method, path, **options)
+        try:
+            return response.json()
+        except ValueError:
+            raise ServiceError(
+                f"{self.url} answers, but not as MLHF does. Is it the address of another server?"
+            ) from None
+
     def get(self, path: str, **params: Any) -> Any:
-        return self.request("GET", path, params=_given(params)).json()
+        return self.request_json("GET", path, params=_given(params))
 
     def submit(self, spec: Json, key: str | None = None) -> Json:
         """Create a job. With the same ``key`` it is created once, however often this is called."""
         headers = {"Idempotency-Key": key} if key else {}
-        return self.request("POST", "/v1/jobs", json=spec, headers=headers).json()  # type: ignore[no-any-return]
+        job: Json = self.request_json("POST", "/v1/jobs", json=spec, headers=headers)
+        return job
 
     def validate(self, spec: Json) -> Json:
         """Check a job's specification; nothing is created."""
-        response = self.request("POST", "/v1/jobs", json=spec, params={"validate_only": "true"})
-        return response.json()  # type: ignore[no-any-return]
+        params = {"validate_only": "true"}
+        estimate: Json = self.request_json("POST", "/v1/jobs", json=spec, params=params)
+        return estimate
 
     def job(self, job_id: str) -> Json:
-        return self.get(f"/v1/jobs/{_part(job_id)}")  # type: ignore[no-any-return]
+        job: Json = self.get(f"/v1/jobs/{_part(job_id)}")
+        return job
 
     def act(self, job_id: str, action: str) -> Json:
         """Cancel, pause, resume, retry or clone a job."""
-        return self.request("POST", f"/v1/jobs/{_part(job_id)}/{action}").json()  # type: ignore[no-any-return]
+        job: Json = self.request_json("POST", f"/v1/jobs/{_part(job_id)}/{action}")
+        return job
 
     def find(self, resource: str, limit: int = 50, **filters: Any) -> list[Json]:
         """The first ``limit`` items of a list, from as many pages as that takes."""
@@ -174,7 +191,9 @@ class Client:
         return target
 
     def compare(self, run_ids: list[str], **params: Any) -> Json:
-        return self.get("/v1/comparisons", run=run_ids, **params)  # type: ignore[no-any-return]
+        """Runs beside each other: curves, final values, and what a target took."""
+        comparison: Json = self.get("/v1/comparisons", run=run_ids, **params)
+        return comparison
 
     def figure(self, run_ids: list[str], format: str = "png", **params: Any) -> bytes:
         """A figure that compares runs, as ``png`` or ``svg``, or their numbers as ``csv``."""
@@ -183,7 +202,8 @@ class Client:
 
     def ablation(self, job_id: str) -> Json:
         """The table of a job of kind ``ablation``, of those of its runs that have ended."""
-        return self.get("/v1/ablations", job=job_id)  # type: ignore[no-any-return]
+        table: Json = self.get("/v1/ablations", job=job_id)
+        return table
 
     def ablation_file(self, job_id: str, format: str) -> bytes:
         """That table as ``csv`` or ``md``, or its figure as ``png``."""
@@ -196,8 +216,10 @@ class Client:
         opened = [("file", (path.name, path.open("rb"))) for path in files]
         try:
             data = {"name": name, "format": format, "params": json.dumps(params)}
-            response = self.request("POST", "/v1/datasets", data=data, files=opened, timeout=600.0)
-            return response.json()  # type: ignore[no-any-return]
+            dataset: Json = self.request_json(
+                "POST", "/v1/datasets", data=data, files=opened, timeout=600.0
+            )
+            return dataset
         finally:
             for _, (_, file) in opened:
                 file.close()
@@ -205,10 +227,10 @@ class Client:
     def upload_meta_checkpoint(self, name: str, path: Path) -> Json:
         """Upload a meta-checkpoint that a meta_train job made."""
         with path.open("rb") as file:
-            response = self.request(
+            meta_checkpoint: Json = self.request_json(
                 "POST", "/v1/meta-checkpoints", data={"name": name}, files={"file": file}
             )
-        return response.json()  # type: ignore[no-any-return]
+        return meta_checkpoint
 
 
 def _part(value: str) -> str:

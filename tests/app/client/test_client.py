@@ -92,3 +92,14 @@ def test_a_refused_stream_says_why() -> None:
     client, _ = client_of(httpx.Response(404, content=problem))
     with pytest.raises(ServiceError, match="no such job"):
         list(client.events("job_0"))
+
+
+def test_what_is_no_address_is_said() -> None:
+    with pytest.raises(ServiceError, match="is not an address"):
+        Client("http://[::1")
+
+
+def test_another_server_is_said() -> None:
+    client, _ = client_of(httpx.Response(200, content="<html>hello</html>"))
+    with pytest.raises(ServiceError, match="another server"):
+        client.job("job_0")
