@@ -7,6 +7,8 @@ the service can read the specifications without it.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mlhf.core.version import __version__
+
 if TYPE_CHECKING:
     from mlhf.curvature.fisher import EmpiricalFisher
     from mlhf.curvature.ggn import GGN
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from mlhf.optimizers.mlhf.variants import MLHF
     from mlhf.training.config import TrainConfig
     from mlhf.training.run import train
-
-__version__ = "0.2.0"
 
 _HOME = {
     "EmpiricalFisher": "mlhf.curvature.fisher",

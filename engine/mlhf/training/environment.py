@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import mlhf
+from mlhf.core.version import __version__
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -29,7 +29,7 @@ def describe(device: torch.device, model: nn.Module, seed: int, data_digest: str
         "device_name": _device_name(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "engine": mlhf.__version__,
+        "engine": __version__,
         "threads": torch.get_num_threads(),
         "data_digest": data_digest,
         "seed": seed,
