@@ -27,8 +27,8 @@ left() { echo $((LIMIT - (SECONDS - began))); }
 status=0
 if ! grep -q ' passed' "$RESULTS/tests.txt" 2>/dev/null || grep -qE ' (failed|error)' "$RESULTS/tests.txt"; then
   echo "== tests (pytest -m gpu)"
-  timeout "$(($(left) < 210 ? $(left) : 210))" "$PYTHON" -m pytest -m gpu tests -p no:cacheprovider \
-    -n 4 --timeout 120 2>&1 | tee "$RESULTS/tests.txt"
+  timeout "$(($(left) < 210 ? $(left) : 210))" "$PYTHON" -m pytest -m gpu tests/gpu tests/engine \
+    -p no:cacheprovider -n 4 --timeout 120 2>&1 | tee "$RESULTS/tests.txt"
   [ "${PIPESTATUS[0]}" = 0 ] || status=1
 fi
 

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.gpu.results import Results
 from mlhf.data.info import DataInfo
 from mlhf.models.build import build as build_model
-from mlhf.models.loss import flat
 from mlhf.optimizers.registry import build as build_optimizer
 from mlhf.optimizers.specs import OPTIMIZERS
 
@@ -84,11 +83,6 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _loss(z: Tensor, y: Tensor) -> Tensor:
-    outputs, targets = flat(z, y)
-    return nn.functional.cross_entropy(outputs, targets)
-
-
 def measure(case: str, optimizer: str, params: dict[str, Any]) -> dict[str, Any]:
     """Return a step's times and memory on one network."""
     name, model_params, data, size, batch = CASES[case]
@@ -100,7 +94,7 @@ def measure(case: str, optimizer: str, params: dict[str, Any]) -> dict[str, Any]
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     began = time.monotonic()
-    opt = build_optimizer(optimizer, params, model, "cross_entropy" if y.ndim == 1 else _loss)
+    opt = build_optimizer(optimizer, params, model)
     opt.step(x, y)
     torch.cuda.synchronize()
     first = time.monotonic() - began

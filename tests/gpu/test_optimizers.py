@@ -101,7 +101,7 @@ def test_a_state_of_a_gpu_goes_on_on_a_cpu(name, params, tmp_path):
     assert all(bool(torch.isfinite(p).all()) for p in moved.parameters())
 
 
-@pytest.mark.parametrize("name", ["mlhf", "hf_adam", "soap"])
+@pytest.mark.parametrize("name", ["mlhf", "hf_adam", "adamw"])
 def test_a_gpu_takes_the_steps_of_a_cpu(name):
     model, x, y = _problem()
     here = _problem()[0].cpu()

@@ -52,7 +52,8 @@ class KroneckerUnroll:
         model.load_state_dict(bench.model(0).state_dict())
         seed = int(torch.randint(2**31, (), generator=noise))
         optimizer = KroneckerMLHF(model, bench.task.loss, None, seed=seed)
-        optimizer.networks = self.networks
+        # The optimizer runs its few weights on the CPU, wherever the model is.
+        optimizer.networks = {n: copy.deepcopy(w).cpu() for n, w in self.networks.items()}
         steps = len(batches) - 1
         every = max(1, min(_LOOK_EVERY, steps // _LOOKS))
         losses: list[Tensor] = []

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from curvlinops import GGNLinearOperator
 from torch import nn
 
 from mlhf.curvature.ggn import GGN
+
+curvlinops = pytest.importorskip("curvlinops")
 
 MODELS = {
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 4)),
@@ -26,7 +27,7 @@ def test_equal(name, loss):
     cross_entropy = loss == "cross_entropy"
     y = torch.randint(0, 4, (6,)) if cross_entropy else torch.randn(6, 4, dtype=torch.float64)
     function = nn.CrossEntropyLoss() if cross_entropy else nn.MSELoss()
-    operator = GGNLinearOperator(model, function, list(model.parameters()), [(x, y)])
+    operator = curvlinops.GGNLinearOperator(model, function, list(model.parameters()), [(x, y)])
     ggn = GGN(model, loss, x, y)
     v = [torch.randn_like(p) for p in model.parameters()]
     flat = torch.cat([t.reshape(-1) for t in v])

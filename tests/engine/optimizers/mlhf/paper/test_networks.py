@@ -208,6 +208,20 @@ for _ in range(50):
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=100)
 
 
+def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there():
+    """The interpreter takes Python that the compiler refuses."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from mlhf.optimizers.mlhf.paper.kernels.triton_kernel import _BLOCK, _network
+
+    types = {"BLOCK": "constexpr", "offset": "fp32"} | dict.fromkeys(("n", "start", "end"), "i32")
+    signature = {name: types.get(name, "*fp32") for name in _network.arg_names}
+    source = ASTSource(_network, signature, {"BLOCK": _BLOCK})
+    assert "ptx" in triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm
+
+
 @pytest.mark.gpu
 def test_triton_kernel_on_the_gpu():
     pytest.importorskip("triton")

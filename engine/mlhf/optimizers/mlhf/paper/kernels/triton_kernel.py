@@ -1,12 +1,13 @@
 """The same network as one Triton kernel, for CUDA. Imported only where Triton is installed.
 
 A program does one block of coordinates of one kind. The weights of a kind are scalars to it;
-the loops over units are unrolled when it is compiled.
+the loops over units are unrolled when it is compiled. Jitted functions have no annotations:
+Triton reads them as code, and refuses names that are not its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -16,22 +17,21 @@ from mlhf.optimizers.learned.kinds import Segment
 _BLOCK = 256
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _tanh(x: Any) -> Any:
+@triton.jit
+def _tanh(x):
     # By exp of a number <= 0, which neither overflows nor loses large x.
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)
     return tl.where(x < 0, -t, t)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _sigmoid(x: Any) -> Any:
+@triton.jit
+def _sigmoid(x):
     return 0.5 + 0.5 * _tanh(0.5 * x)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _gates(w: Any, bias: Any, unit: Any, in0: Any, in1: Any, in2: Any, in3: Any, in4: Any,
-           in5: Any, in6: Any, in7: Any, COLS: tl.constexpr) -> Any:  # fmt: skip
+@triton.jit
+def _gates(w, bias, unit, in0, in1, in2, in3, in4, in5, in6, in7, COLS: tl.constexpr):
     row = w + unit * COLS
     z = tl.load(bias + unit) + tl.load(row) * in0 + tl.load(row + 1) * in1
     z += tl.load(row + 2) * in2 + tl.load(row + 3) * in3 + tl.load(row + 4) * in4
@@ -41,9 +41,8 @@ def _gates(w: Any, bias: Any, unit: Any, in0: Any, in1: Any, in2: Any, in3: Any,
     return z
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _unit(w: Any, bias: Any, unit: Any, c: Any, in0: Any, in1: Any, in2: Any, in3: Any, in4: Any,
-          in5: Any, in6: Any, in7: Any, COLS: tl.constexpr) -> Any:  # fmt: skip
+@triton.jit
+def _unit(w, bias, unit, c, in0, in1, in2, in3, in4, in5, in6, in7, COLS: tl.constexpr):
     i = _gates(w, bias, unit, in0, in1, in2, in3, in4, in5, in6, in7, COLS)
     f = _gates(w, bias, 4 + unit, in0, in1, in2, in3, in4, in5, in6, in7, COLS)
     g = _gates(w, bias, 8 + unit, in0, in1, in2, in3, in4, in5, in6, in7, COLS)
@@ -52,16 +51,34 @@ def _unit(w: Any, bias: Any, unit: Any, c: Any, in0: Any, in1: Any, in2: Any, in
     return _sigmoid(o) * _tanh(c), c
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _network(
-    a: Any, b: Any, c: Any, state_in: Any, state_out: Any, out: Any, packed: Any, n: Any,
-    start: Any, end: Any, offset: Any, BLOCK: tl.constexpr,
-) -> None:  # fmt: skip
-    at = start + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    a,
+    b,
+    c,
+    state_in,
+    state_out,
+    out,
+    packed,
+    n,
+    start,
+    end,
+    offset,
+    BLOCK: tl.constexpr,
+):
+    # 64 bits from here on: the state's 16 rows of n pass 2³¹ elements at 134 M coordinates.
+    block = tl.program_id(0).to(tl.int64)
+    at = block * BLOCK + start + tl.arange(0, BLOCK)
+    n = block * 0 + n
     ok = at < end
     w1, b1, w2, b2, w3, b3 = (
-        packed, packed + 112, packed + 128, packed + 256, packed + 272, packed + 276,
-    )  # fmt: skip
+        packed,
+        packed + 112,
+        packed + 128,
+        packed + 256,
+        packed + 272,
+        packed + 276,
+    )
     x0 = _tanh(tl.load(a + at, ok, 0.0))
     x1 = _tanh(tl.load(b + at, ok, 0.0))
     x2 = _tanh(tl.load(c + at, ok, 0.0))
@@ -88,8 +105,14 @@ def _network(
     e = tl.exp(-tl.abs(y))
     u = e / (2.0 + e)
     t = u * u
-    series = 1.0 + t * (1.0 / 3 + t * (1.0 / 5 + t * (1.0 / 7 + t * (1.0 / 9 + t * (
-        1.0 / 11 + t * (1.0 / 13 + t * (1.0 / 15)))))))  # fmt: skip
+    series = 1.0 + t * (
+        1.0 / 3
+        + t
+        * (
+            1.0 / 5
+            + t * (1.0 / 7 + t * (1.0 / 9 + t * (1.0 / 11 + t * (1.0 / 13 + t * (1.0 / 15)))))
+        )
+    )
     tl.store(out + at, tl.where(y > 0, y, 0.0) + 2.0 * u * series + offset, ok)
     s = state_out + at
     tl.store(s, p0, ok)
@@ -121,9 +144,8 @@ def forward(
 ) -> None:
     """As ``cpu.forward``, on CUDA tensors; ``state_out`` may be ``state``."""
     n = out.numel()
-    for part in segments:
-        grid = (triton.cdiv(part.end - part.start, _BLOCK),)
-        _network[grid](
-            *inputs, state, state_out, out, packed[part.kind], n, part.start, part.end, offset,
-            BLOCK=_BLOCK,
-        )  # fmt: skip
+    with torch.cuda.device(out.device):  # a kernel is launched on the current one
+        for part in segments:
+            grid = (triton.cdiv(part.end - part.start, _BLOCK),)
+            where = n, part.start, part.end, offset
+            _network[grid](*inputs, state, state_out, out, packed[part.kind], *where, BLOCK=_BLOCK)
