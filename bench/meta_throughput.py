@@ -21,10 +21,10 @@ from bench.stepping import in_turns, verdict
 from mlhf.core.process import keep_freed_memory
 from mlhf.curvature.ggn import GGN
 from mlhf.data.info import DataInfo
-from mlhf.meta import mlhf_unroll, solve
-from mlhf.meta.learned import Unrolled
-from mlhf.meta.mlhf_unroll import MLHFUnroll
-from mlhf.meta.trajectory import Bench
+from mlhf.meta import paper_learner, solve
+from mlhf.meta.learner import UnrollResult
+from mlhf.meta.paper_learner import PaperLearner
+from mlhf.meta.task_models import TaskModels
 from mlhf.models.build import build
 from mlhf.optimizers.mlhf.paper import networks as networks_module
 from mlhf.optimizers.mlhf.paper import reference
@@ -119,22 +119,22 @@ class Straightforward:
             y, new = reference.network(squashed, state, network.weights, network.segments)
             return F.softplus(y) + offset, new
 
-        vars(mlhf_unroll)["product"] = product
+        vars(paper_learner)["product"] = product
         networks_module.CoordinateNetwork.__call__ = call  # type: ignore[assignment,method-assign]
 
     def __exit__(self, *_: object) -> None:
-        vars(mlhf_unroll)["product"] = self._product
+        vars(paper_learner)["product"] = self._product
         networks_module.CoordinateNetwork.__call__ = self._call  # type: ignore[method-assign]
 
 
-def meta_gradient(learned: MLHFUnroll, bench: Bench) -> tuple[Unrolled, list[Tensor]]:
+def meta_gradient(learner: PaperLearner, bench: TaskModels) -> tuple[UnrollResult, list[Tensor]]:
     """Return one unroll and the gradients of both networks, as in a meta-iteration."""
     generator = torch.Generator().manual_seed(0)
     batches = [bench.task.batch(generator) for _ in range(UNROLL + 1)]
-    result = learned.unroll(bench, bench.fresh(0), batches, generator)
+    result = learner.unroll(bench, bench.initialize(0), batches, generator)
     gradients: list[Tensor] = []
     for name, loss in result.losses.items():
-        weights = list(learned.networks[name].parameters())
+        weights = list(learner.networks[name].parameters())
         gradients += torch.autograd.grad(loss, weights, retain_graph=name != "damping")
     return result, gradients
 
@@ -155,17 +155,17 @@ def main() -> None:
 
 
 def _measure(task: SyntheticTask, rounds: int) -> None:
-    learned, bench = MLHFUnroll(), Bench(task, 0, UNROLL + 1)
+    learner, bench = PaperLearner(), TaskModels(task, 0, UNROLL + 1)
 
-    def ours() -> tuple[Unrolled, list[Tensor]]:
-        return meta_gradient(learned, bench)
+    def ours() -> tuple[UnrollResult, list[Tensor]]:
+        return meta_gradient(learner, bench)
 
-    def straightforward() -> tuple[Unrolled, list[Tensor]]:
+    def straightforward() -> tuple[UnrollResult, list[Tensor]]:
         with Straightforward():
-            return meta_gradient(learned, bench)
+            return meta_gradient(learner, bench)
 
     _compare(*ours(), *straightforward())
-    n = bench.fresh(0).theta.numel()
+    n = bench.initialize(0).theta.numel()
     rounds *= 4 if n < 50_000 else 1
     seconds = in_turns({"ours": ours, "straightforward": straightforward}, rounds, "cpu")
     a, b = seconds["ours"].median, seconds["straightforward"].median
@@ -175,7 +175,7 @@ def _measure(task: SyntheticTask, rounds: int) -> None:
 
 
 def _compare(
-    mine: Unrolled, gradients: list[Tensor], other: Unrolled, expected: list[Tensor]
+    mine: UnrollResult, gradients: list[Tensor], other: UnrollResult, expected: list[Tensor]
 ) -> None:
     for name, loss in mine.losses.items():
         torch.testing.assert_close(loss, other.losses[name], rtol=1e-3, atol=1e-4)

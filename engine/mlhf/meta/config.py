@@ -11,7 +11,7 @@ from mlhf.core.config import (
     PositiveInt,
     Strict,
 )
-from mlhf.meta.moves import Move, place
+from mlhf.meta.moves import Move, locate_weight
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -94,7 +94,7 @@ class Search(Strict):
             if not move:
                 raise ValueError(f"move {i} must name at least one weight")
             for name in move:
-                place(name)
+                locate_weight(name)
         return moves
 
 

@@ -1,4 +1,4 @@
-"""Gradients of the meta-losses: the contract, and backpropagation through the unroll."""
+"""Gradients of the meta-losses: what every estimator provides."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,22 +7,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mlhf.meta.learned import Learned, Unrolled
-from mlhf.meta.replay import Starts
-from mlhf.meta.trajectory import Point
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import MetaLearner, UnrollResult
 
-Unroll = Callable[[Point], Unrolled]
+Unroll = Callable[[InnerState], UnrollResult]
 
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """One estimate.
+    """An estimate of the meta-gradient.
 
     Attributes:
-        gradients: For each network, one tensor per weight, in the order of ``parameters()``.
+        gradients: For each network, one tensor per parameter, in the order of ``parameters()``.
         losses: The meta-losses seen, by network.
         stats: Further scalars for the curves.
-        steps: Inner steps taken for it.
+        steps: Inner steps it took.
     """
 
     gradients: Mapping[str, list[Tensor]]
@@ -34,12 +33,12 @@ class MetaGradient:
 class GradientEstimator(Protocol):
     """Estimates the gradient of each network's meta-loss by its weights."""
 
-    def estimate(self, learned: Learned, unroll: Unroll) -> MetaGradient:
-        """Take one estimate.
+    def estimate(self, learner: MetaLearner, unroll: Unroll) -> MetaGradient:
+        """Return one estimate.
 
         Args:
-            learned: Whose weights; they are as before afterwards.
-            unroll: Unrolls from a point with the current weights, on the next batches.
+            learner: Whose weights; they are the same afterwards.
+            unroll: Unrolls from a state with the current weights, on the next batches.
         """
         ...
 
@@ -48,39 +47,3 @@ class GradientEstimator(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None: ...
-
-
-class BackpropagationThroughTime:
-    """Differentiates one unroll from wherever replay says.
-
-    Each network has a loss of its own, so each takes a backward pass of its own.
-    """
-
-    def __init__(self, starts: Starts) -> None:
-        self.starts = starts
-
-    def estimate(self, learned: Learned, unroll: Unroll) -> MetaGradient:
-        start = self.starts.next()
-        with torch.enable_grad():
-            result = unroll(start)
-        gradients: dict[str, list[Tensor]] = {}
-        for i, (name, loss) in enumerate(result.losses.items()):
-            gradients[name] = list(
-                torch.autograd.grad(
-                    loss,
-                    list(learned.networks[name].parameters()),
-                    retain_graph=i < len(result.losses) - 1,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
-        self.starts.done(result.end, float(result.error))
-        stats = {**result.stats, "depth": torch.tensor(float(start.steps))}
-        losses = {name: loss.detach() for name, loss in result.losses.items()}
-        return MetaGradient(gradients, losses, stats, result.end.steps - start.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"starts": self.starts.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        self.starts.load_state_dict(state["starts"], device)

@@ -14,68 +14,89 @@ import torch
 from torch import Tensor
 
 from mlhf.meta.estimators import MetaGradient, Unroll
-from mlhf.meta.learned import Learned, Unrolled
-from mlhf.meta.replay import Starts
-from mlhf.meta.trajectory import Point
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import MetaLearner, UnrollResult
+from mlhf.meta.replay import ExperienceReplay
 
 Weights = dict[str, list[Tensor]]
 
 
-class _Pair:
-    """Two trajectories from one start, and the perturbations that led them apart."""
+class _AntitheticPair:
+    """Two trajectories from one start, and the sum of the first one's perturbations."""
 
-    def __init__(self, plus: Point, minus: Point, sum_: Weights, age: int) -> None:
+    def __init__(self, plus: InnerState, minus: InnerState, sum_: Weights, age: int) -> None:
         self.plus, self.minus, self.sum, self.age = plus, minus, sum_, age
 
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "plus": self.plus.state_dict(),
+            "minus": self.minus.state_dict(),
+            "sum": self.sum,
+            "age": self.age,
+        }
 
-class PersistentEvolution:
-    """The estimator over a number of pairs.
+    @staticmethod
+    def of_state(state: Mapping[str, Any], device: torch.device) -> "_AntitheticPair":
+        plus, minus = (InnerState.of_state(state[name], device) for name in ("plus", "minus"))
+        sum_ = {name: [w.to(device) for w in ws] for name, ws in state["sum"].items()}
+        return _AntitheticPair(plus, minus, sum_, int(state["age"]))
+
+
+class TruncatedPES:
+    """Estimates the meta-gradient from antithetic pairs of trajectories.
 
     Args:
-        starts: Where trajectories begin; what they end in is given back.
-        pairs: Antithetic pairs an estimate.
-        sigma: Deviation of the perturbations.
+        replay: Where trajectories start; what they end in is given back.
+        pairs: Antithetic pairs per estimate.
+        sigma: Standard deviation of the perturbations.
         horizon: Inner steps of a trajectory. The first ones are shorter by different
             amounts, so that pairs do not restart together.
         random: Draws the perturbations.
-        rewind: Called between a pair's two unrolls, so that both see the same batches and
-            noise: the first call remembers, the second goes back.
+        snapshot: Of the generators that unrolls draw from, so that both unrolls of a pair see
+            the same batches and noise.
     """
 
     def __init__(
-        self, starts: Starts, *, pairs: int, sigma: float, horizon: int,
-        random: torch.Generator, rewind: "Rewind",
-    ) -> None:  # fmt: skip
-        self.starts = starts
-        self._pairs: list[_Pair | None] = [None] * pairs
+        self,
+        replay: ExperienceReplay,
+        *,
+        pairs: int,
+        sigma: float,
+        horizon: int,
+        random: torch.Generator,
+        snapshot: "GeneratorSnapshot",
+    ) -> None:
+        self.replay = replay
+        self._pairs: list[_AntitheticPair | None] = [None] * pairs
         self._sigma = sigma
         self._horizon = horizon
         self._random = random
-        self._rewind = rewind
+        self._snapshot = snapshot
+        self._begun = False
 
-    def estimate(self, learned: Learned, unroll: Unroll) -> MetaGradient:
-        center = _values(learned)
+    def estimate(self, learner: MetaLearner, unroll: Unroll) -> MetaGradient:
+        center = _values(learner)
         total = {name: [torch.zeros_like(w) for w in ws] for name, ws in center.items()}
-        seen: list[Unrolled] = []
+        seen: list[UnrollResult] = []
         steps = 0
         for i, pair in enumerate(self._pairs):
             if pair is None:
-                point = self.starts.next()
+                state = self.replay.next()
                 zero = {name: [torch.zeros_like(w) for w in ws] for name, ws in center.items()}
                 # The first generation's ages are spread over the horizon.
                 age = 0 if self._begun else self._horizon * i // len(self._pairs)
-                pair = _Pair(point, point, zero, age)
+                pair = _AntitheticPair(state, state, zero, age)
             epsilon = self._draw(center)
             pair.sum = _combine(pair.sum, epsilon, 1.0)
-            self._rewind.remember()
+            self._snapshot.save()
             ends = []
             with torch.no_grad():
-                for sign, point in ((1.0, pair.plus), (-1.0, pair.minus)):
+                for sign, state in ((1.0, pair.plus), (-1.0, pair.minus)):
                     if sign < 0:
-                        self._rewind.back()
-                    _set(learned, _combine(center, epsilon, sign))
-                    ends.append(unroll(point))
-            _set(learned, center)
+                        self._snapshot.restore()
+                    _set(learner, _combine(center, epsilon, sign))
+                    ends.append(unroll(state))
+            _set(learner, center)
             plus, minus = ends
             seen += ends
             steps += 2 * (plus.end.steps - pair.plus.steps)
@@ -87,49 +108,30 @@ class PersistentEvolution:
             pair.plus, pair.minus = plus.end, minus.end
             finite = all(bool(torch.isfinite(e.error)) for e in ends)
             if pair.age >= self._horizon or not finite:
-                self.starts.done(pair.plus, float(plus.error))
+                self.replay.done(pair.plus, float(plus.error))
                 self._pairs[i] = None
             else:
                 self._pairs[i] = pair
         self._begun = True
-        return MetaGradient(total, _mean([e.losses for e in seen]),
-                            _mean([e.stats for e in seen]), steps)  # fmt: skip
-
-    _begun = False
+        losses, stats = _mean([e.losses for e in seen]), _mean([e.stats for e in seen])
+        return MetaGradient(total, losses, stats, steps)
 
     def state_dict(self) -> dict[str, Any]:
-        pairs = [
-            None
-            if p is None
-            else {
-                "plus": p.plus.state_dict(),
-                "minus": p.minus.state_dict(),
-                "sum": p.sum,
-                "age": p.age,
-            }
-            for p in self._pairs
-        ]
+        pairs = [None if pair is None else pair.state_dict() for pair in self._pairs]
         return {
-            "starts": self.starts.state_dict(),
+            "starts": self.replay.state_dict(),
             "pairs": pairs,
             "begun": self._begun,
             "random": self._random.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        self.starts.load_state_dict(state["starts"], device)
+        self.replay.load_state_dict(state["starts"], device)
         self._begun = bool(state["begun"])
         self._random.set_state(state["random"])
         self._pairs = [
-            None
-            if p is None
-            else _Pair(
-                Point.of_state(p["plus"], device),
-                Point.of_state(p["minus"], device),
-                {name: [w.to(device) for w in ws] for name, ws in p["sum"].items()},
-                int(p["age"]),
-            )
-            for p in state["pairs"]
+            None if pair is None else _AntitheticPair.of_state(pair, device)
+            for pair in state["pairs"]
         ]
 
     def _draw(self, like: Weights) -> Weights:
@@ -139,30 +141,30 @@ class PersistentEvolution:
         }
 
 
-class Rewind:
-    """Generators that go back to where they were."""
+class GeneratorSnapshot:
+    """Saves the states of generators, and restores them."""
 
     def __init__(self, *generators: torch.Generator) -> None:
         self._generators = generators
         self._states: list[Tensor] = []
 
-    def remember(self) -> None:
+    def save(self) -> None:
         self._states = [g.get_state() for g in self._generators]
 
-    def back(self) -> None:
+    def restore(self) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
 
 
-def _values(learned: Learned) -> Weights:
+def _values(learner: MetaLearner) -> Weights:
     return {
-        n: [p.detach().clone() for p in net.parameters()] for n, net in learned.networks.items()
+        n: [p.detach().clone() for p in net.parameters()] for n, net in learner.networks.items()
     }
 
 
-def _set(learned: Learned, values: Weights) -> None:
+def _set(learner: MetaLearner, values: Weights) -> None:
     with torch.no_grad():
-        for name, net in learned.networks.items():
+        for name, net in learner.networks.items():
             for p, value in zip(net.parameters(), values[name], strict=True):
                 p.copy_(value)
 

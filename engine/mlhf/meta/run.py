@@ -16,10 +16,10 @@ from mlhf.core.events import OnEvent, event
 from mlhf.core.metrics import Summary
 from mlhf.core.seeds import derive
 from mlhf.meta.config import MetaTrainConfig
-from mlhf.meta.kronecker_unroll import KroneckerUnroll
-from mlhf.meta.l2l_unroll import L2LUnroll
-from mlhf.meta.learned import Learned
-from mlhf.meta.mlhf_unroll import MLHFUnroll
+from mlhf.meta.kronecker_learner import KroneckerLearner
+from mlhf.meta.l2l_learner import L2LLearner
+from mlhf.meta.learner import MetaLearner
+from mlhf.meta.paper_learner import PaperLearner
 from mlhf.meta.tasks import build_tasks
 from mlhf.meta.trainer import MetaTrainer
 from mlhf.optimizers.learned.families import family_of
@@ -79,12 +79,12 @@ def meta_train(
         start = (
             None if config.start is None else load_meta_checkpoint(config.start, _family(config))
         )
-        learned = _learned(config, start)
-        for network in learned.networks.values():
+        learner = _learned(config, start)
+        for network in learner.networks.values():
             network.to(device)
         trainer = MetaTrainer(
             config,
-            learned,
+            learner,
             tasks,
             device=device,
             emit=emit,
@@ -97,7 +97,7 @@ def meta_train(
         if resume is not None:
             trainer.load_state_dict(checkpoint.load((folder or Path()) / resume))
         digests = sorted({entry["data_digest"] for entry in lineage})
-        holder = torch.nn.ModuleList(learned.networks.values())
+        holder = torch.nn.ModuleList(learner.networks.values())
         emit(
             event(
                 "started",
@@ -112,7 +112,7 @@ def meta_train(
         _family(config),
         {
             name: {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-            for name, network in learned.networks.items()
+            for name, network in learner.networks.items()
         },
         _lineage(config, lineage, trainer, start),
     )
@@ -140,23 +140,23 @@ def _family(config: MetaTrainConfig) -> str:
     return family_of(config.optimizer, {"variant": config.variant})
 
 
-def _learned(config: MetaTrainConfig, start: MetaCheckpoint | None) -> Learned:
+def _learned(config: MetaTrainConfig, start: MetaCheckpoint | None) -> MetaLearner:
     seed = derive(config.seed, "networks") >> 2
-    learned: Learned
+    learner: MetaLearner
     if config.optimizer == "l2l":
-        learned = L2LUnroll(seed=seed)
+        learner = L2LLearner(seed=seed)
     elif config.variant == "kronecker":
-        learned = KroneckerUnroll()
+        learner = KroneckerLearner()
     else:
-        learned = MLHFUnroll(
+        learner = PaperLearner(
             iterations=config.pcg_iterations,
             step_clip=config.step_clip,
             noise=config.noise,
             seed=seed,
         )
     if start is not None:
-        start.into(learned.networks)
-    return learned
+        start.into(learner.networks)
+    return learner
 
 
 def _lineage(
@@ -174,7 +174,7 @@ def _lineage(
     settings["start"] = None if config.start is None else Path(config.start).name
     return {
         **({"start": before} if before else {}),
-        **trainer.method.lineage(),
+        **trainer.outer_optimizer.lineage(),
         "config": settings,
         "seed": config.seed,
         "iterations": trainer.iteration,

@@ -11,21 +11,23 @@ import torch
 from mlhf.core.events import OnEvent, event
 from mlhf.core.metrics import Summary, summarize
 from mlhf.core.seeds import derive
+from mlhf.meta.bptt import TruncatedBPTT
 from mlhf.meta.config import (
     PES,
     MetaTrainConfig,
     Search,
     total_iterations,
 )
-from mlhf.meta.descent import Descent
-from mlhf.meta.estimators import BackpropagationThroughTime, GradientEstimator
-from mlhf.meta.learned import Learned, Unrolled
-from mlhf.meta.method import Advance, Method
-from mlhf.meta.pes import PersistentEvolution, Rewind
-from mlhf.meta.replay import Starts
+from mlhf.meta.estimators import GradientEstimator
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import MetaLearner, UnrollResult
+from mlhf.meta.meta_adam import MetaAdam
+from mlhf.meta.outer_optimizer import OuterOptimizer, OuterStep
+from mlhf.meta.pes import GeneratorSnapshot, TruncatedPES
+from mlhf.meta.replay import ExperienceReplay
 from mlhf.meta.search import CoordinateSearch
+from mlhf.meta.task_models import TaskModels
 from mlhf.meta.tasks import Task
-from mlhf.meta.trajectory import Bench, Point
 from mlhf.training import checkpoint
 from mlhf.training.checkpoints import Checkpoints
 from mlhf.training.clock import Clock
@@ -59,7 +61,7 @@ class MetaTrainer:
     def __init__(
         self,
         config: MetaTrainConfig,
-        learned: Learned,
+        learner: MetaLearner,
         tasks: list[Task],
         *,
         device: torch.device,
@@ -70,7 +72,7 @@ class MetaTrainer:
         flush_seconds: float = 0.25,
         clock: Clock | None = None,
     ) -> None:
-        self.config, self.learned, self.tasks = config, learned, tasks
+        self.config, self.learner, self.tasks = config, learner, tasks
         self.clock = clock or Clock()
         self.iteration = 0
         self.inner_steps = 0
@@ -81,18 +83,20 @@ class MetaTrainer:
         self._checkpoints = Checkpoints(run_dir, checkpoint_seconds, self.clock, emit)
         self._flush_seconds, self._flushed = flush_seconds, time.monotonic()
         self._epoch = sum({id(t): t.samples for t in tasks}.values())
-        self._benches: dict[int, Bench] = {}
+        self._models: dict[int, TaskModels] = {}
         self._batches, self._noise, perturbations = (
             torch.Generator().manual_seed(derive(config.seed, purpose))
             for purpose in ("batches", "noise", "perturbations")
         )
-        self.starts = Starts(_replay(config), self._fresh, derive(config.seed, "starts"))
-        self.method: Method = self._method(perturbations)
+        self.replay = ExperienceReplay(
+            _replay_config(config), self._fresh, derive(config.seed, "starts")
+        )
+        self.outer_optimizer: OuterOptimizer = self._build_outer_optimizer(perturbations)
         self.total = total_iterations(config, config.tasks)
         self._pending: list[dict[str, Any]] = []
         self._summary: dict[str, Summary] = {}
         self._bad = 0
-        self._told = 0
+        self._reported = 0
 
     def run(self) -> Outcome:
         """Meta-train until the run ends or is interrupted."""
@@ -139,8 +143,8 @@ class MetaTrainer:
             "inner_steps": self.inner_steps,
             "samples": self.samples,
             "kinds": sorted(self.kinds),
-            "networks": {n: dict(net.state_dict()) for n, net in self.learned.networks.items()},
-            **self.method.state_dict(),
+            "networks": {n: dict(net.state_dict()) for n, net in self.learner.networks.items()},
+            **self.outer_optimizer.state_dict(),
             "batches": self._batches.get_state(),
             "noise": self._noise.get_state(),
             "rng": checkpoint.rng_state(),
@@ -155,33 +159,33 @@ class MetaTrainer:
         self.inner_steps = int(state["inner_steps"])
         self.samples = int(state["samples"])
         self.kinds = {int(k) for k in state["kinds"]}
-        for name, net in self.learned.networks.items():
+        for name, net in self.learner.networks.items():
             net.load_state_dict(state["networks"][name])
-        self.method.load_state_dict(state, self._device)
+        self.outer_optimizer.load_state_dict(state, self._device)
         self._batches.set_state(state["batches"])
         self._noise.set_state(state["noise"])
         checkpoint.set_rng_state(state["rng"])
         self.clock.load_state_dict(state["clock"])
         self._summary = dict(state["summary"])
         self._bad = int(state["bad"])
-        self._told = self.iteration
+        self._reported = self.iteration
 
     def _step(self) -> None:
         with self.clock.section("training"):
-            found = self.method.advance(self.learned, self.iteration)
+            found = self.outer_optimizer.step(self.learner, self.iteration)
         self._bad = 0 if found.finite else self._bad + 1
         self.iteration += 1
         self.inner_steps += found.steps
         self._record(found)
 
-    def _unroll(self, start: Point) -> Unrolled:
-        bench = self._bench(start.task)
-        self.kinds |= {s.kind for s in bench.segments}
-        batches = [bench.task.batch(self._batches) for _ in range(self.config.unroll + 1)]
-        self.samples += (len(batches) - 1) * bench.task.batch_size
-        return self.learned.unroll(bench, start, batches, self._noise)
+    def _unroll(self, start: InnerState) -> UnrollResult:
+        models = self._models_of(start.task)
+        self.kinds |= {s.kind for s in models.segments}
+        batches = [models.task.batch(self._batches) for _ in range(self.config.unroll + 1)]
+        self.samples += (len(batches) - 1) * models.task.batch_size
+        return self.learner.unroll(models, start, batches, self._noise)
 
-    def _record(self, found: Advance) -> None:
+    def _record(self, found: OuterStep) -> None:
         if not found.losses:
             return
         values = {_CURVES[name]: float(loss) for name, loss in found.losses.items()}
@@ -204,14 +208,14 @@ class MetaTrainer:
         before = self._summary.get(name)
         if before is not None:
             last = before["last"]
-            value = last + (1 - self.method.smoothing) * (value - last)
+            value = last + (1 - self.outer_optimizer.smoothing) * (value - last)
         self._summary[name] = summarize(before, name, value, self.iteration)
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
-        if self._told == self.iteration:
+        if self._reported == self.iteration:
             return
-        self._told = self.iteration
+        self._reported = self.iteration
         if self._pending:
             self._emit(event("points", points=self._pending))
             self._pending = []
@@ -226,20 +230,20 @@ class MetaTrainer:
             )
         )
 
-    def _bench(self, index: int) -> Bench:
-        if index not in self._benches:
-            copies = self.config.unroll + 1 if self.learned.keeps_graphs else 1
-            self._benches[index] = Bench(self.tasks[index], index, copies)
-        return self._benches[index]
+    def _models_of(self, index: int) -> TaskModels:
+        if index not in self._models:
+            copies = self.config.unroll + 1 if self.learner.keeps_graphs else 1
+            self._models[index] = TaskModels(self.tasks[index], index, copies)
+        return self._models[index]
 
-    def _fresh(self, random: Any) -> Point:
+    def _fresh(self, random: Any) -> InnerState:
         index = random.randrange(len(self.tasks))
-        return self._bench(index).fresh(random.getrandbits(48))
+        return self._models_of(index).initialize(random.getrandbits(48))
 
-    def _start(self, task: int, seed: int) -> Point:
-        return self._bench(task).fresh(seed)
+    def _start(self, task: int, seed: int) -> InnerState:
+        return self._models_of(task).initialize(seed)
 
-    def _method(self, perturbations: torch.Generator) -> Method:
+    def _build_outer_optimizer(self, perturbations: torch.Generator) -> OuterOptimizer:
         chosen = self.config.estimator
         if isinstance(chosen, Search):
             return CoordinateSearch(
@@ -250,20 +254,20 @@ class MetaTrainer:
                 unroll=self._unroll,
                 streams=(self._batches, self._noise),
             )
-        estimator: GradientEstimator = BackpropagationThroughTime(self.starts)
+        estimator: GradientEstimator = TruncatedBPTT(self.replay)
         if isinstance(chosen, PES):
-            estimator = PersistentEvolution(
-                self.starts,
+            estimator = TruncatedPES(
+                self.replay,
                 pairs=chosen.pairs,
                 sigma=chosen.sigma,
                 horizon=chosen.horizon,
                 random=perturbations,
-                rewind=Rewind(self._batches, self._noise),
+                snapshot=GeneratorSnapshot(self._batches, self._noise),
             )
-        return Descent(self.config, self.learned, estimator, self._unroll)
+        return MetaAdam(self.config, self.learner, estimator, self._unroll)
 
 
-def _replay(config: MetaTrainConfig) -> Any:
+def _replay_config(config: MetaTrainConfig) -> Any:
     # Evolution's trajectories are long by themselves: at their horizon they do end.
     if isinstance(config.estimator, PES):
         return config.replay.model_copy(update={"keep": 0.0})

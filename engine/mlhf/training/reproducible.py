@@ -14,7 +14,7 @@ def reproducible(threads: int | None, device: torch.device) -> Iterator[None]:
 
     Numbers below the smallest normal one count as zero. Where layers have died, gradients and
     products are full of such numbers, and a processor takes up to a hundred times as long over
-    each: steps took three to eight times their time (docs/research.md, section 25).
+    each: steps took three to eight times their time (docs/research.md#denormal-numbers).
 
     All is as it was afterwards, so that a run inside a larger program leaves no trace (but
     for threads of torch's pool that began meanwhile, which go on taking such numbers as zero).

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from mlhf.meta.config import Replay
-from mlhf.meta.learned import Unrolled
-from mlhf.meta.pes import PersistentEvolution, Rewind
-from mlhf.meta.replay import Starts
-from mlhf.meta.trajectory import Point
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import UnrollResult
+from mlhf.meta.pes import GeneratorSnapshot, TruncatedPES
+from mlhf.meta.replay import ExperienceReplay
 
 DECAY, TARGET, STEPS, UNROLLS = 0.9, 2.0, 2, 4
 
@@ -26,15 +26,22 @@ class Quadratic:
         for _ in range(STEPS):
             s = DECAY * s + self.net.weight.reshape(1)
             loss = loss + (s - TARGET).square().sum()
-        end = Point(0, s.detach(), {}, start.steps + STEPS)
-        return Unrolled({"net": loss}, end, loss.detach(), {})
+        end = InnerState(0, s.detach(), {}, start.steps + STEPS)
+        return UnrollResult({"net": loss}, end, loss.detach(), {})
 
 
 def _evolution(pairs, seed=0):
-    starts = Starts(Replay(keep=0.0, fresh=1.0), lambda _: Point(0, torch.zeros(1), {}), 0)
+    replay = ExperienceReplay(
+        Replay(keep=0.0, fresh=1.0), lambda _: InnerState(0, torch.zeros(1), {}), 0
+    )
     generator = torch.Generator().manual_seed(seed)
-    return PersistentEvolution(
-        starts, pairs=pairs, sigma=0.1, horizon=STEPS * UNROLLS, random=generator, rewind=Rewind()
+    return TruncatedPES(
+        replay,
+        pairs=pairs,
+        sigma=0.1,
+        horizon=STEPS * UNROLLS,
+        random=generator,
+        snapshot=GeneratorSnapshot(),
     )
 
 
@@ -48,11 +55,11 @@ def _true_gradient():
 
 
 def test_it_is_unbiased_on_a_quadratic():
-    learned = Quadratic()
+    learner = Quadratic()
     evolution = _evolution(pairs=64)
     evolution._begun = True  # all pairs start together, so means over whole horizons are exact
     found = torch.tensor(
-        [float(evolution.estimate(learned, learned.unroll).gradients["net"][0]) for _ in range(200)]
+        [float(evolution.estimate(learner, learner.unroll).gradients["net"][0]) for _ in range(200)]
     )
     per_horizon = found.view(-1, UNROLLS).mean(1)
     error = float(per_horizon.std() / len(per_horizon) ** 0.5)
@@ -60,20 +67,20 @@ def test_it_is_unbiased_on_a_quadratic():
     assert abs(float(per_horizon.mean()) - true) < 4 * error
     assert error < 0.05 * abs(true)
     # What backpropagation cut at each unroll would say is further off than that.
-    truncated, point = 0.0, Point(0, torch.zeros(1), {})
+    truncated, state = 0.0, InnerState(0, torch.zeros(1), {})
     for _ in range(UNROLLS):
-        result = learned.unroll(point)
-        truncated += float(torch.autograd.grad(result.losses["net"], learned.net.weight)[0])
-        point = result.end
+        result = learner.unroll(state)
+        truncated += float(torch.autograd.grad(result.losses["net"], learner.net.weight)[0])
+        state = result.end
     assert abs(truncated / UNROLLS - true) > 10 * error
 
 
 def test_weights_are_as_before_and_the_first_ages_spread():
-    learned = Quadratic()
+    learner = Quadratic()
     evolution = _evolution(pairs=4)
-    before = learned.net.weight.detach().clone()
-    result = evolution.estimate(learned, learned.unroll)
-    assert torch.equal(learned.net.weight, before)
+    before = learner.net.weight.detach().clone()
+    result = evolution.estimate(learner, learner.unroll)
+    assert torch.equal(learner.net.weight, before)
     assert result.steps == 2 * 4 * STEPS
     assert len({p.age for p in evolution._pairs if p is not None}) >= 3
 
@@ -87,10 +94,10 @@ def test_both_of_a_pair_see_the_same_random_numbers():
             seen.append(float(torch.rand((), generator=generator)))
             return super().unroll(start)
 
-    learned = Noisy()
+    learner = Noisy()
     evolution = _evolution(pairs=3)
-    evolution._rewind = Rewind(generator)
+    evolution._snapshot = GeneratorSnapshot(generator)
     for _ in range(2):
-        evolution.estimate(learned, learned.unroll)
+        evolution.estimate(learner, learner.unroll)
     assert seen[0::2] == seen[1::2]
     assert len(set(seen)) == 6

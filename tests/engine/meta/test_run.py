@@ -12,7 +12,7 @@ from mlhf import MLHF, MetaCheckpoint, meta_train
 from mlhf.core.errors import DataError, SpecError
 from mlhf.core.seeds import derive
 from mlhf.meta.config import MetaTrainConfig
-from mlhf.meta.mlhf_unroll import MLHFUnroll
+from mlhf.meta.paper_learner import PaperLearner
 from mlhf.meta.run import _learned
 from mlhf.models.build import build
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
@@ -165,12 +165,12 @@ def test_a_wrong_configuration_is_pointed_at(changes, pointer):
     ids=["the paper's", "others"],
 )
 def test_the_unrolls_settings_are_the_configurations(changes, expected):
-    learned = _learned(MetaTrainConfig.model_validate(_config(**changes)), None)
-    assert isinstance(learned, MLHFUnroll)
-    assert (learned._iterations, learned._step_clip, learned._noise) == expected
-    assert learned._lr == 1.0
+    learner = _learned(MetaTrainConfig.model_validate(_config(**changes)), None)
+    assert isinstance(learner, PaperLearner)
+    assert (learner._iterations, learner._step_clip, learner._noise) == expected
+    assert learner._lr == 1.0
     if not changes:
-        own = MLHFUnroll()
+        own = PaperLearner()
         assert (own._iterations, own._step_clip, own._noise, own._lr) == (*expected, 1.0)
 
 

@@ -23,7 +23,7 @@ class Plain:
     """Runs whose error is known: a bowl around damping.weight.0 = -2, and the run's own noise."""
 
     def __init__(self, tasks=2, noise=0.0, by_seed=(), **search):
-        self.learned = SimpleNamespace(networks=fresh_networks())
+        self.learner = SimpleNamespace(networks=fresh_networks())
         self.streams = [torch.Generator() for _ in range(2)]
         self.noise, self.seen, self.iteration = noise, [], 0
         self.by_seed, self.seeds = by_seed, []
@@ -40,16 +40,16 @@ class Plain:
     def _unroll(self, start):
         drawn = [float(torch.rand((), generator=g)) for g in self.streams]
         self.seen.append((start.task, start.seed, *drawn, float(torch.rand(()))))
-        at = float(self.learned.networks["damping"].weight[0].detach())
+        at = float(self.learner.networks["damping"].weight[0].detach())
         error = (at + 2) ** 2 + self.noise * math.sin(1e3 * at * drawn[0]) + 50 * drawn[1]
-        if self.by_seed and self.learned.networks["step"].weight[1, 0]:
+        if self.by_seed and self.learner.networks["step"].weight[1, 0]:
             error += self.by_seed[self.seeds.index(start.seed)]
         return SimpleNamespace(error=torch.tensor(error), end=SimpleNamespace(steps=5))
 
     def runs(self, count):
         found = []
         for _ in range(count):
-            found.append(self.search.advance(self.learned, self.iteration))
+            found.append(self.search.step(self.learner, self.iteration))
             self.iteration += 1
         return found
 
@@ -107,21 +107,21 @@ def test_a_move_that_helps_is_kept_and_tried_again_and_its_opposite_left_out():
     assert plain.tried() == [
         ({}, False), (DOWN, True), (DOWN, True), (DOWN, False), (OTHER, False), (DOWN, False),
     ]  # fmt: skip
-    assert float(plain.learned.networks["damping"].weight[0].detach()) == -2
+    assert float(plain.learner.networks["damping"].weight[0].detach()) == -2
     plain.runs(2 * 2)  # nothing helped in the second pass: half of each, from the first on
     assert plain.tried()[6:] == [(UP, False), (OTHER, False)]
     plain.runs(2 * 3)
     assert plain.tried()[8:] == [
         ({"damping.weight.0": -0.5}, False), ({"damping.weight.0": 0.5}, False), (half, False),
     ]  # fmt: skip
-    others = plain.learned.networks
+    others = plain.learner.networks
     assert not others["step"].weight.any()
     assert not others["damping"].kinds.any()
 
 
 def test_the_networks_have_the_kept_weights_between_runs():
     plain = Plain(tasks=3, seeds=1, moves=[DOWN])
-    weight = plain.learned.networks["damping"].weight.detach()
+    weight = plain.learner.networks["damping"].weight.detach()
     at = []
     for _ in range(9):
         plain.runs(1)
@@ -156,7 +156,7 @@ def test_by_default_each_weight_is_moved_up_and_down():
     assert [move for move, _ in plain.tried()] == [
         {}, {"damping.weight.0": 0.25}, {"damping.weight.0": -0.25}, {"damping.weight.0": -0.25},
     ]  # fmt: skip
-    assert len(moves.each_by(0.25)) == 2 * 46
+    assert len(moves.coordinate_moves(0.25)) == 2 * 46
 
 
 def test_the_named_weights_are_the_networks():
@@ -166,7 +166,7 @@ def test_the_named_weights_are_the_networks():
         for key, value in net.state_dict().items()
     }
     assert shapes == {name: tuple(shape) for name, shape in moves.SHAPES.items()}
-    assert moves.place("step.weight.2.9") == ("step", "weight", (2, 9))
+    assert moves.locate_weight("step.weight.2.9") == ("step", "weight", (2, 9))
 
 
 def _config(**changes):
@@ -229,7 +229,7 @@ def test_a_run_stopped_in_the_middle_of_a_candidate_goes_on_as_if_it_had_not(tmp
     expected = {n: {k: v.clone() for k, v in of.items()} for n, of in weights.items()}
     for tried in lineage["tried"]:
         for name, value in tried["move"].items() if tried["kept"] else ():
-            network, tensor, index = moves.place(name)
+            network, tensor, index = moves.locate_weight(name)
             expected[network][tensor][index] += value
     for name, values in expected.items():
         for key, value in values.items():

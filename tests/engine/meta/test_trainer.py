@@ -31,7 +31,7 @@ class Known:
         losses = {name: torch.tensor(1.0) for name in gradients}
         self._found = MetaGradient(gradients, losses, {}, steps=10)
 
-    def estimate(self, learned, unroll):
+    def estimate(self, learner, unroll):
         return self._found
 
 
@@ -50,16 +50,16 @@ def _trainer(gradients=GRADIENTS, tasks=1, **changes):
     )
     plain = [Plain(torch.float32) for _ in range(tasks)]
     trainer = MetaTrainer(config, Nets(), plain, device=torch.device("cpu"), emit=lambda _: None)
-    trainer.method.estimator = Known(**gradients)
+    trainer.outer_optimizer.estimator = Known(**gradients)
     return trainer
 
 
 def _weights(trainer):
-    return [p.detach() for net in trainer.learned.networks.values() for p in net.parameters()]
+    return [p.detach() for net in trainer.learner.networks.values() for p in net.parameters()]
 
 
 def _gradient(trainer, name):
-    return torch.cat([p.grad.reshape(-1) for p in trainer.learned.networks[name].parameters()])
+    return torch.cat([p.grad.reshape(-1) for p in trainer.learner.networks[name].parameters()])
 
 
 @pytest.mark.parametrize(("clip", "norm"), [(1.0, 13.0), (0.5, 6.5), (0.0, 50.0)])
@@ -77,7 +77,7 @@ def test_the_rate_is_cut_to_a_tenth_three_times():
     for iteration in (0, 59, 60, 75, 76, 87, 88, 99):
         trainer.iteration = iteration
         trainer._step()
-        rates[iteration] = trainer.method.adam.param_groups[0]["lr"]
+        rates[iteration] = trainer.outer_optimizer.adam.param_groups[0]["lr"]
     expected = {0: 1e-3, 59: 1e-3, 60: 1e-4, 75: 1e-4, 76: 1e-5, 87: 1e-5, 88: 1e-6, 99: 1e-6}
     assert rates == pytest.approx(expected)
 
@@ -85,7 +85,7 @@ def test_the_rate_is_cut_to_a_tenth_three_times():
 def test_two_steps_are_adams_with_l2_by_hand():
     lr, decay = 0.1, 0.2
     trainer, expected = _trainer(lr=lr, weight_decay=decay, clip=0.0), []
-    for name, net in trainer.learned.networks.items():
+    for name, net in trainer.learner.networks.items():
         for w, gradient in zip(net.parameters(), GRADIENTS[name], strict=True):
             g0, value = torch.tensor(gradient).double(), w.detach().double()
             m = v = torch.zeros_like(value)
@@ -110,6 +110,6 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 
 def test_fresh_starts_reach_every_task():
     trainer = _trainer(tasks=3, replay={"keep": 0.0, "fresh": 1.0})
-    points = [trainer.starts.next() for _ in range(30)]
+    points = [trainer.replay.next() for _ in range(30)]
     assert {p.task for p in points} == {0, 1, 2}
     assert len({float(p.theta[0]) for p in points}) == 30

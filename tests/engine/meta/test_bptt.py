@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
+from mlhf.meta.bptt import TruncatedBPTT
 from mlhf.meta.config import Replay
-from mlhf.meta.estimators import BackpropagationThroughTime
-from mlhf.meta.learned import Unrolled
-from mlhf.meta.replay import Starts
-from mlhf.meta.trajectory import Point
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import UnrollResult
+from mlhf.meta.replay import ExperienceReplay
 
 
 class Two:
@@ -21,14 +21,18 @@ class Two:
     def unroll(self, start):
         a, b, _ = (net.weight.sum() for net in self.networks.values())
         losses = {"a": a**2 * b, "b": a * b**3, "unused": a + b}
-        end = Point(0, start.theta + 1, {}, start.steps + 4)
-        return Unrolled(losses, end, error=torch.tensor(7.0), stats={"damping": torch.tensor(3.0)})
+        end = InnerState(0, start.theta + 1, {}, start.steps + 4)
+        return UnrollResult(
+            losses, end, error=torch.tensor(7.0), stats={"damping": torch.tensor(3.0)}
+        )
 
 
 def test_each_network_gets_the_gradient_of_its_own_loss():
-    starts = Starts(Replay(keep=0.0, fresh=0.0), lambda _: Point(0, torch.zeros(1), {}, 40), 0)
-    learned = Two()
-    found = BackpropagationThroughTime(starts).estimate(learned, learned.unroll)
+    replay = ExperienceReplay(
+        Replay(keep=0.0, fresh=0.0), lambda _: InnerState(0, torch.zeros(1), {}, 40), 0
+    )
+    learner = Two()
+    found = TruncatedBPTT(replay).estimate(learner, learner.unroll)
     gradients = {name: [float(g) for g in gs] for name, gs in found.gradients.items()}
     assert gradients == {"a": [2 * 2 * 5], "b": [3 * 2 * 5**2], "unused": [0.0]}
     assert {name: float(loss) for name, loss in found.losses.items()} == {
@@ -40,4 +44,4 @@ def test_each_network_gets_the_gradient_of_its_own_loss():
     assert {name: float(v) for name, v in found.stats.items()} == {"damping": 3.0, "depth": 40.0}
     assert found.steps == 4
     # Where it ended is stored with its error, beside the fresh start.
-    assert [(e.point.steps, e.error) for e in starts._stored] == [(40, 0.0), (44, 7.0)]
+    assert [(e.state.steps, e.error) for e in replay._stored] == [(40, 0.0), (44, 7.0)]

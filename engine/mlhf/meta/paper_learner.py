@@ -1,4 +1,4 @@
-"""Unrolls of MLHF and their two losses (paper, section 5).
+"""Unrolls of the paper's MLHF and their two losses (paper, section 5).
 
 Step n, from θ_n on batch n, with b_n = ∇ℓ_n(θ_n):
 
@@ -7,7 +7,7 @@ Step n, from θ_n on batch n, with b_n = ∇ℓ_n(θ_n):
     m_n = ½(ℓ_n(θ_{n+1}) + ℓ_{n+1}(θ_{n+1})) − sg(ℓ_n(θ_n))               for RNN_s.
 
 sg stops gradients. They also stop at b, d_prev, r_prev and θ_n, so θ_{n+1} = sg(θ_n) − step_n;
-they go on through the LSTM states. G_n is a constant.
+they flow through the LSTM states. G_n is a constant.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.vectors import flatten
-from mlhf.meta.learned import Batch, Unrolled, with_value
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import Batch, UnrollResult, with_value
 from mlhf.meta.solve import product, solve
-from mlhf.meta.trajectory import Bench, Point
+from mlhf.meta.task_models import TaskModels
 from mlhf.optimizers.mlhf.paper.kernels.choose import Wanted
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.optimizer import FLOOR, fresh_networks
@@ -27,16 +28,16 @@ from mlhf.optimizers.mlhf.paper.optimizer import FLOOR, fresh_networks
 _SHARPNESS = 10.0  # the factor before the weighted sum in l_s
 
 
-class MLHFUnroll:
-    """MLHF in meta-training.
+class PaperLearner:
+    """The paper's MLHF in meta-training.
 
     Args:
         iterations: PCG iterations.
         lr: Factor of the step.
-        step_clip: ‖lr·d‖ is cut to this part of ‖θ‖.
+        step_clip: ‖lr·d‖ is clipped to this fraction of ‖θ‖.
         noise: The step is multiplied elementwise by U(1 − noise, 1 + noise).
         seed: Of the networks' first weights.
-        kernel: Which form the networks run in.
+        kernel: Which kernel the networks run on.
     """
 
     keeps_graphs = True
@@ -59,21 +60,25 @@ class MLHFUnroll:
         self._kernel: Wanted = kernel
 
     def unroll(
-        self, bench: Bench, start: Point, batches: Sequence[Batch], noise: torch.Generator
-    ) -> Unrolled:
+        self,
+        models: TaskModels,
+        start: InnerState,
+        batches: Sequence[Batch],
+        noise: torch.Generator,
+    ) -> UnrollResult:
         damping, preconditioner = (
-            CoordinateNetwork(self.networks[name], bench.segments, self._kernel)
+            CoordinateNetwork(self.networks[name], models.segments, self._kernel)
             for name in ("damping", "preconditioner")
         )
         theta = start.theta
         d, r, state_s, state_p = self._memory(start)
-        bench.place(0, theta)
-        bench.put_buffers(0, start.buffers)
-        ggn = bench.curvature(0, *batches[0])
+        models.set_parameters(0, theta)
+        models.set_buffers(0, start.buffers)
+        ggn = models.ggn(0, *batches[0])
         b = flatten(ggn.gradient)
-        fits: list[Tensor] = []  # the terms of l_p
-        gains: list[Tensor] = []  # m_n
-        pulls: list[Tensor] = []  # ⟨sg(∂m_n/∂θ_{n+1}), θ_{n+1}⟩
+        l_p_terms: list[Tensor] = []  # one per step
+        loss_changes: list[Tensor] = []  # m_n
+        linear_terms: list[Tensor] = []  # ⟨sg(∂m_n/∂θ_{n+1}), θ_{n+1}⟩
         stats: list[Tensor] = []
         for n in range(len(batches) - 1):
             d_before, r_before = d.detach(), r.detach()
@@ -85,29 +90,31 @@ class MLHFUnroll:
             r0 = b - damped(d_before)
             p, state_p = preconditioner([b, r0, d_before], state_p)
             d, r = solve(damped, b, d_before, r0, p, iterations=self._iterations)
-            fits.append(-torch.dot(d, b) / _root(torch.dot(d, b - r)))
+            l_p_terms.append(-torch.dot(d, b) / _root(torch.dot(d, b - r)))
             after = theta - self._step(d, theta, noise)
 
-            # One extra pass tells ℓ_n(θ_{n+1}) and its gradient.
+            # One extra pass gives ℓ_n(θ_{n+1}) and its gradient.
             theta = after.detach()
-            bench.place(n + 1, theta)
-            bench.put_buffers(n + 1, bench.buffers(n))
-            same_loss, same_gradient = bench.gradient(n + 1, *batches[n])
-            bench.put_buffers(n + 1, bench.buffers(n))
-            before, ggn = ggn.loss, bench.curvature(n + 1, *batches[n + 1])
+            models.set_parameters(n + 1, theta)
+            models.set_buffers(n + 1, models.buffers(n))
+            same_loss, same_gradient = models.gradient(n + 1, *batches[n])
+            models.set_buffers(n + 1, models.buffers(n))
+            before, ggn = ggn.loss, models.ggn(n + 1, *batches[n + 1])
             stats.append(_statistics(s, r, b, before))
             b = flatten(ggn.gradient)
-            gains.append(0.5 * (same_loss + ggn.loss) - before)
-            pulls.append(torch.dot(0.5 * (same_gradient + b), after))
-        m = torch.stack(gains)
+            loss_changes.append(0.5 * (same_loss + ggn.loss) - before)
+            linear_terms.append(torch.dot(0.5 * (same_gradient + b), after))
+        m = torch.stack(loss_changes)
         weights = torch.softmax(m, 0)
-        l_p = torch.stack(fits).mean()
-        l_s = with_value(_SHARPNESS * (weights * m).sum(),
-                         _SHARPNESS * torch.dot(weights, torch.stack(pulls)))  # fmt: skip
-        # The last network only judged the last step: its statistics have seen one batch more.
-        last = {k: v.clone() for k, v in bench.buffers(len(batches) - 2).items()}
+        l_p = torch.stack(l_p_terms).mean()
+        l_s = with_value(
+            _SHARPNESS * (weights * m).sum(),
+            _SHARPNESS * torch.dot(weights, torch.stack(linear_terms)),
+        )
+        # The last network only evaluated the last step: its statistics include one more batch.
+        last = {k: v.clone() for k, v in models.buffers(len(batches) - 2).items()}
         memory = {"d": d, "r": r, "damping": state_s, "preconditioner": state_p}
-        end = Point(
+        end = InnerState(
             start.task,
             theta,
             last,
@@ -115,14 +122,14 @@ class MLHFUnroll:
             {k: v.detach() for k, v in memory.items()},
         )
         mean_s, residual, loss = torch.stack(stats).mean(0)
-        return Unrolled(
+        return UnrollResult(
             {"preconditioner": l_p, "damping": l_s},
             end,
             error=m.mean(),
             stats={"damping": mean_s, "cg_residual": residual, "inner_loss": loss},
         )
 
-    def _memory(self, start: Point) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _memory(self, start: InnerState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         like = start.theta
         kept = start.memory or {
             "d": torch.zeros_like(like),

@@ -1,4 +1,4 @@
-"""How a learned optimizer's weights are changed: the contract the meta-training loop works by."""
+"""How a learned optimizer's weights are changed: what the meta-training loop relies on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mlhf.meta.learned import Learned
+from mlhf.meta.learner import MetaLearner
 
 
 @dataclass(frozen=True)
-class Advance:
-    """What one iteration brought.
+class OuterStep:
+    """The result of one iteration.
 
     Attributes:
-        losses: The meta-losses seen, by network; none where there is nothing to say yet.
+        losses: The meta-losses seen, by network; empty while there are none yet.
         stats: Further scalars for the curves.
         steps: Inner steps taken.
-        finite: Whether what was found could be used.
+        finite: Whether the result could be used.
     """
 
     losses: Mapping[str, Tensor]
@@ -27,21 +27,21 @@ class Advance:
     finite: bool = True
 
 
-class Method(Protocol):
+class OuterOptimizer(Protocol):
     """Changes the weights, an iteration at a time.
 
     Attributes:
-        smoothing: Of the meta-losses in the summary.
+        smoothing: Decay of the running mean of the meta-losses that the summary shows.
     """
 
     smoothing: float
 
-    def advance(self, learned: Learned, iteration: int) -> Advance:
-        """Do one iteration; between two, the networks have the weights to be kept."""
+    def step(self, learner: MetaLearner, iteration: int) -> OuterStep:
+        """Do one iteration. Afterwards the networks have the weights to keep."""
         ...
 
     def lineage(self) -> dict[str, Any]:
-        """Return what the lineage should say beyond the configuration."""
+        """Return what the lineage says besides the configuration."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

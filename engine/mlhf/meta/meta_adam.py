@@ -1,4 +1,4 @@
-"""Adam on estimated meta-gradients, each network's cut to a multiple of its weights' norm."""
+"""Adam on estimated meta-gradients."""
 
 import math
 from collections.abc import Mapping
@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from mlhf.meta.config import MetaTrainConfig
-from mlhf.meta.estimators import GradientEstimator, MetaGradient, Unroll
-from mlhf.meta.learned import Learned
-from mlhf.meta.method import Advance
+from mlhf.meta.estimators import GradientEstimator, Unroll
+from mlhf.meta.learner import MetaLearner
+from mlhf.meta.outer_optimizer import OuterStep
 
 
-class Descent:
-    """Follows what an estimator says.
+class MetaAdam:
+    """Takes Adam's steps along estimated gradients.
+
+    Each network's gradient is clipped to a multiple of the norm of its weights.
 
     Args:
         config: Rate and its cuts, L2, clip.
-        learned: Whose weights.
+        learner: Whose weights are changed.
         estimator: Estimates each network's gradient.
-        unroll: Unrolls from a point, on the next batches.
+        unroll: Unrolls from a state, on the next batches.
     """
 
     smoothing = 0.98
@@ -28,22 +30,22 @@ class Descent:
     def __init__(
         self,
         config: MetaTrainConfig,
-        learned: Learned,
+        learner: MetaLearner,
         estimator: GradientEstimator,
         unroll: Unroll,
     ) -> None:
         self.estimator = estimator
         self._config, self._unroll = config, unroll
         self.adam = torch.optim.Adam(
-            [p for net in learned.networks.values() for p in net.parameters()],
+            [p for net in learner.networks.values() for p in net.parameters()],
             lr=config.lr,
             weight_decay=config.weight_decay,
         )
 
-    def advance(self, learned: Learned, iteration: int) -> Advance:
-        found = self.estimator.estimate(learned, self._unroll)
-        finite = self._descend(learned, found, iteration)
-        return Advance(found.losses, found.stats, found.steps, finite)
+    def step(self, learner: MetaLearner, iteration: int) -> OuterStep:
+        estimate = self.estimator.estimate(learner, self._unroll)
+        finite = self._descend(learner, estimate.gradients, iteration)
+        return OuterStep(estimate.losses, estimate.stats, estimate.steps, finite)
 
     def lineage(self) -> dict[str, Any]:
         return {}
@@ -60,11 +62,13 @@ class Descent:
         self.adam.load_state_dict({"state": moments, "param_groups": groups})
         self.estimator.load_state_dict(state["estimator"], device)
 
-    def _descend(self, learned: Learned, found: MetaGradient, iteration: int) -> bool:
-        """Take Adam's step, unless a gradient is not finite."""
+    def _descend(
+        self, learner: MetaLearner, estimated: Mapping[str, list[Tensor]], iteration: int
+    ) -> bool:
+        """Take Adam's step unless a gradient is not finite; return whether it was taken."""
         config, finite = self._config, True
-        for name, net in learned.networks.items():
-            weights, gradients = list(net.parameters()), found.gradients[name]
+        for name, net in learner.networks.items():
+            weights, gradients = list(net.parameters()), estimated[name]
             norm, limit = _norm(gradients), config.clip * _norm([w.detach() for w in weights])
             factor = limit / norm if config.clip and norm > limit else 1.0
             finite = finite and math.isfinite(norm)

@@ -1,8 +1,8 @@
 """Unrolls of L2L: the meta-loss is the sum of the losses after each update.
 
-As in Andrychowicz et al. gradients are inputs that are not differentiated, but θ is: each
-update moves all later ones. So the sum's gradient goes through ⟨sg(∇ℓ(θ_t)), θ_t⟩, without
-second derivatives.
+As in Andrychowicz et al. (2016), the gradients that the rule takes as inputs are constants, but
+θ is differentiated: each update moves all later θ. So the sum's gradient flows through
+⟨sg(∇ℓ(θ_t)), θ_t⟩, without second derivatives.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mlhf.meta.learned import Batch, Unrolled, with_value
-from mlhf.meta.trajectory import Bench, Point
+from mlhf.meta.inner_state import InnerState
+from mlhf.meta.learner import Batch, UnrollResult, with_value
+from mlhf.meta.task_models import TaskModels
 from mlhf.optimizers.l2l import LSTMUpdate, UpdateRule
 
 
-class L2LUnroll:
+class L2LLearner:
     """L2L in meta-training.
 
     Args:
@@ -30,34 +31,38 @@ class L2LUnroll:
         self.networks: dict[str, nn.Module] = {"update": self._rule.weights}
 
     def unroll(
-        self, bench: Bench, start: Point, batches: Sequence[Batch], noise: torch.Generator
-    ) -> Unrolled:
+        self,
+        models: TaskModels,
+        start: InnerState,
+        batches: Sequence[Batch],
+        noise: torch.Generator,
+    ) -> UnrollResult:
         theta = start.theta
         state = start.memory.get("state", self._rule.initial_state(theta))
-        bench.put_buffers(0, start.buffers)
-        bench.place(0, theta)
-        first, g = bench.gradient(0, *batches[0])
+        models.set_buffers(0, start.buffers)
+        models.set_parameters(0, theta)
+        first, g = models.gradient(0, *batches[0])
         losses: list[Tensor] = []
-        pulls: list[Tensor] = []
+        linear_terms: list[Tensor] = []
         for batch in batches[1:]:
-            last = {k: v.clone() for k, v in bench.buffers(0).items()}
+            last = {k: v.clone() for k, v in models.buffers(0).items()}
             update, state = self._rule(g, state)
             theta = theta + update
-            # No graph of the network outlives its gradient, so one copy does.
-            bench.place(0, theta.detach())
-            loss, g = bench.gradient(0, *batch)
+            # The network's graph is not needed after its gradient, so one copy is enough.
+            models.set_parameters(0, theta.detach())
+            loss, g = models.gradient(0, *batch)
             losses.append(loss)
-            pulls.append(torch.dot(g, theta))
+            linear_terms.append(torch.dot(g, theta))
         total = torch.stack(losses).sum()
-        end = Point(
+        end = InnerState(
             start.task,
             theta.detach(),
             last,
             start.steps + len(losses),
             {"state": state.detach()},
         )
-        return Unrolled(
-            {"update": with_value(total, torch.stack(pulls).sum())},
+        return UnrollResult(
+            {"update": with_value(total, torch.stack(linear_terms).sum())},
             end,
             error=losses[-1] - first,
             stats={"inner_loss": total / len(losses)},

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mlhf.meta.config import MetaTrainConfig
-from mlhf.meta.l2l_unroll import L2LUnroll
+from mlhf.meta.l2l_learner import L2LLearner
+from mlhf.meta.task_models import TaskModels
 from mlhf.meta.trainer import MetaTrainer
-from mlhf.meta.trajectory import Bench
 from mlhf.optimizers.l2l import (
     L2L,
     LinearUpdate,
@@ -28,19 +28,19 @@ def test_closed_form(monkeypatch):
         {"optimizer": "l2l", "tasks": [FAMILY], "unroll": 5, "lr": 0.01, "weight_decay": 0.0,
          "clip": 0.0, "iterations": 2, "decay_at": [], "replay": {"keep": 0.0, "fresh": 1.0}}
     )  # fmt: skip
-    learned, seen = L2LUnroll(LinearUpdate()), []
-    unroll = learned.unroll
+    learner, seen = L2LLearner(LinearUpdate()), []
+    unroll = learner.unroll
 
     def watched(*args):
         seen.append(unroll(*args))
         return seen[-1]
 
-    monkeypatch.setattr(learned, "unroll", watched)
+    monkeypatch.setattr(learner, "unroll", watched)
     trainer = MetaTrainer(
-        config, learned, [SquareTask()], device=torch.device("cpu"), emit=lambda _: None
+        config, learner, [SquareTask()], device=torch.device("cpu"), emit=lambda _: None
     )
     trainer._step()
-    weights = [float(p.detach()) for p in learned.networks["update"].parameters()]
+    weights = [float(p.detach()) for p in learner.networks["update"].parameters()]
     assert weights == pytest.approx([-0.01, -0.01], abs=1e-7)
     trainer._step()
     x = float(seen[1].end.theta)
@@ -55,12 +55,12 @@ def test_closed_form(monkeypatch):
 
 def test_gradient_stops_at_the_gradients_alone():
     """Of x ← x + w·g + c with g held fixed: dL/dw = Σ_t 2 x_t Σ_{s<t} g_s at w = c = 0."""
-    learned = L2LUnroll(LinearUpdate())
-    bench = Bench(SquareTask(), 0, 4)
-    batch = bench.task.batch(torch.Generator())
-    found = learned.unroll(bench, bench.fresh(0), [batch] * 4, torch.Generator())
+    learner = L2LLearner(LinearUpdate())
+    models = TaskModels(SquareTask(), 0, 4)
+    batch = models.task.batch(torch.Generator())
+    found = learner.unroll(models, models.initialize(0), [batch] * 4, torch.Generator())
     w, c = torch.autograd.grad(
-        found.losses["update"], list(learned.networks["update"].parameters())
+        found.losses["update"], list(learner.networks["update"].parameters())
     )
     assert float(w) == pytest.approx(2 * (2 + 4 + 6))
     assert float(c) == pytest.approx(2 * (1 + 2 + 3))
@@ -105,16 +105,16 @@ def test_the_optimizer_steps_as_the_unroll_does(monkeypatch):
     monkeypatch.setattr("mlhf.optimizers.l2l._CHUNK", 16)
     task = Plain(torch.float32)
     rule = LSTMUpdate(seed=4)
-    bench = Bench(task, 0, 1)
+    models = TaskModels(task, 0, 1)
     generator = torch.Generator().manual_seed(3)
     batches = [task.batch(generator) for _ in range(5)]
     with torch.no_grad():
-        end = L2LUnroll(rule).unroll(bench, bench.fresh(5), batches, generator).end
+        end = L2LLearner(rule).unroll(models, models.initialize(5), batches, generator).end
     model = task.model(5)
     weights = MetaCheckpoint("l2l", {"update": dict(rule.weights.state_dict())}, {})
     optimizer = L2L(model, meta_checkpoint=weights)
     for x, y in batches[:4]:
         optimizer.step(x, y)
-    bench.place(0, end.theta)
-    for mine, theirs in zip(model.parameters(), bench.model(0).parameters(), strict=True):
+    models.set_parameters(0, end.theta)
+    for mine, theirs in zip(model.parameters(), models.model(0).parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-6)

@@ -9,9 +9,9 @@ import torch
 
 from mlhf import MetaCheckpoint, meta_train
 from mlhf.core.errors import SpecError
-from mlhf.meta import kronecker_unroll
-from mlhf.meta.kronecker_unroll import KroneckerUnroll, meta_loss
-from mlhf.meta.trajectory import Bench
+from mlhf.meta import kronecker_learner
+from mlhf.meta.kronecker_learner import KroneckerLearner, meta_loss
+from mlhf.meta.task_models import TaskModels
 from mlhf.optimizers.learned.kinds import by_kind
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.meta.conftest import Plain
@@ -67,21 +67,21 @@ def test_the_meta_loss_is_that_of_plain_python(losses, steps):
 
 def test_a_run_is_the_optimizers_own():
     """Loud networks, so that they are seen to be used; the point it began from is kept."""
-    learned, steps = KroneckerUnroll(), 47  # a look at each second
+    learner, steps = KroneckerLearner(), 47  # a look at each second
     with torch.no_grad():
-        for i, network in enumerate(learned.networks.values()):
+        for i, network in enumerate(learner.networks.values()):
             for p in network.parameters():
                 p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) / 4)
     task = Plain(torch.float32)
-    bench = Bench(task, 0, 1)
+    models = TaskModels(task, 0, 1)
     generator = torch.Generator().manual_seed(3)
     batches = [task.batch(generator) for _ in range(steps + 1)]
-    start = bench.fresh(5)
+    start = models.initialize(5)
     theta = start.theta.clone()
     with torch.no_grad():
-        found = learned.unroll(bench, start, batches, torch.Generator().manual_seed(8))
+        found = learner.unroll(models, start, batches, torch.Generator().manual_seed(8))
 
-    weights = {name: dict(net.state_dict()) for name, net in learned.networks.items()}
+    weights = {name: dict(net.state_dict()) for name, net in learner.networks.items()}
     model = task.model(5).train()
     seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(8)))
     optimizer = KroneckerMLHF(model, "cross_entropy", MetaCheckpoint("mlhf", weights), seed=seed)
@@ -127,12 +127,12 @@ def test_a_run_that_diverged_is_cut_and_counts_as_bad(monkeypatch):
         def train_mode(self):
             pass
 
-    monkeypatch.setattr(kronecker_unroll, "KroneckerMLHF", Scripted)
+    monkeypatch.setattr(kronecker_learner, "KroneckerMLHF", Scripted)
     task = Plain(torch.float32)
-    bench = Bench(task, 0, 1)
+    models = TaskModels(task, 0, 1)
     x, y = task.batch(torch.Generator().manual_seed(0))
     batches = [(x, y)] * 61
-    found = KroneckerUnroll().unroll(bench, bench.fresh(5), batches, torch.Generator())
+    found = KroneckerLearner().unroll(models, models.initialize(5), batches, torch.Generator())
     assert len(seen) == 18  # found at the sixth look, of one each third step
     assert float(found.error) == pytest.approx(_plain([2.0, *looked], 21), rel=1e-5)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from mlhf.meta.mlhf_unroll import MLHFUnroll
-from mlhf.meta.trajectory import Bench
+from mlhf.meta.paper_learner import PaperLearner
+from mlhf.meta.task_models import TaskModels
 from mlhf.optimizers.learned.kinds import by_kind
 from mlhf.optimizers.mlhf.paper.optimizer import fresh_networks
 from tests.engine.meta.conftest import Plain
@@ -69,21 +69,21 @@ class Dense:
 
 
 def _unrolled(step_clip, noise=0.0, restart=False):
-    learned = MLHFUnroll(iterations=2, step_clip=step_clip, noise=noise)
-    learned.networks = {name: loud(i, torch.float64) for i, name in enumerate(fresh_networks())}
-    bench = Bench(Plain(), 0, STEPS + 1)
+    learner = PaperLearner(iterations=2, step_clip=step_clip, noise=noise)
+    learner.networks = {name: loud(i, torch.float64) for i, name in enumerate(fresh_networks())}
+    models = TaskModels(Plain(), 0, STEPS + 1)
     generator = torch.Generator().manual_seed(3)
-    batches = [bench.task.batch(generator) for _ in range(STEPS + 1)]
-    start = bench.fresh(5)
-    return learned, bench, start, batches, learned.unroll(bench, start, batches, generator)
+    batches = [models.task.batch(generator) for _ in range(STEPS + 1)]
+    start = models.initialize(5)
+    return learner, models, start, batches, learner.unroll(models, start, batches, generator)
 
 
 @pytest.mark.parametrize("step_clip", [0.25, 0.02])
 def test_losses_and_gradients_are_those_of_finite_differences(step_clip):
-    learned, _, start, batches, found = _unrolled(step_clip)
+    learner, _, start, batches, found = _unrolled(step_clip)
     exact = Dense(start.theta, batches, step_clip)
     with torch.no_grad():
-        l_p, l_s = exact(learned.networks)
+        l_p, l_s = exact(learner.networks)
     assert torch.allclose(found.losses["preconditioner"], l_p, rtol=1e-9)
     assert torch.allclose(found.losses["damping"], l_s, rtol=1e-9)
     assert torch.allclose(found.end.theta, exact.end, rtol=1e-9, atol=1e-11)
@@ -91,7 +91,7 @@ def test_losses_and_gradients_are_those_of_finite_differences(step_clip):
     assert abs(exact.error) > 1e-3
     generator = torch.Generator().manual_seed(1)
     for name, which in (("preconditioner", 0), ("damping", 1)):
-        net = learned.networks[name]
+        net = learner.networks[name]
         gradient = torch.autograd.grad(
             found.losses[name], list(net.parameters()), retain_graph=True
         )
@@ -103,7 +103,7 @@ def test_losses_and_gradients_are_those_of_finite_differences(step_clip):
                 with torch.no_grad():
                     for p, v in zip(moved.parameters(), way, strict=True):
                         p.add_(v, alpha=sign * 1e-5)
-                    values.append(exact({**learned.networks, name: moved})[which])
+                    values.append(exact({**learner.networks, name: moved})[which])
             difference = (values[0] - values[1]) / 2e-5
             mine = sum((g * v).sum() for g, v in zip(gradient, way, strict=True))
             assert abs(difference) > 1e-4
@@ -121,8 +121,8 @@ def test_noise_is_within_its_bounds():
     # After one step the ratio would be within 2 %; later steps see other gradients.
     one = []
     for noise in (0.0, 0.02):
-        learned, bench, start, batches, _ = _unrolled(0.25, noise)
-        end = learned.unroll(bench, start, batches[:2], torch.Generator().manual_seed(0)).end
+        learner, models, start, batches, _ = _unrolled(0.25, noise)
+        end = learner.unroll(models, start, batches[:2], torch.Generator().manual_seed(0)).end
         one.append(end.theta - start.theta)
     moved = one[0].abs() > 1e-9  # a bias before batch norm does not
     ratio = (one[1] / one[0])[moved]
@@ -132,15 +132,15 @@ def test_noise_is_within_its_bounds():
 
 def test_an_unroll_goes_on_where_the_last_one_ended():
     """Two unrolls of two steps walk where one of four does, running statistics included."""
-    learned = MLHFUnroll(noise=0.0)
-    bench = Bench(Plain(torch.float32), 0, 5)
+    learner = PaperLearner(noise=0.0)
+    models = TaskModels(Plain(torch.float32), 0, 5)
     generator = torch.Generator().manual_seed(3)
-    batches = [bench.task.batch(generator) for _ in range(5)]
-    start = bench.fresh(5)
+    batches = [models.task.batch(generator) for _ in range(5)]
+    start = models.initialize(5)
     with torch.no_grad():
-        whole = learned.unroll(bench, start, batches, generator).end
-        middle = learned.unroll(bench, start, batches[:3], generator).end
-        end = learned.unroll(bench, middle, batches[2:], generator).end
+        whole = learner.unroll(models, start, batches, generator).end
+        middle = learner.unroll(models, start, batches[:3], generator).end
+        end = learner.unroll(models, middle, batches[2:], generator).end
     assert middle.steps == 2
     assert end.steps == whole.steps == 4
     assert torch.equal(end.theta, whole.theta)
@@ -153,16 +153,16 @@ def test_it_steps_as_the_optimizer_does():
     from mlhf import MetaCheckpoint
     from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 
-    learned = MLHFUnroll(noise=0.0, step_clip=100.0)
+    learner = PaperLearner(noise=0.0, step_clip=100.0)
     task = Plain(torch.float32)
-    bench = Bench(task, 0, 5)
+    models = TaskModels(task, 0, 5)
     generator = torch.Generator().manual_seed(3)
     batches = [task.batch(generator) for _ in range(5)]
-    start = bench.fresh(5)
+    start = models.initialize(5)
     with torch.no_grad():
-        end = learned.unroll(bench, start, batches, generator).end
+        end = learner.unroll(models, start, batches, generator).end
     model = task.model(5)
-    weights = {name: dict(net.state_dict()) for name, net in learned.networks.items()}
+    weights = {name: dict(net.state_dict()) for name, net in learner.networks.items()}
     optimizer = PaperMLHF(model, meta_checkpoint=MetaCheckpoint("mlhf_paper", weights, {}))
     for x, y in batches[:4]:
         optimizer.step(x, y)
