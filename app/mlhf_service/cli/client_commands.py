@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mlhf.data.formats import UploadFormat
 
 if TYPE_CHECKING:  # httpx is slow to import: --version and --help do without
     from mlhf_service.client import Client
@@ -177,7 +179,7 @@ def datasets(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 def upload(
     file: list[Path],
     name: Annotated[str, typer.Option(help="A name for it.")],
-    format: Annotated[Literal["npz", "image_folder", "hf_images", "table", "text"], typer.Option()],
+    format: Annotated[UploadFormat, typer.Option()],
     params: Annotated[str, typer.Option(help="Parameters as JSON.")] = "{}",
     url: Url = DEFAULT_URL,
 ) -> None:

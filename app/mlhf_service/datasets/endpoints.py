@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Path, Response, UploadFile, status
 
 from mlhf.core.errors import DataError
+from mlhf.data.formats import UploadFormat
 from mlhf_service.api.dependencies import (
     CurrentDatabase,
     CurrentSettings,
@@ -12,7 +13,7 @@ from mlhf_service.api.dependencies import (
     ReadSession,
 )
 from mlhf_service.datasets import service, uploads
-from mlhf_service.datasets.schemas import DatasetView, Format
+from mlhf_service.datasets.schemas import DatasetView
 from mlhf_service.kit.pagination import Cursor, Limit, Page
 from mlhf_service.kit.problems import Invalid
 
@@ -37,7 +38,7 @@ def list_datasets(
 @router.post("", status_code=status.HTTP_201_CREATED)
 def upload_dataset(
     name: Name,
-    format: Annotated[Format, Form(description="How the files are to be read.")],
+    format: Annotated[UploadFormat, Form(description="How the files are to be read.")],
     file: Annotated[
         list[UploadFile],
         File(

@@ -5,8 +5,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-Format = Literal["npz", "image_folder", "hf_images", "table", "text"]
-
 
 class DataInfoView(BaseModel):
     """Shapes and sizes of a data set."""

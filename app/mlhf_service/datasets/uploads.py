@@ -11,11 +11,10 @@ from typing import BinaryIO, Protocol
 from uuid import uuid4
 
 from mlhf.core.errors import DataError
+from mlhf.data.formats import IMAGE_SUFFIXES
 from mlhf_service.datasets import archives
 from mlhf_service.settings import Settings
 
-FORMATS = ("npz", "image_folder", "hf_images", "table", "text")
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _MOST_ARRAYS = 1000
 _SYNCED_FILES = 256
 _CHUNK = 2**20
@@ -66,7 +65,11 @@ def place(files: Sequence[UploadedFile], format: str, folder: Path, settings: Se
         raise DataError(f"{format} is uploaded as one file; {len(files)} were sent")
     if format == "image_folder":
         archives.unpack_images(
-            files[0].file, folder, IMAGES, settings.max_upload_entries, settings.max_expanded_bytes
+            files[0].file,
+            folder,
+            IMAGE_SUFFIXES,
+            settings.max_upload_entries,
+            settings.max_expanded_bytes,
         )
     elif format == "hf_images":
         for number, file in enumerate(files):

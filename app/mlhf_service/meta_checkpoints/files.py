@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mlhf.core.errors import DataError
-from mlhf.optimizers import learned
 from mlhf.optimizers.learned.families import (
     FAMILIES,
+    FORMAT,
     KRONECKER,
     PAPER,
     SHIPPED,
     family_in,
 )
 
-FORMAT = "mlhf-meta-1"
 MAX_BYTES = 4 * 2**20
 _MAX_HEADER = 2**20
-_SHIPPED = Path(learned.__file__).parent / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Described:
 
 def shipped() -> dict[str, Path]:
     """The meta-checkpoints that the product brings: family to file."""
-    return {family: _SHIPPED / name for family, name in SHIPPED.items()}
+    return dict(SHIPPED)
 
 
 def in_words(family: str) -> str:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.protocol import Loss
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,12 @@ def named_loss(name: str) -> LossFunction:
     return LOSSES[name]
 
 
-def resolve_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
+def resolve_loss(loss: Loss) -> LossFunction:
     """Return the loss of that name, or the one made of a function (z, y) ↦ scalar."""
     return named_loss(loss) if isinstance(loss, str) else from_function(loss)
 
 
-def autograd_loss(loss: str | Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+def autograd_loss(loss: Loss) -> Callable[[Any, Any], Tensor]:
     """Return the same loss as a function (z, y) ↦ scalar for autograd."""
     if not isinstance(loss, str):
         return loss

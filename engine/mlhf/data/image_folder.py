@@ -20,8 +20,8 @@ from mlhf.data.arrays import (
     held_out,
     held_out_count,
 )
+from mlhf.data.formats import IMAGE_SUFFIXES
 from mlhf.data.images import (
-    SUFFIXES,
     collect,
     decode,
     map_in_threads,
@@ -174,7 +174,7 @@ def _listed(split: Path, names: tuple[str, ...]) -> _Files:
         found = _images(folder) if folder.is_dir() else []
         if not found and split.name == "train":
             raise DataError(
-                f"train/{name} holds no image ending in {', '.join(SUFFIXES)}; "
+                f"train/{name} holds no image ending in {', '.join(IMAGE_SUFFIXES)}; "
                 "add some or remove the folder"
             )
         paths += found
@@ -188,7 +188,7 @@ def _images(folder: Path) -> list[str]:
     return sorted(
         entry.path
         for entry in _entries(folder)
-        if entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+        if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
     )
 
 

@@ -14,8 +14,7 @@ from PIL import Image, ImageOps
 from mlhf.core.errors import DataError
 from mlhf.data.arrays import Array
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 MAX_PIXELS = 25_000_000
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ def decode(source: bytes | Path, where: str, channels: int, size: int | None = N
     # Decoders raise whatever they like on a broken file, so every error means "broken".
     try:
         with Image.open(
-            BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+            BytesIO(source) if isinstance(source, bytes) else source, formats=_PILLOW_FORMATS
         ) as image:
             mode = "RGB" if channels == 3 else "L"
             if size is not None:
@@ -54,7 +53,7 @@ def decode(source: bytes | Path, where: str, channels: int, size: int | None = N
         raise
     except Exception as error:
         raise DataError(
-            f"{where}: not a readable image ({', '.join(FORMATS)}): {str(error)[:200]}"
+            f"{where}: not a readable image ({', '.join(_PILLOW_FORMATS)}): {str(error)[:200]}"
         ) from None
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 

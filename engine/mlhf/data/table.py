@@ -21,9 +21,10 @@ from mlhf.data.arrays import (
     held_out,
     held_out_count,
 )
+from mlhf.data.formats import TABLE_SUFFIXES
 from mlhf.data.info import DataInfo, Task
 from mlhf.data.params import TableParams
-from mlhf.data.table_file import SUFFIXES, read_table
+from mlhf.data.table_file import read_table
 
 MAX_CATEGORIES = 1000
 _MAX_FEATURES = 65_536
@@ -101,12 +102,12 @@ def read(params: TableParams, root: Path | None) -> Arrays:
 
 def digest(root: Path | None) -> str:
     """Return the sha256 of the file."""
-    path = files.only_file(root, SUFFIXES)
+    path = files.only_file(root, TABLE_SUFFIXES)
     return files.digest([path], path)
 
 
 def _described(params: TableParams, root: Path | None) -> _Described:
-    table = read_table(files.only_file(root, SUFFIXES))
+    table = read_table(files.only_file(root, TABLE_SUFFIXES))
     names = table.column_names
     if params.target not in names:
         raise SpecError(

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 from mlhf.core.errors import DataError
 from mlhf.data.arrow import reading
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
 MAX_BYTES = 2**30
 MAX_COLUMNS = 10_000
 MAX_CELLS = 2**28

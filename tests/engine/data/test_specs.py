@@ -3,6 +3,7 @@
 import pytest
 
 from mlhf.core.errors import DataError, SpecError
+from mlhf.data.formats import UPLOAD_FORMATS
 from mlhf.data.info import DataInfo
 from mlhf.data.specs import (
     DATASETS,
@@ -35,6 +36,10 @@ def test_the_pointer_leads_to_the_mistake(name, params, pointer):
     with pytest.raises(SpecError) as caught:
         parse(name, params)
     assert caught.value.pointer == pointer
+
+
+def test_what_is_not_built_in_can_be_uploaded():
+    assert {name for name, spec in DATASETS.items() if not spec.builtin} == set(UPLOAD_FORMATS)
 
 
 @pytest.mark.parametrize("name", DATASETS)

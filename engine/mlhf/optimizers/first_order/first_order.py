@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.losses import autograd_loss
+from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.protocol import State, StepResult
 
 Build = Callable[[nn.Module], Sequence[torch.optim.Optimizer]]
-Loss = str | Callable[[Tensor, Tensor], Tensor]
 
 
 class FirstOrder:

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlhf.optimizers.first_order.first_order import FirstOrder, Loss, trained
+from mlhf.curvature.protocol import Loss
+from mlhf.optimizers.first_order.first_order import FirstOrder, trained
 
 # What it counts in its parameter groups.
 _KEPT = ("k", "weight_sum", "lr_max")

@@ -6,14 +6,13 @@ exactly, or for the data's labels) N times H's diagonal blocks.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from mlhf.curvature.errors import CurvatureError
-
-Loss = str | Callable[[Tensor, Tensor], Tensor]
+from mlhf.curvature.protocol import Loss
 
 
 def rows(z: Tensor) -> int:

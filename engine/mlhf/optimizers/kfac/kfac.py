@@ -8,9 +8,9 @@ from torch.autograd.graph import GradientEdge
 
 from mlhf.curvature.forward_pass import trainable
 from mlhf.curvature.losses import autograd_loss
+from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import LayerCalls, recording
-from mlhf.optimizers.kfac.fisher import Loss
 from mlhf.optimizers.kfac.layers import Call, Layer, layers_of
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.running_mean import RunningMean

@@ -4,16 +4,20 @@ MLHF's two variants have different networks, so each is a family of its own.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+FORMAT = "mlhf-meta-1"  # what the metadata of a meta-checkpoint's file says
 
 KRONECKER, PAPER, L2L = "mlhf", "mlhf_paper", "l2l"
 FAMILIES = (KRONECKER, PAPER, L2L)
 
-# The shipped file of each, in the folder ``checkpoints``.
+_FOLDER = Path(__file__).parent / "checkpoints"
+# The shipped file of each.
 SHIPPED = {
-    KRONECKER: "default.safetensors",
-    PAPER: "paper.safetensors",
-    L2L: "l2l.safetensors",
+    KRONECKER: _FOLDER / "default.safetensors",
+    PAPER: _FOLDER / "paper.safetensors",
+    L2L: _FOLDER / "l2l.safetensors",
 }
 
 

@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from mlhf.core.atomic_files import Written, write
 from mlhf.core.errors import DataError
-from mlhf.optimizers.learned.families import KRONECKER, SHIPPED, family_in
+from mlhf.optimizers.learned.families import FORMAT, KRONECKER, SHIPPED, family_in
 from mlhf.optimizers.learned.kinds import KINDS
-
-_FORMAT = "mlhf-meta-1"
-_FOLDER = Path(__file__).parent / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class MetaCheckpoint:
             for name, tensor in values.items()
         }
         metadata = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "optimizer": self.optimizer,
             "lineage": json.dumps(dict(self.lineage), sort_keys=True),
         }
@@ -85,13 +82,13 @@ def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCh
         DataError: where there is none, or it is another optimizer's.
     """
     if path == "default":
-        path = _FOLDER / SHIPPED[optimizer]
+        path = SHIPPED[optimizer]
     path = Path(path)
     weights: dict[str, dict[str, Tensor]] = {}
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") != FORMAT:
                 raise DataError(f"{path.name} is not a meta-checkpoint of this version.")
             for key in file.keys():  # noqa: SIM118
                 network, _, name = key.partition(".")
