@@ -48,7 +48,7 @@ def _routes() -> list[BaseRoute]:
     return every.routes
 
 
-# Made once: every application has the same, and they are what takes long to make.
+# Made once and shared by all applications: making them is the slow part.
 _ROUTES = _routes()
 
 
@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         routes=[*_ROUTES],
-        docs_url=None,  # ours asks no other host: app/web
+        docs_url=None,  # the page in web/ loads nothing from other hosts
         redoc_url=None,
     )
     app.state.settings = settings

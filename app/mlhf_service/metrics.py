@@ -20,7 +20,7 @@ STATUSES = tuple(RunCounts.model_fields)
 
 
 class QueueCollector(Collector):
-    """Counts read from the database at each scrape: right whichever process is asked."""
+    """Counts read from the database at each scrape, so that every process gives the same."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""The API's process: uvicorn on a socket the supervisor holds, or on one of its own."""
+"""The API's process: uvicorn on the supervisor's socket, or on one of its own."""
 
 import argparse
 import signal
@@ -20,7 +20,7 @@ def serve(settings: Settings, listener: socket.socket | None = None) -> None:
         log_level="info",
         server_header=False,
         access_log=False,
-        timeout_graceful_shutdown=3,  # event streams never end by themselves
+        timeout_graceful_shutdown=3,  # event streams may stay open for ever
     )
     uvicorn.Server(config).run(sockets=[listener] if listener else None)
 

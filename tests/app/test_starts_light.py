@@ -6,7 +6,7 @@ import sys
 
 def test_the_service_imports_no_torch() -> None:
     code = (
-        "import sys, mlhf_service.main, mlhf_service.cli.main, mlhf_service.deployment;"
+        "import sys, mlhf_service.main, mlhf_service.cli.app, mlhf_service.deployment;"
         "import mlhf_service.queue.worker_main;"
         "heavy = {'torch', 'matplotlib', 'pyarrow', 'sklearn'} & set(sys.modules);"
         "assert not heavy, heavy"

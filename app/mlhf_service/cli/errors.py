@@ -29,6 +29,8 @@ def explain() -> Iterator[None]:
 
 def sentence(error: Exception) -> str | None:
     """What to show for ``error``, or None where only its traceback can say it."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return f"the package {error.name} is missing. Install it with: pip install 'mlhf[service]'"
     # Imported here, so that a command that succeeds does not wait for them.
     from pydantic import ValidationError
 

@@ -1,41 +1,13 @@
-"""``mlhf``: keep a service, and use one from the command line."""
+"""The ``mlhf`` entry point."""
 
-from typing import Annotated
-
-import typer
-
-import mlhf
-from mlhf_service.cli import client_commands, service_commands
-
-cli = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Train networks with Hessian-free and first-order optimizers, and compare them.",
-)
-service_commands.add_to(cli)
-client_commands.add_to(cli)
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"mlhf {mlhf.__version__}")
-        raise typer.Exit
-
-
-@cli.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
+from mlhf_service.cli.errors import explain
 
 
 def main() -> None:
-    """The ``mlhf`` entry point: what goes wrong is one line, never a stack trace."""
-    from mlhf_service.cli.errors import explain
-
+    """Run the command line. What goes wrong is shown in one line, not as a traceback."""
     with explain():
+        from mlhf_service.cli.app import cli  # here, for a package of it may be missing
+
         cli()
 
 

@@ -20,7 +20,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def print_comparison(comparison: Json, console: Console | None = None) -> None:
-    """One line a group of seeds: final loss, and what the target took; best values in bold."""
+    """A line for each group of seeds: final loss, and the cost of the target; the best in bold."""
     console = console or Console()
     target = comparison["target"]
     table = Table(box=SIMPLE, pad_edge=False)

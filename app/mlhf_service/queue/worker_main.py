@@ -44,8 +44,8 @@ def main() -> None:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
-        # Celery has stopped and its child has ended; what is left is a thread of its pool
-        # that sleeps for five seconds.
+        # Celery has stopped and its child has ended. Only a thread of its pool is left, which
+        # would keep us for five seconds.
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mlhf_service.cli.app import cli
 from mlhf_service.cli.errors import explain
-from mlhf_service.cli.main import cli
 from mlhf_service.database import Database
 from mlhf_service.migrate import migrate
 
@@ -167,7 +167,7 @@ def test_version_and_help_import_nothing_slow() -> None:
     slow = {"pydantic_settings", "sqlalchemy", "fastapi", "celery", "httpx", "torch"}
     code = f"""
 import sys
-from mlhf_service.cli.main import cli
+from mlhf_service.cli.app import cli
 for option in ("--version", "--help"):
     cli([option], standalone_mode=False)
 slow = {slow!r} & set(sys.modules)
@@ -176,3 +176,23 @@ assert not slow, slow
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("mlhf ")
+
+
+def test_the_optimizer_alone_says_what_the_command_line_needs() -> None:
+    code = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("typer", "httpx", "sqlalchemy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from mlhf_service.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mlhf: the package typer is missing. Install it with: pip install 'mlhf[service]'\n"
+    )
