@@ -1,4 +1,4 @@
-"""The database: engines for SQLite and PostgreSQL, transactions, column types, its clock."""
+"""The database: engines for SQLite and PostgreSQL, transactions, column types, and its clock."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class db_now(FunctionElement[float]):  # noqa: N801 - reads as a SQL function
-    """The database's clock, in seconds since 1970, so that leases need no common clock."""
+    """The database's clock, in seconds since 1970: leases are timed by it on every machine."""
 
     type = Float()
     inherit_cache = True
@@ -76,7 +76,7 @@ class Database:
     """Transactions on one database.
 
     On SQLite a writer takes the write lock at its beginning (``BEGIN IMMEDIATE``), so
-    that what it read is still true when it writes; PostgreSQL uses row locks for that.
+    that what it has read still holds when it writes; PostgreSQL uses row locks for that.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every request: body limits, host and origin checks, safe headers."""
+"""Applied to every request: body limits, host and origin checks, safe headers."""
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit
