@@ -17,6 +17,7 @@ from mlhf_service.database import Database
 from mlhf_service.datasets import endpoints as datasets
 from mlhf_service.datasets.uploads import clear_abandoned
 from mlhf_service.jobs import endpoints as jobs
+from mlhf_service.jobs.kinds.registry import union_tags
 from mlhf_service.kit import problems
 from mlhf_service.meta_checkpoints import endpoints as meta_checkpoints
 from mlhf_service.queue.celery_app import configure
@@ -79,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.storage = FolderStorage(settings.artifacts_dir)
     app.state.doorbell = Doorbell(app.state.database)
 
-    problems.install(app)
+    problems.install(app, union_tags)
     app.mount("/static", web.static_files(), name="static")
 
     app.add_middleware(SafeHeaders)

@@ -12,11 +12,10 @@ from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlhf_service.database import Database
-from mlhf_service.jobs.models import Job, Outbox
-from mlhf_service.jobs.schemas import RunCounts
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.runs.models import Run
-
-STATUSES = tuple(RunCounts.model_fields)
+from mlhf_service.runs.status import STATUSES
 
 
 class QueueCollector(Collector):

@@ -11,17 +11,15 @@ from mlhf.ablation.config import FORMS
 from mlhf.ablation.report import Trajectory
 from mlhf.ablation.statistics import mean
 from mlhf.core.metrics import json_number
-from mlhf_service.ablations import files
 from mlhf_service.ablations.schemas import Ablation, AblationRow, Spread
 from mlhf_service.jobs import service as jobs
+from mlhf_service.jobs.kinds.ablation import Ablation as AblationKind
 from mlhf_service.jobs.models import Job
 from mlhf_service.kit.problems import Conflict, Invalid
-from mlhf_service.runs import repository
+from mlhf_service.runs import repository, trajectory_files
 from mlhf_service.runs import service as runs
 from mlhf_service.runs.curve_files import CSV, PNG
 from mlhf_service.storage.folder import FolderStorage
-
-KIND = "ablation"
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ def measured(session: Session, storage: FolderStorage, job_id: str) -> Measured:
     job = _find(session, job_id)
     tasks: dict[str, list[Trajectory]] = {}
     for run in job.runs:
-        if repository.artifact(session, run.id, files.NUMBERS) is None:
+        if repository.artifact(session, run.id, trajectory_files.NUMBERS) is None:
             continue
-        _, path = runs.find_artifact(session, storage, run.id, files.NUMBERS)
+        _, path = runs.find_artifact(session, storage, run.id, trajectory_files.NUMBERS)
         found = Trajectory.from_dict(json.loads(path.read_bytes()))
         tasks.setdefault(run.config["task"], []).append(found)
     return Measured(job.id, job.name, len(job.runs), tasks)
@@ -81,17 +79,18 @@ def render(of: Measured, format: str) -> tuple[str, bytes]:
         panels = [
             row for task, seeds in of.tasks.items() for row in ablation_report.panels(task, seeds)
         ]
-        return PNG, files.png(panels)
+        return PNG, trajectory_files.png(panels)
     rows = [row for task, seeds in of.tasks.items() for row in ablation_report.rows(task, seeds)]
     if format == "csv":
-        return CSV, files.csv(rows)
-    return files.MARKDOWN, files.markdown(of.name, rows)
+        return CSV, trajectory_files.csv(rows)
+    return trajectory_files.MARKDOWN, trajectory_files.markdown(of.name, rows)
 
 
 def _find(session: Session, job_id: str) -> Job:
     job = jobs.find(session, job_id)
-    if job.kind != KIND:
-        raise Invalid.at("job", f"This job is of kind {job.kind}; only an {KIND} has such a table.")
+    if job.kind != AblationKind.name:
+        message = f"This job is of kind {job.kind}; only an {AblationKind.name} has such a table."
+        raise Invalid.at("job", message)
     return job
 
 

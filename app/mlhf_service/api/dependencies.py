@@ -1,48 +1,89 @@
 """Annotated aliases for what endpoints need. One transaction a request, committed once."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from mlhf_service.context import Context
 from mlhf_service.database import Database
-from mlhf_service.queue.doorbell import Doorbell
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 
 
-def _settings(request: Request) -> Settings:
-    return request.app.state.settings  # type: ignore[no-any-return]
+class Doorbell(Protocol):
+    """Wakes whoever publishes the outbox."""
+
+    def notify(self) -> None:
+        """Say that the outbox may hold something. Never blocks, never fails."""
 
 
-def _database(request: Request) -> Database:
-    return request.app.state.database  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class Backend:
+    """All that the application stands on, for endpoints that open their own transactions."""
+
+    settings: Settings
+    database: Database
+    storage: FolderStorage
+    doorbell: Doorbell
+
+    @contextmanager
+    def read(self) -> Iterator[Context]:
+        with self.database.read() as session:
+            yield Context(session, self.settings, self.storage)
+
+    @contextmanager
+    def write(self) -> Iterator[Context]:
+        """One transaction; once it is committed, workers learn of the runs it queued."""
+        with self.database.write() as session:
+            yield Context(session, self.settings, self.storage)
+        self.doorbell.notify()
 
 
-def _storage(request: Request) -> FolderStorage:
-    return request.app.state.storage  # type: ignore[no-any-return]
+def _backend(request: Request) -> Backend:
+    state = request.app.state
+    return Backend(state.settings, state.database, state.storage, state.doorbell)
 
 
-def _doorbell(request: Request) -> Doorbell:
-    return request.app.state.doorbell  # type: ignore[no-any-return]
+CurrentBackend = Annotated[Backend, Depends(_backend)]
 
 
-def _reader(request: Request) -> Iterator[Session]:
-    with _database(request).read() as session:
+def _settings(backend: CurrentBackend) -> Settings:
+    return backend.settings
+
+
+def _database(backend: CurrentBackend) -> Database:
+    return backend.database
+
+
+def _storage(backend: CurrentBackend) -> FolderStorage:
+    return backend.storage
+
+
+def _reader(backend: CurrentBackend) -> Iterator[Session]:
+    with backend.database.read() as session:
         yield session
 
 
-def _writer(request: Request) -> Iterator[Session]:
-    with _database(request).write() as session:
+def _writer(backend: CurrentBackend) -> Iterator[Session]:
+    with backend.database.write() as session:
         yield session
 
 
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
 CurrentStorage = Annotated[FolderStorage, Depends(_storage)]
-CurrentDoorbell = Annotated[Doorbell, Depends(_doorbell)]
 # scope="function": the transaction ends before the response is sent, so that a client
 # never reads a 201 for what did not commit.
 ReadSession = Annotated[Session, Depends(_reader, scope="function")]
 WriteSession = Annotated[Session, Depends(_writer, scope="function")]
+
+
+def _read_context(session: ReadSession, backend: CurrentBackend) -> Context:
+    return Context(session, backend.settings, backend.storage)
+
+
+ReadContext = Annotated[Context, Depends(_read_context)]

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from mlhf_service.runs.metrics import Number
-from mlhf_service.runs.schemas import Reached, Status
+from mlhf_service.runs.schemas import Reached
+from mlhf_service.runs.status import Status
 
 ComparedMetric = Literal[
     "train_loss", "test_loss", "train_accuracy", "test_accuracy", "running_loss"

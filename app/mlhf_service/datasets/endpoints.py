@@ -10,7 +10,7 @@ from mlhf_service.api.dependencies import (
     CurrentDatabase,
     CurrentSettings,
     CurrentStorage,
-    ReadSession,
+    ReadContext,
 )
 from mlhf_service.datasets import service, uploads
 from mlhf_service.datasets.schemas import DatasetView
@@ -25,14 +25,12 @@ Name = Annotated[str, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\
 
 @router.get("")
 def list_datasets(
-    session: ReadSession,
-    settings: CurrentSettings,
-    storage: CurrentStorage,
+    context: ReadContext,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[DatasetView]:
     """List the built-in data sets, then the uploaded ones, the newest first."""
-    return service.page(session, settings, storage, limit, cursor)
+    return service.page(context, limit, cursor)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -77,14 +75,9 @@ def upload_dataset(
 
 
 @router.get("/{dataset_id}")
-def get_dataset(
-    dataset_id: DatasetId,
-    session: ReadSession,
-    settings: CurrentSettings,
-    storage: CurrentStorage,
-) -> DatasetView:
+def get_dataset(dataset_id: DatasetId, context: ReadContext) -> DatasetView:
     """One data set, built in or uploaded."""
-    return service.find(session, settings, storage, dataset_id)
+    return service.find(context, dataset_id)
 
 
 @router.delete("/{dataset_id}", status_code=status.HTTP_204_NO_CONTENT)

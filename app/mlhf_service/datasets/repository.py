@@ -7,8 +7,7 @@ from sqlalchemy.orm import Session
 
 from mlhf_service.datasets.models import Dataset
 from mlhf_service.runs.models import Run
-
-UNFINISHED = ("queued", "running", "paused")
+from mlhf_service.runs.status import ACTIVE
 
 
 def get(
@@ -36,7 +35,5 @@ def newest(session: Session, before: str | None, limit: int) -> list[Dataset]:
 
 def in_use(session: Session, dataset_id: str) -> bool:
     """Whether a run that has not ended is to train on it."""
-    used: Select[Any] = select(
-        exists().where(Run.dataset == dataset_id, Run.status.in_(UNFINISHED))
-    )
+    used: Select[Any] = select(exists().where(Run.dataset == dataset_id, Run.status.in_(ACTIVE)))
     return bool(session.scalar(used))

@@ -7,8 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data.specs import (
     DATASETS,
@@ -16,9 +14,9 @@ from mlhf.data.specs import (
     describe,
     parse,
 )
+from mlhf_service.context import Context
 from mlhf_service.datasets import repository
 from mlhf_service.settings import Settings
-from mlhf_service.storage.folder import FolderStorage
 
 UPLOADED = re.compile(r"ds_[0-9a-z]{26}")
 BUILTIN = tuple(spec.name for spec in DATASETS.values() if spec.builtin)
@@ -43,22 +41,16 @@ class ResolvedDataset:
     sha256: str | None
 
 
-def resolve(
-    session: Session,
-    settings: Settings,
-    storage: FolderStorage,
-    name: str,
-    params: dict[str, Any],
-) -> ResolvedDataset:
+def resolve_dataset(context: Context, name: str, params: dict[str, Any]) -> ResolvedDataset:
     """Find the data set ``name``: a built-in, or the id of an upload.
 
     Raises:
         SpecError: At ``/name`` (unknown, deleted, not installed here) or ``/params/…``.
     """
     if name in BUILTIN:
-        return _builtin(settings, name, params)
+        return _builtin(context.settings, name, params)
     if UPLOADED.fullmatch(name):
-        return _uploaded(session, storage, name, params)
+        return _uploaded(context, name, params)
     if name in DATASETS:
         message = f"{name} is a format: upload a data set in it, and name that by its id (ds_…)."
     else:
@@ -89,10 +81,8 @@ def _builtin(settings: Settings, name: str, params: dict[str, Any]) -> ResolvedD
     return ResolvedDataset(name, parsed, root, _describe(name, parsed, root), None)
 
 
-def _uploaded(
-    session: Session, storage: FolderStorage, name: str, params: dict[str, Any]
-) -> ResolvedDataset:
-    dataset = repository.get(session, name, "share")
+def _uploaded(context: Context, name: str, params: dict[str, Any]) -> ResolvedDataset:
+    dataset = repository.get(context.session, name, "share")
     if dataset is None:
         raise SpecError("/name", "there is no data set with this id.")
     if dataset.deleted_at is not None:
@@ -100,7 +90,7 @@ def _uploaded(
     family = dataset.format
     merged = {**dataset.params, **params}
     parsed = parse(family, merged).model_dump(mode="json", exclude_unset=True)
-    root = storage.path(dataset.storage_key)
+    root = context.storage.path(dataset.storage_key)
     if not root.is_dir():
         raise SpecError("/name", "the files of this data set are gone; upload it again.")
     if parsed == dataset.params:

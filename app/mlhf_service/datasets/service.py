@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data import specs
+from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.datasets import repository, uploads
 from mlhf_service.datasets.models import Dataset
 from mlhf_service.datasets.resolve import (
     BUILTIN,
     UPLOADED,
-    ResolvedDataset,
-    resolve,
+    resolve_dataset,
 )
 from mlhf_service.datasets.schemas import DataInfoView, DatasetView
 from mlhf_service.kit.ids import new_id
@@ -27,38 +27,29 @@ from mlhf_service.kit.problems import (
     Invalid,
     NotFound,
 )
-from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 
-__all__ = ["ResolvedDataset", "resolve"]
 
-
-def page(
-    session: Session,
-    settings: Settings,
-    storage: FolderStorage,
-    limit: int,
-    cursor: str | None,
-) -> Page[DatasetView]:
+def page(context: Context, limit: int, cursor: str | None) -> Page[DatasetView]:
     """Built-in data sets, then uploads, the newest first."""
     after = decode_cursor(cursor, 1)[0] if cursor is not None else None
     names = BUILTIN if after is None else ()
     if after in BUILTIN:
         names = BUILTIN[BUILTIN.index(after) + 1 :]
-    views = [_builtin(session, settings, storage, name) for name in names[:limit]]
-    rows = repository.newest(session, None if names or after in BUILTIN else after, limit + 1)
+    views = [_builtin(context, name) for name in names[:limit]]
+    rows = repository.newest(
+        context.session, None if names or after in BUILTIN else after, limit + 1
+    )
     room = limit - len(views)
     views += [_uploaded(row) for row in rows[:room]]
     more = len(names) > limit or len(rows) > room
     return Page(data=views, next_cursor=encode_cursor([views[-1].id]) if more else None)
 
 
-def find(
-    session: Session, settings: Settings, storage: FolderStorage, dataset_id: str
-) -> DatasetView:
+def find(context: Context, dataset_id: str) -> DatasetView:
     if dataset_id in BUILTIN:
-        return _builtin(session, settings, storage, dataset_id)
-    return _uploaded(_row(session, dataset_id))
+        return _builtin(context, dataset_id)
+    return _uploaded(_row(context.session, dataset_id))
 
 
 def parse_params(text: str, format: str) -> dict[str, Any]:
@@ -147,13 +138,11 @@ def _row(session: Session, dataset_id: str, lock: bool = False) -> Dataset:
     return dataset
 
 
-def _builtin(
-    session: Session, settings: Settings, storage: FolderStorage, name: str
-) -> DatasetView:
+def _builtin(context: Context, name: str) -> DatasetView:
     spec = specs.DATASETS[name]
     info, reason = None, None
     try:
-        info = DataInfoView(**resolve(session, settings, storage, name, {}).info.to_dict())
+        info = DataInfoView(**resolve_dataset(context, name, {}).info.to_dict())
     except SpecError as error:
         reason = error.message
     return DatasetView(

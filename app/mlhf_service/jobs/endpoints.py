@@ -8,33 +8,19 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mlhf_service.api.dependencies import (
+    CurrentBackend,
     CurrentDatabase,
-    CurrentDoorbell,
-    CurrentSettings,
-    CurrentStorage,
     ReadSession,
     WriteSession,
 )
 from mlhf_service.jobs import idempotency, repository, service, stream
+from mlhf_service.jobs.kinds.protocol import Estimate
+from mlhf_service.jobs.kinds.registry import JobCreate, Kind
 from mlhf_service.jobs.models import Job
-from mlhf_service.jobs.schemas import (
-    CloneRequest,
-    Estimate,
-    JobCreate,
-    JobView,
-    Kind,
-    LogLine,
-    Status,
-)
+from mlhf_service.jobs.schemas import CloneRequest, JobView, LogLine
 from mlhf_service.jobs.views import view
-from mlhf_service.kit.pagination import (
-    Cursor,
-    Limit,
-    Order,
-    Page,
-    paginate,
-)
-from mlhf_service.kit.problems import Problem
+from mlhf_service.kit.pagination import Cursor, Limit, Order, Page, paginate
+from mlhf_service.runs.status import Status
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -66,39 +52,29 @@ _COLUMNS = {"created_at": Job.id, "name": Job.name, "status": Job.status}  # ids
 def create_job(
     request: JobCreate,
     response: Response,
-    database: CurrentDatabase,
-    settings: CurrentSettings,
-    storage: CurrentStorage,
-    doorbell: CurrentDoorbell,
+    backend: CurrentBackend,
     validate_only: bool = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Queue a training run, a sweep of many, a meta-training, or an ablation."""
     if validate_only:
-        with database.read() as session:
-            estimate = service.check(session, settings, storage, request).estimate
+        with backend.read() as context:
+            estimate = service.plan(context, request).estimate
         return JSONResponse(estimate.model_dump(mode="json"))
-    if idempotency_key is not None:
-        hashed = idempotency.request_hash(request.model_dump(mode="json"))
-        known = idempotency.reserve(database, idempotency_key, hashed)
-        if known is not None:
-            with database.read() as session:
-                response.status_code = status.HTTP_200_OK
-                response.headers["Location"] = f"/v1/jobs/{known}"
-                return view(service.find(session, known))
-    try:
-        with database.write() as session:
-            job = service.create(session, settings, storage, request)
-            if idempotency_key is not None:
-                idempotency.complete(session, idempotency_key, job.id)
-            created = view(job)
-    except Problem:
-        if idempotency_key is not None:
-            idempotency.release(database, idempotency_key)
-        raise
-    doorbell.notify()
-    response.headers["Location"] = f"/v1/jobs/{created.id}"
-    return created
+    with idempotency.reserved(backend.database, idempotency_key, request) as earlier:
+        if earlier is not None:
+            response.status_code = status.HTTP_200_OK
+            with backend.read() as context:
+                return _created(response, service.find(context.session, earlier))
+        with backend.write() as context:
+            job = service.create(context, request)
+            idempotency.complete(context.session, idempotency_key, job.id)
+            return _created(response, job)
+
+
+def _created(response: Response, job: Job) -> JobView:
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return view(job)
 
 
 @router.get("")
@@ -158,48 +134,30 @@ def pause_job(job_id: JobId, session: WriteSession) -> JobView:
 
 
 @router.post("/{job_id}/resume")
-def resume_job(job_id: JobId, database: CurrentDatabase, doorbell: CurrentDoorbell) -> JobView:
+def resume_job(job_id: JobId, backend: CurrentBackend) -> JobView:
     """Queue a paused job again; it goes on from its checkpoint."""
-    with database.write() as session:
-        resumed = view(service.resume(session, job_id))
-    doorbell.notify()
-    return resumed
+    with backend.write() as context:
+        return view(service.resume(context.session, job_id))
 
 
 @router.post("/{job_id}/retry", status_code=status.HTTP_201_CREATED)
-def retry_job(
-    job_id: JobId,
-    response: Response,
-    database: CurrentDatabase,
-    settings: CurrentSettings,
-    storage: CurrentStorage,
-    doorbell: CurrentDoorbell,
-) -> JobView:
+def retry_job(job_id: JobId, response: Response, backend: CurrentBackend) -> JobView:
     """Make a new job of those runs of an ended job that did not succeed."""
-    with database.write() as session:
-        created = view(service.retry(session, settings, storage, job_id))
-    doorbell.notify()
-    response.headers["Location"] = f"/v1/jobs/{created.id}"
-    return created
+    with backend.write() as context:
+        return _created(response, service.retry(context, job_id))
 
 
 @router.post("/{job_id}/clone", status_code=status.HTTP_201_CREATED)
 def clone_job(
     job_id: JobId,
     response: Response,
-    database: CurrentDatabase,
-    settings: CurrentSettings,
-    storage: CurrentStorage,
-    doorbell: CurrentDoorbell,
+    backend: CurrentBackend,
     request: CloneRequest | None = None,
 ) -> JobView:
     """Make a new job of the same specification, with changes where given."""
     changes = request.changes if request else {}
-    with database.write() as session:
-        created = view(service.clone(session, settings, storage, job_id, changes))
-    doorbell.notify()
-    response.headers["Location"] = f"/v1/jobs/{created.id}"
-    return created
+    with backend.write() as context:
+        return _created(response, service.clone(context, job_id, changes))
 
 
 def _existing(job_id: JobId, database: CurrentDatabase) -> str:

@@ -2,19 +2,52 @@
 
 import hashlib
 import json
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete
+from pydantic import BaseModel
+from sqlalchemy import String, delete
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from mlhf_service.database import Database, now
-from mlhf_service.jobs.models import IdempotencyKey
-from mlhf_service.kit.problems import Conflict, Invalid
+from mlhf_service.database import Base, Database, UTCDateTime, now
+from mlhf_service.kit.problems import Conflict, Invalid, Problem
 
 _IN_FLIGHT = timedelta(seconds=60)  # longer, and the request that held the key has died
 _KEPT = timedelta(days=7)
+
+
+class IdempotencyKey(Base):
+    """A key a client chose for one creation, and the job that came of it."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(40))  # null while in flight
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+@contextmanager
+def reserved(database: Database, key: str | None, request: BaseModel) -> Iterator[str | None]:
+    """Hold ``key`` while ``request`` is answered; without a key, do nothing.
+
+    Yields the job that a finished request with this key and body made, or None: the caller
+    makes one, and calls ``complete`` in the same transaction. After a Problem the key is free.
+    Raises Invalid (another body) and Conflict (still in flight).
+    """
+    if key is None:
+        yield None
+        return
+    known = reserve(database, key, request_hash(request.model_dump(mode="json")))
+    try:
+        yield known
+    except Problem:
+        if known is None:
+            _release(database, key)
+        raise
 
 
 def request_hash(body: Any) -> str:
@@ -24,12 +57,7 @@ def request_hash(body: Any) -> str:
 
 
 def reserve(database: Database, key: str, hashed: str) -> str | None:
-    """Take ``key`` for a request, in a transaction of its own.
-
-    Returns the job a finished request with this key and body made, or None: the caller
-    has the key now, and must ``complete`` or ``release`` it.
-    Raises Invalid (another body) and Conflict (still in flight).
-    """
+    """Take ``key`` in a transaction of its own; returns the job it stands for, if any."""
     try:
         with database.write() as session:
             session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - _KEPT))
@@ -52,15 +80,14 @@ def reserve(database: Database, key: str, hashed: str) -> str | None:
     )
 
 
-def complete(session: Session, key: str, job_id: str) -> None:
-    """Bind the key to what was made, in the transaction that made it."""
-    known = session.get(IdempotencyKey, key)
+def complete(session: Session, key: str | None, job_id: str) -> None:
+    """Bind the key, where there is one, to what was made."""
+    known = session.get(IdempotencyKey, key) if key is not None else None
     if known is not None:
         known.job_id = job_id
 
 
-def release(database: Database, key: str) -> None:
-    """Give the key back after a request that made nothing."""
+def _release(database: Database, key: str) -> None:
     with database.write() as session:
         session.execute(
             delete(IdempotencyKey).where(IdempotencyKey.key == key, IdempotencyKey.job_id.is_(None))

@@ -1,19 +1,17 @@
-"""Tables of jobs: what was asked for, its events, and the outbox that rings the doorbell."""
+"""Tables of jobs: what was asked for, and what happened to it."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from mlhf_service.database import Base, UTCDateTime
 from mlhf_service.runs.models import Run
 
-AutoId = BigInteger().with_variant(Integer, "sqlite")
-
 
 class Job(Base):
-    """One request of a user: one run (``train``) or many (``sweep``)."""
+    """One request of a user, of one of ``jobs.kinds``; it has one run or many."""
 
     __tablename__ = "jobs"
 
@@ -59,24 +57,3 @@ class JobEvent(Base):
     type: Mapped[str] = mapped_column(String(20))
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     at: Mapped[datetime] = mapped_column(UTCDateTime)
-
-
-class Outbox(Base):
-    """A doorbell still to be rung; written in the transaction that made the work."""
-
-    __tablename__ = "outbox"
-
-    id: Mapped[int] = mapped_column(AutoId, primary_key=True, autoincrement=True)
-    queue: Mapped[str] = mapped_column(String(20))
-    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
-
-
-class IdempotencyKey(Base):
-    """A key a client chose for one creation, and the job that came of it."""
-
-    __tablename__ = "idempotency_keys"
-
-    key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    request_hash: Mapped[str] = mapped_column(String(64))
-    job_id: Mapped[str | None] = mapped_column(String(40))  # null while in flight
-    created_at: Mapped[datetime] = mapped_column(UTCDateTime)

@@ -2,17 +2,19 @@
 
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from mlhf.core.errors import SpecError, error_message
+from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.jobs import repository
-from mlhf_service.jobs.models import Job, JobTag, Outbox
-from mlhf_service.jobs.schemas import AnyRequest, JobCreate
+from mlhf_service.jobs.kinds.protocol import Plan
+from mlhf_service.jobs.kinds.registry import kind_of, parse, union_tags
+from mlhf_service.jobs.kinds.requests import JobRequest
+from mlhf_service.jobs.models import Job, JobTag
+from mlhf_service.jobs.outbox import announce
 from mlhf_service.jobs.state import move, settle
-from mlhf_service.jobs.transitions import TERMINAL
-from mlhf_service.jobs.validation import Validated, validate
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.problems import (
     Conflict,
@@ -22,27 +24,23 @@ from mlhf_service.kit.problems import (
     pointer_of,
 )
 from mlhf_service.runs.models import Run
-from mlhf_service.settings import Settings
-from mlhf_service.storage.folder import FolderStorage
-
-_REQUEST: TypeAdapter[Any] = TypeAdapter(JobCreate)
+from mlhf_service.runs.status import TERMINAL
 
 
-def check(
-    session: Session, settings: Settings, storage: FolderStorage, request: AnyRequest
-) -> Validated:
-    """Validate a request; what is wrong with it becomes a 422 problem."""
+def plan(context: Context, request: JobRequest) -> Plan:
+    """Check a request and plan its runs; what is wrong with it becomes a 422 problem."""
     try:
-        return validate(session, settings, storage, request)
+        if request.resources.device == "cuda" and not context.settings.has_gpu:
+            message = "No GPU serves this deployment: use auto or cpu."
+            raise SpecError("/resources/device", message)
+        return kind_of(request).plan(context, request)
     except SpecError as error:
         raise Invalid.of(error) from None
 
 
 def create(
-    session: Session,
-    settings: Settings,
-    storage: FolderStorage,
-    request: AnyRequest,
+    context: Context,
+    request: JobRequest,
     *,
     retried_from: str | None = None,
     cloned_from: str | None = None,
@@ -53,13 +51,13 @@ def create(
     Args:
         only: Positions of the runs to make, where not all of them are wanted.
     """
-    validated = check(session, settings, storage, request)
-    created = now()
-    kind = request.kind  # type: ignore[attr-defined]
+    planned = plan(context, request)
+    session, created = context.session, now()
+    queue = "gpu" if context.settings.has_gpu and request.resources.device != "cpu" else "cpu"
     job = Job(
         id=new_id("job"),
-        kind=kind,
-        name=request.name or _default_name(kind, validated),
+        kind=kind_of(request).name,
+        name=request.name or planned.name,
         status="queued",
         spec=request.model_dump(mode="json", exclude_none=True),
         retried_from=retried_from,
@@ -70,30 +68,30 @@ def create(
     )
     session.add(job)
     session.flush()
-    for new in validated.runs:
-        if only is not None and new.position not in only:
+    for position, run in enumerate(planned.runs):
+        if only is not None and position not in only:
             continue
-        name = f"{job.name}: {new.label}" if kind in ("sweep", "ablation") else job.name
+        name = f"{job.name}: {run.label}" if run.label else job.name
         session.add(
             Run(
                 id=new_id("run"),
                 job_id=job.id,
-                position=new.position,
+                position=position,
                 name=name[:250],
-                kind=new.kind,
+                kind=run.kind,
                 status="queued",
-                config=new.config,
-                model=new.model,
-                dataset=new.dataset,
-                optimizer=new.optimizer,
-                seed=new.seed,
-                meta_checkpoint_id=new.meta_checkpoint_id,
-                queue=validated.queue,
-                data_info=new.info.to_dict() if new.info else None,
+                config=run.config,
+                model=run.model,
+                dataset=run.dataset,
+                optimizer=run.optimizer,
+                seed=run.seed,
+                meta_checkpoint_id=run.meta_checkpoint_id,
+                queue=queue,
+                data_info=run.info.to_dict() if run.info else None,
                 created_at=created,
             )
         )
-    session.add(Outbox(queue=validated.queue, created_at=created))
+    announce(session, queue)
     repository.add_event(session, job.id, "status", {"status": "queued", "error": None})
     session.flush()
     session.expire(job)
@@ -153,43 +151,37 @@ def resume(session: Session, job_id: str) -> Job:
     for run in repository.runs_of(session, job_id):
         if run.status == "paused":
             move(session, run, "queued")
-            session.add(Outbox(queue=run.queue, created_at=now()))
+            announce(session, run.queue)
     settle(session, job)
     return _fresh(session, job)
 
 
-def retry(session: Session, settings: Settings, storage: FolderStorage, job_id: str) -> Job:
+def retry(context: Context, job_id: str) -> Job:
     """Make a new job of the runs that did not succeed. The old one stays as it ended."""
-    job = find(session, job_id)
+    job = find(context.session, job_id)
     if job.status not in TERMINAL:
         raise Conflict("The job has not ended yet: only an ended job can be retried.")
     failed = {run.position for run in job.runs if run.status != "succeeded"}
     if not failed:
         raise Conflict("Every run of the job succeeded. Use clone to run it again.")
-    request = _REQUEST.validate_python(job.spec)
-    return create(session, settings, storage, request, retried_from=job.id, only=failed)
+    return create(context, parse(job.spec), retried_from=job.id, only=failed)
 
 
-def clone(
-    session: Session,
-    settings: Settings,
-    storage: FolderStorage,
-    job_id: str,
-    changes: dict[str, Any],
-) -> Job:
+def clone(context: Context, job_id: str, changes: dict[str, Any]) -> Job:
     """Make a new job of the same specification, with the given top-level fields replaced."""
-    job = find(session, job_id)
+    job = find(context.session, job_id)
     try:
-        request = _REQUEST.validate_python({**job.spec, **changes})
+        request = parse({**job.spec, **changes})
     except ValidationError as error:
         problems = [
             FieldError(
-                pointer="/changes" + pointer_of(("body", *e["loc"]))[0], detail=error_message(e)
+                pointer="/changes" + pointer_of(("body", *e["loc"]), union_tags()),
+                detail=error_message(e),
             )
             for e in error.errors()
         ]
         raise Invalid("The changed specification is not valid.", problems) from None
-    return create(session, settings, storage, request, cloned_from=job.id)
+    return create(context, request, cloned_from=job.id)
 
 
 def _locked(session: Session, job_id: str) -> Job:
@@ -203,15 +195,3 @@ def _fresh(session: Session, job: Job) -> Job:
     session.flush()
     session.expire_all()
     return find(session, job.id)
-
-
-def _default_name(kind: str, validated: Validated) -> str:
-    run = validated.runs[0]
-    optimizers = sorted({run.optimizer for run in validated.runs})
-    shown = ", ".join(optimizers[:4]) + (", …" if len(optimizers) > 4 else "")
-    if kind == "meta_train":
-        return f"meta-train {shown} with {run.model} on {run.dataset}"[:200]
-    if kind == "ablation":
-        tasks = ", ".join(dict.fromkeys(run.config["task"] for run in validated.runs))
-        return f"ablation of the learned preconditioner: {tasks}"[:200]
-    return f"{run.model} on {run.dataset} with {shown}"[:200]

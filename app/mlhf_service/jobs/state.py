@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 from mlhf_service.database import now
 from mlhf_service.jobs import repository
 from mlhf_service.jobs.models import Job
-from mlhf_service.jobs.transitions import TERMINAL, allowed, job_status
+from mlhf_service.jobs.transitions import allowed, job_status
 from mlhf_service.runs.models import Run
+from mlhf_service.runs.status import TERMINAL
 
 DIVERGED = "/problems/diverged"
 

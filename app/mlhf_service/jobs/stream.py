@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from mlhf_service.database import Database
 from mlhf_service.jobs import repository
 from mlhf_service.jobs.models import Job, JobEvent
-from mlhf_service.jobs.transitions import TERMINAL
+from mlhf_service.runs.status import TERMINAL
 
 _POLL_SECONDS = 0.3
 _RETRY_MILLISECONDS = 2000

@@ -1,11 +1,10 @@
-"""The states of runs and jobs: which changes are legal, and why."""
+"""Which changes of a run's status are legal, and why; and what a job's status is."""
 
 from collections import Counter
 from collections.abc import Iterable
 from typing import ClassVar
 
-ACTIVE = frozenset({"queued", "running", "paused"})
-TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+from mlhf_service.runs.status import ACTIVE, TERMINAL
 
 
 class Rule:

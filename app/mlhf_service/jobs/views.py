@@ -5,8 +5,8 @@ from collections import Counter
 from mlhf_service.database import now
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.schemas import JobView, Progress, RunCounts
-from mlhf_service.jobs.transitions import TERMINAL
 from mlhf_service.runs.models import Run
+from mlhf_service.runs.status import TERMINAL
 
 
 def view(job: Job) -> JobView:

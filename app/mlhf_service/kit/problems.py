@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -16,8 +17,6 @@ from starlette.exceptions import HTTPException
 from mlhf.core.errors import SpecError, error_message
 
 log = logging.getLogger(__name__)
-
-_TAGS = ("train", "sweep", "meta_train", "ablation", "bptt", "pes", "search")
 
 
 class FieldError(BaseModel):
@@ -84,10 +83,6 @@ class TooLarge(Problem):
     status, slug, title = 413, "too-large", "Content too large"
 
 
-class UnsupportedMedia(Problem):
-    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
-
-
 class RangeNotSatisfiable(Problem):
     status, slug, title = 416, "range-not-satisfiable", "Range not satisfiable"
 
@@ -124,21 +119,25 @@ def response(body: dict[str, Any], headers: dict[str, str] | None = None) -> Res
     )
 
 
-def pointer_of(location: tuple[int | str, ...]) -> tuple[str, bool]:
-    """Turn pydantic's location into a JSON pointer, or a parameter's name.
+def pointer_of(location: tuple[int | str, ...], union_tags: Collection[str] = ()) -> str:
+    """Turn pydantic's location into a JSON pointer into the body, or a parameter's name.
 
-    Returns the pointer, and whether it points into the body.
+    Args:
+        union_tags: What a tagged union adds to the location; no field is named like one.
     """
     source, *rest = location or ("body",)
-    # A tagged union adds its tag to the location; no field of ours is named like one.
-    parts = [str(p) for p in rest if p not in _TAGS]
+    parts = [str(p) for p in rest if p not in union_tags]
     if source != "body":
-        return (parts[0] if parts else str(source)), False
-    return "".join("/" + p.replace("~", "~0").replace("/", "~1") for p in parts), True
+        return parts[0] if parts else str(source)
+    return "".join("/" + p.replace("~", "~0").replace("/", "~1") for p in parts)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of ``app`` a problem document."""
+def install(app: FastAPI, union_tags: Callable[[], Collection[str]]) -> None:
+    """Make every error of ``app`` a problem document.
+
+    Args:
+        union_tags: Gives the tags of all unions in bodies; called when one is wrong.
+    """
 
     @app.exception_handler(Problem)
     def _problem(request: Request, error: Problem) -> Response:
@@ -153,7 +152,9 @@ def install(app: FastAPI) -> None:
                     document(400, "bad-request", "Bad request", "The body is not valid JSON.")
                 )
             errors.append(
-                FieldError(pointer=pointer_of(item["loc"])[0], detail=error_message(item))
+                FieldError(
+                    pointer=pointer_of(item["loc"], union_tags()), detail=error_message(item)
+                )
             )
         detail = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:3])
         return response(document(422, Invalid.slug, "The request is not valid", detail, errors))

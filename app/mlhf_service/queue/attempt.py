@@ -1,4 +1,4 @@
-"""Train one claimed run from start to end: start the engine, write what it tells, obey."""
+"""One attempt at a claimed run: start the trainer, write down its events, stop it when asked."""
 
 import logging
 import time
@@ -9,27 +9,26 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlhf.core.errors import SpecError
-from mlhf_service.ablations import files as ablation_files
+from mlhf_service.context import Context
 from mlhf_service.database import Database
+from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.state import settle
-from mlhf_service.meta_checkpoints import service as meta_checkpoints
-from mlhf_service.meta_checkpoints.files import describe as describe_meta_checkpoint
 from mlhf_service.queue.finish import Outcome, end_attempt
-from mlhf_service.queue.ingest import Ingestor, Told
+from mlhf_service.queue.ingest import Ingestor, StoredEvent
 from mlhf_service.queue.leases import Claim, FencedError, hold
 from mlhf_service.queue.prepare import prepare
 from mlhf_service.queue.trainer_process import TrainerProcess
 from mlhf_service.runs import curve_files
-from mlhf_service.runs.models import Artifact, Run
+from mlhf_service.runs.models import Run
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage, Stored
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-_WRITE_SECONDS = 1.0  # points are gathered this long; what matters more is written at once
+_WRITE_SECONDS = 1.0  # points are gathered this long; other events are written at once
 _GATHERED = {"points", "progress"}
-_LAST_WORDS = {"finished", "failed", "interrupted"}
+_TERMINAL_EVENTS = {"finished", "failed", "interrupted"}
 
 
 class Supervision:
@@ -53,12 +52,12 @@ class Supervision:
             settings.spool_dir / name, settings.logs_dir / "trainers" / f"{name}.log"
         )
         self.ingestor = Ingestor(database, storage, claim, settings.lease_seconds)
-        self._pending: list[Told] = []
+        self._pending: list[StoredEvent] = []
         self._offset = 0
         self._last_write = time.monotonic()
         self._urgent = False
-        self._asked_at: float | None = None
-        self._last_event: dict[str, Any] | None = None
+        self._stop_requested_at: float | None = None
+        self._terminal_event: dict[str, Any] | None = None
 
     def run(self) -> None:
         """Train until the trainer has ended; a run that is not ours any more is let go."""
@@ -74,11 +73,13 @@ class Supervision:
     def _train(self) -> Outcome:
         try:
             with self.database.read() as session:
-                config, files = prepare(session, self.settings, self.storage, self.claim)
+                prepared = prepare(self._context(session), self.claim)
         except SpecError as error:
             detail = {"type": "spec", "title": "The run cannot start", "detail": error.message}
             return Outcome("failed", {"error": detail})
-        self.trainer.start(self.claim, config, files, self.settings.checkpoint_seconds)
+        self.trainer.start(
+            self.claim, prepared.config, prepared.files, self.settings.checkpoint_seconds
+        )
         curve_files.warm_up()  # while the trainer imports torch, not after it has ended
         while True:
             ended = self.trainer.exit_code() is not None  # before reading: nothing comes after
@@ -87,21 +88,20 @@ class Supervision:
             if ended and not self._pending and not self._gather():
                 return self._outcome()
             if not ended:
-                self._press()
+                self._enforce_stop()
                 time.sleep(_TICK_SECONDS)
             elif self._pending:
-                time.sleep(_TICK_SECONDS)  # the database is away: the spool keeps what was told
+                time.sleep(_TICK_SECONDS)  # the database is away: the spool keeps the events
 
     def _gather(self) -> bool:
-        """Take what the trainer told since; files it speaks of go into the store first."""
+        """Take the trainer's new events; files that they name go into the store first."""
         events = self.trainer.read()
         for event, offset in events:
-            told = Told(event, self._store(event))
-            self._pending.append(told)
+            self._pending.append(StoredEvent(event, self._store(event)))
             self._offset = offset
             self._urgent = self._urgent or event["type"] not in _GATHERED
-            if event["type"] in _LAST_WORDS:
-                self._last_event = event
+            if event["type"] in _TERMINAL_EVENTS:
+                self._terminal_event = event
         return bool(events)
 
     def _store(self, event: dict[str, Any]) -> Stored | None:
@@ -134,28 +134,28 @@ class Supervision:
         self._pending = []
         self._urgent = False
         if desired in ("cancel", "pause"):
-            self._ask()
+            self._request_stop()
 
-    def _press(self) -> None:
-        """Ask for a stop when the worker shuts down; kill what does not follow in time."""
+    def _enforce_stop(self) -> None:
+        """Request a stop when the worker shuts down; kill a trainer that does not stop in time."""
         if self.stopping():
-            self._ask()
-        if self._asked_at is not None:
-            waited = time.monotonic() - self._asked_at
+            self._request_stop()
+        if self._stop_requested_at is not None:
+            waited = time.monotonic() - self._stop_requested_at
             if waited > self.settings.grace_seconds:
                 log.warning("run %s did not stop in time: killed", self.claim.run_id)
                 self.trainer.kill()
 
-    def _ask(self) -> None:
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
+    def _request_stop(self) -> None:
+        if self._stop_requested_at is None:
+            self._stop_requested_at = time.monotonic()
             self.trainer.ask_to_stop()
 
     def _outcome(self) -> Outcome:
-        event = self._last_event
+        event = self._terminal_event
         if event is not None:
             return Outcome(event["type"], event)
-        if self._asked_at is not None:  # killed after the grace: as good as interrupted
+        if self._stop_requested_at is not None:  # killed after the grace: like an interruption
             return Outcome("interrupted", {})
         return Outcome("lost", {}, self.trainer.describe_exit())
 
@@ -179,39 +179,25 @@ class Supervision:
         with self.database.write() as session:
             job, run = hold(session, self.claim, self.settings.lease_seconds)
             for name, content_type, stored in files:
-                kind = name.partition(".")[0]  # curves or ablation
+                kind = name.partition(".")[0]  # such as curves or ablation
                 self.ingestor.add_artifact(session, name, kind, stored, content_type)
             end_attempt(session, job, run, outcome, self.settings.max_attempts)
-            if run.kind == "meta_train" and run.status == "succeeded":
-                self._keep_meta_checkpoint(session, run)
+            if run.status == "succeeded":
+                KINDS[run.kind].conclude(self._context(session), run)
             settle(session, job)
 
-    def _keep_meta_checkpoint(self, session: Session, run: Run) -> None:
-        """What meta-training yields outlives its run: a resource of its own."""
-        artifact = session.get(Artifact, (run.id, "meta_checkpoint.safetensors"))
-        if artifact is None:
-            return
-        path = self.storage.path(artifact.storage_key)
-        meta_checkpoints.add(
-            session,
-            name=run.name,
-            stored=Stored(artifact.storage_key, artifact.size, artifact.sha256),
-            described=describe_meta_checkpoint(path),
-            source="meta_train",
-            job_id=run.job_id,
-            run_id=run.id,
-            parent_id=run.meta_checkpoint_id,
-        )
+    def _context(self, session: Session) -> Context:
+        return Context(session, self.settings, self.storage)
 
     def _rendered_files(self, outcome: Outcome) -> list[tuple[str, str, Stored]]:
-        """What is made of the curve; of an ablation also its table and its figure."""
+        """The files made of its curves, and those of its kind."""
         with self.database.read() as session:
             try:
                 run = session.get_one(Run, self.claim.run_id)
                 rendered = curve_files.render_all(session, run)
-                if run.kind == "ablation" and outcome.kind == "finished":
+                if outcome.kind == "finished":
                     diverged = outcome.event["status"] == "diverged"
-                    rendered |= ablation_files.render_all(session, run, diverged)
+                    rendered |= KINDS[run.kind].files_of(session, run, diverged)
             except SQLAlchemyError:
                 raise
             except Exception:  # a picture that cannot be drawn does not undo a training

@@ -7,7 +7,7 @@ import time
 from sqlalchemy import delete, select
 
 from mlhf_service.database import Database
-from mlhf_service.jobs.models import Outbox
+from mlhf_service.jobs.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ _CHUNK = 500  # rows an INSERT: within the parameter limits of both databases
 
 
 @dataclass(frozen=True)
-class Told:
-    """An event, and the stored file it speaks of where it speaks of one."""
+class StoredEvent:
+    """An event, and the file in the store that it names, if any."""
 
     event: Event
-    stored: Stored | None = None
+    file: Stored | None = None
 
 
 class Ingestor:
@@ -42,11 +42,11 @@ class Ingestor:
         self._claim = claim
         self._lease = lease_seconds
 
-    def apply(self, batch: Sequence[Told], offset: int | None = None) -> str | None:
+    def apply(self, batch: Sequence[StoredEvent], offset: int | None = None) -> str | None:
         """Write a batch and renew the lease; an empty one is a heartbeat.
 
         Args:
-            batch: Events in the order they were told.
+            batch: Events in the order they happened.
             offset: Bytes of the spool written so far, kept with what was read from them.
 
         Returns:
@@ -59,11 +59,11 @@ class Ingestor:
         with self._database.write() as session:
             job, run = hold(session, self._claim, self._lease)
             points: list[dict[str, Any]] = []
-            for told in batch:
-                self._one(session, run, told, points)
+            for stored in batch:
+                self._one(session, run, stored, points)
             if points:
                 self._write_points(session, run, points)
-            if any(told.event["type"] == "checkpoint" for told in batch):
+            if any(stored.event["type"] == "checkpoint" for stored in batch):
                 session.flush()
                 garbage = self._prune(session)
             if offset is not None:
@@ -73,8 +73,10 @@ class Ingestor:
             self._storage.delete(key)
         return desired
 
-    def _one(self, session: Session, run: Run, told: Told, points: list[dict[str, Any]]) -> None:
-        event = told.event
+    def _one(
+        self, session: Session, run: Run, stored: StoredEvent, points: list[dict[str, Any]]
+    ) -> None:
+        event, file = stored.event, stored.file
         match event["type"]:
             case "points":
                 points.extend(event["points"])
@@ -86,13 +88,13 @@ class Ingestor:
                 step = event.get("resumed_from_step", 0)
                 where = f"from step {step}" if step else "from the beginning"
                 self._log(session, "info", f"attempt {run.attempt} trains {where}")
-            case "checkpoint" if told.stored is not None:
+            case "checkpoint" if file is not None:
                 name = f"checkpoint-{event['step']:09d}.safetensors"
-                self.add_artifact(session, name, "checkpoint", told.stored, step=event["step"])
-            case "artifact" if told.stored is not None:
+                self.add_artifact(session, name, "checkpoint", file, step=event["step"])
+            case "artifact" if file is not None:
                 name = event["name"]
                 kind = name.partition(".")[0]  # model, config or meta_checkpoint
-                self.add_artifact(session, name, kind, told.stored, event["content_type"])
+                self.add_artifact(session, name, kind, file, event["content_type"])
             case "log":
                 self._log(session, event["level"], event["message"])
             case "finished":
@@ -166,7 +168,7 @@ class Ingestor:
 
 
 def upsert(session: Session, rows: list[dict[str, Any]]) -> None:
-    """Write points; one that is told again replaces itself and is never doubled."""
+    """Write points; one that is written again replaces itself and is never doubled."""
     sqlite_backend = session.get_bind().dialect.name == "sqlite"
     dialect: Any = sqlite if sqlite_backend else postgresql
     unique = {(row["metric"], row["step"]): row for row in rows}  # one INSERT hits a row once

@@ -24,7 +24,7 @@ from mlhf_service.runs.schemas import (
     CurveSeries,
     RunItem,
     RunView,
-    Status,
+
 )
 
 router = APIRouter(prefix="/runs", tags=["runs"])

@@ -1,13 +1,12 @@
 """What a client is shown of runs."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from mlhf_service.runs.metrics import Axis, Number
-
-Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+from mlhf_service.runs.status import Status
 
 
 class MetricSummary(BaseModel):

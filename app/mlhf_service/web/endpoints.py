@@ -14,12 +14,12 @@ from mlhf_service.comparisons import service as comparisons
 from mlhf_service.comparisons.schemas import ComparedMetric
 from mlhf_service.jobs import repository as job_rows
 from mlhf_service.jobs import service as jobs
+from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.models import Job
-from mlhf_service.jobs.transitions import ACTIVE
 from mlhf_service.kit.pagination import Cursor, Order, paginate
 from mlhf_service.kit.problems import BadRequest
 from mlhf_service.runs import service as runs
-from mlhf_service.runs.schemas import Status
+from mlhf_service.runs.status import ACTIVE, STATUSES, Status
 from mlhf_service.web import views
 from mlhf_service.web.charts import charts
 from mlhf_service.web.formats import query
@@ -77,7 +77,7 @@ def list_page(
         newest=query(**chosen) if cursor else None,
         chosen=chosen,
         filtered=any(chosen.values()),
-        statuses=list(Status.__args__),  # type: ignore[attr-defined]
+        statuses=STATUSES,
         optimizers=[entry.name for entry in catalogue.entries("optimizer")],
         most=comparisons.MOST_RUNS,
         first_job=views.FIRST_JOB,
@@ -110,6 +110,7 @@ def job_page(request: Request, session: ReadSession, job_id: str) -> Response:
         request,
         "job.html",
         job=row.job,
+        part=KINDS[job.kind].page_part,
         runs=row.runs,
         actions=views.actions(row.job),
         log=views.log_entries(events[-_LOG_LINES:], job.runs),

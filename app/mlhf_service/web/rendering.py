@@ -56,9 +56,7 @@ class PageRoute(APIRoute):
             except Problem as problem:
                 return _error_page(request, problem.status, problem.title, problem.detail)
             except RequestValidationError as error:
-                wrong = (
-                    f"{pointer_of(e['loc'])[0]}: {error_message(e)}" for e in error.errors()[:3]
-                )
+                wrong = (f"{pointer_of(e['loc'])}: {error_message(e)}" for e in error.errors()[:3])
                 return _error_page(request, 422, "This address is not valid", "; ".join(wrong))
             except (OperationalError, TimeoutError) as error:
                 log.warning("database unavailable: %s", type(error).__name__)

@@ -8,11 +8,11 @@ from typing import Any
 
 from mlhf_service.jobs.models import Job, JobEvent
 from mlhf_service.jobs.schemas import JobView
-from mlhf_service.jobs.transitions import TERMINAL
 from mlhf_service.jobs.views import view
 from mlhf_service.runs import service as runs
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.schemas import RunItem
+from mlhf_service.runs.status import TERMINAL
 
 FIRST_JOB: dict[str, Any] = {
     "kind": "sweep",

@@ -1,0 +1,1 @@
+"""The kinds of jobs, one file each. ``registry`` lists them, and says how one is added."""

@@ -1,0 +1,25 @@
+"""The outbox: doorbells still to be rung, written in the transaction that made the work."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Integer, String
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from mlhf_service.database import Base, UTCDateTime, now
+
+
+class Outbox(Base):
+    """A doorbell still to be rung."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    queue: Mapped[str] = mapped_column(String(20))
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+def announce(session: Session, queue: str) -> None:
+    """Have the doorbell of ``queue`` rung once this transaction is committed."""
+    session.add(Outbox(queue=queue, created_at=now()))

@@ -1,0 +1,9 @@
+"""The states of runs and jobs."""
+
+from typing import Literal, get_args
+
+Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+ACTIVE = frozenset[str]({"queued", "running", "paused"})
+TERMINAL = frozenset[str](STATUSES) - ACTIVE
