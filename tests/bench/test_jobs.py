@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
 
 import bench
 from bench.harness.contract import Context
@@ -18,14 +17,14 @@ from bench.paper.experiments import (
 from mlhf.data import specs as data
 from mlhf.models import specs as models
 from mlhf.optimizers import specs as optimizers
-from mlhf_service.jobs.schemas import JobCreate
+from mlhf_service.jobs.kinds.registry import parse
 
 JOBS = Path(bench.__file__).parent / "jobs"
 FILES = sorted(JOBS.glob("*.json"))
 
 
 def _read(path):
-    return TypeAdapter(JobCreate).validate_python(json.loads(path.read_text()))
+    return parse(json.loads(path.read_text()))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -24,8 +24,8 @@ from mlhf_service.runs.schemas import (
     CurveSeries,
     RunItem,
     RunView,
-
 )
+from mlhf_service.runs.status import Status
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 

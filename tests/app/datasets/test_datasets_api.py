@@ -16,9 +16,11 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from mlhf.core.errors import SpecError
+from mlhf_service.context import Context
 from mlhf_service.database import Database
 from mlhf_service.datasets import service
 from mlhf_service.datasets.models import Dataset
+from mlhf_service.datasets.resolve import resolve_dataset
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 
@@ -114,7 +116,9 @@ def test_upload_then_use(
     assert client.get(f"/v1/datasets/{body['id']}").json() == body
 
     with database.read() as session:
-        resolved = service.resolve(session, settings, storage, body["id"], {"train_samples": 2})
+        resolved = resolve_dataset(
+            Context(session, settings, storage), body["id"], {"train_samples": 2}
+        )
         assert resolved.family == format
         assert resolved.params == {**params, "train_samples": 2}
         assert resolved.info.train_samples == 2
@@ -308,7 +312,7 @@ def test_delete(
     assert client.delete(f"/v1/datasets/{made}").status_code == 404
     assert made not in client.get("/v1/datasets").text
     with database.read() as session, pytest.raises(SpecError, match="deleted") as found:
-        service.resolve(session, settings, storage, made, {})
+        resolve_dataset(Context(session, settings, storage), made, {})
     assert found.value.pointer == "/name"
 
 

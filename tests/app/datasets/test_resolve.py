@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from mlhf.core.errors import SpecError
+from mlhf_service.context import Context
 from mlhf_service.database import Database
-from mlhf_service.datasets.service import resolve
+from mlhf_service.datasets.resolve import resolve_dataset
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 
@@ -16,7 +17,7 @@ from mlhf_service.storage.folder import FolderStorage
 def resolved(database: Database, settings: Settings, storage: FolderStorage) -> Any:
     def call(name: str, params: dict[str, Any]) -> Any:
         with database.read() as session:
-            return resolve(session, settings, storage, name, params)
+            return resolve_dataset(Context(session, settings, storage), name, params)
 
     return call
 

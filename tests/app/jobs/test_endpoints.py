@@ -7,7 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mlhf_service.database import Database
-from mlhf_service.jobs.models import Job, Outbox
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.jobs.state import move, settle
 from mlhf_service.queue.leases import claim_next
 from mlhf_service.runs.models import Run
@@ -203,7 +204,7 @@ def test_a_key_whose_request_failed_can_be_used_again(client: TestClient) -> Non
 
 def test_a_key_in_flight_is_a_conflict(client: TestClient, database: Database) -> None:
     from mlhf_service.jobs.idempotency import request_hash, reserve
-    from mlhf_service.jobs.schemas import TrainRequest
+    from mlhf_service.jobs.kinds.train import TrainRequest
 
     hashed = request_hash(TrainRequest.model_validate(SPEC).model_dump(mode="json"))
     assert reserve(database, "k-3", hashed) is None

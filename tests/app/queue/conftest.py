@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
+from mlhf_service.context import Context
 from mlhf_service.database import Database
 from mlhf_service.jobs import service
-from mlhf_service.jobs.schemas import JobCreate
+from mlhf_service.jobs.kinds.registry import parse
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 from tests.app.queue.worker import Service, trainers
@@ -31,9 +31,8 @@ def submit(settings: Settings, database: Database, storage: FolderStorage) -> Su
         }
         if spec["kind"] == "train":
             spec.setdefault("optimizer", {"name": "adam"})
-        request: Any = TypeAdapter(JobCreate).validate_python(spec)
         with database.write() as session:
-            return service.create(session, settings, storage, request).id
+            return service.create(Context(session, settings, storage), parse(spec)).id
 
     return make
 

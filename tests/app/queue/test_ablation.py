@@ -19,8 +19,9 @@ from mlhf.core.config import Component
 from mlhf.core.events import EventFile, event
 from mlhf_service.database import Database
 from mlhf_service.jobs import service
-from mlhf_service.jobs.models import Job, Outbox
-from mlhf_service.queue import attempt as supervise
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.outbox import Outbox
+from mlhf_service.queue import attempt
 from mlhf_service.queue.trainer_process import TrainerProcess
 from mlhf_service.runs.models import Run
 from tests.app.queue.worker import Service, kill
@@ -220,7 +221,7 @@ def test_a_trajectory_that_diverged_is_told(
     worker: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created = client.post("/v1/jobs", json={**JOB, "seeds": [0]}).json()
-    monkeypatch.setattr(supervise, "TrainerProcess", Diverging)
+    monkeypatch.setattr(attempt, "TrainerProcess", Diverging)
     run = worker.run(worker.work().claim.run_id)
     assert run.status == "failed"
     assert run.error["type"] == "/problems/diverged"  # type: ignore[index]
@@ -240,7 +241,7 @@ def test_a_trajectory_that_failed_leaves_its_curve_and_no_table(
     worker: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = client.post("/v1/jobs", json={**JOB, "seeds": [0]}).json()["id"]
-    monkeypatch.setattr(supervise, "TrainerProcess", Failing)
+    monkeypatch.setattr(attempt, "TrainerProcess", Failing)
     run = worker.run(worker.work().claim.run_id)
     assert run.status == "failed"
     listed = client.get(f"/v1/runs/{run.id}/artifacts").json()["data"]

@@ -222,7 +222,7 @@ def test_data_that_is_gone_fails_the_run_in_words(
     def gone(*_: Any) -> None:
         raise SpecError("/name", "This data set was deleted.")
 
-    monkeypatch.setattr("mlhf_service.queue.prepare.resolve", gone)
+    monkeypatch.setattr("mlhf_service.jobs.kinds.inputs.resolve_dataset", gone)
     worker.work()
     run = worker.run()
     assert run.status == "failed"

@@ -8,8 +8,9 @@ from sqlalchemy import select, update
 
 from mlhf_service.database import Database, db_now
 from mlhf_service.jobs import service
-from mlhf_service.jobs.models import Job, JobEvent, Outbox
-from mlhf_service.queue.ingest import Ingestor, Told
+from mlhf_service.jobs.models import Job, JobEvent
+from mlhf_service.jobs.outbox import Outbox
+from mlhf_service.queue.ingest import Ingestor, StoredEvent
 from mlhf_service.queue.leases import (
     Claim,
     FencedError,
@@ -42,8 +43,8 @@ def point(step: int, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(*steps: int) -> Told:
-    return Told({"type": "points", "at": 0.0, "points": [point(step) for step in steps]})
+def points(*steps: int) -> StoredEvent:
+    return StoredEvent({"type": "points", "at": 0.0, "points": [point(step) for step in steps]})
 
 
 def test_a_claim_starts_a_lease_by_the_databases_clock(database: Database, submit: Any) -> None:
@@ -100,17 +101,17 @@ def test_a_stale_attempt_can_write_nothing(
     submit()
     stale = claim(database)
     old = Ingestor(database, storage, stale, LEASE)
-    old.apply([told(1, 2)])
+    old.apply([points(1, 2)])
     void_leases(database)
     assert expire_leases(database, 5) == 1
     for _ in range(2):  # while it waits, and when another has it
         with pytest.raises(FencedError):
-            old.apply([told(3)])
+            old.apply([points(3)])
         with pytest.raises(FencedError):
             old.apply([])
         again = claim_next(database, "cpu", "me", LEASE) or again  # noqa: F821
     assert again.attempt == 2
-    Ingestor(database, storage, again, LEASE).apply([told(1)])
+    Ingestor(database, storage, again, LEASE).apply([points(1)])
     assert sorted(p.step for p in all_of(database, Point)) == [1]
 
 
@@ -198,8 +199,8 @@ def test_points_told_twice_are_there_once(
 ) -> None:
     submit()
     ingestor = Ingestor(database, storage, claim(database), LEASE)
-    ingestor.apply([told(1, 2), told(2, 3)])
-    ingestor.apply([told(2, 3, 4)])
+    ingestor.apply([points(1, 2), points(2, 3)])
+    ingestor.apply([points(2, 3, 4)])
     assert sorted(p.step for p in all_of(database, Point)) == [1, 2, 3, 4]
 
 
@@ -209,7 +210,9 @@ def test_a_resumed_curve_is_cut_back_to_its_checkpoint(
     submit()
     ingestor = Ingestor(database, storage, claim(database), LEASE)
     stored = storage.put("runs/x/step-2", b"state")
-    ingestor.apply([told(0, 1, 2), Told({"type": "checkpoint", "step": 2}, stored), told(3, 4)])
+    ingestor.apply(
+        [points(0, 1, 2), StoredEvent({"type": "checkpoint", "step": 2}, stored), points(3, 4)]
+    )
     void_leases(database)
     expire_leases(database, 5)
     again = claim(database)
@@ -225,7 +228,7 @@ def test_only_the_last_checkpoints_are_kept(
     ingestor = Ingestor(database, storage, claim(database), LEASE)
     for step in (5, 10, 15, 20):
         stored = storage.put(f"runs/x/step-{step}", b"state")
-        ingestor.apply([Told({"type": "checkpoint", "step": step}, stored)])
+        ingestor.apply([StoredEvent({"type": "checkpoint", "step": step}, stored)])
     assert sorted(a.step for a in all_of(database, Artifact)) == [15, 20]
     assert sorted(p.name for p in storage.root.rglob("step-*")) == ["step-15", "step-20"]
 
@@ -237,7 +240,7 @@ def test_nothing_is_written_when_a_part_fails(
     ingestor = Ingestor(database, storage, claim(database), LEASE)
     before = len(all_of(database, JobEvent))
     with pytest.raises(KeyError):
-        ingestor.apply([told(1), Told({"type": "log", "level": "info"})], offset=99)
+        ingestor.apply([points(1), StoredEvent({"type": "log", "level": "info"})], offset=99)
     assert all_of(database, Point) == []
     assert len(all_of(database, JobEvent)) == before
     assert all_of(database, Run)[0].spool_offset == 0
@@ -249,7 +252,7 @@ def test_values_that_are_not_finite_survive(
     submit()
     ingestor = Ingestor(database, storage, claim(database), LEASE)
     values = {"batch_loss": "NaN", "train_loss": "-Infinity", "test_loss": 0.25}
-    ingestor.apply([Told({"type": "points", "points": [point(7, **values)]})])
+    ingestor.apply([StoredEvent({"type": "points", "points": [point(7, **values)]})])
     found = {p.metric: (p.value, p.nonfinite) for p in all_of(database, Point)}
     assert found == {
         "batch_loss": (None, "NaN"),
@@ -266,7 +269,7 @@ def test_event_numbers_have_no_gaps_under_concurrent_writers(
 
     def work(ingestor: Ingestor) -> None:
         for step in range(1, 11):
-            ingestor.apply([told(step)])
+            ingestor.apply([points(step)])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in ingestors]
     for thread in threads:

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from mlhf.core.errors import SpecError
-from mlhf_service.jobs.schemas import JobCreate
-from mlhf_service.jobs.sweeps import plan
+from mlhf_service.jobs.kinds.registry import parse
+from mlhf_service.jobs.kinds.sweep import trials
 
 BASE: dict[str, Any] = {
     "kind": "sweep",
@@ -18,7 +18,7 @@ BASE: dict[str, Any] = {
 
 
 def request(**fields: Any) -> Any:
-    return TypeAdapter(JobCreate).validate_python({**BASE, **fields})
+    return parse({**BASE, **fields})
 
 
 def test_a_grid_is_every_combination_for_every_seed() -> None:
@@ -26,7 +26,7 @@ def test_a_grid_is_every_combination_for_every_seed() -> None:
         {"name": "adam", "params": {"beta1": 0.8}, "grid": {"lr": [1, 2], "eps": [3, 4]}},
         {"name": "sgd"},
     ]
-    runs = plan(request(optimizers=optimizers, seeds=[7, 9]), 100)
+    runs = trials(request(optimizers=optimizers, seeds=[7, 9]), 100)
     assert len(runs) == 2 * (4 + 1)
     assert [run.seed for run in runs] == [7] * 5 + [9] * 5
     assert runs[1].optimizer.params == {"beta1": 0.8, "lr": 1, "eps": 4}
@@ -37,7 +37,7 @@ def test_a_grid_is_every_combination_for_every_seed() -> None:
 def test_too_many_runs_are_refused_before_they_are_listed() -> None:
     grid = {name: list(range(64)) for name in ("a", "b", "c", "d", "e", "f")}
     with pytest.raises(SpecError, match="at most 100") as caught:
-        plan(request(optimizers=[{"name": "adam", "grid": grid}]), 100)
+        trials(request(optimizers=[{"name": "adam", "grid": grid}]), 100)
     assert caught.value.pointer == "/optimizers"
 
 
