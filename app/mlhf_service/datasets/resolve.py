@@ -47,16 +47,31 @@ def resolve_dataset(context: Context, name: str, params: dict[str, Any]) -> Reso
     Raises:
         SpecError: At ``/name`` (unknown, deleted, not installed here) or ``/params/…``.
     """
+    if name not in BUILTIN and not UPLOADED.fullmatch(name):
+        raise SpecError("/name", _unknown(name))
+    stored, missing = None, None
     if name in BUILTIN:
-        return _builtin(context.settings, name, params)
-    if UPLOADED.fullmatch(name):
-        return _uploaded(context, name, params)
-    if name in DATASETS:
-        message = f"{name} is a format: upload a data set in it, and name that by its id (ds_…)."
+        family, root = name, builtin_root(context.settings, name)
+        if root is None and DATASETS[name].needs_root:
+            missing = not_installed(name)
     else:
-        known = ", ".join(BUILTIN)
-        message = f"unknown data set; known: {known}, and the ids of uploads (ds_…)."
-    raise SpecError("/name", message)
+        stored = repository.get(context.session, name, "share")
+        if stored is None:
+            raise SpecError("/name", "there is no data set with this id.")
+        if stored.deleted_at is not None:
+            raise SpecError("/name", "this data set was deleted; upload it again.")
+        family, root = stored.format, context.storage.path(stored.storage_key)
+        params = {**stored.params, **params}
+        if not root.is_dir():
+            missing = "the files of this data set are gone; upload it again."
+    parsed = parse(family, params).model_dump(mode="json", exclude_unset=True)
+    if missing is not None:
+        raise SpecError("/name", missing)
+    if stored is not None and parsed == stored.params:
+        info = DataInfo.from_dict(stored.info)
+    else:
+        info = _describe(family, parsed, root)
+    return ResolvedDataset(family, parsed, root, info, stored.sha256 if stored else None)
 
 
 def builtin_root(settings: Settings, name: str) -> Path | None:
@@ -66,38 +81,18 @@ def builtin_root(settings: Settings, name: str) -> Path | None:
 
 
 def not_installed(name: str) -> str:
-    """How to mend a built-in data set that is not here."""
+    """How to install a built-in data set that is not here."""
     return (
         f"{name} is not installed here: put its files into a folder named {name!r} in the "
         "folder that MLHF_DATASETS_DIR names."
     )
 
 
-def _builtin(settings: Settings, name: str, params: dict[str, Any]) -> ResolvedDataset:
-    root = builtin_root(settings, name)
-    parsed = parse(name, params).model_dump(mode="json", exclude_unset=True)
-    if root is None and DATASETS[name].needs_root:
-        raise SpecError("/name", not_installed(name))
-    return ResolvedDataset(name, parsed, root, _describe(name, parsed, root), None)
-
-
-def _uploaded(context: Context, name: str, params: dict[str, Any]) -> ResolvedDataset:
-    dataset = repository.get(context.session, name, "share")
-    if dataset is None:
-        raise SpecError("/name", "there is no data set with this id.")
-    if dataset.deleted_at is not None:
-        raise SpecError("/name", "this data set was deleted; upload it again.")
-    family = dataset.format
-    merged = {**dataset.params, **params}
-    parsed = parse(family, merged).model_dump(mode="json", exclude_unset=True)
-    root = context.storage.path(dataset.storage_key)
-    if not root.is_dir():
-        raise SpecError("/name", "the files of this data set are gone; upload it again.")
-    if parsed == dataset.params:
-        info = DataInfo.from_dict(dataset.info)
-    else:
-        info = _describe(family, parsed, root)
-    return ResolvedDataset(family, parsed, root, info, dataset.sha256)
+def _unknown(name: str) -> str:
+    if name in DATASETS:
+        return f"{name} is a format: upload a data set in it, and name that by its id (ds_…)."
+    known = ", ".join(BUILTIN)
+    return f"unknown data set; known: {known}, and the ids of uploads (ds_…)."
 
 
 def _describe(family: str, params: dict[str, Any], root: Path | None) -> DataInfo:

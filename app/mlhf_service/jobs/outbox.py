@@ -3,13 +3,13 @@
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Integer, String
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from mlhf_service.database import Base, UTCDateTime, now
 
 
 class Outbox(Base):
-    """A doorbell still to be rung."""
+    """A doorbell to ring once the transaction that adds this row is committed."""
 
     __tablename__ = "outbox"
 
@@ -17,9 +17,4 @@ class Outbox(Base):
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     )
     queue: Mapped[str] = mapped_column(String(20))
-    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
-
-
-def announce(session: Session, queue: str) -> None:
-    """Have the doorbell of ``queue`` rung once this transaction is committed."""
-    session.add(Outbox(queue=queue, created_at=now()))
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)

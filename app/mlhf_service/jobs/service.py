@@ -13,7 +13,7 @@ from mlhf_service.jobs.kinds.protocol import Plan
 from mlhf_service.jobs.kinds.registry import kind_of, parse, union_tags
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.jobs.models import Job, JobTag
-from mlhf_service.jobs.outbox import announce
+from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.jobs.state import move, settle
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.problems import (
@@ -91,7 +91,7 @@ def create(
                 created_at=created,
             )
         )
-    announce(session, queue)
+    session.add(Outbox(queue=queue))
     repository.add_event(session, job.id, "status", {"status": "queued", "error": None})
     session.flush()
     session.expire(job)
@@ -151,7 +151,7 @@ def resume(session: Session, job_id: str) -> Job:
     for run in repository.runs_of(session, job_id):
         if run.status == "paused":
             move(session, run, "queued")
-            announce(session, run.queue)
+            session.add(Outbox(queue=run.queue))
     settle(session, job)
     return _fresh(session, job)
 

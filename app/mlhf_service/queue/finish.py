@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from mlhf_service.database import db_now
 from mlhf_service.jobs import repository as jobs
 from mlhf_service.jobs.models import Job
-from mlhf_service.jobs.outbox import announce
+from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.jobs.state import DIVERGED, move
 from mlhf_service.kit.problems import document
 from mlhf_service.runs.models import Run
@@ -60,7 +60,7 @@ def _wait(session: Session, job: Job, run: Run, seconds: float) -> None:
     move(session, run, "paused" if job.desired == "pause" else "queued")
     run.available_at = db_now() + seconds
     if run.status == "queued":
-        announce(session, run.queue)
+        session.add(Outbox(queue=run.queue))
 
 
 def _diverged(event: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Errors a caller can act on. Needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -21,6 +22,15 @@ class SpecError(ValueError):
     def under(self, prefix: str) -> "SpecError":
         """Return the same error with ``prefix`` in front of its pointer."""
         return SpecError(prefix + self.pointer, self.message)
+
+
+@contextmanager
+def under(prefix: str) -> Iterator[None]:
+    """Put ``prefix`` in front of the pointer of a SpecError that is raised inside."""
+    try:
+        yield
+    except SpecError as error:
+        raise error.under(prefix) from None
 
 
 class DataError(ValueError):

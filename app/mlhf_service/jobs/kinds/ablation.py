@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from mlhf.ablation.config import FORMS, AblationConfig
 from mlhf.core.budget import total_steps
 from mlhf.core.config import Component
-from mlhf.core.errors import SpecError
+from mlhf.core.errors import SpecError, under
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import PAPER, UNTRAINED
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import prepare_training
-from mlhf_service.jobs.kinds.networks import check_network, under
+from mlhf_service.jobs.kinds.networks import check_network
 from mlhf_service.jobs.kinds.protocol import JobKind, Plan, PlannedRun, Prepared
 from mlhf_service.jobs.kinds.requests import JobRequest, Seeds, Training
 from mlhf_service.meta_checkpoints import service as meta_checkpoints

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mlhf.core.config import Component
+from mlhf.core.errors import under
 from mlhf.meta.config import MetaSettings, TaskGrid, total_iterations
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import KRONECKER, family_of
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import located_dataset, staged_file
-from mlhf_service.jobs.kinds.networks import Network, check_network, under
+from mlhf_service.jobs.kinds.networks import Network, check_network
 from mlhf_service.jobs.kinds.protocol import JobKind, Plan, PlannedRun, Prepared
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.meta_checkpoints import service as meta_checkpoints

@@ -1,12 +1,11 @@
 """A network on a data set, checked against what this deployment allows."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlhf.core.config import Component
-from mlhf.core.errors import SpecError
+from mlhf.core.errors import SpecError, under
 from mlhf.data.info import DataInfo
 from mlhf.models import specs as models
 from mlhf.models.specs import ModelSummary
@@ -98,12 +97,3 @@ def check_network(
             )
     written = {"name": model.name, "params": params.model_dump(mode="json")}
     return Network(written, info, summary, pointer)
-
-
-@contextmanager
-def under(prefix: str) -> Iterator[None]:
-    """Put ``prefix`` in front of the pointer of a SpecError."""
-    try:
-        yield
-    except SpecError as error:
-        raise error.under(prefix) from None

@@ -37,7 +37,8 @@ class Sweep(JobKind[SweepRequest]):
     name, request = "sweep", SweepRequest
 
     def plan(self, context: Context, request: SweepRequest) -> Plan:
-        return plan_trials(context, request, trials(request, context.settings.max_sweep_runs))
+        planned = trials(request, context.settings.max_sweep_runs)
+        return plan_trials(context, request, planned)
 
     def prepare(self, context: Context, config: dict[str, Any]) -> Prepared:
         return prepare_training(context, config)

@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 from mlhf.core.budget import total_steps
 from mlhf.core.config import Component
+from mlhf.core.errors import under
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import UNTRAINED, family_of
 from mlhf.training.config import TrainConfig
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import prepare_training
-from mlhf_service.jobs.kinds.networks import check_network, under
+from mlhf_service.jobs.kinds.networks import check_network
 from mlhf_service.jobs.kinds.protocol import JobKind, Plan, PlannedRun, Prepared
 from mlhf_service.jobs.kinds.requests import Seed, TrainingRequest
-from mlhf_service.meta_checkpoints import service as meta_checkpoints
+from mlhf_service.meta_checkpoints.service import resolve
 
 _NAMED_OPTIMIZERS = 4
 
@@ -67,7 +68,13 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
             parsed = optimizers.parse(trial.optimizer.name, trial.optimizer.params)
             optimizers.check_run(parsed, steps)
             params = parsed.model_dump(mode="json")
-            pinned = _pin(context, trial.optimizer.name, params)
+            pinned = None
+            if params.get("meta_checkpoint", UNTRAINED) != UNTRAINED:
+                # By its id: an alias that is moved later must not change a run.
+                family = family_of(trial.optimizer.name, params)
+                with under("/params/meta_checkpoint"):
+                    pinned = resolve(context.session, family, params["meta_checkpoint"])
+                params["meta_checkpoint"] = pinned
         spec = optimizers.OPTIMIZERS[trial.optimizer.name]
         of_batch = summary.activations * request.batch_size * (3 if spec.second_order else 2)
         peak = max(peak, (summary.parameters * (1 + spec.state_copies) + of_batch, of_batch))
@@ -104,15 +111,3 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
         runs=runs,
         estimate=network.estimate(len(runs), memory, steps),
     )
-
-
-def _pin(context: Context, optimizer: str, params: dict[str, Any]) -> str | None:
-    """Replace the name of a meta-checkpoint by its id: an alias that is moved later must not
-    change a run. Users name meta-checkpoints, never files."""
-    named = params.get("meta_checkpoint", UNTRAINED)
-    if named == UNTRAINED:
-        return None
-    with under("/params/meta_checkpoint"):
-        family = family_of(optimizer, params)
-        params["meta_checkpoint"] = meta_checkpoints.resolve(context.session, family, named)
-    return str(params["meta_checkpoint"])
