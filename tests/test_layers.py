@@ -28,16 +28,19 @@ ENGINE = [
     {"runner"},
 ]
 
-# As above, but one layer's packages may import each other, one way.
 APP = [
-    {"settings"},
-    {"kit", "database", "client"},
-    {"storage"},
-    {"api", "runs", "datasets", "meta_checkpoints", "jobs", "ablations", "queue"},
-    {"comparisons", "catalogue", "metrics", "tables"},
-    {"web", "migrate"},
-    {"main", "deployment"},
-    {"server", "cli"},
+    {"settings", "errors", "child", "kit", "storage", "client"},
+    {"context", "data_folder", "catalogue"},
+    {"database"},
+    {"api"},
+    {"runs"},
+    {"datasets", "comparisons"},
+    {"meta_checkpoints"},
+    {"jobs"},
+    {"ablations", "queue", "web", "metrics", "tables"},
+    {"main", "migrate"},
+    {"server", "deployment"},
+    {"cli"},
 ]
 
 SERVICE_ONLY = {"mlhf_service", "fastapi", "starlette", "sqlalchemy", "celery", "pydantic_settings"}
@@ -135,14 +138,11 @@ def test_every_subpackage_has_its_layer(package, layers):
     assert sum(map(len, layers)) == len(subpackages)
 
 
-@pytest.mark.parametrize(
-    ("package", "layers", "apart"), [("mlhf", ENGINE, True), ("mlhf_service", APP, False)]
-)
-def test_no_import_runs_back_up(package, layers, apart):
+@pytest.mark.parametrize(("package", "layers"), [("mlhf", ENGINE), ("mlhf_service", APP)])
+def test_no_import_runs_back_up(package, layers):
     level = {subpackage: i for i, layer in enumerate(layers) for subpackage in layer}
     for (source, target), found in _between_subpackages(package).items():
-        allowed = level[source] > level[target] or (not apart and level[source] == level[target])
-        assert allowed, _shown(found)
+        assert level[source] > level[target], _shown(found)
 
 
 @pytest.mark.parametrize("package", SOURCES)
@@ -159,15 +159,7 @@ def test_nothing_imports_the_facade_it_is_under(package):
     ] == []
 
 
-@pytest.mark.parametrize(
-    "package",
-    [
-        "mlhf",
-        pytest.param(
-            "mlhf_service", marks=pytest.mark.xfail(reason="queue.doorbell and queue.celery_app")
-        ),
-    ],
-)
+@pytest.mark.parametrize("package", SOURCES)
 def test_no_files_import_each_other_in_a_circle(package):
     inside = {name for name in modules() if name.startswith(f"{package}.")}
     graph: dict[str, set[str]] = {name: set() for name in inside}
@@ -199,6 +191,18 @@ def _circle(graph: dict[str, set[str]]) -> list[str] | None:
         if found := visit(name, []):
             return found
     return None
+
+
+def test_a_kind_of_job_knows_nothing_of_what_is_done_with_jobs():
+    inside, kinds = "mlhf_service.jobs.", "mlhf_service.jobs.kinds."
+    wrong = [
+        each
+        for each in imports()
+        if each.source.startswith(kinds)
+        and each.target.startswith(inside)
+        and not each.target.startswith(kinds)
+    ]
+    assert _shown(wrong) == []
 
 
 def test_the_engine_knows_no_service():

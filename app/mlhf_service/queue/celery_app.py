@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 
 from mlhf_service.errors import StartError
-from mlhf_service.queue.doorbell import QUEUES
+from mlhf_service.queue.names import QUEUES, broker_queue
 from mlhf_service.settings import Settings, hide_password
 
 celery_app = Celery("mlhf", set_as_current=False)
@@ -34,7 +34,7 @@ def configure(settings: Settings) -> Celery:
         task_acks_late=False,  # a doorbell may be lost: the sweeper rings again
         task_create_missing_queues=False,
         task_queues=[_queue(name, scheme) for name in QUEUES],
-        task_default_queue="mlhf.cpu",
+        task_default_queue=broker_queue("cpu"),
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
@@ -77,5 +77,5 @@ def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:
 def _queue(name: str, scheme: str) -> Queue:
     quorum = {"x-queue-type": "quorum"} if scheme in _RABBITMQ else None
     return Queue(  # type: ignore[no-untyped-call]
-        f"mlhf.{name}", routing_key=f"mlhf.{name}", queue_arguments=quorum
+        broker_queue(name), routing_key=broker_queue(name), queue_arguments=quorum
     )

@@ -8,11 +8,10 @@ from sqlalchemy import delete, select
 
 from mlhf_service.database import Database
 from mlhf_service.jobs.outbox import Outbox
+from mlhf_service.queue.names import DOORBELL, broker_queue
 
 log = logging.getLogger(__name__)
 
-TASK = "mlhf.doorbell"
-QUEUES = ("cpu", "gpu")
 _GATHER_SECONDS = 0.05
 
 
@@ -21,7 +20,7 @@ def ring(queue: str, expires: float = 60.0) -> None:
     from mlhf_service.queue.celery_app import celery_app  # slow to import: only where one rings
 
     celery_app.send_task(
-        TASK, queue=f"mlhf.{queue}", expires=expires, ignore_result=True, retry=False
+        DOORBELL, queue=broker_queue(queue), expires=expires, ignore_result=True, retry=False
     )
 
 

@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlhf.core.process import die_with_parent
 from mlhf_service.database import Database
-from mlhf_service.queue import doorbell, stopping
+from mlhf_service.queue import stopping
 from mlhf_service.queue.attempt import Supervision
 from mlhf_service.queue.celery_app import celery_app
 from mlhf_service.queue.leases import claim_next
+from mlhf_service.queue.names import DOORBELL
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 
@@ -39,7 +40,7 @@ def drain(settings: Settings, database: Database, queue: str) -> int:
     return trained
 
 
-@celery_app.task(name=doorbell.TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+@celery_app.task(name=DOORBELL, ignore_result=True)  # type: ignore[untyped-decorator]
 def answer() -> None:
     """Answer the doorbell. The message says nothing; the database says all."""
     settings = Settings()

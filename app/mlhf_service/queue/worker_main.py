@@ -8,7 +8,7 @@ import sys
 
 from mlhf.core.process import die_with_parent
 from mlhf_service.queue.celery_app import celery_app, configure
-from mlhf_service.queue.doorbell import QUEUES
+from mlhf_service.queue.names import QUEUES, broker_queue
 from mlhf_service.queue.worker import WORKER_QUEUE
 from mlhf_service.settings import Settings
 
@@ -35,7 +35,7 @@ def main() -> None:
         "--without-mingle",
         "--without-heartbeat",
         "--loglevel=INFO",
-        f"--queues=mlhf.{options.queue}",
+        f"--queues={broker_queue(options.queue)}",
         f"--hostname={options.name}@%h",
     ]
     code = 1
