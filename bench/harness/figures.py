@@ -7,7 +7,8 @@ from typing import Literal
 
 from bench.harness.statistics import Curve
 from mlhf.ablation.statistics import mean
-from mlhf_service.kit.figures import COLOURS, LABELS, dress, new_figure, save
+from mlhf_service.kit.drawing import AXIS_LABELS, COLOURS, dress
+from mlhf_service.kit.panels import new_grid, save
 
 
 def comparison(
@@ -18,7 +19,7 @@ def comparison(
     All seeds are evaluated at the same samples; their seconds are averaged. Where a seed
     diverged, the line ends with the shortest curve.
     """
-    figure, ((axes,),) = new_figure(1, 1)
+    figure, ((axes,),) = new_grid(1, 1)
     if len(curves) > 8:  # then the legend is beside the axes
         figure.set_size_inches(8.0, 4.4)
     starts = []
@@ -39,7 +40,7 @@ def comparison(
         axes.set_ylim(top=3 * max(starts))
     if x == "wall_seconds":
         axes.set_xscale("log")
-    dress(axes, LABELS[x], "training loss")
+    dress(axes, AXIS_LABELS[x], "training loss")
     beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 8 else {}
     axes.legend(fontsize=8, frameon=False, **beside)
     return save(figure, path)

@@ -19,7 +19,7 @@ from mlhf.ablation.report import Trajectory
 from mlhf.ablation.run import Ended, measure
 from mlhf.ablation.statistics import Row
 from mlhf.core.events import OnEvent
-from mlhf_service.kit import figures
+from mlhf_service.kit.panels import panels_png
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ class Ablation:
                 continue
             rows += ablation_report.rows(task.name, done, self.forms)
             path = context.output / f"{task.name}.png"
-            written.append(
-                figures.panels(path, ablation_report.panels(task.name, done, self.forms))
-            )
+            path.write_bytes(panels_png(ablation_report.panels(task.name, done, self.forms)))
+            written.append(path)
         if not rows:
             return []
         return [

@@ -9,7 +9,7 @@ import numpy as np
 from mlhf.core.metrics import higher_is_better
 from mlhf_service.comparisons.schemas import ComparedGroup
 from mlhf_service.comparisons.service import Compared
-from mlhf_service.runs.chart_style import (
+from mlhf_service.kit.drawing import (
     AXIS_LABELS,
     dress,
     log_ticks,
@@ -22,12 +22,6 @@ from mlhf_service.runs.chart_style import (
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.metrics import Axis
 
-_COLUMN: dict[Axis, str] = {
-    "steps": "steps",
-    "samples": "samples",
-    "epochs": "epochs",
-    "wall_seconds": "wall_seconds",
-}
 _LEGEND_ROWS = 18
 
 
@@ -69,7 +63,7 @@ def _draw_group(
 ) -> None:
     colour, dashes = style
     curve = group.curve
-    x = np.array(getattr(curve, _COLUMN[axis]), dtype=float)
+    x = np.array(getattr(curve, axis), dtype=float)
     mean, low, high = (
         np.array([math.nan if v is None else v for v in column], dtype=float)
         for column in (curve.mean, curve.min, curve.max)
@@ -77,9 +71,16 @@ def _draw_group(
     seeds = f" ({group.n} seeds)" if group.n > 1 else ""
     marker = "o" if 0 < len(x) <= 30 else ""
     panel.plot(
-        x, mean, color=colour, linestyle=dashes, linewidth=1.9, marker=marker, markersize=3,
-        label=plain(group.label, 38) + seeds, zorder=3,
-    )  # fmt: skip
+        x,
+        mean,
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.9,
+        marker=marker,
+        markersize=3,
+        label=plain(group.label, 38) + seeds,
+        zorder=3,
+    )
     if group.n > 1:
         panel.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
     for one in series:
@@ -101,9 +102,13 @@ def _draw_rest(panel: Any, axis: Axis, one: Series, until: int, colour: str) -> 
 def _draw_target(panel: Any, target: float | None) -> None:
     if target is not None:
         panel.axhline(
-            target, color="#555555", linewidth=1, linestyle=(0, (4, 3)), zorder=1,
+            target,
+            color="#555555",
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            zorder=1,
             label=f"target {target:g}",
-        )  # fmt: skip
+        )
 
 
 def _title(compared: Compared) -> str:

@@ -104,9 +104,20 @@ class Warning(BaseModel):
     """Why runs may not be comparable."""
 
     code: Literal[
-        "hardware", "threads", "versions", "data", "batch_size", "model", "budget", "evaluation",
-        "seeds", "single_seed", "unfinished", "diverged", "not_measured",
-    ]  # fmt: skip
+        "hardware",
+        "threads",
+        "versions",
+        "data",
+        "batch_size",
+        "model",
+        "budget",
+        "evaluation",
+        "seeds",
+        "single_seed",
+        "unfinished",
+        "diverged",
+        "not_measured",
+    ]
     message: str
     run_ids: list[str]
 

@@ -4,9 +4,20 @@ from mlhf_service.comparisons.schemas import Comparison
 from mlhf_service.runs import csv_text
 
 _RUN = (
-    "run_id", "name", "group", "optimizer", "model", "dataset", "seed", "batch_size", "status",
-    "final_loss", "best_loss", "final_accuracy", "best_accuracy",
-)  # fmt: skip
+    "run_id",
+    "name",
+    "group",
+    "optimizer",
+    "model",
+    "dataset",
+    "seed",
+    "batch_size",
+    "status",
+    "final_loss",
+    "best_loss",
+    "final_accuracy",
+    "best_accuracy",
+)
 _REACHED = {
     "steps_to_target": "step",
     "samples_to_target": "samples",
@@ -14,9 +25,14 @@ _REACHED = {
     "seconds_to_target": "wall_seconds",
 }
 _RATIOS = (
-    "final_loss", "best_loss", "final_accuracy", "best_accuracy", "steps", "samples",
+    "final_loss",
+    "best_loss",
+    "final_accuracy",
+    "best_accuracy",
+    "steps",
+    "samples",
     "wall_seconds",
-)  # fmt: skip
+)
 
 
 def to_csv(comparison: Comparison) -> bytes:

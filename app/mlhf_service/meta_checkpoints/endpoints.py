@@ -79,9 +79,13 @@ def upload_meta_checkpoint(
         stored = storage.put(f"meta-checkpoints/{identity}.safetensors", path)
     with database.write() as session:
         service.add(
-            session, name=name, stored=stored, described=described, source="upload",
+            session,
+            name=name,
+            stored=stored,
+            described=described,
+            source="upload",
             identity=identity,
-        )  # fmt: skip
+        )
         view = service.find(session, identity)
     response.headers["Location"] = f"/v1/meta-checkpoints/{identity}"
     return view
@@ -118,9 +122,11 @@ def download_meta_checkpoint(
 
 @router.put("/aliases/{optimizer}/{alias}")
 def set_alias(
-    optimizer: Learned, alias: Annotated[Alias, Path()], request: AliasRequest,
+    optimizer: Learned,
+    alias: Annotated[Alias, Path()],
+    request: AliasRequest,
     session: WriteSession,
-) -> MetaCheckpointView:  # fmt: skip
+) -> MetaCheckpointView:
     """Let an alias, such as `default`, name a meta-checkpoint."""
     if "\0" in request.meta_checkpoint_id:
         raise NotFound("There is no meta-checkpoint of this id.")

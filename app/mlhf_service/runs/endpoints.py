@@ -42,9 +42,19 @@ _COLUMNS = {
     "dataset": Run.dataset,
 }
 Sort = Literal[
-    "created_at", "-created_at", "name", "-name", "status", "-status", "optimizer", "-optimizer",
-    "model", "-model", "dataset", "-dataset",
-]  # fmt: skip
+    "created_at",
+    "-created_at",
+    "name",
+    "-name",
+    "status",
+    "-status",
+    "optimizer",
+    "-optimizer",
+    "model",
+    "-model",
+    "dataset",
+    "-dataset",
+]
 _BINARY = {"type": "string", "format": "binary"}
 
 

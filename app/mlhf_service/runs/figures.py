@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlhf_service.runs.chart_style import (
+from mlhf_service.kit.drawing import (
     COLOURS,
     dress,
     log_ticks,

@@ -7,10 +7,10 @@ from sqlalchemy.orm import Session
 from mlhf.ablation import report as ablation_report
 from mlhf.ablation import tables
 from mlhf.ablation.config import FORMS, MEASURES
-from mlhf.ablation.report import Panel, Trajectory
+from mlhf.ablation.report import Trajectory
 from mlhf.ablation.statistics import Row
 from mlhf.core.events import encode
-from mlhf_service.kit import figures
+from mlhf_service.kit.panels import Panel, panels_png
 from mlhf_service.runs import repository
 from mlhf_service.runs.curve_files import CSV, PNG
 from mlhf_service.runs.models import Run
@@ -43,7 +43,7 @@ def markdown(title: str, rows: Sequence[Row]) -> bytes:
 
 
 def png(panels: Sequence[Sequence[Panel]]) -> bytes:
-    return figures.panels_png(panels)
+    return panels_png(panels)
 
 
 def _trajectory(session: Session, run: Run, diverged: bool) -> Trajectory:
