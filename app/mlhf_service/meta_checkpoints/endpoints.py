@@ -1,10 +1,11 @@
 """HTTP for meta-checkpoints."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile, status
 
 from mlhf.core.errors import DataError, SpecError
+from mlhf.optimizers.learned.families import FAMILIES
 from mlhf_service.api.dependencies import (
     CurrentDatabase,
     CurrentSettings,
@@ -31,15 +32,18 @@ router = APIRouter(prefix="/meta-checkpoints", tags=["meta-checkpoints"])
 
 Identity = Annotated[str, Path(pattern=r"^mc_[0-9a-z_]{1,36}$", description="mc_….")]
 Name = Annotated[str, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-# Families: MLHF's variants have different networks. Written out for the schema.
-Learned = Literal["mlhf", "mlhf_paper", "l2l"]
+# MLHF's variants have different networks, so each is a family.
+if TYPE_CHECKING:
+    Family = str
+else:
+    Family = Literal[FAMILIES]
 _CHUNK = 2**16
 
 
 @router.get("")
 def list_meta_checkpoints(
     session: ReadSession,
-    optimizer: Learned | None = None,
+    optimizer: Family | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[MetaCheckpointView]:
@@ -122,7 +126,7 @@ def download_meta_checkpoint(
 
 @router.put("/aliases/{optimizer}/{alias}")
 def set_alias(
-    optimizer: Learned,
+    optimizer: Family,
     alias: Annotated[Alias, Path()],
     request: AliasRequest,
     session: WriteSession,
@@ -134,6 +138,6 @@ def set_alias(
 
 
 @router.delete("/aliases/{optimizer}/{alias}", status_code=status.HTTP_204_NO_CONTENT)
-def drop_alias(optimizer: Learned, alias: Annotated[Alias, Path()], session: WriteSession) -> None:
+def drop_alias(optimizer: Family, alias: Annotated[Alias, Path()], session: WriteSession) -> None:
     """Forget an alias; `default` then names what is shipped."""
     service.drop_alias(session, optimizer, alias)

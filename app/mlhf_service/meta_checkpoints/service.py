@@ -16,7 +16,6 @@ from mlhf_service.meta_checkpoints.schemas import MetaCheckpointView
 from mlhf_service.storage.folder import FolderStorage, Stored
 
 DEFAULT = "default"
-UNTRAINED = "none"  # networks that learned nothing: the control
 _SHIPPED = "mc_shipped_"
 
 
