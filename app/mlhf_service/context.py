@@ -1,4 +1,4 @@
-"""What a piece of work is done with: one transaction, the settings and the stored files."""
+"""One transaction together with the settings and the stored files."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from mlhf_service.storage.folder import FolderStorage
 
 @dataclass(frozen=True)
 class Context:
-    """Passed down from whoever opened the session, who alone commits it."""
+    """Passed down by the code that opened the session; only that code commits it."""
 
     session: Session
     settings: Settings

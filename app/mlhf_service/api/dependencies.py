@@ -15,15 +15,15 @@ from mlhf_service.storage.folder import FolderStorage
 
 
 class Doorbell(Protocol):
-    """Wakes whoever publishes the outbox."""
+    """Wakes the thread that publishes the outbox."""
 
     def notify(self) -> None:
-        """Say that the outbox may hold something. Never blocks, never fails."""
+        """Signal that the outbox may hold rows. Never blocks, never fails."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """All that the application stands on, for endpoints that open their own transactions."""
+    """Settings, database, storage and doorbell, for endpoints that open their own transactions."""
 
     settings: Settings
     database: Database
@@ -37,7 +37,7 @@ class Backend:
 
     @contextmanager
     def write(self) -> Iterator[Context]:
-        """One transaction; once it is committed, workers learn of the runs it queued."""
+        """One transaction. After its commit the doorbell publishes what it put into the outbox."""
         with self.database.write() as session:
             yield Context(session, self.settings, self.storage)
         self.doorbell.notify()

@@ -38,7 +38,7 @@ def _key(config: dict[str, Any]) -> str:
 
 
 def _labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The optimizer's name, and what tells groups of one optimizer apart."""
+    """The optimizer's name, and the settings in which groups of one optimizer differ."""
     flat = [_flat(config) for config in configs]
     labels = [str(one.get("optimizer.name", "?")) for one in flat]
     for label in set(labels):
@@ -64,7 +64,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _section(path: str) -> int:
-    """Where a path comes in a label: what is told of the optimizer first."""
+    """Where a path comes in a label: the optimizer's settings first."""
     section = path.partition(".")[0]
     return _SECTIONS.index(section) if section in _SECTIONS else len(_SECTIONS)
 

@@ -55,7 +55,7 @@ def _config(name: str) -> Callable[[Run], Any]:
     return lambda run: run.config.get(name)
 
 
-# What should be the same in all runs: its code, how it is said, and where it is found.
+# What should be the same in all runs: the warning's code, its words, and the value to compare.
 _DIFFERENCES: tuple[tuple[Any, str, Callable[[Run], Any]], ...] = (
     ("data", "Data sets differ (content or parameters)", _config("dataset")),
     ("data", "The content of the data set differs", _environment("data_digest")),
@@ -70,7 +70,7 @@ _DIFFERENCES: tuple[tuple[Any, str, Callable[[Run], Any]], ...] = (
 
 
 def _difference(
-    runs: Sequence[Run], code: Any, said: str, value_of: Callable[[Run], Any]
+    runs: Sequence[Run], code: Any, words: str, value_of: Callable[[Run], Any]
 ) -> Warning | None:
     """A warning that names the runs whose value is not that of the first."""
     values = [(run, value_of(run)) for run in runs]
@@ -82,7 +82,7 @@ def _difference(
     if not other:
         return None
     different = list(dict.fromkeys(_said(value) for _, value in known))
-    text = f"{said}: {'; '.join(different[:4])}{'; …' if len(different) > 4 else ''}."
+    text = f"{words}: {'; '.join(different[:4])}{'; …' if len(different) > 4 else ''}."
     return Warning(code=code, message=text, run_ids=other)
 
 

@@ -1,4 +1,4 @@
-"""Zip files of strangers: looked through before anything is unpacked, counted while it is."""
+"""Zip files from untrusted users: checked before unpacking, and bounded during it."""
 
 import stat
 import zipfile
@@ -89,7 +89,7 @@ def _check_entries(file: BinaryIO, most: int) -> None:
         raise DataError("not a zip file")
     size, location = end[5], end[9]
     if end[0] == b"PK\x06\x06":
-        location -= 56 + 20  # the 64-bit record and its locator lie between
+        location -= 56 + 20  # the 64-bit record and its locator come in between
     at = location - size
     if at < 0:
         raise DataError("not a readable zip file: its directory is not where it should be")
@@ -98,7 +98,7 @@ def _check_entries(file: BinaryIO, most: int) -> None:
         file.seek(at)
         header = file.read(_HEADER)
         if len(header) < _HEADER or header[:4] != b"PK\x01\x02":
-            return  # zipfile says what is wrong
+            return  # zipfile raises the error
         count += 1
         if count > most:
             raise DataError(f"the zip file has more than {most:,} entries")
@@ -145,7 +145,7 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
 
 
 def _common_folder(names: list[tuple[str, ...]]) -> int:
-    """1 if everything lies in one folder around ``train``, else 0."""
+    """1 if everything is in one folder around ``train``, else 0."""
     tops = {parts[0] for parts in names}
     around = len(tops) == 1 and "train" not in tops
     return 1 if around and any(len(p) > 2 and p[1] == "train" for p in names) else 0

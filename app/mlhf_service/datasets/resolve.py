@@ -29,7 +29,7 @@ class ResolvedDataset:
     Attributes:
         family: The entry of ``mlhf.data.specs`` that reads it.
         params: The family's parameters, those of an upload overlaid by the user's.
-        root: The folder its files lie in; None where a library holds them.
+        root: The folder of its files; None if a library holds them.
         info: Shapes and sizes under these parameters.
         sha256: Of the content, where known without reading it (uploads).
     """
@@ -75,7 +75,7 @@ def resolve_dataset(context: Context, name: str, params: dict[str, Any]) -> Reso
 
 
 def builtin_root(settings: Settings, name: str) -> Path | None:
-    """Where the files of a built-in data set lie, if there is such a folder."""
+    """The folder of a built-in data set's files, if there is one."""
     root = settings.datasets_root / name
     return root if root.is_dir() else None
 
@@ -100,7 +100,7 @@ def _describe(family: str, params: dict[str, Any], root: Path | None) -> DataInf
     try:
         return _described(family, json.dumps(params, sort_keys=True), root, changed)
     except DataError as error:
-        text = str(error).replace(f"{root}/", "")  # where our folders lie is no client's matter
+        text = str(error).replace(f"{root}/", "")  # clients are not shown paths of the server
         raise SpecError("/name", f"the data set cannot be read: {text}") from None
     except OSError as error:
         raise SpecError("/name", f"the data set cannot be read: {error.strerror}") from None

@@ -43,10 +43,10 @@ def staging(settings: Settings) -> Iterator[Path]:
 
 
 def clear_abandoned(settings: Settings) -> None:
-    """Remove what uploads left behind whose process was killed."""
+    """Remove the folders of uploads whose process was killed."""
     before = time.time() - _ABANDONED_SECONDS
     for folder in _staged(settings).glob("*"):
-        with suppress(OSError):  # another process may be at it too
+        with suppress(OSError):  # another process may be removing it too
             if folder.stat().st_mtime < before:
                 shutil.rmtree(folder)
 
@@ -124,7 +124,7 @@ def _expect_parquet(file: BinaryIO) -> None:
 
 
 def _parquet_name(filename: str | None, number: int) -> str:
-    """The file's own name, which tells the split; one of ours where it is not plain."""
+    """The file's own name, which names the split; a generated one if it is not plain."""
     name = PurePosixPath((filename or "").replace("\\", "/")).name
     if _PLAIN_NAME.fullmatch(name) and name.endswith(".parquet"):
         return name
@@ -133,7 +133,7 @@ def _parquet_name(filename: str | None, number: int) -> str:
 
 
 def _table_name(file: UploadedFile) -> str:
-    """The content tells Parquet from text; the name tells only which text."""
+    """Parquet is recognised by content; the file name only decides between TSV and CSV."""
     file.file.seek(0)
     if file.file.read(4) == b"PAR1":
         return "table.parquet"

@@ -15,13 +15,13 @@ DIVERGED = "/problems/diverged"
 
 
 class IllegalTransitionError(RuntimeError):
-    """A status change no rule allows: a fault of ours, never of a user."""
+    """A status change that no rule allows: a bug, never a user's mistake."""
 
 
 def move(session: Session, run: Run, status: str, error: dict[str, Any] | None = None) -> None:
-    """Put ``run`` into ``status``; the job's lock is held by the caller.
+    """Put ``run`` into ``status``; the caller holds the job's lock.
 
-    Leaving ``running`` gives the lease up. Call ``settle`` once all runs are moved.
+    Leaving ``running`` gives up the lease. Call ``settle`` once all runs are moved.
     """
     if not allowed(run.status, status):
         raise IllegalTransitionError(f"run {run.id}: {run.status} -> {status}")
@@ -42,7 +42,7 @@ def move(session: Session, run: Run, status: str, error: dict[str, Any] | None =
 
 
 def settle(session: Session, job: Job) -> None:
-    """Bring the job's status in line with its runs' (the job is locked by the caller)."""
+    """Update the job's status from its runs'. The caller holds the job's lock."""
     session.flush()
     runs = repository.runs_of(session, job.id)
     diverged = sum(_diverged(run) for run in runs)

@@ -15,7 +15,7 @@ class Rule:
 
 
 class Start(Rule):
-    """A worker claimed the run: only what waits can be claimed, so never twice."""
+    """A worker claimed the run. Only a queued run can be claimed, so never twice."""
 
     FROM, TO = frozenset({"queued"}), "running"
 
@@ -33,7 +33,7 @@ class Pause(Rule):
 
 
 class Succeed(Rule):
-    """The budget or the target was reached. Only a running trainer can say so."""
+    """The budget or the target was reached. Only a running trainer can report that."""
 
     FROM, TO = frozenset({"running"}), "succeeded"
 

@@ -4,7 +4,7 @@ import io
 import threading
 from typing import Any, Literal
 
-# Okabe and Ito's colours: told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
 AXIS_LABELS = {
@@ -48,8 +48,8 @@ def log_ticks(axes: Any, start: float) -> None:
     """Log scale on y, with plain numbers also where less than a decade is shown.
 
     Args:
-        start: The largest loss at a start. What diverges leaves the picture above it, so
-            that the others can still be told apart.
+        start: The largest initial loss. Curves that diverge leave the picture above it, so
+            that the others stay distinguishable.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

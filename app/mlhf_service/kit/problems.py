@@ -37,7 +37,7 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):  # noqa: N818 - the standard's own word
-    """An error the client is told of. Subclasses carry their status."""
+    """An error that is reported to the client. Subclasses set its status."""
 
     status: ClassVar[int] = 400
     slug: ClassVar[str] = "bad-request"

@@ -22,7 +22,7 @@ _MAX_HEADER = 2**20
 
 @dataclass(frozen=True)
 class Described:
-    """What a file says of itself; its ``optimizer`` is one of ``FAMILIES``."""
+    """The header of a file; its ``optimizer`` is one of ``FAMILIES``."""
 
     optimizer: str
     lineage: dict[str, Any]

@@ -60,7 +60,7 @@ class Supervision:
         self._terminal_event: dict[str, Any] | None = None
 
     def run(self) -> None:
-        """Train until the trainer has ended; a run that is not ours any more is let go."""
+        """Train until the trainer has ended, or until the claim no longer holds."""
         try:
             outcome = self._train()
             self._conclude(outcome)

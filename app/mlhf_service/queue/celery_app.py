@@ -1,4 +1,4 @@
-"""The Celery application. It carries doorbells only; all work lies in the database."""
+"""The Celery application. It carries doorbells only; the work is in the database."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:
         }
     if scheme in _RABBITMQ:
         return {"confirm_publish": True}
-    # Redis. A doorbell is acknowledged when it is taken, so this never re-delivers work.
+    # Redis. A doorbell is acknowledged on receipt, so this never delivers one again.
     return {"visibility_timeout": 3600, "socket_connect_timeout": 2.0, "socket_timeout": 5.0}
 
 

@@ -1,4 +1,4 @@
-"""The doorbell: a Celery message without content that says 'look at the database'."""
+"""The doorbell: an empty Celery message that makes a worker look at the database."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ def ring(queue: str, expires: float = 60.0) -> None:
 def publish_outbox(database: Database) -> int:
     """Ring for every outbox row, then delete the rows. Returns how many there were.
 
-    A crash between the two rings twice, which is harmless; never is a ring lost.
+    A crash in between rings twice, which is harmless. No ring is lost.
     """
     with database.read() as session:
         rows = list(session.execute(select(Outbox.id, Outbox.queue).limit(1000)))
@@ -60,7 +60,7 @@ class Doorbell:
             self._thread.join(timeout=5)
 
     def notify(self) -> None:
-        """Say that the outbox may hold something. Never blocks, never fails."""
+        """Signal that the outbox may hold rows. Never blocks, never fails."""
         self._wake.set()
 
     def _loop(self) -> None:

@@ -1,4 +1,4 @@
-"""End an attempt: what its trainer's last words, or its silence, make of the run."""
+"""End an attempt: the run's next status, from its trainer's terminal event or the lack of one."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -32,7 +32,7 @@ class StoredEvent:
 
 
 class Ingestor:
-    """The writing side of one claim. Every call is one transaction behind the fence."""
+    """Writes for one claim. Every call is one transaction, fenced by the claim's lease."""
 
     def __init__(
         self, database: Database, storage: FolderStorage, claim: Claim, lease_seconds: float
@@ -47,13 +47,13 @@ class Ingestor:
 
         Args:
             batch: Events in the order they happened.
-            offset: Bytes of the spool written so far, kept with what was read from them.
+            offset: How many bytes of the spool these events reach to; stored with them.
 
         Returns:
-            What the user wants of the job: ``"cancel"``, ``"pause"`` or None.
+            What the user has requested: ``"cancel"``, ``"pause"`` or None.
 
         Raises:
-            FencedError: The run is not ours any more. Nothing was written.
+            FencedError: The claim no longer holds. Nothing was written.
         """
         garbage: list[str] = []
         with self._database.write() as session:

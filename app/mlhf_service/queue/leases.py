@@ -1,4 +1,4 @@
-"""Claim a run, keep its lease, and refuse whoever has lost it."""
+"""Claim a run, renew its lease, and refuse writes without one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from mlhf_service.runs.models import Artifact, Point, Run
 
 
 class FencedError(Exception):
-    """The run is no longer ours: another attempt has it, or it has ended."""
+    """The claim no longer holds: another attempt has the run, or it has ended."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Claim:
-    """A run in the hands of one worker. ``attempt`` fences all it writes."""
+    """A run that one worker has claimed. ``attempt`` fences all it writes."""
 
     run_id: str
     job_id: str
@@ -43,8 +43,8 @@ class Claim:
 def claim_next(database: Database, queue: str, owner: str, lease_seconds: float) -> Claim | None:
     """Take the next waiting run of ``queue``, or return None when there is none.
 
-    In one transaction: a conditional update makes the run ours and starts its lease by
-    the database's clock; the curve is cut back to the checkpoint it resumes from.
+    In one transaction, a conditional update claims the run and starts its lease by the
+    database's clock, and the curve is cut back to the checkpoint the run resumes from.
     """
     while True:
         with database.write() as session:
@@ -96,7 +96,7 @@ def _start(session: Session, run_id: str, job_id: str, owner: str) -> Claim:
     if latest is not None and latest.step is not None:
         checkpoint = Checkpoint(latest.step, latest.name, latest.storage_key)
         after = latest.step
-    # What the lost attempt told beyond its checkpoint is trained, and told, again.
+    # Steps after the checkpoint are trained, and their points written, again.
     session.execute(delete(Point).where(Point.run_id == run_id, Point.step > after))
     return Claim(
         run_id=run_id,
@@ -113,7 +113,7 @@ def _start(session: Session, run_id: str, job_id: str, owner: str) -> Claim:
 def hold(session: Session, claim: Claim, lease_seconds: float) -> tuple[Job, Run]:
     """Lock the claimed run and renew its lease: the fence before every write.
 
-    Raises FencedError when the run is not ours any more; the caller then writes nothing.
+    Raises FencedError if the claim no longer holds; the caller then writes nothing.
     """
     job = jobs.lock(session, claim.job_id)
     held = session.execute(

@@ -1,4 +1,4 @@
-"""The sweeper: rings for what waits, and takes back what silent workers held."""
+"""The sweeper: rings for waiting runs, and expires the leases of workers that have gone."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ _LOST = Outcome("lost", {}, "its worker fell silent and the lease ran out")
 
 
 class Sweeper:
-    """One pass after another, from any number of processes: each step is conditional."""
+    """Sweeps periodically. Any number of processes may: each step is a conditional update."""
 
     def __init__(
         self, settings: Settings, database: Database, *, expire_at_once: bool = False

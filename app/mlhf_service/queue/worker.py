@@ -1,4 +1,4 @@
-"""The Celery worker: on each doorbell it trains what waits, until nothing does."""
+"""The Celery worker: on each doorbell it trains runs until none is waiting."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ def drain(settings: Settings, database: Database, queue: str) -> int:
 
 @celery_app.task(name=DOORBELL, ignore_result=True)  # type: ignore[untyped-decorator]
 def answer() -> None:
-    """Answer the doorbell. The message says nothing; the database says all."""
+    """Answer the doorbell. The message is empty: the work is in the database."""
     settings = Settings()
     database = Database(settings.database)
     try:

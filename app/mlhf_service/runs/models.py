@@ -30,7 +30,7 @@ class Run(Base):
     dataset: Mapped[str] = mapped_column(String(100))
     optimizer: Mapped[str] = mapped_column(String(100))
     seed: Mapped[int] = mapped_column(BigInteger)
-    # What a learned optimizer was told to use; pinned when the job was made.
+    # What a learned optimizer uses; fixed when the job was made.
     meta_checkpoint_id: Mapped[str | None] = mapped_column(String(40), index=True)
 
     queue: Mapped[str] = mapped_column(String(20))
@@ -74,7 +74,7 @@ class Point(Base):
 
 
 class Artifact(Base):
-    """A file a run left: model, configuration, curves, or a checkpoint to resume from."""
+    """A file that a run wrote: model, configuration, curves, or a checkpoint to resume from."""
 
     __tablename__ = "artifacts"
 

@@ -1,1 +1,1 @@
-"""Where artifacts lie."""
+"""Where artifacts are stored."""

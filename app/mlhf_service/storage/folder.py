@@ -22,14 +22,14 @@ class Stored:
 
 
 class FolderStorage:
-    """Files by key under one folder. Keys are ours alone, never a user's."""
+    """Files by key under one folder. Keys are made by the service, never by a user."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.root.mkdir(parents=True, exist_ok=True)
 
     def path(self, key: str) -> Path:
-        """Where ``key`` lies. Raises ValueError for a key that would leave the folder."""
+        """The path of ``key``. Raises ValueError for a key that would leave the folder."""
         pure = PurePosixPath(key)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             raise ValueError(f"not a storage key: {key!r}")

@@ -124,7 +124,7 @@ def job_page(request: Request, session: ReadSession, job_id: str) -> Response:
 
 @router.get("/runs/{run_id}")
 def run_page(request: Request, session: ReadSession, run_id: str) -> Response:
-    """One run: its curve, what it was told, where it ran, and what it left."""
+    """One run: its curve, its configuration, its environment and its files."""
     run = runs.view(session, runs.find(session, run_id))
     return page(
         request,

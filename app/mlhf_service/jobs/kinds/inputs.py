@@ -33,7 +33,7 @@ def located_dataset(context: Context, dataset: dict[str, Any]) -> dict[str, Any]
 def staged_file(context: Context, identity: str) -> tuple[str, Path]:
     """The name of a meta-checkpoint in the trainer's folder, and the file to copy there.
 
-    The copy is named by its id: the run's record of its configuration names no path of ours.
+    The copy is named by its id, so that the run's recorded configuration holds no path.
     """
     path = meta_checkpoints.path_of(context.session, context.storage, identity)
     return f"{identity}.safetensors", path

@@ -40,7 +40,7 @@ class PlannedRun:
         kind: The kind that prepares and concludes it.
         config: The engine's configuration, with defaults written out: an upgrade must not
             change a run that waits or resumes, and its record says what it was trained with.
-        label: What tells it from the other runs of its job; None where it is the only one.
+        label: What distinguishes it from the other runs of its job; None if it is the only one.
     """
 
     kind: str
