@@ -55,12 +55,9 @@ def _on_device(data: Dataset, split: str) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     model.eval()
-    right = sum(
-        int((model(a).argmax(1) == b).sum())
-        for a, b in zip(x.split(1000), y.split(1000), strict=True)
-    )
+    found = torch.cat([model(part).argmax(1) for part in torch.split(x, 1000)])
     model.train()
-    return right / len(y)
+    return float((found == y).double().mean())
 
 
 @torch.no_grad()
@@ -71,7 +68,7 @@ def _recalibrate(model: nn.Module, x: Tensor) -> None:
         layer.reset_running_stats()
         layer.momentum = None
     model.train()
-    for part in x[: 20 * _BATCH].split(_BATCH):
+    for part in torch.split(x[: 20 * _BATCH], _BATCH):
         model(part)
     for layer in layers:
         layer.momentum = 0.1

@@ -144,7 +144,7 @@ def forward(
 ) -> None:
     """As ``cpu.forward``, on CUDA tensors; ``state_out`` may be ``state``."""
     n = out.numel()
-    with torch.cuda.device(out.device):  # a kernel is launched on the current one
+    with torch.cuda.device_of(out):  # a kernel is launched on the current device
         for part in segments:
             grid = (triton.cdiv(part.end - part.start, _BLOCK),)
             where = n, part.start, part.end, offset
