@@ -1,4 +1,4 @@
-"""What is added to the Gauss-Newton matrix's diagonal, and the preconditioner it implies."""
+"""Damping of the Gauss-Newton matrix, and the preconditioner it implies."""
 
 import math
 from typing import Protocol, runtime_checkable
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlhf.optimizers.protocol import State
+from mlhf.optimizers.state import restored
 
 
 class Damping(Protocol):
@@ -14,13 +15,14 @@ class Damping(Protocol):
 
     @property
     def scale(self) -> float | Tensor:
-        """The scale of the last update, for the curves."""
+        """The scale of the damping after the last update, for the curves."""
         ...
 
     def update(self, gradient: Tensor) -> tuple[Tensor | float, Tensor | None]:
-        """See the step's gradient; return S's diagonal and the inverse preconditioner P.
+        """Return S's diagonal and the inverse preconditioner P, given the step's gradient (n,).
 
-        Both are valid until the next update.
+        Either is a tensor (n,), or a number or None for a constant. Both are valid until the
+        next update.
         """
         ...
 
@@ -30,20 +32,23 @@ class Damping(Protocol):
 
 
 @runtime_checkable
-class Judging(Damping, Protocol):
-    """A rule that learns from how well the last step did."""
+class AdaptiveDamping(Damping, Protocol):
+    """A rule that adapts to the gain ratio of each step, as trust-region methods do."""
 
-    def judge(self, actual: Tensor, predicted: Tensor) -> Tensor:
-        """See how far the step lowered the objective, and how far its model said it would.
+    def adapt(self, actual: Tensor, predicted: Tensor) -> Tensor:
+        """Adapt the damping; return the gain ratio, actual over predicted, a scalar.
 
-        Returns their ratio, scalar like both arguments. A step whose ratio is not positive
-        is then taken back.
+        A step whose gain ratio is not positive is rejected by the optimizer.
+
+        Args:
+            actual: By how much the step reduced the objective, a scalar.
+            predicted: By how much its quadratic model said it would, a scalar.
         """
         ...
 
 
 class FixedDamping:
-    """S = λI. A constant preconditioner would change nothing, so there is none."""
+    """S = λI, without a preconditioner: a constant one would change nothing."""
 
     def __init__(self, damping: float = 1.0) -> None:
         self.scale = damping
@@ -61,9 +66,16 @@ class FixedDamping:
 class AdamDamping:
     """S = λ(1 + k/T)^a (√v̂ + eps) with Adam's v̂, and P = S⁻¹.
 
-    v̂ is the bias-corrected running mean of the squared gradient, this step's included, so
-    the damping has Adam's scale per coordinate: with G = 0 the step would be Adam's without
-    momentum, at learning rate 1/λ. Growth plays the part of a decaying learning rate.
+    v̂ is the bias-corrected running mean of the squared gradient, this step's included. So the
+    damping has Adam's scale per coordinate: with G = 0 the step would be Adam's without
+    momentum, at learning rate 1/λ. The growth acts as a decaying learning rate.
+
+    Args:
+        damping: λ.
+        growth_steps: T.
+        growth_exponent: a.
+        beta2: Decay of the running mean.
+        eps: Added to √v̂.
     """
 
     def __init__(
@@ -81,8 +93,8 @@ class AdamDamping:
         self._eps = eps
         self._steps = 0
         self._second_moment: Tensor | None = None
-        self._shift: Tensor | None = None  # kept for its memory only
-        self._inverse: Tensor | None = None
+        self._shift: Tensor | None = None  # S, kept to reuse its memory
+        self._inverse: Tensor | None = None  # P, likewise
         self.scale = damping
 
     def update(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +105,7 @@ class AdamDamping:
         self.scale = self._damping * (1 + self._steps / self._growth_steps) ** self._growth_exponent
         self._steps += 1
         correction = 1 / math.sqrt(1 - self._beta2**self._steps)
-        # scale·(√v·correction + eps), with as few passes over memory as it takes
+        # scale·(√v·correction + eps), in as few passes over memory as possible
         if self._shift is None or self._inverse is None:
             self._shift, self._inverse = torch.empty_like(v), torch.empty_like(v)
         torch.sqrt(v, out=self._shift)
@@ -104,6 +116,5 @@ class AdamDamping:
         return {"steps": self._steps, "second_moment": self._second_moment}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
-        moment = state["second_moment"]
         self._steps = int(state["steps"])
-        self._second_moment = None if moment is None else moment.to(like, copy=True)
+        self._second_moment = restored(state["second_moment"], like)

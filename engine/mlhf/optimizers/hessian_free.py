@@ -12,22 +12,30 @@ from mlhf.curvature.microbatches import batch_curvature, count_samples, split_ba
 from mlhf.curvature.pcg import Workspace, pcg
 from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
 from mlhf.curvature.vectors import flatten, unflatten
-from mlhf.optimizers.again import Again
+from mlhf.optimizers.autocast import autocast_dtype
 from mlhf.optimizers.damping import (
     AdamDamping,
+    AdaptiveDamping,
     Damping,
     FixedDamping,
-    Judging,
+)
+from mlhf.optimizers.levenberg_marquardt import LevenbergMarquardt
+from mlhf.optimizers.params import (
+    AdamDampingParams,
+    FixedDampingParams,
+    LevenbergMarquardtParams,
 )
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.reevaluate import BatchReevaluator
+from mlhf.optimizers.state import restored
 
 
 class HessianFree:
     """Steps by the damped Gauss-Newton matrix of each batch.
 
     Works alone: ``opt = HessianFree(model); opt.step(x, y)``. A step costs the gradient and
-    about ``iterations`` + ½ products, each about as dear as a gradient. The residual it
-    reports, relative to ‖∇ℓ‖, is that before the last iteration: to know the one after
+    about ``iterations`` + ½ products, each about as expensive as a gradient. The residual that
+    it reports, relative to ‖∇ℓ‖, is the one before the last iteration: computing the one after
     would cost half a product more and change nothing.
 
     Args:
@@ -35,24 +43,28 @@ class HessianFree:
         loss: ``"cross_entropy"``, ``"mse"``, ``"binary_cross_entropy"``, or a function
             (z, y) ↦ scalar of what the model returns.
         damping: S: ``"adam"`` is λ(1 + k/T)^a (√v̂ + eps), which also preconditions the
-            solve; ``"fixed"`` a constant; or an object with their two methods. One that
-            judges steps (``LevenbergMarquardt``) makes each dearer by half a product and a
-            forward pass, and takes back those that do not lower the loss.
+            solve; ``"fixed"`` a constant; or any ``Damping``. An ``AdaptiveDamping``
+            (``LevenbergMarquardt``) makes each step more expensive by half a product and a
+            forward pass, and steps that do not reduce the loss are rejected.
         iterations: PCG iterations.
         lr: Factor of the step.
-        warm_start: The solve starts from this part of the last solution. By default 0.9
+        warm_start: The solve starts from this fraction of the last solution. By default 0.9
             with ``"adam"``, 1 with ``"fixed"``.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         tolerance: A solve stops moving once its residual's norm is below it.
         parameters: Which parameters to train, by default all that require a gradient.
-        curvature: Which matrix takes G's place: ``EmpiricalFisher``, or ``Hessian`` under a
-            damping that makes it positive.
-        micro_batch: The batch is computed in parts of this size, in the memory of one part;
-            each product then runs the forward pass again. ``MicrobatchCurvature`` says when
-            the result is that of the whole batch.
-        curvature_batch: The matrix is that of this many samples of each batch.
-        autocast: The type of forward and backward passes under autocast, such as
-            ``torch.bfloat16``; the solve and its inner products stay in the parameters' own.
+        curvature: Which matrix to use in place of G: ``EmpiricalFisher``, or ``Hessian`` with a
+            damping that makes it positive definite.
+        micro_batch: The batch is computed in microbatches of this size, in the memory of one;
+            each product then runs the forward passes again. ``MicrobatchCurvature``
+            says when the result is that of the whole batch.
+        curvature_batch: The matrix is computed over this many samples of each batch.
+        autocast: The dtype of forward and backward passes under autocast, such as
+            ``torch.bfloat16``; the solve and its inner products keep the parameters' dtype.
+
+    Raises:
+        CurvatureError: where no parameter requires a gradient.
+        ValueError: where ``iterations`` is below 1.
     """
 
     def __init__(
@@ -87,16 +99,19 @@ class HessianFree:
             else damping
         )
         self._parameters = select_parameters(model, parameters)
-        self._make = curvature
+        self._curvature_type = curvature
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
         self._autocast = autocast
         self._direction: Tensor | None = None  # d of the last step, flat
-        self._space: _Space | None = None
+        self._buffers: _Buffers | None = None
 
     def step(self, x: Any, y: Any) -> StepResult:
-        judge = self.damping if isinstance(self.damping, Judging) else None
+        """Take one step on the batch (x, y)."""
+        adaptive = self.damping if isinstance(self.damping, AdaptiveDamping) else None
         device = self._parameters[0].device
-        again = None if judge is None else Again(self.model, device, self._autocast)
+        reevaluator = (
+            None if adaptive is None else BatchReevaluator(self.model, device, self._autocast)
+        )
         ggn = self._curvature(x, y)
         with torch.no_grad():
             b = flatten(ggn.gradient)
@@ -108,9 +123,9 @@ class HessianFree:
             start = None
             if self._direction is not None and self.warm_start:
                 start = self._direction.mul_(self.warm_start)
-            if self._space is None:
-                self._space = _Space(b)
-            matrix = _Damped(ggn, shift, self._parameters, self._space.product)
+            if self._buffers is None:
+                self._buffers = _Buffers(b)
+            matrix = _DampedMatrix(ggn, shift, self._parameters, self._buffers.product)
             solved = pcg(
                 matrix.product,
                 b,
@@ -119,18 +134,21 @@ class HessianFree:
                 iterations=self.iterations,
                 tolerance=self.tolerance,
                 quadratic=matrix.quadratic,
-                workspace=self._space,
+                workspace=self._buffers,
                 overwrite=True,
             )
             self._direction = solved.x
             tiny = torch.finfo(b.dtype).tiny
             relative = solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
             stats = {"damping": self.damping.scale, "cg_residual": relative}
-            if judge is None or again is None:
-                self._move(solved.x)
+            if adaptive is None or reevaluator is None:
+                self._apply(solved.x)
             else:
-                predicted = self._predicted(ggn, b, solved.x)
-                stats["reduction_ratio"] = self._move_judged(judge, again, ggn, predicted, x, y)
+                predicted = self._predicted_reduction(ggn, b, solved.x)
+                actual, before = self._apply_and_measure(reevaluator, ggn, x, y)
+                ratio = adaptive.adapt(actual, predicted)
+                self._reject_unless(ratio > 0, before)
+                stats["reduction_ratio"] = ratio
         return StepResult(ggn.loss, stats)
 
     def _curvature(self, x: Any, y: Any) -> Curvature:
@@ -143,62 +161,63 @@ class HessianFree:
             autocast=self._autocast,
             micro_batch=self._micro_batch,
             curvature_batch=self._curvature_batch,
-            curvature=self._make,
+            curvature=self._curvature_type,
         )
 
     def state_dict(self) -> State:
         return {"direction": self._direction, "damping": self.damping.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        direction = state["direction"]
         like = self._parameters[0]
-        self._direction = None if direction is None else direction.to(like, copy=True)
+        self._direction = restored(state["direction"], like)
         self.damping.load_state_dict(state["damping"], like)
 
-    def _move(self, direction: Tensor) -> None:
+    def _apply(self, direction: Tensor) -> None:
         torch._foreach_add_(
             self._parameters, unflatten(direction, self._parameters), alpha=-self.lr
         )
 
-    def _predicted(self, ggn: Curvature, b: Tensor, d: Tensor) -> Tensor:
-        """Return by how much θ − lr·d lowers the undamped quadratic model of the objective."""
+    def _predicted_reduction(self, ggn: Curvature, b: Tensor, d: Tensor) -> Tensor:
+        """Return by how much θ − lr·d reduces the undamped quadratic model of the objective."""
         curvature = ggn.quadratic(unflatten(d, self._parameters))
         curvature = curvature + self.weight_decay * torch.dot(d, d)
         return self.lr * torch.dot(b, d) - 0.5 * self.lr**2 * curvature
 
-    def _move_judged(
-        self, judge: Judging, again: Again, ggn: Curvature, predicted: Tensor, x: Any, y: Any
-    ) -> Tensor:
-        """Move, let the damping judge, take the step back if it was no good; return the ratio."""
+    def _apply_and_measure(
+        self, reevaluator: BatchReevaluator, ggn: Curvature, x: Any, y: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Take the step; return by how much it reduced the objective, and θ before it, (n,)."""
         assert self._direction is not None
         before = flatten(self._parameters)
-        self._move(self._direction)
+        self._apply(self._direction)
         after = flatten(self._parameters)
         penalty = torch.dot(before, before) - torch.dot(after, after)
-        whole = self._micro_batch is None and self._curvature_batch is None
-        parts = (
+        is_whole = self._micro_batch is None and self._curvature_batch is None
+        microbatches = (
             None
-            if whole
+            if is_whole
             else split_batch(count_samples(x), self._micro_batch, self._curvature_batch)
         )
-        actual = ggn.loss - again.loss(self.loss, x, y, parts) + 0.5 * self.weight_decay * penalty
-        ratio = judge.judge(actual, predicted)
-        kept = ratio > 0
+        reduction = ggn.loss - reevaluator.loss(self.loss, x, y, microbatches)
+        return reduction + 0.5 * self.weight_decay * penalty, before
+
+    def _reject_unless(self, accepted: Tensor, before: Tensor) -> None:
+        """Restore θ and forget the direction, unless accepted; all on the device."""
+        assert self._direction is not None
         for p, old in zip(self._parameters, unflatten(before, self._parameters), strict=True):
-            p.copy_(torch.where(kept, p, old))
-        self._direction = torch.where(kept, self._direction, 0.0)
-        return ratio
+            p.copy_(torch.where(accepted, p, old))
+        self._direction = torch.where(accepted, self._direction, 0.0)
 
 
-class _Space(Workspace):
-    """The solver's vectors and one for the products."""
+class _Buffers(Workspace):
+    """The solver's vectors, and one for the products."""
 
     def __init__(self, like: Tensor) -> None:
         super().__init__(like)
         self.product = torch.empty_like(like)
 
 
-class _Damped:
+class _DampedMatrix:
     """G + S on flat vectors. A product is valid until the next one."""
 
     def __init__(
@@ -218,3 +237,53 @@ class _Damped:
     def quadratic(self, v: Tensor) -> Tensor:
         vgv = self._ggn.quadratic(unflatten(v, self._parameters))
         return vgv + torch.dot(v * self._shift, v)
+
+
+def build_fixed(model: nn.Module, loss: Loss, params: FixedDampingParams, seed: int) -> HessianFree:
+    """Return ``hf`` of the registry."""
+    return _build(model, loss, FixedDamping(params.damping), params)
+
+
+def build_levenberg_marquardt(
+    model: nn.Module, loss: Loss, params: LevenbergMarquardtParams, seed: int
+) -> HessianFree:
+    """Return ``hf_lm`` of the registry."""
+    damping = LevenbergMarquardt(
+        damping=params.damping,
+        decrease=params.decrease,
+        increase=params.increase,
+        bounds=(params.min_damping, params.max_damping),
+    )
+    return _build(model, loss, damping, params)
+
+
+def build_adam(model: nn.Module, loss: Loss, params: AdamDampingParams, seed: int) -> HessianFree:
+    """Return ``hf_adam`` of the registry."""
+    damping = AdamDamping(
+        damping=params.damping,
+        growth_steps=params.growth_steps,
+        growth_exponent=params.growth_exponent,
+        beta2=params.beta2,
+        eps=params.eps,
+    )
+    return _build(model, loss, damping, params)
+
+
+def _build(
+    model: nn.Module,
+    loss: Loss,
+    damping: Damping,
+    params: FixedDampingParams | LevenbergMarquardtParams | AdamDampingParams,
+) -> HessianFree:
+    return HessianFree(
+        model,
+        loss,
+        damping,
+        iterations=params.iterations,
+        lr=params.lr,
+        warm_start=params.warm_start,
+        weight_decay=params.weight_decay,
+        micro_batch=params.micro_batch,
+        curvature_batch=params.curvature_batch,
+        autocast=autocast_dtype(params.autocast),
+    )

@@ -16,14 +16,17 @@ from mlhf.curvature.forward_pass import trainable
 from mlhf.curvature.losses import autograd_loss
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import flatten, unflatten
+from mlhf.optimizers.learned.families import L2L as L2L_FAMILY
 from mlhf.optimizers.learned.kinds import Segment
-from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
+from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights, source_of
 from mlhf.optimizers.mlhf.paper.networks import columns
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
+from mlhf.optimizers.params import L2LParams
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.state import restored
 
-_CHUNK = 1 << 16  # coordinates at a time: the gates of all would be hundreds of vectors
-_RANGE = 10.0  # p of the paper: gradients below e^-p are taken as they are
+_CHUNK = 1 << 16  # coordinates at a time, since each takes hundreds of numbers
+_RANGE = 10.0  # p of the paper: smaller gradients than e^-p enter linearly
 
 
 def preprocess(g: Tensor) -> list[Tensor]:
@@ -35,11 +38,11 @@ def preprocess(g: Tensor) -> list[Tensor]:
 
 
 class UpdateRule(Protocol):
-    """From a gradient and its own state to an update and the new state."""
+    """Maps a gradient (n,) and a state (S, n) to an update (n,) and the new state."""
 
     @property
     def weights(self) -> nn.Module:
-        """Its meta-parameters."""
+        """The meta-parameters."""
         ...
 
     def initial_state(self, like: Tensor) -> Tensor: ...
@@ -48,7 +51,7 @@ class UpdateRule(Protocol):
 
 
 class LSTMUpdate:
-    """The paper's rule. One set of weights for all kinds of parameters."""
+    """The paper's rule: one set of weights for all kinds of parameters."""
 
     scale = 0.1
 
@@ -59,25 +62,9 @@ class LSTMUpdate:
         return self.weights.initial_state(like)
 
     def __call__(self, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        everything = [Segment(0, g.numel(), 0)]
-        out, state = columns(preprocess(g), state, self.weights, everything)
+        whole = [Segment(0, g.numel(), 0)]
+        out, state = columns(preprocess(g), state, self.weights, whole)
         return self.scale * out, state
-
-
-class LinearUpdate:
-    """m = w·g + c, without state: the smallest rule, for checks in closed form."""
-
-    def __init__(self) -> None:
-        self.weights = nn.Linear(1, 1)
-        nn.init.zeros_(self.weights.weight)
-        nn.init.zeros_(self.weights.bias)
-
-    def initial_state(self, like: Tensor) -> Tensor:
-        return like.new_zeros(0, like.numel())
-
-    def __call__(self, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        out: Tensor = self.weights(g.unsqueeze(1))
-        return out.squeeze(1), state
 
 
 class L2L:
@@ -105,10 +92,7 @@ class L2L:
         self.weight_decay = weight_decay
         self._loss = autograd_loss(loss)
         self._rule = LSTMUpdate()
-        if isinstance(meta_checkpoint, str | Path):
-            meta_checkpoint = load_meta_checkpoint(meta_checkpoint, "l2l")
-        if meta_checkpoint is not None:
-            meta_checkpoint.into({"update": self._rule.weights})
+        load_weights({"update": self._rule.weights}, meta_checkpoint, L2L_FAMILY)
         self._parameters = trainable(model)
         self._state: Tensor | None = None
 
@@ -125,8 +109,8 @@ class L2L:
             self._rule.weights.to(g)
             update = torch.empty_like(g)
             for at in range(0, g.numel(), _CHUNK):
-                part = slice(at, at + _CHUNK)
-                update[part], state[:, part] = self._rule(g[part], state[:, part])
+                chunk = slice(at, at + _CHUNK)
+                update[chunk], state[:, chunk] = self._rule(g[chunk], state[:, chunk])
             self._state = state
             torch._foreach_add_(
                 self._parameters, unflatten(update, self._parameters), alpha=self.lr
@@ -138,5 +122,10 @@ class L2L:
 
     def load_state_dict(self, state: State) -> None:
         self._rule.weights.load_state_dict(state["weights"])
-        kept = state["state"]
-        self._state = None if kept is None else kept.to(self._parameters[0], copy=True)
+        self._state = restored(state["state"], self._parameters[0])
+
+
+def build(model: nn.Module, loss: Loss, params: L2LParams, seed: int) -> L2L:
+    """Return ``l2l`` of the registry."""
+    source = source_of(params.meta_checkpoint)
+    return L2L(model, loss, source, lr=params.lr, weight_decay=params.weight_decay)

@@ -1,29 +1,30 @@
-"""Damping by how well the last step's quadratic model foretold the loss."""
+"""Damping adapted to how well the quadratic model predicts the loss."""
 
 import torch
 from torch import Tensor
 
 from mlhf.optimizers.protocol import State
+from mlhf.optimizers.state import restored
 
 
 class LevenbergMarquardt:
-    """S = λI, with λ by the ratio ρ of actual to predicted reduction (Martens 2010, §4.1).
+    """S = λI, with λ adapted to the gain ratio ρ (Martens 2010, section 4.1).
 
-    After each step ρ = (ℓ(θ) − ℓ(θ'))/(m(θ) − m(θ')), both losses on the step's own batch
-    (same dropout mask, same weight decay), m the undamped quadratic model. ρ > ¾: λ is
-    multiplied by ``decrease``; ρ < ¼, or a loss that is not finite: by ``increase``. A step
-    that did not lower the loss (ρ ≤ 0) is taken back, so that λ finds its way up from
-    anywhere. λ is a tensor and all of this stays on the device.
+    After each step ρ = (ℓ(θ) − ℓ(θ'))/(m(θ) − m(θ')), with both losses on the step's own batch
+    (same dropout mask, same weight decay) and m the undamped quadratic model. Where ρ > ¾, λ is
+    multiplied by ``decrease``; where ρ < ¼, or the loss is not finite, by ``increase``. A step
+    that does not reduce the loss (ρ ≤ 0) is rejected, so that λ recovers from any value. λ is a
+    tensor, and all of this stays on the device.
 
-    Martens' factors, ⅔ and 3/2 without bounds, are for batches of thousands. On small batches
-    a step that overfits its own batch looks good, λ falls and the run with it; the defaults
-    here fall slowly, rise fast and stop at 0.3.
+    Martens' factors, ⅔ and 3/2 without bounds, are for batches of thousands. On small batches a
+    step that overfits its own batch has a high gain ratio; λ falls, and the run diverges. With
+    the defaults here λ falls slowly, rises fast, and stays above 0.3.
 
     Args:
         damping: λ at first.
         decrease: Factor of a λ that was too large.
         increase: Factor of a λ that was too small.
-        bounds: The least and the largest λ.
+        bounds: The smallest and the largest λ.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class LevenbergMarquardt:
             self._scale = gradient.new_tensor(self._start).clamp_(*self._bounds)
         return self._scale, None
 
-    def judge(self, actual: Tensor, predicted: Tensor) -> Tensor:
-        """See the last step's actual and predicted reduction; return ρ."""
+    def adapt(self, actual: Tensor, predicted: Tensor) -> Tensor:
+        """Adapt λ to the last step's actual and predicted reduction, scalars; return ρ."""
         assert self._scale is not None
         tiny = torch.finfo(predicted.dtype).tiny
         ratio = actual / predicted.clamp_min(tiny)
-        good = ratio > 0.75
-        bad = ~(ratio >= 0.25)  # NaN is bad
-        factor = torch.where(good, self._decrease, torch.where(bad, self._increase, 1.0))
+        high = ratio > 0.75
+        low = ~(ratio >= 0.25)  # NaN counts as low
+        factor = torch.where(high, self._decrease, torch.where(low, self._increase, 1.0))
         self._scale = (self._scale * factor).clamp(*self._bounds).to(predicted.dtype)
         return ratio
 
@@ -63,5 +64,4 @@ class LevenbergMarquardt:
         return {"scale": self._scale}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
-        scale = state["scale"]
-        self._scale = None if scale is None else scale.to(like, copy=True)
+        self._scale = restored(state["scale"], like)

@@ -1,100 +1,184 @@
-"""Which optimizers there are. Needs no torch."""
+"""The registry of optimizers. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlhf.core.config import Strict
-from mlhf.core.params import lookup, parse_params
-from mlhf.optimizers import params as forms
+from mlhf.core.params import parse_params
+from mlhf.core.registry import Registry, Spec
+from mlhf.optimizers.params import (
+    AdamDampingParams,
+    AdamParams,
+    AdamWParams,
+    FixedDampingParams,
+    KfacParams,
+    L2LParams,
+    LevenbergMarquardtParams,
+    MLHFParams,
+    MomentumParams,
+    MuonParams,
+    RateParams,
+    RMSpropParams,
+    ScheduleFreeParams,
+    SGDParams,
+    ShampooParams,
+    SoapParams,
+)
 from mlhf.optimizers.schedules import check_length
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mlhf.curvature.protocol import Loss
+    from mlhf.optimizers.protocol import Rated
+
+# From a model, a loss, parsed parameters and a seed to an optimizer at its full learning rate.
+Build = Callable[["nn.Module", "Loss", Any, int], "Rated"]
 
 
 @dataclass(frozen=True)
-class OptimizerSpec:
-    """A registered optimizer.
+class OptimizerSpec(Spec[Build]):
+    """A registered optimizer; its target is a ``Build``.
 
     Attributes:
-        name: What configurations call it.
-        description: One line.
-        params: The form of its parameters.
         state_copies: How many vectors of the parameters' size it holds at its peak, the
             gradient among them, the parameters themselves not. Kronecker factors, whose size
-            depends on the layers, are counted as they come out for common networks; a single
-            long thin layer, such as 784 to 10, has several times as much, but of few numbers.
+            depends on the layers, are counted as in common networks; a single long thin layer,
+            such as 784 to 10, has several times as many, but of few numbers.
         second_order: Whether a step keeps tangents or layer inputs beside the activations
             that a gradient needs.
     """
 
-    name: str
-    description: str
-    params: type[Strict]
     state_copies: int
     second_order: bool = False
 
 
-OPTIMIZERS: dict[str, OptimizerSpec] = {
-    spec.name: spec
-    for spec in (
-        OptimizerSpec("sgd", "Stochastic gradient descent.", forms.SGDParams, 1),
-        OptimizerSpec("momentum", "Gradient descent with momentum.", forms.MomentumParams, 2),
+_FIRST_ORDER = "mlhf.optimizers.first_order"
+_HESSIAN_FREE = "mlhf.optimizers.hessian_free"
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    (
         OptimizerSpec(
-            "nesterov", "Gradient descent with Nesterov momentum.", forms.MomentumParams, 2
+            "sgd",
+            "Stochastic gradient descent.",
+            SGDParams,
+            f"{_FIRST_ORDER}.first_order:sgd",
+            1,
         ),
-        OptimizerSpec("rmsprop", "Steps scaled by a running mean square.", forms.RMSpropParams, 4),
-        OptimizerSpec("adam", "Adam: momentum over a running mean square.", forms.AdamParams, 3),
-        OptimizerSpec("adamw", "Adam with decoupled weight decay.", forms.AdamWParams, 3),
+        OptimizerSpec(
+            "momentum",
+            "Gradient descent with momentum.",
+            MomentumParams,
+            f"{_FIRST_ORDER}.first_order:momentum",
+            2,
+        ),
+        OptimizerSpec(
+            "nesterov",
+            "Gradient descent with Nesterov momentum.",
+            MomentumParams,
+            f"{_FIRST_ORDER}.first_order:nesterov",
+            2,
+        ),
+        OptimizerSpec(
+            "rmsprop",
+            "Steps scaled by a running mean square.",
+            RMSpropParams,
+            f"{_FIRST_ORDER}.first_order:rmsprop",
+            4,
+        ),
+        OptimizerSpec(
+            "adam",
+            "Adam: momentum over a running mean square.",
+            AdamParams,
+            f"{_FIRST_ORDER}.first_order:adam",
+            3,
+        ),
+        OptimizerSpec(
+            "adamw",
+            "Adam with decoupled weight decay.",
+            AdamWParams,
+            f"{_FIRST_ORDER}.first_order:adamw",
+            3,
+        ),
         OptimizerSpec(
             "schedule_free_adamw",
             "AdamW with averaging in place of a schedule.",
-            forms.ScheduleFreeParams,
+            ScheduleFreeParams,
+            f"{_FIRST_ORDER}.schedule_free:build",
             5,
         ),
         OptimizerSpec(
-            "muon", "Orthogonalised momentum for matrices, AdamW for the rest.", forms.MuonParams, 4
+            "muon",
+            "Orthogonalised momentum for matrices, AdamW for the rest.",
+            MuonParams,
+            f"{_FIRST_ORDER}.muon:build",
+            4,
         ),
         OptimizerSpec(
-            "shampoo", "Kronecker-factored AdaGrad with Adam's step size.", forms.ShampooParams, 26
+            "shampoo",
+            "Kronecker-factored AdaGrad with Adam's step size.",
+            ShampooParams,
+            f"{_FIRST_ORDER}.shampoo:build",
+            26,
         ),
-        OptimizerSpec("soap", "Adam in the eigenbasis of Shampoo.", forms.SoapParams, 14),
+        OptimizerSpec(
+            "soap",
+            "Adam in the eigenbasis of Shampoo.",
+            SoapParams,
+            f"{_FIRST_ORDER}.soap:build",
+            14,
+        ),
         OptimizerSpec(
             "kfac",
             "K-FAC: natural gradient with Kronecker factors for each layer.",
-            forms.KfacParams,
+            KfacParams,
+            "mlhf.optimizers.kfac.kfac:build",
             48,
             second_order=True,
         ),
         OptimizerSpec(
             "hf",
             "Hessian-free (GGN, PCG) with fixed damping.",
-            forms.FixedDampingParams,
+            FixedDampingParams,
+            f"{_HESSIAN_FREE}:build_fixed",
             14,
             second_order=True,
         ),
         OptimizerSpec(
             "hf_lm",
             "Hessian-free (GGN, PCG) with Levenberg-Marquardt damping.",
-            forms.LevenbergMarquardtParams,
+            LevenbergMarquardtParams,
+            f"{_HESSIAN_FREE}:build_levenberg_marquardt",
             14,
             second_order=True,
         ),
         OptimizerSpec(
             "hf_adam",
             "Hessian-free (GGN, PCG) with growing Adam-shaped damping.",
-            forms.AdamDampingParams,
+            AdamDampingParams,
+            f"{_HESSIAN_FREE}:build_adam",
             14,
             second_order=True,
         ),
         OptimizerSpec(
             "mlhf",
             "MLHF: Hessian-free with meta-learned damping and preconditioner.",
-            forms.MLHFParams,
+            MLHFParams,
+            "mlhf.optimizers.mlhf.variants:build",
             60,
             second_order=True,
         ),
-        OptimizerSpec("l2l", "L2L: updates by a meta-learned LSTM.", forms.L2LParams, 90),
-    )
-}
+        OptimizerSpec(
+            "l2l",
+            "L2L: updates by a meta-learned LSTM.",
+            L2LParams,
+            "mlhf.optimizers.l2l:build",
+            90,
+        ),
+    ),
+)
 
 
 def parse(name: str, params: Mapping[str, Any]) -> Strict:
@@ -103,7 +187,7 @@ def parse(name: str, params: Mapping[str, Any]) -> Strict:
     Raises:
         SpecError: at ``/name`` or ``/params/<field>``.
     """
-    return parse_params(lookup(OPTIMIZERS, name, "optimizer").params, params)
+    return parse_params(OPTIMIZERS.find(name).params, params)
 
 
 def check_run(params: Strict, total_steps: int | None) -> None:
@@ -112,5 +196,5 @@ def check_run(params: Strict, total_steps: int | None) -> None:
     Raises:
         SpecError: at ``/params/schedule``.
     """
-    if isinstance(params, forms.RateParams):
+    if isinstance(params, RateParams):
         check_length(params.schedule, total_steps)

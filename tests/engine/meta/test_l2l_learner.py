@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from mlhf.meta.config import MetaTrainConfig
 from mlhf.meta.l2l_learner import L2LLearner
@@ -11,7 +12,6 @@ from mlhf.meta.task_models import TaskModels
 from mlhf.meta.trainer import MetaTrainer
 from mlhf.optimizers.l2l import (
     L2L,
-    LinearUpdate,
     LSTMUpdate,
     preprocess,
 )
@@ -19,6 +19,21 @@ from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint
 from tests.engine.meta.conftest import Plain, SquareTask
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
+
+
+class LinearUpdate:
+    """m = w·g + c, without state: the smallest update rule."""
+
+    def __init__(self):
+        self.weights = nn.Linear(1, 1)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+
+    def initial_state(self, like):
+        return like.new_zeros(0, like.numel())
+
+    def __call__(self, g, state):
+        return self.weights(g.unsqueeze(1)).squeeze(1), state
 
 
 def test_closed_form(monkeypatch):

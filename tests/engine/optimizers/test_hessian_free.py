@@ -12,10 +12,10 @@ from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
 from mlhf.curvature.microbatches import MicrobatchCurvature, split_batch
 from mlhf.curvature.vectors import unflatten
-from mlhf.optimizers.again import Again
 from mlhf.optimizers.damping import AdamDamping, FixedDamping
 from mlhf.optimizers.hessian_free import HessianFree
 from mlhf.optimizers.levenberg_marquardt import LevenbergMarquardt
+from mlhf.optimizers.reevaluate import BatchReevaluator
 
 SHAPES = [(4, 5), (4,), (3, 4), (3,)]
 
@@ -117,7 +117,9 @@ def test_damping_reported_grows_as_defined():
 
 def test_running_statistics_move_as_in_one_plain_forward_pass():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))  # noqa: E501  # fmt: skip
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2)
+    )
     plain = copy.deepcopy(model)
     x, y = torch.randn(8, 1, 6, 6), torch.randint(0, 2, (8,))
     plain(x)
@@ -172,29 +174,29 @@ def _trained(batches, model, **settings):
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-@pytest.mark.parametrize("judging", [False, True])
-def test_micro_batches_take_the_whole_batchs_steps(size, judging):
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_micro_batches_take_the_whole_batchs_steps(size, adaptive):
     model, batches = _problem()
-    damping = LevenbergMarquardt if judging else AdamDamping
+    damping = LevenbergMarquardt if adaptive else AdamDamping
     whole, expected = _trained(batches, model, damping=damping())
-    parts, results = _trained(batches, model, damping=damping(), micro_batch=size)
-    assert torch.allclose(parts, whole, rtol=1e-9, atol=1e-12)
+    split, results = _trained(batches, model, damping=damping(), micro_batch=size)
+    assert torch.allclose(split, whole, rtol=1e-9, atol=1e-12)
     for mine, theirs in zip(results, expected, strict=True):
         assert torch.allclose(mine.loss, theirs.loss, rtol=1e-9)
-        if judging:
+        if adaptive:
             ratios = [r.stats["reduction_ratio"] for r in (mine, theirs)]
             assert torch.allclose(*ratios, rtol=1e-6)
 
 
-def test_micro_batches_are_judged_under_their_own_masks_and_statistics():
+def test_micro_batches_are_reevaluated_under_their_own_masks_and_statistics():
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Dropout(0.5), nn.Linear(9, 3)
     ).double()
     x, y = torch.randn(8, 6, dtype=torch.float64), torch.randint(0, 3, (8,))
-    again = Again(model, torch.device("cpu"))
+    reevaluator = BatchReevaluator(model, torch.device("cpu"))
     first = MicrobatchCurvature(model, "cross_entropy", x, y, size=3)
-    found = again.loss("cross_entropy", x, y, split_batch(8, 3, None))
+    found = reevaluator.loss("cross_entropy", x, y, split_batch(8, 3, None))
     assert torch.allclose(found, first.loss, rtol=1e-12)
 
 
@@ -216,7 +218,7 @@ def test_a_sub_batchs_curvature_with_the_whole_batchs_gradient():
     assert torch.allclose(flat(own.parameters()), expected, rtol=1e-8, atol=1e-10)
 
 
-def test_a_chosen_part_of_the_parameters_is_trained():
+def test_a_choice_of_parameters_is_trained():
     model, batches = _problem()
     last = list(model[2].parameters())
     before = [p.detach().clone() for p in model.parameters()]

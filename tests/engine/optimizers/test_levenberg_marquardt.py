@@ -35,17 +35,17 @@ def _network():
 def test_the_rule(ratio, factor):
     damping = LevenbergMarquardt(2.0, 0.5, 3.0, (1e-3, 1e3))
     assert damping.update(torch.zeros(3))[0] == 2.0
-    told = damping.judge(torch.tensor(ratio * 4), torch.tensor(4.0))
-    assert float(told) == pytest.approx(ratio, nan_ok=True)
+    found = damping.adapt(torch.tensor(ratio * 4), torch.tensor(4.0))
+    assert float(found) == pytest.approx(ratio, nan_ok=True)
     assert float(damping.scale) == pytest.approx(2.0 * factor)
 
 
 def test_it_stays_within_its_bounds():
     damping = LevenbergMarquardt(2.0, 0.1, 10.0, (1.0, 5.0))
     damping.update(torch.zeros(3))
-    damping.judge(torch.tensor(1.0), torch.tensor(1.0))
+    damping.adapt(torch.tensor(1.0), torch.tensor(1.0))
     assert damping.scale == 1.0
-    damping.judge(torch.tensor(-1.0), torch.tensor(1.0))
+    damping.adapt(torch.tensor(-1.0), torch.tensor(1.0))
     assert damping.scale == 5.0
 
 
@@ -78,7 +78,7 @@ def test_the_ratio_is_that_of_the_same_batch_and_mask(decay):
     assert float(result.stats["reduction_ratio"]) == pytest.approx(actual / predicted, rel=1e-5)
 
 
-def test_judging_moves_neither_statistics_nor_random_state():
+def test_reevaluating_moves_neither_statistics_nor_random_state():
     model, x, y = _network()
     plain = copy.deepcopy(model)
     torch.manual_seed(3)
@@ -91,7 +91,7 @@ def test_judging_moves_neither_statistics_nor_random_state():
         assert torch.equal(mine, theirs)
 
 
-def test_a_step_that_raises_the_loss_is_taken_back():
+def test_a_step_that_raises_the_loss_is_rejected():
     model, x, y = _network()
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = HessianFree(model, damping=LevenbergMarquardt(0.5), lr=1000.0)

@@ -1,6 +1,7 @@
 """Every optimizer through the one registry."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.build import build as build_model
-from mlhf.optimizers.registry import FACTORIES, build
+from mlhf.optimizers.registry import build
 from mlhf.optimizers.specs import OPTIMIZERS, parse
 from mlhf.training import checkpoint
 
@@ -53,12 +54,16 @@ def _problem():
     return model, x, y
 
 
-def test_registry_and_specifications_have_the_same_names():
-    assert FACTORIES.keys() == OPTIMIZERS.keys()
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_specification_says_where_its_optimizer_is_built(name):
+    spec = OPTIMIZERS[name]
+    parameters = inspect.signature(spec.load()).parameters
+    assert list(parameters) == ["model", "loss", "params", "seed"]
+    assert parameters["params"].annotation is spec.params
 
 
 @pytest.mark.parametrize(("name", "params"), ALL)
-def test_the_loss_falls_and_results_have_the_promised_form(name, params):
+def test_the_loss_falls_and_results_have_the_documented_form(name, params):
     model, x, y = _problem()
     optimizer = build(name, params, model)
     losses = []
@@ -68,8 +73,8 @@ def test_the_loss_falls_and_results_have_the_promised_form(name, params):
         assert not result.loss.requires_grad
         losses.append(float(result.loss))
     assert losses[-1] < losses[0]
-    own = STATS["hf"] if params.get("variant") == "paper" else STATS.get(name, ())
-    assert set(result.stats) == {"learning_rate", *own}
+    expected = STATS["hf"] if params.get("variant") == "paper" else STATS.get(name, ())
+    assert set(result.stats) == {"learning_rate", *expected}
 
 
 @pytest.mark.parametrize(("name", "params"), ALL)
@@ -118,10 +123,10 @@ def test_the_state_is_as_large_as_the_specification_says(name):
     for _ in range(2):
         optimizer.step(torch.randn(16, 200), torch.randint(0, 10, (16,)))
     vectors = 1 + _numbers(optimizer.state_dict()) / sum(p.numel() for p in model.parameters())
-    told = OPTIMIZERS[name].state_copies
+    stated = OPTIMIZERS[name].state_copies
     if name in ("sgd", "momentum", "nesterov", "adam", "adamw"):
-        assert vectors == pytest.approx(told, rel=1e-3)  # nothing but state and gradient
-    assert 1 <= vectors <= told
+        assert vectors == pytest.approx(stated, rel=1e-3)  # nothing but state and gradient
+    assert 1 <= vectors <= stated
 
 
 @pytest.mark.parametrize(
@@ -167,19 +172,19 @@ def test_how_a_batch_is_taken_reaches_the_optimizer(name, monkeypatch):
     from mlhf.optimizers import hessian_free
     from mlhf.optimizers.mlhf.paper import optimizer as mlhf
 
-    told = []
+    calls = []
     for module in (hessian_free, mlhf):
         batch_curvature = module.batch_curvature
         monkeypatch.setattr(
             module,
             "batch_curvature",
-            lambda *a, of=batch_curvature, **k: told.append(k) or of(*a, **k),
+            lambda *a, of=batch_curvature, **k: calls.append(k) or of(*a, **k),
         )
     model, x, y = _problem()
     params = {"micro_batch": 4, "curvature_batch": 8, "autocast": "bfloat16"}
     variant = {"variant": "paper"} if name == "mlhf" else {}
     build(name, {**params, **variant}, model).step(x[0], y[0])
-    (call,) = told
+    (call,) = calls
     assert (call["micro_batch"], call["curvature_batch"]) == (4, 8)
     assert call["autocast"] is torch.bfloat16
 

@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024) for what is a matrix, AdamW for the rest.
+"""Muon (Jordan et al. 2024) for matrices, AdamW for the rest.
 
-Muon's step is the momentum made orthogonal by Newton-Schulz iterations. Torch's own class
-does that; here is which parameters it gets.
+Muon's step is the momentum, orthogonalised by Newton-Schulz iterations. Torch's class does
+that; this module chooses which parameters it gets.
 """
 
 from typing import Any
@@ -9,48 +9,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlhf.optimizers.first_order.first_order import Build, fused, trained
+from mlhf.curvature.protocol import Loss
+from mlhf.optimizers.first_order.first_order import FirstOrder, adam_options, trained
+from mlhf.optimizers.params import MuonParams
 
 
-def muon(params: Any) -> Build:
-    """Split a model's parameters: hidden matrices and kernels to Muon, the rest to AdamW.
+def build(model: nn.Module, loss: Loss, params: MuonParams, seed: int) -> FirstOrder:
+    """Return an optimizer with hidden matrices and kernels under Muon, the rest under AdamW.
 
-    As its authors advise, embeddings, the output layer (the last matrix of the model), biases
-    and normalisation go to AdamW. A convolution kernel (out, in, …) is the matrix (out, in·…).
-    The rate is on AdamW's scale for both (``match_rms_adamw``: Moonshot's 0.2·√max(m, n)).
+    As its authors advise, AdamW gets the embeddings, the output layer (the model's last
+    matrix), biases and normalisation. A convolution kernel (out, in, …) is the matrix
+    (out, in·…). The learning rate is on AdamW's scale for both (``match_rms_adamw``:
+    Moonshot's 0.2·√max(m, n)).
     """
-
-    def build(model: nn.Module) -> list[torch.optim.Optimizer]:
-        matrices = _hidden_matrices(model)
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in trained(model) if id(p) not in chosen]
-        inners: list[torch.optim.Optimizer] = []
-        if matrices:
-            inners.append(
-                _MatrixMuon(
-                    matrices,
-                    lr=params.lr,
-                    weight_decay=params.weight_decay,
-                    momentum=params.momentum,
-                    nesterov=params.nesterov,
-                    ns_steps=params.iterations,
-                    adjust_lr_fn="match_rms_adamw",
-                )
+    matrices = _hidden_matrices(model)
+    in_muon = {id(p) for p in matrices}
+    rest = [p for p in trained(model) if id(p) not in in_muon]
+    inner: list[torch.optim.Optimizer] = []
+    if matrices:
+        inner.append(
+            _MatrixMuon(
+                matrices,
+                lr=params.lr,
+                weight_decay=params.weight_decay,
+                momentum=params.momentum,
+                nesterov=params.nesterov,
+                ns_steps=params.iterations,
+                adjust_lr_fn="match_rms_adamw",
             )
-        if rest:
-            inners.append(
-                torch.optim.AdamW(
-                    rest,
-                    lr=params.lr,
-                    betas=(params.beta1, params.beta2),
-                    eps=params.eps,
-                    weight_decay=params.weight_decay,
-                    fused=fused(rest),
-                )
-            )
-        return inners
-
-    return build
+        )
+    if rest:
+        inner.append(torch.optim.AdamW(rest, **adam_options(params, rest)))
+    return FirstOrder(model, loss, inner)
 
 
 def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -63,14 +53,14 @@ class _MatrixMuon(torch.optim.Muon):
     """Torch's Muon, which takes matrices only, on views of parameters of any shape."""
 
     def __init__(self, parameters: list[nn.Parameter], **options: Any) -> None:
-        self._whole = parameters
+        self._parameters = parameters
         self._views = [nn.Parameter(_matrix(p)) for p in parameters]
         super().__init__(self._views, **options)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for whole, view in zip(self._whole, self._views, strict=True):
-            view.data = _matrix(whole)  # anew: the parameter's memory may have been replaced
-            view.grad = None if whole.grad is None else whole.grad.reshape(view.shape)
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            view.data = _matrix(parameter)  # again: the parameter's memory may have been replaced
+            view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
         super().step(closure)  # type: ignore[no-untyped-call]
 
 

@@ -1,19 +1,17 @@
 """Schedule-Free AdamW (Defazio et al. 2024), by its authors' library ``schedulefree``."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.first_order.first_order import FirstOrder, trained
+from mlhf.optimizers.params import ScheduleFreeParams
 
-# What it counts in its parameter groups.
-_KEPT = ("k", "weight_sum", "lr_max")
+_GROUP_STATE = ("k", "weight_sum", "lr_max")
 
 
 class ScheduleFreeAdamW(FirstOrder):
-    """Gradients are taken between the steps and their average; the average is the result.
+    """Takes gradients between the steps and their average; the average is the result.
 
     Args:
         model: The model that is trained.
@@ -21,7 +19,7 @@ class ScheduleFreeAdamW(FirstOrder):
         params: ``ScheduleFreeParams``.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, params: Any) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, params: ScheduleFreeParams) -> None:
         from schedulefree import AdamWScheduleFree
 
         inner = AdamWScheduleFree(
@@ -31,21 +29,26 @@ class ScheduleFreeAdamW(FirstOrder):
             eps=params.eps,
             weight_decay=params.weight_decay,
         )
-        super().__init__(model, loss, lambda _: [inner], _KEPT)
-        self._inner = inner
-        self._between: list[Tensor] | None = None  # where steps start from, while it is away
-        self._inner.train()
+        super().__init__(model, loss, [inner], _GROUP_STATE)
+        self._schedule_free = inner
+        self._train_weights: list[Tensor] | None = None  # while the average is in the model
+        self._schedule_free.train()
 
     @torch.no_grad()
     def eval_mode(self) -> None:
-        if self._between is None:
-            self._between = [p.detach().clone() for p in trained(self.model)]
-            self._inner.eval()
+        if self._train_weights is None:
+            self._train_weights = [p.detach().clone() for p in trained(self.model)]
+            self._schedule_free.eval()
 
     @torch.no_grad()
     def train_mode(self) -> None:
-        if self._between is not None:
-            # The library would compute them back, to rounding; a copy is the same bit for bit.
-            self._inner.train()
-            torch._foreach_copy_(tuple(trained(self.model)), self._between)
-            self._between = None
+        if self._train_weights is not None:
+            # The library would compute them, up to rounding; a copy is the same bit for bit.
+            self._schedule_free.train()
+            torch._foreach_copy_(tuple(trained(self.model)), self._train_weights)
+            self._train_weights = None
+
+
+def build(model: nn.Module, loss: Loss, params: ScheduleFreeParams, seed: int) -> ScheduleFreeAdamW:
+    """Return ``schedule_free_adamw`` of the registry."""
+    return ScheduleFreeAdamW(model, loss, params)

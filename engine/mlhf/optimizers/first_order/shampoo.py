@@ -1,33 +1,35 @@
-"""Shampoo (Gupta et al. 2018) in the form that is used today (Anil et al. 2020, Shi et al. 2023).
+"""Shampoo (Gupta et al. 2018) as it is used today (Anil et al. 2020, Shi et al. 2023).
 
 That is: running means in place of sums, Adam's step size (grafting), momentum of the plain
-gradient, and large parameters in blocks. Ours, since the maintained implementations either
-need a newer Python and are not on the package index, or keep states that are not tensors.
+gradient, and large parameters in blocks. It is implemented here because the maintained
+implementations either need a newer Python and are not on the package index, or keep state that
+is not tensors.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlhf.optimizers.first_order.first_order import Build, trained
+from mlhf.curvature.protocol import Loss
+from mlhf.optimizers.first_order.first_order import FirstOrder, trained
+from mlhf.optimizers.params import ShampooParams
 
 
-def shampoo(params: Any) -> Build:
-    """Shampoo of all the model's parameters; those of one dimension get Adam's step."""
-    return lambda model: [
-        Shampoo(
-            trained(model),
-            lr=params.lr,
-            betas=(params.beta1, params.beta2),
-            eps=params.eps,
-            matrix_eps=params.matrix_eps,
-            weight_decay=params.weight_decay,
-            precondition_every=params.precondition_every,
-            block_size=params.block_size,
-        )
-    ]
+def build(model: nn.Module, loss: Loss, params: ShampooParams, seed: int) -> FirstOrder:
+    """Return Shampoo of all the model's parameters; those of one dimension get Adam's step."""
+    inner = Shampoo(
+        trained(model),
+        lr=params.lr,
+        betas=(params.beta1, params.beta2),
+        eps=params.eps,
+        matrix_eps=params.matrix_eps,
+        weight_decay=params.weight_decay,
+        precondition_every=params.precondition_every,
+        block_size=params.block_size,
+    )
+    return FirstOrder(model, loss, [inner])
 
 
 class Shampoo(torch.optim.Optimizer):
@@ -94,10 +96,10 @@ class Shampoo(torch.optim.Optimizer):
         step = (mean / (1 - beta1 ** state["step"])).div_(root)  # Adam's
 
         size = group["block_size"]
+        by_block = (_blocks(tensor, size) for tensor in (gradient, mean, step))
         for g, m, s, factors, roots in zip(
-            _blocks(gradient, size), _blocks(mean, size), _blocks(step, size),
-            state["factors"], state["roots"], strict=True,
-        ):  # fmt: skip
+            *by_block, state["factors"], state["roots"], strict=True
+        ):
             for factor, product in zip(factors, (g @ g.T, g.T @ g), strict=True):
                 factor.lerp_(product, 1 - beta2)
             if due:

@@ -5,50 +5,51 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
-from mlhf.optimizers.first_order.first_order import Build, trained
+from mlhf.curvature.protocol import Loss
+from mlhf.optimizers.first_order.first_order import FirstOrder, trained
+from mlhf.optimizers.params import SoapParams
 
-# Its step count lies in the parameter groups.
-KEPT = ("step",)
+_GROUP_STATE = ("step",)
 
 
-def soap(params: Any) -> Build:
-    """Adam in the eigenbases of each parameter's Shampoo factors, one basis a side.
+def build(model: nn.Module, loss: Loss, params: SoapParams, seed: int) -> FirstOrder:
+    """Return Adam in the eigenbases of each parameter's Shampoo factors, one basis a dimension.
 
-    The first step only sets the bases, as in the authors' own code.
+    The first step only initialises the bases, as in the authors' code.
     """
-    return lambda model: [
-        _class()(
-            trained(model),
-            lr=params.lr,
-            betas=(params.beta1, params.beta2),
-            weight_decay=params.weight_decay,
-            precondition_frequency=params.precondition_every,
-            max_precondition_dim=params.max_dimension,
-            eps=params.eps,
-        )
-    ]
+    inner = _class()(
+        trained(model),
+        lr=params.lr,
+        betas=(params.beta1, params.beta2),
+        weight_decay=params.weight_decay,
+        precondition_frequency=params.precondition_every,
+        max_precondition_dim=params.max_dimension,
+        eps=params.eps,
+    )
+    return FirstOrder(model, loss, [inner], _GROUP_STATE)
 
 
 @cache
 def _class() -> Callable[..., torch.optim.Optimizer]:
-    from pytorch_optimizer import SOAP  # here, since it takes half a second
+    from pytorch_optimizer import SOAP  # here: importing it takes half a second
 
     class Soap(SOAP):
-        """The library's, with bases laid out in rows, as a checkpoint gives them back.
+        """The library's, with contiguous bases, as a checkpoint restores them.
 
-        Products depend on the layout to the last bit.
+        Products depend on the memory layout to the last bit.
         """
 
         @staticmethod
         def get_orthogonal_matrix(mat: Any) -> Any:
-            return _in_rows(SOAP.get_orthogonal_matrix(mat))
+            return _contiguous(SOAP.get_orthogonal_matrix(mat))
 
         def get_orthogonal_matrix_qr(self, *args: Any, **options: Any) -> Any:
-            return _in_rows(super().get_orthogonal_matrix_qr(*args, **options))
+            return _contiguous(super().get_orthogonal_matrix_qr(*args, **options))
 
     return Soap
 
 
-def _in_rows(bases: list[Any]) -> list[Any]:
+def _contiguous(bases: list[Any]) -> list[Any]:
     return [q.contiguous() if isinstance(q, torch.Tensor) else q for q in bases]

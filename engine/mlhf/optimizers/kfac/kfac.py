@@ -12,6 +12,7 @@ from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.kfac.layers import Call, Layer, layers_of
+from mlhf.optimizers.params import KfacParams
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored_list
@@ -240,3 +241,8 @@ def _grad(output: Tensor, inputs: Any, weights: Tensor | None) -> list[Tensor | 
     if not inputs:
         return []
     return list(torch.autograd.grad(output, inputs, weights, retain_graph=True, allow_unused=True))
+
+
+def build(model: nn.Module, loss: Loss, params: KfacParams, seed: int) -> Kfac:
+    """Return ``kfac`` of the registry."""
+    return Kfac(model, loss, seed=seed, **params.model_dump(exclude={"schedule"}))

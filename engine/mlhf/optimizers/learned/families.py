@@ -1,4 +1,4 @@
-"""Whose weights a meta-checkpoint holds. Needs no torch.
+"""The families of meta-checkpoints: whose weights a file holds. Needs no torch.
 
 MLHF's two variants have different networks, so each is a family of its own.
 """
@@ -11,6 +11,7 @@ FORMAT = "mlhf-meta-1"  # what the metadata of a meta-checkpoint's file says
 
 KRONECKER, PAPER, L2L = "mlhf", "mlhf_paper", "l2l"
 FAMILIES = (KRONECKER, PAPER, L2L)
+UNTRAINED = "none"  # what configurations say in place of a meta-checkpoint for fresh networks
 
 _FOLDER = Path(__file__).parent / "checkpoints"
 # The shipped file of each.
@@ -30,9 +31,6 @@ def family_of(optimizer: str, params: Mapping[str, Any]) -> str:
 def family_in(optimizer: str, networks: Iterable[str]) -> str:
     """Return the family of a file that names an optimizer and has these networks.
 
-    Files of the first version name both variants' optimizer alike: those are the paper's.
+    Files of the first version call the paper's variant by the name that is now the other's.
     """
     return PAPER if optimizer == KRONECKER and "preconditioner" in networks else optimizer
-
-
-UNTRAINED = "none"  # names fresh networks in place of a meta-checkpoint

@@ -30,7 +30,7 @@ def kind_of(module: nn.Module, name: str, parameter: Tensor) -> int:
 
     The paper's are convolution, dense and batch norm. Others map to the nearest: any other
     norm to batch norm; matrices of embeddings, recurrent layers and attention to dense
-    kernels, their biases to dense biases. In modules that are not known: by the number of
+    kernels, their biases to dense biases. In modules of unknown type: by the number of
     dimensions (3 or more: convolution kernel; 2: dense kernel), vectors by their name
     (``weight``, ``gamma`` or ``scale``: gamma; anything else: dense bias).
     """
@@ -50,11 +50,11 @@ def kind_of(module: nn.Module, name: str, parameter: Tensor) -> int:
 
 
 def positions_of(path: str, module: nn.Module, name: str, parameter: Tensor) -> int:
-    """Return over how many positions a parameter is spread: T for position embeddings, else 1.
+    """Return the number of positions T of a position embedding (…, T, features), else 1.
 
-    Those are told by their names, of shape (…, T, features): in an ``nn.Embedding`` or a
-    module that is not known, ``position…``, ``pos`` or ``wpe`` as a word of the parameter's,
-    the module's or its class's name.
+    Position embeddings are recognised by name: in an ``nn.Embedding`` or a module of unknown
+    type, ``position…``, ``pos`` or ``wpe`` is a word of the parameter's, the module's or its
+    class's name.
 
     Args:
         path: The module's, in the model.
@@ -62,30 +62,30 @@ def positions_of(path: str, module: nn.Module, name: str, parameter: Tensor) -> 
     known = isinstance(module, (_ConvNd, *_NORMS, *_DENSE, nn.MultiheadAttention))
     if parameter.ndim < 2 or (known and not isinstance(module, nn.Embedding)):
         return 1
-    own = f"{path.rpartition('.')[2]}.{type(module).__name__}.{name}"
-    return int(parameter.shape[-2]) if _POSITION.search(own.lower()) else 1
+    names = f"{path.rpartition('.')[2]}.{type(module).__name__}.{name}"
+    return int(parameter.shape[-2]) if _POSITION.search(names.lower()) else 1
 
 
 def by_kind(model: nn.Module) -> tuple[list[nn.Parameter], list[Segment]]:
-    """Return the trainable parameters, those of a kind together, and each kind's segment.
+    """Return the trainable parameters grouped by kind, and each kind's segment.
 
     Within a kind the order is that of ``model.parameters()``; a shared parameter comes once,
-    with the kind of the first module that has it. Put one after the other, the parameters
-    make the flat vector that the segments speak of.
+    with the kind of the first module that has it. The segments are of the flat vector of these
+    parameters, in this order.
     """
-    found: list[tuple[int, nn.Parameter]] = []
+    pairs: list[tuple[int, nn.Parameter]] = []
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                found.append((kind_of(module, name, parameter), parameter))
-    found.sort(key=lambda pair: pair[0])  # stable
-    return [p for _, p in found], segments([(p.numel(), kind) for kind, p in found])
+                pairs.append((kind_of(module, name, parameter), parameter))
+    pairs.sort(key=lambda pair: pair[0])  # stable
+    return [p for _, p in pairs], segments([(p.numel(), kind) for kind, p in pairs])
 
 
 def segments(sizes: Sequence[tuple[int, int]]) -> list[Segment]:
-    """Return the segments of (size, kind) pairs, neighbours of a kind merged."""
+    """Return the segments of (size, kind) pairs; neighbours of the same kind are merged."""
     merged: list[Segment] = []
     at = 0
     for size, kind in sizes:

@@ -1,4 +1,4 @@
-"""What meta-training yields: the weights of a learned optimizer, and where they come from."""
+"""The result of meta-training: a learned optimizer's weights, and how they were made."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlhf.core.atomic_files import Written, write
 from mlhf.core.errors import DataError
-from mlhf.optimizers.learned.families import FORMAT, KRONECKER, SHIPPED, family_in
+from mlhf.optimizers.learned.families import FORMAT, KRONECKER, SHIPPED, UNTRAINED, family_in
 from mlhf.optimizers.learned.kinds import KINDS
 
 
@@ -33,12 +33,11 @@ class MetaCheckpoint:
 
     @property
     def kinds(self) -> list[int]:
-        """The kinds that the lineage says occurred; an uploaded file's may say anything."""
-        told = self.lineage.get("kinds")
-        known = range(len(KINDS))
-        return (
-            [k for k in told if isinstance(k, int) and k in known] if isinstance(told, list) else []
-        )
+        """The kinds that occurred, by the lineage, which in an uploaded file may say anything."""
+        kinds = self.lineage.get("kinds")
+        if not isinstance(kinds, list):
+            return []
+        return [k for k in kinds if isinstance(k, int) and k in range(len(KINDS))]
 
     def save(self, path: str | Path) -> Written:
         """Write it as one safetensors file, the lineage in its metadata."""
@@ -57,8 +56,8 @@ class MetaCheckpoint:
     def into(self, networks: Mapping[str, nn.Module]) -> None:
         """Copy the weights into an optimizer's networks.
 
-        Kinds that meta-training never saw get those of the nearest kind it did see: a
-        kernel another kernel's, a bias another bias's, in doubt the first.
+        Kinds that meta-training never saw get the weights of the nearest kind that it did see:
+        a kernel those of another kernel, a bias those of another bias, else those of the first.
 
         Raises:
             DataError: where names or shapes do not fit.
@@ -66,8 +65,8 @@ class MetaCheckpoint:
         kinds = self.kinds
         for name, network in networks.items():
             values = dict(self.weights.get(name, {}))
-            own = network.state_dict()
-            if {k: v.shape for k, v in values.items()} != {k: v.shape for k, v in own.items()}:
+            expected = {k: v.shape for k, v in network.state_dict().items()}
+            if {k: v.shape for k, v in values.items()} != expected:
                 raise DataError(f"The meta-checkpoint does not fit the network {name!r}.")
             source = [_nearest(k, kinds) for k in range(len(KINDS))]
             network.load_state_dict(
@@ -94,12 +93,39 @@ def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCh
                 network, _, name = key.partition(".")
                 weights.setdefault(network, {})[name] = file.get_tensor(key)
             lineage = json.loads(metadata["lineage"])
-            of = family_in(str(metadata["optimizer"]), weights)
+            family = family_in(str(metadata["optimizer"]), weights)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise DataError(f"The meta-checkpoint {path.name} cannot be read: {error}") from error
-    if of != optimizer:
-        raise DataError(f"The meta-checkpoint {path.name} is for {of}, not for {optimizer}.")
-    return MetaCheckpoint(of, weights, lineage)
+    if family != optimizer:
+        raise DataError(f"The meta-checkpoint {path.name} is for {family}, not for {optimizer}.")
+    return MetaCheckpoint(family, weights, lineage)
+
+
+def load_weights(
+    networks: Mapping[str, nn.Module],
+    meta_checkpoint: str | Path | MetaCheckpoint | None,
+    optimizer: str,
+) -> None:
+    """Copy a meta-checkpoint's weights into fresh networks.
+
+    Args:
+        networks: An optimizer's networks, by name.
+        meta_checkpoint: One that is loaded, the path of a file, ``"default"`` for the shipped
+            one, or None to leave the networks untrained.
+        optimizer: The family that a file has to be of.
+
+    Raises:
+        DataError: where the file cannot be read, is of another family, or does not fit.
+    """
+    if isinstance(meta_checkpoint, str | Path):
+        meta_checkpoint = load_meta_checkpoint(meta_checkpoint, optimizer)
+    if meta_checkpoint is not None:
+        meta_checkpoint.into(networks)
+
+
+def source_of(name: str) -> str | None:
+    """Return the argument of ``load_weights`` for the name that a configuration gives."""
+    return None if name == UNTRAINED else name
 
 
 # Each kind's substitutes, the nearest first (indices into kinds.KINDS).

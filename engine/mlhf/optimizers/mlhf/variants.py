@@ -1,47 +1,217 @@
-"""MLHF by the name of its variant."""
+"""MLHF: the base class of its variants, which also makes them."""
 
+import inspect
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mlhf.curvature.protocol import Loss
-from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint
-from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
-from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
+from mlhf.optimizers.autocast import autocast_dtype
+from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, source_of
+from mlhf.optimizers.params import MLHFParams
+from mlhf.optimizers.protocol import State, StepResult
+
+if TYPE_CHECKING:
+    from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
+    from mlhf.optimizers.mlhf.paper.kernels.choose import Wanted
+    from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 
 Variant = Literal["kronecker", "paper"]
+Source = str | Path | MetaCheckpoint | None
+T = TypeVar("T")
+
+# Imported on first use: each brings what the other does not need.
+_CLASSES = {
+    "kronecker": "mlhf.optimizers.mlhf.kronecker.optimizer:KroneckerMLHF",
+    "paper": "mlhf.optimizers.mlhf.paper.optimizer:PaperMLHF",
+}
 
 
-def MLHF(  # noqa: N802 - it is used as a class
-    model: nn.Module,
-    loss: Loss = "cross_entropy",
-    meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
-    variant: Variant = "kronecker",
-    *,
-    seed: int = 0,
-    **options: Any,
-) -> KroneckerMLHF | PaperMLHF:
-    """Return the meta-learned Hessian-free optimizer.
+class CommonOptions(TypedDict, total=False):
+    """Keyword arguments of both variants."""
 
-    ``opt = MLHF(model); opt.step(x, y)``.
+    iterations: int
+    lr: float
+    weight_decay: float
+    autocast: torch.dtype | None
+    seed: int
+
+
+class KroneckerOptions(CommonOptions, total=False):
+    """Keyword arguments of ``KroneckerMLHF``."""
+
+    solve_every: int
+    average: float
+    damping: float
+    growth_steps: float
+    parameters: Sequence[Tensor] | None
+    decay: float
+    update_every: int
+    refresh_every: int
+    samples: int
+    max_dimension: int
+
+
+class PaperOptions(CommonOptions, total=False):
+    """Keyword arguments of ``PaperMLHF``; ``seed`` is accepted, and nothing is drawn."""
+
+    tolerance: float
+    kernel: "Wanted"
+    compile: bool
+    micro_batch: int | None
+    curvature_batch: int | None
+
+
+class _VariantType(ABCMeta):
+    """Calls of ``MLHF`` make an instance of a variant's class; calls of that class are plain."""
+
+    def __call__(cls: type[T], *args: Any, **options: Any) -> T:
+        if cls is MLHF:
+            made: T = _make(*args, **options)
+            return made
+        return super().__call__(*args, **options)  # type: ignore[misc, no-any-return]
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        if cls is MLHF:
+            return inspect.signature(_make)
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])  # without self
+
+
+class MLHF(metaclass=_VariantType):
+    """The meta-learned Hessian-free optimizer.
+
+    ``opt = MLHF(model); opt.step(x, y)``. What is made is an instance of the variant's class,
+    ``KroneckerMLHF`` by default, which is a subclass of this one.
 
     Args:
         model: Any module that returns a tensor, or a tuple, list or dict of tensors.
         loss: ``"cross_entropy"``, ``"mse"``, ``"binary_cross_entropy"``, or a function
             (z, y) ↦ scalar of what the model returns.
-        meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
-            names a file, None leaves them untrained.
+        meta_checkpoint: What the networks learned: ``"default"`` for the shipped file, the
+            path of another, or None to leave them untrained.
         variant: ``"kronecker"`` (``KroneckerMLHF``) or ``"paper"`` (``PaperMLHF``).
-        seed: Of what the Kronecker form draws; the paper's draws nothing.
-        options: Further arguments of the variant.
+        seed: Of the random numbers that the Kronecker variant draws; the paper's draws none.
+        options: Further arguments of the variant's class.
+
+    Attributes:
+        model: The model that is trained.
+        loss: Its loss.
+        lr: Factor of the step; it may be set between steps.
+        weight_decay: L2 penalty, part of the gradient and of the curvature.
+        networks: The learned networks, by name.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
         DataError: where the meta-checkpoint cannot be read, or is the other variant's.
+        TypeError: for an option of the other variant.
+        ValueError: for an unknown variant, or an option out of range.
     """
+
+    model: nn.Module
+    loss: Loss
+    lr: float
+    weight_decay: float
+    networks: Mapping[str, nn.Module]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __new__(
+            cls,
+            model: nn.Module,
+            loss: Loss = ...,
+            meta_checkpoint: Source = ...,
+            variant: Literal["kronecker"] = ...,
+            **options: Unpack[KroneckerOptions],
+        ) -> "KroneckerMLHF": ...
+
+        @overload
+        def __new__(
+            cls,
+            model: nn.Module,
+            loss: Loss = ...,
+            meta_checkpoint: Source = ...,
+            *,
+            variant: Literal["paper"],
+            **options: Unpack[PaperOptions],
+        ) -> "PaperMLHF": ...
+
+        @overload
+        def __new__(
+            cls,
+            model: nn.Module,
+            loss: Loss,
+            meta_checkpoint: Source,
+            variant: Literal["paper"],
+            **options: Unpack[PaperOptions],
+        ) -> "PaperMLHF": ...
+
+        @overload
+        def __new__(
+            cls,
+            model: nn.Module,
+            loss: Loss = ...,
+            meta_checkpoint: Source = ...,
+            variant: Variant = ...,
+            **options: Unpack[CommonOptions],
+        ) -> "MLHF": ...
+
+        def __new__(cls, *args: Any, **options: Any) -> "MLHF": ...
+
+    @abstractmethod
+    def step(self, x: Any, y: Any) -> StepResult:
+        """Take one step on the batch (x, y), tensors or structures of tensors."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """Return the state; see ``Optimizer.state_dict``."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Restore what ``state_dict`` returned; the next step is the same bit for bit."""
+
+
+def _make(
+    model: nn.Module,
+    loss: Loss = "cross_entropy",
+    meta_checkpoint: Source = "default",
+    variant: Variant = "kronecker",
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> Any:
+    if variant not in _CLASSES:
+        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(_CLASSES)}")
     if variant == "kronecker":
-        return KroneckerMLHF(model, loss, meta_checkpoint, seed=seed, **options)
-    if variant != "paper":
-        raise ValueError(f"unknown variant {variant!r}; known: kronecker, paper")
-    return PaperMLHF(model, loss, meta_checkpoint, **options)
+        options["seed"] = seed
+    return resolve_name(_CLASSES[variant])(model, loss, meta_checkpoint, **options)
+
+
+def build(model: nn.Module, loss: Loss, params: MLHFParams, seed: int) -> MLHF:
+    """Return ``mlhf`` of the registry."""
+    common: CommonOptions = {
+        "iterations": params.iterations,
+        "lr": params.lr,
+        "weight_decay": params.weight_decay,
+        "autocast": autocast_dtype(params.autocast),
+    }
+    source = source_of(params.meta_checkpoint)
+    if params.variant == "kronecker":
+        return MLHF(model, loss, source, seed=seed, average=params.average, **common)
+    return MLHF(
+        model,
+        loss,
+        source,
+        "paper",
+        compile=params.compile,
+        micro_batch=params.micro_batch,
+        curvature_batch=params.curvature_batch,
+        **common,
+    )

@@ -27,12 +27,14 @@ from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import unflatten
-from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
+from mlhf.optimizers.learned.families import KRONECKER
+from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
+from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import restored, restored_list
 
@@ -45,7 +47,7 @@ def fresh_networks() -> dict[str, nn.Module]:
     return {"damping": DampingNetwork(), "step": StepNetwork()}
 
 
-class KroneckerMLHF:
+class KroneckerMLHF(MLHF):
     """Steps to the minimum of the batch's quadratic model over a few directions.
 
     A step costs the gradient and, once the loss is low, a tangent pass (half a gradient). A
@@ -119,10 +121,7 @@ class KroneckerMLHF:
         self._parameters = select_parameters(model, parameters)
         self._average = RunningAverage(self._parameters, average)
         self.networks = fresh_networks()
-        if isinstance(meta_checkpoint, str | Path):
-            meta_checkpoint = load_meta_checkpoint(meta_checkpoint)
-        if meta_checkpoint is not None:
-            meta_checkpoint.into(self.networks)
+        load_weights(self.networks, meta_checkpoint, KRONECKER)
         self._basis = Basis(
             model,
             self._parameters,

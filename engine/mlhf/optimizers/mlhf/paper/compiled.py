@@ -1,10 +1,10 @@
 """MLHF's whole step as one compiled graph, for each shape of batch.
 
-The eager step's own text is traced once with tensors that have no values: the forward pass,
-the gradient, every product's tangents and backward pass, both networks and the solve become
-one list of operations on flat inputs. Inductor compiles it; on a GPU it is then recorded as
-a CUDA graph. Where any of this cannot be, or gives something else than the eager operations
-on its first batch, steps stay eager, and ``Choice`` says why.
+The code of the eager step is traced with fake tensors: the forward pass, the gradient, every
+product's tangents and backward pass, both networks and the solve become one list of operations
+on flat inputs. Inductor compiles it; on a GPU it is then recorded as a CUDA graph. Where any of
+this is not possible, or gives other results than the eager operations on its first batch, steps
+stay eager, and ``Execution`` says why.
 """
 
 import functools
@@ -22,32 +22,32 @@ from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hooks import any_on
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
-from mlhf.optimizers.mlhf.paper.solve import (
-    MLHFState,
-    Space,
-    Told,
-    solve,
-)
+from mlhf.optimizers.mlhf.paper.solve import Buffers, MLHFState, SolveStats, solve
 
 _log = logging.getLogger(__name__)
-_GRAPHS = 4  # kept at most
-_SHAPES = 1000  # counted at most
-_PATIENCE = 20  # steps of a further shape before it is worth compiling
-_TOLERANCE = 1e-2  # relative, in one step: rounding stays below it, mistakes do not
+_MAX_GRAPHS = 4  # kept at once
+_MAX_SHAPES = 1000  # whose steps are counted
+_PATIENCE = 20  # steps of a further shape before it is compiled
+_TOLERANCE = 1e-2  # relative, after one step: rounding errors stay below it, bugs do not
 
 Run = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How the last step ran, and why not faster (empty where nothing is in the way)."""
+class Execution:
+    """How the last step ran, and why not faster.
+
+    Attributes:
+        path: How.
+        reason: Why not faster; empty where nothing prevents it.
+    """
 
     path: Literal["eager", "compiled", "cuda_graph"]
     reason: str = ""
 
 
 class Settings(NamedTuple):
-    """What a graph has built in of an optimizer's settings."""
+    """The optimizer's settings that are constants of a graph."""
 
     iterations: int
     weight_decay: float
@@ -61,9 +61,10 @@ class CannotCompile(Exception):  # noqa: N818
 class CompiledSteps:
     """The compiled steps of one optimizer.
 
-    A graph has the model's Python built in as it ran while it was traced, so ``forward`` must
-    depend on nothing but its input, parameters, buffers and modes. What shows that it does
-    not (hooks, random draws, two traces that differ, values that decide the way) is refused.
+    A graph repeats what the model's Python code did while it was traced, so ``forward`` may
+    depend only on its input, parameters, buffers and modes. Models that visibly depend on more
+    (hooks, random numbers, two traces that differ, control flow that depends on values) are not
+    compiled.
 
     Args:
         model: The model.
@@ -84,55 +85,58 @@ class CompiledSteps:
         self._model, self._loss = model, loss
         self._parameters = list(parameters)
         self._networks = damping, preconditioner
-        self._built: dict[Any, _Graph | str] = {}  # a graph, or why there is none
-        self._seen: dict[Any, int] = {}
-        self._told: set[Choice] = set()
-        self.choice = Choice("eager", "no step yet")
+        self._graphs: dict[Any, _Graph | str] = {}  # a graph, or why there is none
+        self._step_counts: dict[Any, int] = {}
+        self._logged: set[Execution] = set()
+        self.execution = Execution("eager", "no step yet")
 
-    def step(self, x: Any, y: Any, state: MLHFState, settings: Settings) -> tuple[Tensor, Told] | None:  # noqa: E501  # fmt: skip
-        """Move the state by one step and return the loss and what is told, or None: go eager."""
+    def step(
+        self, x: Any, y: Any, state: MLHFState, settings: Settings
+    ) -> tuple[Tensor, SolveStats] | None:
+        """Update the state by one step; return the loss and statistics, or None: step eagerly."""
         try:
             inputs = self._inputs(x, y, state)
             graph = self._graph(inputs, settings)
         except CannotCompile as error:
-            self._choose(Choice("eager", str(error)))
+            self._set_execution(Execution("eager", str(error)))
             return None
-        self._choose(graph.choice)
+        self._set_execution(graph.execution)
         with torch.no_grad():
             loss, damping, residual = graph(inputs.tensors).unbind()
-        return loss, Told(damping, residual)
+        return loss, SolveStats(damping, residual)
 
-    def _choose(self, choice: Choice) -> None:
-        self.choice = choice
-        if choice not in self._told:  # not at every odd batch again
-            self._told.add(choice)
-            _log.info("MLHF steps run %s", ": ".join(filter(None, (choice.path, choice.reason))))
+    def _set_execution(self, execution: Execution) -> None:
+        self.execution = execution
+        if execution not in self._logged:  # once each, not again at every odd batch
+            self._logged.add(execution)
+            parts = filter(None, (execution.path, execution.reason))
+            _log.info("MLHF steps run %s", ": ".join(parts))
 
     def _graph(self, inputs: "_Inputs", settings: Settings) -> "_Graph":
         key = (inputs.key, settings, self._loss, torch.get_num_threads())
-        found = self._built.get(key)
+        found = self._graphs.get(key)
         if isinstance(found, _Graph) and found.fits(inputs.tensors):
             return found
         if isinstance(found, str):
             raise CannotCompile(found)
         if found is None:
-            if len(self._built) >= _GRAPHS:
-                raise CannotCompile(f"{_GRAPHS} shapes of batch are compiled already")
-            if len(self._seen) > _SHAPES:
-                self._seen.clear()
-            self._seen[key] = self._seen.get(key, 0) + 1
-            if self._built and self._seen[key] < _PATIENCE:
+            if len(self._graphs) >= _MAX_GRAPHS:
+                raise CannotCompile(f"{_MAX_GRAPHS} shapes of batch are compiled already")
+            if len(self._step_counts) > _MAX_SHAPES:
+                self._step_counts.clear()
+            self._step_counts[key] = self._step_counts.get(key, 0) + 1
+            if self._graphs and self._step_counts[key] < _PATIENCE:
                 raise CannotCompile("this shape of batch is rare so far")
         try:
-            made = self._build(inputs, settings)
+            graph = self._build(inputs, settings)
         except CannotCompile as error:
-            self._built[key] = str(error)
+            self._graphs[key] = str(error)
             raise
-        self._built[key] = made
-        return made
+        self._graphs[key] = graph
+        return graph
 
     def _inputs(self, x: Any, y: Any, state: MLHFState) -> "_Inputs":
-        (xs, x_form), (ys, y_form) = pytree.tree_flatten(x), pytree.tree_flatten(y)
+        (xs, x_spec), (ys, y_spec) = pytree.tree_flatten(x), pytree.tree_flatten(y)
         if not all(isinstance(t, Tensor) for t in (*xs, *ys)):
             raise CannotCompile("the batch has something else than tensors in it")
         named = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
@@ -147,18 +151,18 @@ class CompiledSteps:
         tensors = [t.detach() for group in groups for t in group]
         described = tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
         modes = tuple(m.training for m in self._model.modules())
-        key = (described, tuple(named), modes, str(x_form), str(y_form))
-        return _Inputs(tensors, list(named), [len(g) for g in groups], (x_form, y_form), key)
+        key = (described, tuple(named), modes, str(x_spec), str(y_spec))
+        return _Inputs(tensors, list(named), [len(g) for g in groups], (x_spec, y_spec), key)
 
     def _build(self, inputs: "_Inputs", settings: Settings) -> "_Graph":
         if any(_hooked(m) for m in self._model.modules()):
             raise CannotCompile("the model has hooks, which a graph would leave out")
         body = self._body(inputs, settings)
         try:
-            traced, again = (make_fx(body, tracing_mode="fake")(*inputs.tensors) for _ in range(2))
+            traced, second = (make_fx(body, tracing_mode="fake")(*inputs.tensors) for _ in range(2))
         except Exception as error:
             raise CannotCompile(f"the step cannot be traced: {_short(error)}") from error
-        if traced.code != again.code:
+        if traced.code != second.code:
             raise CannotCompile("the model does not do the same each time")
         for node in traced.graph.nodes:
             tags = getattr(node.target, "tags", ())
@@ -166,7 +170,7 @@ class CompiledSteps:
                 raise CannotCompile(f"the model draws random numbers ({node.target})")
         try:
             run = _inductor(traced, inputs.tensors)  # changes what it is given
-            _compare(again, run, inputs.tensors)
+            _compare(second, run, inputs.tensors)
         except CannotCompile:
             raise
         except Exception as error:
@@ -175,39 +179,39 @@ class CompiledSteps:
 
     def _body(self, inputs: "_Inputs", settings: Settings) -> Run:
         """Return the step as a function of flat inputs; it overwrites state and buffers."""
-        of = {id(p): name for name, p in self._model.named_parameters()}
+        names = {id(p): name for name, p in self._model.named_parameters()}
         try:
-            trained = [of[id(p)] for p in self._parameters]
+            trained = [names[id(p)] for p in self._parameters]
         except KeyError:
             raise CannotCompile("a parameter was replaced in the model") from None
 
         def body(*tensors: Tensor) -> Tensor:
-            own, (d, r, s, p), packed, xs, ys = _groups(tensors, inputs.sizes)
+            tensors_of_model, (d, r, s, p), packed, xs, ys = _groups(tensors, inputs.sizes)
             rnn_s, rnn_p = (
                 functools.partial(network.traced, w)
                 for network, w in zip(self._networks, packed, strict=True)
             )
-            named = dict(zip(inputs.names, own, strict=True))
+            named = dict(zip(inputs.names, tensors_of_model, strict=True))
             for name in trained:
                 named[name] = named[name].detach().requires_grad_()
             leaves = [named[name] for name in trained]
             x, y = (
-                pytree.tree_unflatten(list(leaf), form)
-                for leaf, form in zip((xs, ys), inputs.forms, strict=True)
+                pytree.tree_unflatten(list(leaf), spec)
+                for leaf, spec in zip((xs, ys), inputs.specs, strict=True)
             )
-            ggn = GGN(_Bound(self._model, named), self._loss, x, y, leaves)
+            ggn = GGN(_WithTensors(self._model, named), self._loss, x, y, leaves)
             with torch.no_grad():
                 state = MLHFState(d, r, s, p)
-                space = Space(d, leaves, fused=False, traced=True)
-                told = solve(ggn, rnn_s, rnn_p, state, space, **settings._asdict())
+                buffers = Buffers(d, leaves, fused=False, traced=True)
+                stats = solve(ggn, rnn_s, rnn_p, state, buffers, **settings._asdict())
                 r.copy_(state.r)
-            return torch.stack([t.to(d.dtype) for t in (ggn.loss, *told)])
+            return torch.stack([t.to(d.dtype) for t in (ggn.loss, *stats)])
 
         return body
 
 
-class _Bound(nn.Module):
-    """The model at other tensors than its own."""
+class _WithTensors(nn.Module):
+    """The model, with other parameters and buffers than its own."""
 
     def __init__(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -219,12 +223,12 @@ class _Bound(nn.Module):
 
 
 class _Inputs(NamedTuple):
-    """A step's tensors in one row: parameters and buffers, state, weights, x, y."""
+    """A step's tensors in one list: parameters and buffers, state, networks' weights, x, y."""
 
     tensors: list[Tensor]
     names: list[str]
     sizes: list[int]
-    forms: tuple[Any, Any]
+    specs: tuple[Any, Any]
     key: Any
 
 
@@ -233,39 +237,41 @@ class _Graph:
 
     def __init__(self, run: Run, inputs: _Inputs) -> None:
         self._run = run
-        self.choice = Choice("compiled")
-        self._own = sum(inputs.sizes[:2])  # parameters, buffers, state: they stay in their places
+        self.execution = Execution("compiled")
+        self._fixed = sum(inputs.sizes[:2])  # parameters, buffers, state: their memory stays
         self._graph: torch.cuda.CUDAGraph | None = None
         if inputs.tensors[0].is_cuda:
             try:
                 self._record(inputs.tensors)
             except RuntimeError as error:
-                self.choice = Choice("compiled", f"no CUDA graph: {_short(error)}")
+                self.execution = Execution("compiled", f"no CUDA graph: {_short(error)}")
 
     def _record(self, tensors: list[Tensor]) -> None:
-        copies = [t.clone() for t in tensors]  # a warm-up must not move the state
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side), torch.no_grad():
+        copies = [t.clone() for t in tensors]  # a warm-up must not change the state
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad():
             for _ in range(3):
                 self._run(*copies)
-        torch.cuda.current_stream().wait_stream(side)
-        self._static = [*tensors[: self._own], *(t.clone() for t in tensors[self._own :])]
+        torch.cuda.current_stream().wait_stream(stream)
+        self._static = [*tensors[: self._fixed], *(t.clone() for t in tensors[self._fixed :])]
         graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(graph):
             self._out = self._run(*self._static)
-        self._places = [t.data_ptr() for t in tensors[: self._own]]
+        self._addresses = [t.data_ptr() for t in tensors[: self._fixed]]
         self._graph = graph
-        self.choice = Choice("cuda_graph")
+        self.execution = Execution("cuda_graph")
 
     def fits(self, tensors: list[Tensor]) -> bool:
-        """Whether parameters, buffers and state are where they were recorded."""
-        return self._graph is None or self._places == [t.data_ptr() for t in tensors[: self._own]]
+        """Whether parameters, buffers and state are at the addresses that were recorded."""
+        return self._graph is None or self._addresses == [
+            t.data_ptr() for t in tensors[: self._fixed]
+        ]
 
     def __call__(self, tensors: list[Tensor]) -> Tensor:
         if self._graph is None:
             return self._run(*tensors)
-        torch._foreach_copy_(self._static[self._own :], tensors[self._own :])
+        torch._foreach_copy_(self._static[self._fixed :], tensors[self._fixed :])
         self._graph.replay()
         return self._out.clone()
 
@@ -284,22 +290,22 @@ def _inductor(traced: torch.fx.GraphModule, tensors: list[Tensor]) -> Run:
 
 
 def _groups(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[Sequence[Tensor]]:
-    found, at = [], 0
+    groups, at = [], 0
     for size in sizes:
-        found.append(tensors[at : at + size])
+        groups.append(tensors[at : at + size])
         at += size
-    return found
+    return groups
 
 
 def _compare(traced: Run, run: Run, tensors: Sequence[Tensor]) -> None:
-    """See that both do the same to copies of the inputs."""
-    plain, own = ([t.clone() for t in tensors] for _ in range(2))
+    """Check that both have the same effect on copies of the inputs."""
+    of_traced, of_run = ([t.clone() for t in tensors] for _ in range(2))
     with torch.no_grad():
-        outputs = traced(*plain), run(*own)
-    for a, b in zip([outputs[0], *plain], [outputs[1], *own], strict=True):
+        outputs = traced(*of_traced), run(*of_run)
+    for a, b in zip([outputs[0], *of_traced], [outputs[1], *of_run], strict=True):
         if a.is_floating_point():
-            apart = torch.linalg.vector_norm(a - b)
-            if bool(apart > _TOLERANCE * torch.linalg.vector_norm(a)):
+            difference = torch.linalg.vector_norm(a - b)
+            if bool(difference > _TOLERANCE * torch.linalg.vector_norm(a)):
                 raise CannotCompile("the compiled step gives other numbers than the eager one")
         elif not torch.equal(a, b):
             raise CannotCompile("the compiled step gives other numbers than the eager one")

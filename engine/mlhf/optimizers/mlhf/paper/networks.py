@@ -1,8 +1,8 @@
-"""The coordinatewise network on whole vectors, in [features, n] layout, by its fastest form.
+"""The coordinatewise network on whole vectors, in (features, n) layout: the fast implementations.
 
-``reference.py`` is the same to be read. Here a kind's coordinates are columns, so that a gate
-of all of them is one row and a layer one matrix product (torch), or all of it is one pass
-over memory (kernels).
+``reference.py`` has the readable one. Here coordinates are columns, so that a layer of all the
+coordinates of a kind is one matrix product (torch), or the whole network one pass over memory
+(kernels).
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class CoordinateNetwork:
     Args:
         weights: The meta-parameters; they are read at each call.
         segments: Which coordinates are of which kind.
-        wanted: Which form to run: ``auto`` takes the fastest that can.
+        wanted: Which implementation to run; ``auto`` takes the fastest that can.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CoordinateNetwork:
         self._tables: dict[torch.device, Tensor] = {}
 
     def choice(self, like: Tensor) -> Choice:
-        """Return which form runs for such vectors, and why."""
+        """Return which implementation runs for such vectors, and why."""
         key = (like.device, like.dtype)
         if key not in self._choices:
             self._choices[key] = choose(self.weights, like, self._wanted)
@@ -55,7 +55,7 @@ class CoordinateNetwork:
         packed = self.weights.packed().detach()
         if path == "torch":
             with torch.no_grad():
-                out, new = self._plain(inputs, state, offset)
+                out, new = self._torch_forward(inputs, state, offset)
             state.copy_(new)
             return out
         vectors = cast(cpu.Triple, tuple(v.contiguous() for v in inputs))
@@ -77,23 +77,23 @@ class CoordinateNetwork:
                 *inputs, state, self.weights.packed(), self._table, offset
             )
             return out, new
-        return self._plain(inputs, state, offset)  # Triton's has no backward
+        return self._torch_forward(inputs, state, offset)  # Triton's kernel has no backward
 
     def traced(
         self, packed: Tensor, inputs: Sequence[Tensor], state: Tensor, offset: float = 0.0
     ) -> Tensor:
-        """As ``step``, in operations that a graph can be traced of.
+        """As ``step``, in operations that can be traced into a graph.
 
         Args:
             packed: The weights, as ``weights.packed()`` returns them.
         """
         if self.choice(state).path != "torch":
             return operator.network(inputs, state, packed, self._edges, offset)
-        out, new = self._plain(inputs, state, offset, self.weights.unpacked(packed))
+        out, new = self._torch_forward(inputs, state, offset, self.weights.unpacked(packed))
         state.copy_(new)
         return out
 
-    def _plain(
+    def _torch_forward(
         self,
         inputs: Sequence[Tensor],
         state: Tensor,
@@ -101,8 +101,8 @@ class CoordinateNetwork:
         weights: NetworkWeights | Unpacked | None = None,
     ) -> tuple[Tensor, Tensor]:
         squashed = [torch.tanh(v) for v in inputs]
-        own = self.weights if weights is None else weights
-        out, new = columns(squashed, state, own, self.segments)
+        weights = self.weights if weights is None else weights
+        out, new = columns(squashed, state, weights, self.segments)
         return F.softplus(out) + offset, new
 
 
@@ -114,10 +114,10 @@ def columns(
 ) -> tuple[Tensor, Tensor]:
     """Return what ``reference.network`` does, computed on rows of coordinates."""
     outputs, states = [], []
-    for part in segments:
-        x = torch.stack([v[part.start : part.end] for v in inputs])
-        h1, c1, h2, c2 = state[:, part.start : part.end].chunk(4)
-        k = part.kind
+    for segment in segments:
+        x = torch.stack([v[segment.start : segment.end] for v in inputs])
+        h1, c1, h2, c2 = state[:, segment.start : segment.end].chunk(4)
+        k = segment.kind
         h1, c1 = _cell(x, h1, c1, weights.w1[k], weights.b1[k])
         h2, c2 = _cell(h1, h2, c2, weights.w2[k], weights.b2[k])
         outputs.append(weights.w3[k] @ h2 + weights.b3[k])
@@ -133,13 +133,19 @@ def _cell(x: Tensor, h: Tensor, c: Tensor, weight: Tensor, bias: Tensor) -> tupl
 
 
 class _Fused(torch.autograd.Function):
-    """The C++ kernel; the backward computes the gates again instead of keeping them."""
+    """The C++ kernel; the backward recomputes the gates instead of storing them."""
 
     @staticmethod
     def forward(
-        ctx: Any, a: Tensor, b: Tensor, c: Tensor, state: Tensor, packed: Tensor, table: Tensor,
+        ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        c: Tensor,
+        state: Tensor,
+        packed: Tensor,
+        table: Tensor,
         offset: float,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         inputs = (a.contiguous(), b.contiguous(), c.contiguous())
         state, packed = state.contiguous(), packed.contiguous()
         out, new = torch.empty_like(inputs[0]), torch.empty_like(state)

@@ -8,7 +8,7 @@ gradient, and d', r' are the last step's solution and residual.
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,13 @@ from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.learned.families import PAPER
 from mlhf.optimizers.learned.kinds import by_kind
-from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
-from mlhf.optimizers.mlhf.paper.compiled import Choice as StepChoice
-from mlhf.optimizers.mlhf.paper.compiled import CompiledSteps, Settings
+from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
+from mlhf.optimizers.mlhf.paper.compiled import CompiledSteps, Execution, Settings
 from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, Wanted
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
-from mlhf.optimizers.mlhf.paper.solve import (
-    FLOOR,
-    MLHFState,
-    Space,
-    Told,
-    solve,
-)
+from mlhf.optimizers.mlhf.paper.solve import FLOOR, Buffers, MLHFState, SolveStats, solve
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
+from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.protocol import State, StepResult
 
 __all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
@@ -50,8 +44,8 @@ def fresh_networks(seed: int = 0) -> dict[str, NetworkWeights]:
     return networks
 
 
-class PaperMLHF:
-    """The meta-learned Hessian-free optimizer.
+class PaperMLHF(MLHF):
+    """The meta-learned Hessian-free optimizer as published.
 
     Works alone: ``opt = PaperMLHF(model); opt.step(x, y)``. A step costs the gradient,
     ``iterations`` + 1 products of about a gradient's cost each, and both networks. The state
@@ -63,24 +57,24 @@ class PaperMLHF:
             (z, y) ↦ scalar of what the model returns.
         meta_checkpoint: What the networks learned: ``"default"`` is what is shipped, a path
             names a file, None leaves them untrained.
-        variant: ``"paper"``, the only one.
         iterations: PCG iterations.
-        lr: Factor of the step; damping plays the part of the step size.
+        lr: Factor of the step; the damping controls the step size.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         tolerance: A solve stops moving once its residual's norm is below it.
-        kernel: Which form the networks run in; ``auto`` takes the fastest that can, and
-            ``kernel_choice`` says which it was.
+        kernel: Which implementation of the networks to run; ``auto`` takes the fastest that
+            can, and ``kernel_choice`` says which it is.
         compile: Whether to run the whole step as one compiled graph, on a GPU as a CUDA graph.
-            The first step then takes half a minute or more. Where that cannot be, steps stay
-            eager; ``path`` and ``path_reason`` say so. The model's ``forward`` must depend on
-            nothing but its input, parameters, buffers and modes. The state is the same.
-        micro_batch: As for ``HessianFree``, and so the next two. They keep steps eager.
-        curvature_batch: The matrix is that of this many samples of each batch.
-        autocast: The type of forward and backward passes under autocast.
+            The first step then takes half a minute or more. Where that is not possible, steps
+            stay eager; ``path`` and ``path_reason`` say so. The model's ``forward`` may depend
+            only on its input, parameters, buffers and modes. The state is the same.
+        micro_batch: As for ``HessianFree``. This and the next two keep steps eager.
+        curvature_batch: As for ``HessianFree``.
+        autocast: As for ``HessianFree``.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
-        DataError: where the meta-checkpoint cannot be read.
+        DataError: where the meta-checkpoint cannot be read, or is not of this variant.
+        ValueError: where ``iterations`` is below 1.
     """
 
     def __init__(
@@ -88,7 +82,6 @@ class PaperMLHF:
         model: nn.Module,
         loss: Loss = "cross_entropy",
         meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
-        variant: Literal["paper"] = "paper",
         *,
         iterations: int = 4,
         lr: float = 1.0,
@@ -102,8 +95,6 @@ class PaperMLHF:
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
-        if variant != "paper":
-            raise ValueError(f"unknown variant {variant!r}; known: paper")
         self.model = model
         self.loss = loss
         self.iterations = iterations
@@ -111,58 +102,60 @@ class PaperMLHF:
         self.weight_decay = weight_decay
         self.tolerance = tolerance
         self.networks = fresh_networks()
-        if isinstance(meta_checkpoint, str | Path):
-            meta_checkpoint = load_meta_checkpoint(meta_checkpoint, PAPER)
-        if meta_checkpoint is not None:
-            meta_checkpoint.into(self.networks)
-        found, segments = by_kind(model)
-        self._parameters: list[Tensor] = list(found)
+        load_weights(self.networks, meta_checkpoint, PAPER)
+        parameters, segments = by_kind(model)
+        self._parameters: list[Tensor] = list(parameters)
         if not self._parameters:
             raise CurvatureError("the model has no parameter that requires a gradient")
         self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
         self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
         self._kernel = kernel
         self._state: MLHFState | None = None
-        self._space: Space | None = None
+        self._buffers: Buffers | None = None
         self._size = sum(p.numel() for p in self._parameters)
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
         self._autocast = autocast
-        self._not_compiled = "" if compile else "compile is off"
+        self._eager_reason = "" if compile else "compile is off"
         if compile and (micro_batch, curvature_batch, autocast) != (None, None, None):
-            self._not_compiled = "no graph with micro_batch, curvature_batch or autocast"
+            self._eager_reason = "no graph with micro_batch, curvature_batch or autocast"
         self._compiled = (
             None
-            if self._not_compiled
+            if self._eager_reason
             else CompiledSteps(model, loss, self._parameters, self._damping, self._preconditioner)
         )
-        self._move(self._parameters[0].detach())
+        self._at_device_of(self._parameters[0].detach())
 
     @property
     def kernel_choice(self) -> Choice:
-        """Which form of the networks runs, and why not a faster one."""
+        """Which implementation of the networks runs, and why not a faster one."""
         return self._damping.choice(self._parameters[0])
 
     @property
     def path(self) -> str:
         """How the last step ran: ``eager``, ``compiled`` or ``cuda_graph``."""
-        return self._choice.path
+        return self._execution.path
 
     @property
     def path_reason(self) -> str:
         """Why it did not run faster; empty where nothing is in the way."""
-        return self._choice.reason
+        return self._execution.reason
 
     def step(self, x: Any, y: Any) -> StepResult:
-        state, space = self._move(self._parameters[0])
-        done = None if self._compiled is None else self._compiled.step(x, y, state, self._settings)
-        loss, told = self._eager(x, y, state, space) if done is None else done
+        """Take one step on the batch (x, y)."""
+        state, buffers = self._at_device_of(self._parameters[0])
+        result = None
+        if self._compiled is not None:
+            result = self._compiled.step(x, y, state, self._settings)
+        loss, stats = result or self._eager_step(x, y, state, buffers)
         with torch.no_grad():
             torch._foreach_add_(
                 self._parameters, unflatten(state.d, self._parameters), alpha=-self.lr
             )
-        return StepResult(loss, {"damping": told.damping, "cg_residual": told.residual})
+        return StepResult(loss, {"damping": stats.damping, "cg_residual": stats.residual})
 
-    def _eager(self, x: Any, y: Any, state: MLHFState, space: Space) -> tuple[Tensor, Told]:
+    def _eager_step(
+        self, x: Any, y: Any, state: MLHFState, buffers: Buffers
+    ) -> tuple[Tensor, SolveStats]:
         matrix = batch_curvature(
             self.model,
             self.loss,
@@ -175,35 +168,41 @@ class PaperMLHF:
         )
         with torch.no_grad():
             networks = self._damping.step, self._preconditioner.step
-            return matrix.loss, solve(matrix, *networks, state, space, **self._settings._asdict())
+            stats = solve(matrix, *networks, state, buffers, **self._settings._asdict())
+            return matrix.loss, stats
 
     @property
     def _settings(self) -> Settings:
         return Settings(self.iterations, self.weight_decay, self.tolerance)
 
     @property
-    def _choice(self) -> StepChoice:
+    def _execution(self) -> Execution:
         if self._compiled is None:
-            return StepChoice("eager", self._not_compiled)
-        return self._compiled.choice
+            return Execution("eager", self._eager_reason)
+        return self._compiled.execution
 
     def state_dict(self) -> State:
+        """Return the state; see ``Optimizer.state_dict``."""
         weights = {name: dict(net.state_dict()) for name, net in self.networks.items()}
         return {"networks": weights, "state": None if self._state is None else vars(self._state)}
 
     def load_state_dict(self, state: State) -> None:
+        """Restore what ``state_dict`` returned."""
         for name, net in self.networks.items():
             net.load_state_dict(state["networks"][name])
-        kept = state["state"]
+        saved = state["state"]
         like = self._parameters[0]
         self._state = (
             None
-            if kept is None
-            else MLHFState(**{name: v.to(like, copy=True) for name, v in kept.items()})
+            if saved is None
+            else MLHFState(**{name: v.to(like, copy=True) for name, v in saved.items()})
         )
 
-    def _move(self, like: Tensor) -> tuple[MLHFState, Space]:
-        """Return the state and work space where the model is now; the state begins at zero."""
+    def _at_device_of(self, like: Tensor) -> tuple[MLHFState, Buffers]:
+        """Return state and buffers with the device and dtype of ``like``, where networks go too.
+
+        The state is zero at first.
+        """
         if self._state is None:
             zeros = like.new_zeros(self._size)
             self._state = MLHFState(
@@ -212,15 +211,15 @@ class PaperMLHF:
                 damping=self.networks["damping"].initial_state(zeros),
                 preconditioner=self.networks["preconditioner"].initial_state(zeros),
             )
-        space = self._space
+        buffers = self._buffers
         if (
-            space is None
-            or space.product.device != like.device
-            or space.product.dtype != like.dtype
+            buffers is None
+            or buffers.product.device != like.device
+            or buffers.product.dtype != like.dtype
         ):
             self._state = MLHFState(**{name: v.to(like) for name, v in vars(self._state).items()})
             fused = self._kernel in ("auto", "cpp")
-            self._space = space = Space(self._state.d, self._parameters, fused=fused)
+            self._buffers = buffers = Buffers(self._state.d, self._parameters, fused=fused)
             for network in self.networks.values():
                 network.to(like)
-        return self._state, space
+        return self._state, buffers

@@ -1,4 +1,4 @@
-"""The coordinatewise network, to be read: what every faster form must equal."""
+"""The coordinatewise network, written to be read: faster implementations must equal it."""
 
 from collections.abc import Sequence
 
@@ -41,10 +41,10 @@ def network(
         The outputs (n,) and the new state (4H, n).
     """
     outputs, states = [], []
-    for part in segments:
-        x = torch.stack([v[part.start : part.end] for v in inputs], 1)
-        h1, c1, h2, c2 = torch.split(state[:, part.start : part.end].T, weights.hidden, 1)
-        k = part.kind
+    for segment in segments:
+        x = torch.stack([v[segment.start : segment.end] for v in inputs], 1)
+        h1, c1, h2, c2 = torch.split(state[:, segment.start : segment.end].T, weights.hidden, 1)
+        k = segment.kind
         h1, c1 = lstm_cell(x, h1, c1, weights.w1[k], weights.b1[k])
         h2, c2 = lstm_cell(h1, h2, c2, weights.w2[k], weights.b2[k])
         outputs.append(h2 @ weights.w3[k] + weights.b3[k])

@@ -1,4 +1,4 @@
-"""One MLHF solve (paper, algorithm 2), the same text for the eager and the compiled step."""
+"""One MLHF solve (paper, algorithm 2), the same code for the eager and the compiled step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -21,21 +21,21 @@ class Network(Protocol):
 
 
 class MLHFState:
-    """What one step leaves to the next: d, r (n,), and both networks' (16, n)."""
+    """What one step passes to the next: d and r (n,), and both networks' states (16, n)."""
 
     def __init__(self, d: Tensor, r: Tensor, damping: Tensor, preconditioner: Tensor) -> None:
         self.d, self.r, self.damping, self.preconditioner = d, r, damping, preconditioner
 
 
-class Space(Workspace):
-    """The solver's vectors, one for the products, and who does the vector work.
+class Buffers(Workspace):
+    """The solver's vectors, one for the products, and the fused vector operations.
 
     Args:
-        like: The vectors' form.
-        parameters: Whose products they are.
-        fused: Whether the compiled vector work is used, where it can be.
-        traced: Whether the solve is traced into a graph: a compiler then finds its own way
-            of working in place, and ours would be in its way.
+        like: A vector (n,) of their size, dtype and device.
+        parameters: θ, whose shapes the products have.
+        fused: Whether fused vector operations are used, where possible.
+        traced: Whether the solve is traced into a graph. A compiler plans memory itself, and
+            operations in place would only hinder it.
     """
 
     def __init__(
@@ -49,8 +49,13 @@ class Space(Workspace):
         self.vectors = FusedVectors() if fused and FusedVectors.can(like) else None
 
 
-class Told(NamedTuple):
-    """What a step tells of itself, scalars: the damping's mean, and ‖r‖/‖b‖ at the end."""
+class SolveStats(NamedTuple):
+    """Statistics of a solve, scalars.
+
+    Attributes:
+        damping: The mean of the learned damping.
+        residual: ‖r‖/‖b‖ at the end.
+    """
 
     damping: Tensor
     residual: Tensor
@@ -61,15 +66,15 @@ def solve(
     damping: Network,
     preconditioner: Network,
     state: MLHFState,
-    space: Space,
+    buffers: Buffers,
     *,
     iterations: int,
     weight_decay: float,
     tolerance: float,
-) -> Told:
-    """Solve for the step's direction, which is then ``state.d``; the whole state moves on.
+) -> SolveStats:
+    """Solve for the step's direction, which becomes ``state.d``; the whole state is updated.
 
-    d is overwritten in place. The residual r is ``space``'s, which gets the old one's memory.
+    d is overwritten in place. The residual r swaps memory with ``buffers``.
     """
     b = flatten(curvature.gradient)
     if weight_decay:
@@ -81,15 +86,15 @@ def solve(
     shifts = unflatten(shift, curvature.parameters)
 
     def product(v: Tensor) -> Tensor:
-        pieces = space.directions if v is space.p else unflatten(v, curvature.parameters)
-        if space.traced:
+        pieces = buffers.directions if v is buffers.p else unflatten(v, curvature.parameters)
+        if buffers.traced:
             return flatten(curvature.product(pieces)) + shift * v
-        # Gv + s∘v straight into its place in one vector
+        # Gv + s∘v, written directly into one vector
         for gv, s, piece, out in zip(
-            curvature.product(pieces), shifts, pieces, space.pieces, strict=True
+            curvature.product(pieces), shifts, pieces, buffers.pieces, strict=True
         ):
             torch.addcmul(gv, s, piece, out=out)
-        return space.product
+        return buffers.product
 
     def inverse(r0: Tensor) -> Tensor:
         return preconditioner([b, r0, state.d], state.preconditioner)
@@ -101,11 +106,13 @@ def solve(
         inverse,
         iterations=iterations,
         tolerance=tolerance,
-        workspace=space,
+        workspace=buffers,
         overwrite=True,
-        vectors=space.vectors,
+        vectors=buffers.vectors,
     )
     assert solved.residual is not None
-    state.r, space.r = solved.residual, state.r  # the next solve works in the old one
+    state.r, buffers.r = solved.residual, state.r  # the next solve works in the old one
     tiny = torch.finfo(b.dtype).tiny
-    return Told(mean_damping, solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny))
+    return SolveStats(
+        mean_damping, solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
+    )

@@ -1,4 +1,4 @@
-"""The meta-parameters: the weights of one coordinatewise network, of every kind."""
+"""The meta-parameters: the weights of one coordinatewise network, for every kind."""
 
 import math
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class NetworkWeights(nn.Module):
         """Draw fresh weights, LSTM layers as torch does, U(±1/√H).
 
         The linear map starts at a tenth of that and its bias at 0, so that an untrained
-        network says nearly the same of every coordinate.
+        network returns nearly the same for every coordinate.
         """
         generator = torch.Generator().manual_seed(seed)
         bound = 1 / math.sqrt(self.hidden)
@@ -58,12 +58,12 @@ class NetworkWeights(nn.Module):
         return like.new_zeros(4 * self.hidden, like.numel())
 
     def packed(self) -> Tensor:
-        """Return all weights as (K, W), a kind a row, in the order of the attributes."""
-        parts = (self.w1, self.b1, self.w2, self.b2, self.w3, self.b3)
-        return torch.cat([p.reshape(self.kinds, -1) for p in parts], 1)
+        """Return all weights as (K, W), one row a kind, in the order of the attributes."""
+        weights = (self.w1, self.b1, self.w2, self.b2, self.w3, self.b3)
+        return torch.cat([p.reshape(self.kinds, -1) for p in weights], 1)
 
     def unpacked(self, packed: Tensor) -> Unpacked:
-        """Return the parts of what ``packed`` returned, shaped like the attributes."""
+        """Return views of what ``packed`` returned, shaped like the attributes."""
         like = (self.w1, self.b1, self.w2, self.b2, self.w3, self.b3)
-        parts = torch.split(packed, [p.numel() // self.kinds for p in like], 1)
-        return Unpacked(*(part.reshape(p.shape) for part, p in zip(parts, like, strict=True)))
+        columns = torch.split(packed, [p.numel() // self.kinds for p in like], 1)
+        return Unpacked(*(c.reshape(p.shape) for c, p in zip(columns, like, strict=True)))

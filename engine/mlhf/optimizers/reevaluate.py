@@ -1,4 +1,4 @@
-"""The loss of a step's batch at other parameters, under the same circumstances."""
+"""The loss of a step's batch at other parameters, with the same random draws."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,13 +13,15 @@ from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import loss_of
 
 
-class Again:
-    """Make one before a forward pass; it can then be run again with the same random draws.
+class BatchReevaluator:
+    """Make one before a forward pass; it can then evaluate the loss under the same conditions.
+
+    Those are the random state, the model's buffers, and its training or evaluation modes.
 
     Args:
         model: The model, in the mode it is trained in.
-        device: Where its random draws are made, beside the CPU.
-        autocast: The forward pass's type under autocast.
+        device: Where its random numbers are drawn, beside the CPU.
+        autocast: The dtype of the forward pass under autocast.
     """
 
     def __init__(
@@ -31,14 +33,16 @@ class Again:
         self._replay = ForwardReplay(model, device)
 
     @torch.no_grad()
-    def loss(self, loss: Loss, x: Any, y: Any, parts: Sequence[Microbatch] | None = None) -> Tensor:
-        """Return the loss of model(x); neither buffers nor random state move by it.
+    def loss(
+        self, loss: Loss, x: Any, y: Any, microbatches: Sequence[Microbatch] | None = None
+    ) -> Tensor:
+        """Return the loss of model(x), a scalar; buffers and random state stay as they are.
 
         Args:
             loss: As for ``GGN``.
             x: The input.
             y: The target.
-            parts: How the batch was cut in the first pass.
+            microbatches: How the batch was split in the first pass.
         """
         cast = (
             nullcontext()
@@ -46,13 +50,13 @@ class Again:
             else torch.autocast(self._device, dtype=self._autocast)
         )
         with self._replay.restored_state():
-            if parts is None:
+            if microbatches is None:
                 with cast:
                     z = self._model(x)
                 return loss_of(loss, z, y)
-            found = []
-            for part in parts:
+            terms = []
+            for microbatch in microbatches:
                 with cast:
-                    z = self._model(take_samples(x, part))
-                found.append(part.weight * loss_of(loss, z, take_samples(y, part)))
-            return torch.stack(found).sum()
+                    z = self._model(take_samples(x, microbatch))
+                terms.append(microbatch.weight * loss_of(loss, z, take_samples(y, microbatch)))
+            return torch.stack(terms).sum()
