@@ -1,7 +1,6 @@
 """MLHF: the base class of its variants, which also makes them."""
 
 import inspect
-from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -67,7 +66,7 @@ class PaperOptions(CommonOptions, total=False):
     curvature_batch: int | None
 
 
-class _VariantType(ABCMeta):
+class _VariantType(type):
     """Calls of ``MLHF`` make an instance of a variant's class; calls of that class are plain."""
 
     def __call__(cls: type[T], *args: Any, **options: Any) -> T:
@@ -165,17 +164,17 @@ class MLHF(metaclass=_VariantType):
 
         def __new__(cls, *args: Any, **options: Any) -> "MLHF": ...
 
-    @abstractmethod
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y), tensors or structures of tensors."""
+        raise NotImplementedError
 
-    @abstractmethod
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
+        raise NotImplementedError
 
-    @abstractmethod
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned; the next step is the same bit for bit."""
+        raise NotImplementedError
 
 
 def _make(
@@ -196,22 +195,29 @@ def _make(
 
 def build(model: nn.Module, loss: Loss, params: MLHFParams, seed: int) -> MLHF:
     """Return ``mlhf`` of the registry."""
-    common: CommonOptions = {
-        "iterations": params.iterations,
-        "lr": params.lr,
-        "weight_decay": params.weight_decay,
-        "autocast": autocast_dtype(params.autocast),
-    }
-    source = source_of(params.meta_checkpoint)
+    source, autocast = source_of(params.meta_checkpoint), autocast_dtype(params.autocast)
     if params.variant == "kronecker":
-        return MLHF(model, loss, source, seed=seed, average=params.average, **common)
+        return MLHF(
+            model,
+            loss,
+            source,
+            iterations=params.iterations,
+            lr=params.lr,
+            weight_decay=params.weight_decay,
+            average=params.average,
+            autocast=autocast,
+            seed=seed,
+        )
     return MLHF(
         model,
         loss,
         source,
         "paper",
+        iterations=params.iterations,
+        lr=params.lr,
+        weight_decay=params.weight_decay,
         compile=params.compile,
         micro_batch=params.micro_batch,
         curvature_batch=params.curvature_batch,
-        **common,
+        autocast=autocast,
     )

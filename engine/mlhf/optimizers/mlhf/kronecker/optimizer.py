@@ -89,6 +89,8 @@ class KroneckerMLHF(MLHF):
         ValueError: where ``iterations``, ``solve_every`` or ``average`` is out of range.
     """
 
+    networks: dict[str, nn.Module]
+
     def __init__(
         self,
         model: nn.Module,

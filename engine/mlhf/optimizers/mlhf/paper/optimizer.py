@@ -77,6 +77,8 @@ class PaperMLHF(MLHF):
         ValueError: where ``iterations`` is below 1.
     """
 
+    networks: dict[str, NetworkWeights]
+
     def __init__(
         self,
         model: nn.Module,
@@ -180,6 +182,10 @@ class PaperMLHF(MLHF):
         if self._compiled is None:
             return Execution("eager", self._eager_reason)
         return self._compiled.execution
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the buffers: a pickle does not keep which of them share memory."""
+        return {**vars(self), "_buffers": None}
 
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
