@@ -1,19 +1,18 @@
-"""What each optimizer is told. Needs no torch."""
+"""The parameters of each optimizer. Needs no torch."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mlhf.core.config import Strict
-from mlhf.optimizers.schedules import Constant, Schedule
+from mlhf.optimizers.schedules import Constant, Fraction, Schedule
 
-Rate = Annotated[float, Field(gt=0, le=1e6)]
+LearningRate = Annotated[float, Field(gt=0, le=1e6)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Part = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Iterations = Annotated[int, Field(ge=1, le=250, strict=True)]
-Every = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Interval = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Samples = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Dimension = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 
@@ -22,9 +21,9 @@ _DECOUPLED = "Decoupled: parameters shrink by lr times this each step."
 
 
 class RateParams(Strict):
-    """What every optimizer with a learning rate is told."""
+    """Parameters of every optimizer with a learning rate."""
 
-    lr: Rate = Field(description="Learning rate.")
+    lr: LearningRate = Field(description="Learning rate.")
     schedule: Schedule = Field(
         default_factory=Constant,
         description="How the learning rate changes over the run: constant, linear, cosine or "
@@ -35,31 +34,31 @@ class RateParams(Strict):
 class SGDParams(RateParams):
     """Stochastic gradient descent."""
 
-    lr: Rate = Field(default=0.1, description="Learning rate.")
+    lr: LearningRate = Field(default=0.1, description="Learning rate.")
     weight_decay: NonNegative = Field(default=0.0, description=_L2)
 
 
 class MomentumParams(SGDParams):
     """Gradient descent with momentum, Nesterov's or Polyak's."""
 
-    lr: Rate = Field(default=0.03, description="Learning rate.")
-    momentum: Decay = Field(default=0.9, description="Part of the last step that is kept.")
+    lr: LearningRate = Field(default=0.03, description="Learning rate.")
+    momentum: Decay = Field(default=0.9, description="Fraction of the last step that is kept.")
 
 
 class RMSpropParams(RateParams):
     """RMSprop."""
 
-    lr: Rate = Field(default=1e-3, description="Learning rate.")
+    lr: LearningRate = Field(default=1e-3, description="Learning rate.")
     alpha: Decay = Field(default=0.99, description="Decay of the mean squared gradient.")
     eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
-    momentum: Decay = Field(default=0.0, description="Part of the last step that is kept.")
+    momentum: Decay = Field(default=0.0, description="Fraction of the last step that is kept.")
     weight_decay: NonNegative = Field(default=0.0, description=_L2)
 
 
 class AdamParams(RateParams):
     """Adam."""
 
-    lr: Rate = Field(default=1e-3, description="Learning rate.")
+    lr: LearningRate = Field(default=1e-3, description="Learning rate.")
     beta1: Decay = Field(default=0.9, description="Decay of the mean gradient.")
     beta2: Decay = Field(default=0.999, description="Decay of the mean squared gradient.")
     eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
@@ -75,7 +74,7 @@ class AdamWParams(AdamParams):
 class ScheduleFreeParams(AdamParams):
     """AdamW without a schedule: the average of the steps takes its place."""
 
-    lr: Rate = Field(default=2.5e-3, description="Learning rate.")
+    lr: LearningRate = Field(default=2.5e-3, description="Learning rate.")
     beta1: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.9, description="Where between the steps and their average gradients are taken."
     )
@@ -85,7 +84,7 @@ class ScheduleFreeParams(AdamParams):
 class MuonParams(RateParams):
     """Muon for matrices and convolution kernels, AdamW for the rest."""
 
-    lr: Rate = Field(
+    lr: LearningRate = Field(
         default=0.01, description="Learning rate of both, on AdamW's scale (0.2·√max(rows, cols))."
     )
     momentum: Decay = Field(default=0.95, description="Muon's momentum.")
@@ -102,23 +101,23 @@ class MuonParams(RateParams):
 class SoapParams(RateParams):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
 
-    lr: Rate = Field(default=3e-3, description="Learning rate.")
+    lr: LearningRate = Field(default=3e-3, description="Learning rate.")
     beta1: Decay = Field(default=0.95, description="Decay of the mean gradient.")
     beta2: Decay = Field(default=0.95, description="Decay of the squares and of the factors.")
     eps: Positive = Field(default=1e-8, description="Added to the root in the denominator.")
     weight_decay: NonNegative = Field(default=0.01, description=_DECOUPLED)
-    precondition_every: Every = Field(
+    precondition_every: Interval = Field(
         default=10, description="Steps between two updates of the eigenbases."
     )
     max_dimension: Dimension = Field(
-        default=1024, description="A longer side of a parameter keeps its own basis."
+        default=1024, description="A longer dimension of a parameter is not rotated."
     )
 
 
 class ShampooParams(RateParams):
     """Shampoo with the size of Adam's step (grafting)."""
 
-    lr: Rate = Field(default=3e-3, description="Learning rate.")
+    lr: LearningRate = Field(default=3e-3, description="Learning rate.")
     beta1: Decay = Field(default=0.9, description="Decay of the mean gradient.")
     beta2: Decay = Field(default=0.99, description="Decay of the squares and of the factors.")
     eps: Positive = Field(default=1e-8, description="Added to the root in Adam's denominator.")
@@ -126,7 +125,7 @@ class ShampooParams(RateParams):
         default=1e-6, description="Added to the factors' eigenvalues, relative to the largest."
     )
     weight_decay: NonNegative = Field(default=0.0, description=_DECOUPLED)
-    precondition_every: Every = Field(
+    precondition_every: Interval = Field(
         default=10, description="Steps between two updates of the factors' roots."
     )
     block_size: Dimension = Field(
@@ -137,8 +136,8 @@ class ShampooParams(RateParams):
 class KfacParams(RateParams):
     """K-FAC: natural gradient with Kronecker factors for each layer."""
 
-    lr: Rate = Field(default=0.1, description="Learning rate.")
-    momentum: Decay = Field(default=0.9, description="Part of the last step that is kept.")
+    lr: LearningRate = Field(default=0.1, description="Learning rate.")
+    momentum: Decay = Field(default=0.9, description="Fraction of the last step that is kept.")
     weight_decay: NonNegative = Field(
         default=0.0, description="L2 penalty, part of both the gradient and the curvature."
     )
@@ -151,8 +150,8 @@ class KfacParams(RateParams):
         description="Labels drawn from the network's own outputs, the data's labels, or all "
         "labels by their probability (one backward pass per output).",
     )
-    factors_every: Every = Field(default=5, description="Steps between two updates of factors.")
-    inverse_every: Every = Field(default=10, description="Steps between two inversions.")
+    factors_every: Interval = Field(default=5, description="Steps between two updates of factors.")
+    inverse_every: Interval = Field(default=10, description="Steps between two inversions.")
     kl_clip: Positive | None = Field(
         default=3e-4, description="Bound on a step's squared length in the Fisher metric."
     )
@@ -165,9 +164,9 @@ class KfacParams(RateParams):
 
 
 class HessianFreeParams(RateParams):
-    """What every Hessian-free form is told."""
+    """Parameters of every Hessian-free optimizer."""
 
-    lr: Rate = Field(default=1.0, description="Factor of the step; damping sets its size.")
+    lr: LearningRate = Field(default=1.0, description="Factor of the step; damping sets its size.")
     iterations: Iterations = Field(
         default=4, description="Conjugate gradient iterations; each costs about one gradient."
     )
@@ -177,20 +176,20 @@ class HessianFreeParams(RateParams):
 
 
 class BatchedParams(HessianFreeParams):
-    """How a batch is taken: in parts, its curvature on fewer samples, in lower precision."""
+    """How a batch is computed: in microbatches, with less curvature, in lower precision."""
 
     micro_batch: Samples | None = Field(
         default=None,
-        description="Samples computed at a time, to need the memory of so many only; each "
-        "product then runs the forward pass again. Batch norm sees each part by itself.",
+        description="Samples computed at a time, to save memory; each product then runs the "
+        "forward pass again. Batch norm sees each microbatch by itself.",
     )
     curvature_batch: Samples | None = Field(
         default=None,
-        description="Samples of each batch that the curvature is taken over; by default all.",
+        description="Samples of each batch that the curvature is computed over; by default all.",
     )
     autocast: Literal["bfloat16"] | None = Field(
         default=None,
-        description="Type of forward and backward passes; the solve keeps the parameters' own.",
+        description="Precision of forward and backward passes; the solve keeps the parameters'.",
     )
 
 
@@ -198,8 +197,8 @@ class FixedDampingParams(BatchedParams):
     """Hessian-free with one constant on the diagonal."""
 
     damping: Positive = Field(default=1.0, description="Constant added to the diagonal.")
-    warm_start: Part = Field(
-        default=1.0, description="Part of the last solution the next solve starts from."
+    warm_start: Fraction = Field(
+        default=1.0, description="Fraction of the last solution that the next solve starts from."
     )
 
 
@@ -215,8 +214,8 @@ class LevenbergMarquardtParams(BatchedParams):
     )
     min_damping: Positive = Field(default=0.3, description="λ never falls below it.")
     max_damping: Positive = Field(default=1e6, description="λ never rises above it.")
-    warm_start: Part = Field(
-        default=0.95, description="Part of the last solution the next solve starts from."
+    warm_start: Fraction = Field(
+        default=0.95, description="Fraction of the last solution that the next solve starts from."
     )
 
 
@@ -239,7 +238,7 @@ class MLHFParams(BatchedParams):
     compile: bool = Field(
         default=False,
         description="paper: the whole step as one compiled graph, after a first step of half a "
-        "minute or more; where that cannot be, steps stay eager.",
+        "minute or more; where that is not possible, steps stay eager.",
     )
     variant: Literal["kronecker", "paper"] = Field(
         default="kronecker",
@@ -248,10 +247,10 @@ class MLHFParams(BatchedParams):
         "a Kronecker eigenbasis; paper: as published.",
     )
 
-    average: Part = Field(
+    average: Fraction = Field(
         default=0.03,
-        description="kronecker: what is measured and kept is the weights' average over this "
-        "part of the steps so far; 0: the last step's weights.",
+        description="kronecker: what is evaluated and saved is the weights' average over this "
+        "fraction of the steps so far; 0: the last step's weights.",
     )
 
     @model_validator(mode="before")
@@ -263,7 +262,7 @@ class MLHFParams(BatchedParams):
 
     @field_validator("variant")
     @classmethod
-    def _these_are_the_papers(cls, value: str, info: ValidationInfo) -> str:
+    def _refuse_options_of_the_paper(cls, value: str, info: ValidationInfo) -> str:
         for name in ("micro_batch", "curvature_batch", "compile"):
             if value != "paper" and info.data.get(name):
                 raise ValueError(f"only the paper variant takes {name}")
@@ -273,7 +272,7 @@ class MLHFParams(BatchedParams):
 class L2LParams(RateParams):
     """L2L: updates by a learned LSTM."""
 
-    lr: Rate = Field(default=1.0, description="Factor of the learned update.")
+    lr: LearningRate = Field(default=1.0, description="Factor of the learned update.")
     meta_checkpoint: MetaCheckpointName = Field(default="default", description=_META_CHECKPOINT)
     weight_decay: NonNegative = Field(default=0.0, description=_L2)
 
@@ -288,6 +287,6 @@ class AdamDampingParams(BatchedParams):
     )
     beta2: Decay = Field(default=0.99, description="Decay of the mean squared gradient v.")
     eps: Positive = Field(default=1e-5, description="Added to √v̂.")
-    warm_start: Part = Field(
-        default=0.9, description="Part of the last solution the next solve starts from."
+    warm_start: Fraction = Field(
+        default=0.9, description="Fraction of the last solution that the next solve starts from."
     )

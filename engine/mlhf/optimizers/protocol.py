@@ -1,4 +1,4 @@
-"""What every optimizer offers to the training loop."""
+"""The interface of optimizers to the training loop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step's outcome. Tensors stay on the device, so that no step waits to be read.
+    """The result of a step. Tensors stay on the device, so that no step waits for it.
 
     Attributes:
         loss: Mean loss of the batch before the step, a scalar without graph.
@@ -23,7 +23,7 @@ class StepResult:
 
 
 class Optimizer(Protocol):
-    """Updates a model's parameters, a batch at a time."""
+    """Updates a model's parameters, one batch at a time."""
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
         """Take one step on the batch (x, y)."""
@@ -43,14 +43,14 @@ class Optimizer(Protocol):
 
 @runtime_checkable
 class Averaging(Protocol):
-    """An optimizer whose result is not the point it steps from, but an average along the way.
+    """An optimizer whose result is an average of the weights that its steps start from.
 
-    Steps and ``state_dict`` belong to the training mode, in which it starts. Both calls may
-    be repeated; going there and back changes no bit.
+    Steps and ``state_dict`` belong to the training mode, in which it starts. Both methods may
+    be called repeatedly; switching back and forth changes no bit.
     """
 
     def eval_mode(self) -> None:
-        """Put the weights to be measured and kept into the model."""
+        """Put the weights to be evaluated and saved into the model."""
         ...
 
     def train_mode(self) -> None:

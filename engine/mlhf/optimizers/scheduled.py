@@ -13,23 +13,23 @@ from mlhf.optimizers.schedules import Schedule
 
 
 class Scheduled:
-    """Sets the inner optimizer's rate before each step, and tells it as ``learning_rate``.
+    """Sets the inner optimizer's rate before each step, and reports it as ``learning_rate``.
 
     Args:
-        inner: The optimizer; the rate it has now is the schedule's full size.
-        schedule: The factor of the rate over the run.
-        total_steps: How many steps the run has, where the schedule needs to know.
+        inner: The optimizer; its present rate is the one that the schedule scales.
+        schedule: Gives the factor of the rate at each step.
+        total_steps: How many steps the run has, where the schedule needs it.
     """
 
     def __init__(self, inner: Rated, schedule: Schedule, total_steps: int | None) -> None:
         self.inner = inner
         self._schedule = schedule
         self._total_steps = total_steps
-        self._full = inner.lr
+        self._base_lr = inner.lr
         self._steps = 0
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
-        self.inner.lr = self._full * self._schedule.factor(self._steps, self._total_steps)
+        self.inner.lr = self._base_lr * self._schedule.factor(self._steps, self._total_steps)
         result = self.inner.step(x, y)
         self._steps += 1
         return StepResult(result.loss, {**result.stats, "learning_rate": self.inner.lr})
@@ -43,7 +43,7 @@ class Scheduled:
 
 
 class _ScheduledAveraging(Scheduled):
-    """The same around an averaging optimizer, which it thereby stays."""
+    """The same for an averaging optimizer: it is one too."""
 
     def eval_mode(self) -> None:
         assert isinstance(self.inner, Averaging)
@@ -55,6 +55,6 @@ class _ScheduledAveraging(Scheduled):
 
 
 def scheduled(inner: Rated, schedule: Schedule, total_steps: int | None = None) -> Optimizer:
-    """Return the optimizer with its rate under a schedule, averaging if it was."""
-    kind = _ScheduledAveraging if isinstance(inner, Averaging) else Scheduled
-    return kind(inner, schedule, total_steps)
+    """Return the optimizer with its rate under a schedule; one that averages still does."""
+    wrapper = _ScheduledAveraging if isinstance(inner, Averaging) else Scheduled
+    return wrapper(inner, schedule, total_steps)

@@ -14,15 +14,15 @@ from pydantic import Field, field_validator
 from mlhf.core.config import Strict
 from mlhf.core.errors import SpecError
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Schedule(Strict):
-    """What every schedule has."""
+    """Parameters of every schedule."""
 
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0,
-        description="Share of the run's steps over which the rate rises linearly to its full "
+        description="Fraction of the run's steps over which the rate rises linearly to its full "
         "size; the schedule takes the rest.",
     )
 
@@ -69,7 +69,7 @@ class Linear(_Schedule):
     """The rate changes on a straight line."""
 
     type: Literal["linear"] = "linear"
-    final: Share = Field(default=0.0, description="The rate's factor at the end.")
+    final: Fraction = Field(default=0.0, description="The rate's factor at the end.")
 
     def _at(self, fraction: float) -> float:
         return 1 + (self.final - 1) * fraction
@@ -79,7 +79,7 @@ class Cosine(_Schedule):
     """The rate falls on half a cosine wave (Loshchilov & Hutter 2017, without restarts)."""
 
     type: Literal["cosine"] = "cosine"
-    final: Share = Field(default=0.0, description="The rate's factor at the end.")
+    final: Fraction = Field(default=0.0, description="The rate's factor at the end.")
 
     def _at(self, fraction: float) -> float:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * fraction)) / 2
@@ -89,8 +89,8 @@ class Step(_Schedule):
     """The rate is multiplied at given points of the run."""
 
     type: Literal["step"] = "step"
-    at: Annotated[list[Share], Field(min_length=1, max_length=100)] = Field(
-        default=[0.5, 0.75], description="The points, as rising shares of the run."
+    at: Annotated[list[Fraction], Field(min_length=1, max_length=100)] = Field(
+        default=[0.5, 0.75], description="The points, as rising fractions of the run."
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.1, description="What the rate is multiplied by at each point."
@@ -111,9 +111,9 @@ Schedule = Annotated[Constant | Linear | Cosine | Step, Field(discriminator="typ
 
 
 def check_length(schedule: Constant | Linear | Cosine | Step, total_steps: int | None) -> None:
-    """Refuse a schedule whose run has no known number of steps.
+    """Refuse a schedule for a run whose number of steps is not known.
 
-    The share of the seconds would do too, but then the same configuration and seed would no
+    The fraction of the seconds would also do, but then the same configuration and seed would no
     longer give the same run.
 
     Raises:

@@ -56,15 +56,18 @@ def test_shampoo(every, shape):
 
 def test_shampoos_blocks_are_parameters_of_their_own():
     whole = _run("shampoo", {"lr": 0.05, "block_size": 2})
-    parts = [nn.Parameter(torch.from_numpy(START.copy())[i : i + 2, j : j + 2].contiguous())
-             for i in (0, 2) for j in (0, 2)]  # fmt: skip
-    optimizer = Shampoo(parts, lr=0.05)
+    parameters = [
+        nn.Parameter(torch.from_numpy(START.copy())[i : i + 2, j : j + 2].contiguous())
+        for i in (0, 2)
+        for j in (0, 2)
+    ]
+    optimizer = Shampoo(parameters, lr=0.05)
     for gradient in GRADIENTS:
         blocks = [gradient[i : i + 2, j : j + 2] for i in (0, 2) for j in (0, 2)]
-        for part, block in zip(parts, blocks, strict=True):
-            part.grad = torch.from_numpy(block.copy())
+        for parameter, block in zip(parameters, blocks, strict=True):
+            parameter.grad = torch.from_numpy(block.copy())
         optimizer.step()
-    a, b, c, d = (p.detach().numpy() for p in parts)
+    a, b, c, d = (p.detach().numpy() for p in parameters)
     np.testing.assert_allclose(whole, np.block([[a, b], [c, d]]), rtol=1e-10)
 
 

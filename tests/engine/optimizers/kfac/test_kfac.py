@@ -87,10 +87,8 @@ def test_a_step_on_two_layers_is_the_dense_kronecker_solve(kind):
         matrix = _damped_kronecker(a, g, damping + decay)
         step = torch.linalg.solve(matrix, gradient.reshape(-1)).view_as(gradient)
         expected += [(joint - 0.5 * step)[:, :-1], (joint - 0.5 * step)[:, -1]]
-    Kfac(
-        model, "cross_entropy", fisher=kind, damping=damping, weight_decay=decay,
-        **{**BARE, "lr": 0.5},
-    ).step(x, y)  # fmt: skip
+    options = {**BARE, "lr": 0.5, "damping": damping, "weight_decay": decay}
+    Kfac(model, "cross_entropy", fisher=kind, **options).step(x, y)
     for mine, theirs in zip(model.parameters(), expected, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-10)
 

@@ -1,5 +1,7 @@
 """Kinds of parameters from the module tree."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -51,10 +53,14 @@ def test_kinds_lie_together_and_shared_parameters_once():
     second.weight = first.weight
     model = nn.Sequential(first, nn.BatchNorm1d(3), second, nn.Conv1d(1, 2, 2))
     model[1].bias.requires_grad_(False)
-    found, parts = by_kind(model)
-    expected = [model[3].weight, model[3].bias, first.weight, first.bias, second.bias, model[1].weight]  # noqa: E501  # fmt: skip
+    found, found_segments = by_kind(model)
+    convolution = [model[3].weight, model[3].bias]
+    dense = [first.weight, first.bias, second.bias]
+    expected = [*convolution, *dense, model[1].weight]
     assert [id(p) for p in found] == [id(p) for p in expected]
-    assert parts == [Segment(0, 4, 0), Segment(4, 6, 1), Segment(6, 15, 2), Segment(15, 21, 3), Segment(21, 24, 4)]  # noqa: E501  # fmt: skip
+    ends = [0, 4, 6, 15, 21, 24]
+    expected = [Segment(*pair, kind) for kind, pair in enumerate(itertools.pairwise(ends))]
+    assert found_segments == expected
 
 
 def test_neighbours_of_a_kind_are_one_segment():
@@ -75,12 +81,12 @@ def test_neighbours_of_a_kind_are_one_segment():
         ("position", nn.Linear(9, 2), 1),
     ],
 )
-def test_position_embeddings_are_told_by_their_names(path, module, expected):
+def test_position_embeddings_are_recognised_by_name(path, module, expected):
     (name, parameter), *_ = module.named_parameters()
     assert positions_of(path, module, name, parameter) == expected
 
 
-def test_a_models_own_position_parameter_is_told_too():
+def test_a_models_own_position_parameter_is_recognised_too():
     class Vit(nn.Module):
         def __init__(self):
             super().__init__()

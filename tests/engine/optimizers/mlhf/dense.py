@@ -39,7 +39,8 @@ def lstm(x, h, c, w, bias):
     """One LSTM step for one coordinate, gate by gate."""
     z = w @ torch.cat([x, h]) + bias
     n = len(h)
-    i, f, g, o = z[:n].sigmoid(), z[n : 2 * n].sigmoid(), z[2 * n : 3 * n].tanh(), z[3 * n :].sigmoid()  # noqa: E501  # fmt: skip
+    i, f, g, o = z.split(n)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
     c = f * c + i * g
     return o * c.tanh(), c
 
@@ -49,7 +50,8 @@ def network(inputs, states, weights, kinds):
     out, after = [], []
     for j, kind in enumerate(kinds):
         h1, c1, h2, c2 = states[j]
-        h1, c1 = lstm(torch.stack([v[j] for v in inputs]).tanh(), h1, c1, weights.w1[kind], weights.b1[kind])  # noqa: E501  # fmt: skip
+        x = torch.stack([v[j] for v in inputs]).tanh()
+        h1, c1 = lstm(x, h1, c1, weights.w1[kind], weights.b1[kind])
         h2, c2 = lstm(h1, h2, c2, weights.w2[kind], weights.b2[kind])
         out.append(torch.log1p((weights.w3[kind] @ h2 + weights.b3[kind]).exp()))
         after.append((h1, c1, h2, c2))

@@ -82,10 +82,10 @@ def _plain(task):
 
 
 def _whole(task):
-    """A task with all defaults told."""
+    """A task with all defaults filled in."""
     family = TaskFamily.model_validate(task)
     model, dataset = (
-        specs.parse(part.name, part.params).model_dump()
-        for specs, part in ((models, family.model), (data, family.dataset))
+        specs.parse(component.name, component.params).model_dump()
+        for specs, component in ((models, family.model), (data, family.dataset))
     )
     return family.model_dump() | {"model": model, "dataset": (family.dataset.name, dataset)}

@@ -19,8 +19,8 @@ from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from tests.engine.optimizers.mlhf.conftest import loud
 
 # Runs that are and are not whole vector registers, and one kind twice.
-PARTS = segments([(100, 0), (17, 1), (301, 2), (5, 3), (32, 4), (33, 5), (1, 2)])
-N = PARTS[-1].end
+SEGMENTS = segments([(100, 0), (17, 1), (301, 2), (5, 3), (32, 4), (33, 5), (1, 2)])
+N = SEGMENTS[-1].end
 
 
 def _inputs(steps, dtype=torch.float32):
@@ -36,38 +36,38 @@ def test_reference_is_torchs_lstm_of_each_kind():
     weights = loud(3, torch.float64)
     state = torch.zeros(16, N, dtype=torch.float64)
     cells = {}
-    for k in {s.kind for s in PARTS}:
+    for k in {s.kind for s in SEGMENTS}:
         first, second = nn.LSTMCell(3, 4).double(), nn.LSTMCell(4, 4).double()
-        for cell, w, b in ((first, weights.w1[k], weights.b1[k]), (second, weights.w2[k], weights.b2[k])):  # noqa: E501  # fmt: skip
+        layers = (first, weights.w1[k], weights.b1[k]), (second, weights.w2[k], weights.b2[k])
+        for cell, w, b in layers:
             inputs = cell.input_size
-            cell.load_state_dict(
-                {"weight_ih": w[:, :inputs], "weight_hh": w[:, inputs:], "bias_ih": b, "bias_hh": 0 * b}  # noqa: E501
-            )  # fmt: skip
+            state_dict = {"weight_ih": w[:, :inputs], "weight_hh": w[:, inputs:]}
+            cell.load_state_dict({**state_dict, "bias_ih": b, "bias_hh": 0 * b})
         cells[k] = (first, second)
-    theirs = {i: [None, None] for i in range(len(PARTS))}
+    theirs = {i: [None, None] for i in range(len(SEGMENTS))}
     with torch.no_grad():
         for inputs in _inputs(5, torch.float64):
-            out, state = reference.network(inputs, state, weights, PARTS)
-            for i, part in enumerate(PARTS):
-                x = torch.stack([v[part.start : part.end] for v in inputs], 1)
-                first, second = cells[part.kind]
+            out, state = reference.network(inputs, state, weights, SEGMENTS)
+            for i, segment in enumerate(SEGMENTS):
+                x = torch.stack([v[segment.start : segment.end] for v in inputs], 1)
+                first, second = cells[segment.kind]
                 theirs[i][0] = first(x, theirs[i][0])
                 theirs[i][1] = second(theirs[i][0][0], theirs[i][1])
-                expected = theirs[i][1][0] @ weights.w3[part.kind] + weights.b3[part.kind]
-                assert torch.allclose(out[part.start : part.end], expected, atol=1e-12)
+                expected = theirs[i][1][0] @ weights.w3[segment.kind] + weights.b3[segment.kind]
+                assert torch.allclose(out[segment.start : segment.end], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("path", ["cpp", "torch"])
 def test_fast_forms_equal_the_reference_over_50_steps(path):
     weights, exact = loud(1), loud(1, torch.float64)
-    network = CoordinateNetwork(weights, PARTS, _or_skip(path))
+    network = CoordinateNetwork(weights, SEGMENTS, _or_skip(path))
     state = torch.zeros(16, N)
     expected = state.double()
     with torch.no_grad():
         for inputs in _inputs(50):
             out = network.step(inputs, state, 0.25)
             squashed = [torch.tanh(v.double()) for v in inputs]
-            y, expected = reference.network(squashed, expected, exact, PARTS)
+            y, expected = reference.network(squashed, expected, exact, SEGMENTS)
             assert (out - F.softplus(y) - 0.25).abs().max() < 1e-5
             assert (state - expected).abs().max() < 1e-5
 
@@ -86,10 +86,10 @@ def test_gradients_equal_the_references(path):
         return torch.autograd.grad(loss, [*weights.parameters(), *leaves])
 
     weights, exact = loud(1), loud(1, torch.float64)
-    mine = backward(weights, CoordinateNetwork(weights, PARTS, _or_skip(path)), torch.float32)
+    mine = backward(weights, CoordinateNetwork(weights, SEGMENTS, _or_skip(path)), torch.float32)
 
     def plain(inputs, state):
-        y, state = reference.network([torch.tanh(v) for v in inputs], state, exact, PARTS)
+        y, state = reference.network([torch.tanh(v) for v in inputs], state, exact, SEGMENTS)
         return F.softplus(y), state
 
     theirs = backward(exact, plain, torch.float64)
@@ -99,7 +99,7 @@ def test_gradients_equal_the_references(path):
 
 def test_threads_change_no_bit():
     n = 300_007
-    parts = segments([(200_001, 0), (n - 200_001, 2)])
+    pieces = segments([(200_001, 0), (n - 200_001, 2)])
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(n, generator=generator) for _ in range(3)]
     weights = loud(1)
@@ -108,7 +108,7 @@ def test_threads_change_no_bit():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            out, state = CoordinateNetwork(weights, parts, _or_skip("cpp"))(
+            out, state = CoordinateNetwork(weights, pieces, _or_skip("cpp"))(
                 inputs, weights.initial_state(inputs[0])
             )
             gradients = torch.autograd.grad(out.sum() + state.sum(), list(weights.parameters()))
@@ -121,7 +121,7 @@ def test_threads_change_no_bit():
 def test_what_is_not_finite_shows():
     _or_skip("cpp")
     for path in ("cpp", "torch"):
-        network = CoordinateNetwork(loud(1), PARTS, path)
+        network = CoordinateNetwork(loud(1), SEGMENTS, path)
         inputs = [v.clone() for v in _inputs(1)[0]]
         inputs[0][3] = float("nan")
         out = network.step(inputs, torch.zeros(16, N))
@@ -135,7 +135,7 @@ def test_extreme_outputs_stay_positive_and_right():
         with torch.no_grad():
             weights.w3.zero_()
             weights.b3.fill_(bias)
-        out = CoordinateNetwork(weights, PARTS, _or_skip("cpp")).step(
+        out = CoordinateNetwork(weights, SEGMENTS, _or_skip("cpp")).step(
             _inputs(1)[0], torch.zeros(16, N)
         )
         expected = F.softplus(torch.tensor(bias, dtype=torch.float64))
@@ -147,11 +147,11 @@ def test_without_a_compiler_plain_torch_runs_and_says_why(monkeypatch, tmp_path)
     for cached in (cpu.loaded, choosing._no_library):
         cached.cache_clear()
     try:
-        choice = CoordinateNetwork(loud(1), PARTS).choice(torch.zeros(1))
+        choice = CoordinateNetwork(loud(1), SEGMENTS).choice(torch.zeros(1))
         assert choice.path == "torch"
         assert "no-such-compiler" in choice.reason
         with pytest.raises(RuntimeError, match="no-such-compiler"):
-            CoordinateNetwork(loud(1), PARTS, "cpp").choice(torch.zeros(1))
+            CoordinateNetwork(loud(1), SEGMENTS, "cpp").choice(torch.zeros(1))
     finally:
         for cached in (cpu.loaded, choosing._no_library):
             cached.cache_clear()
@@ -181,7 +181,7 @@ exec {" ".join(compiler._compiler())} "$@"
 
 
 def test_other_precisions_and_sizes_take_plain_torch():
-    assert CoordinateNetwork(loud(1), PARTS).choice(torch.zeros(1).double()).path == "torch"
+    assert CoordinateNetwork(loud(1), SEGMENTS).choice(torch.zeros(1).double()).path == "torch"
     small = NetworkWeights(1, 2, 20)
     assert CoordinateNetwork(small, segments([(9, 0)])).choice(torch.zeros(1)).path == "torch"
 
@@ -194,13 +194,13 @@ from mlhf.optimizers.mlhf.paper.kernels import triton_kernel
 from mlhf.optimizers.learned.kinds import segments
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
-parts = segments([(300, 0), (17, 2), (5, 3)])
+pieces = segments([(300, 0), (17, 2), (5, 3)])
 weights = NetworkWeights(seed=1)
-plain = CoordinateNetwork(weights, parts, "torch")
+plain = CoordinateNetwork(weights, pieces, "torch")
 mine, theirs, out = torch.zeros(16, 322), torch.zeros(16, 322), torch.empty(322)
 for _ in range(50):
     inputs = [2 * torch.randn(322) for _ in range(3)]
-    triton_kernel.forward(inputs, mine, weights.packed().detach(), parts, 0.1, mine, out)
+    triton_kernel.forward(inputs, mine, weights.packed().detach(), pieces, 0.1, mine, out)
     assert (plain.step(inputs, theirs, 0.1) - out).abs().max() < 1e-5
     assert (theirs - mine).abs().max() < 1e-5
 """
@@ -227,7 +227,7 @@ def test_triton_kernel_on_the_gpu():
     pytest.importorskip("triton")
     weights, exact = loud(1).cuda(), loud(1)
     network, plain = (
-        CoordinateNetwork(w, PARTS, path) for w, path in ((weights, "auto"), (exact, "torch"))
+        CoordinateNetwork(w, SEGMENTS, path) for w, path in ((weights, "auto"), (exact, "torch"))
     )
     mine, theirs = torch.zeros(16, N, device="cuda"), torch.zeros(16, N)
     assert mine.dtype == torch.float32

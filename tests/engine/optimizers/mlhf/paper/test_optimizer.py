@@ -27,9 +27,12 @@ def _loud_checkpoint(**lineage):
 def _batches(count, dtype=torch.float32):
     generator = torch.Generator().manual_seed(4)
     return [
-        (torch.randn(8, 2, 5, generator=generator).to(dtype), torch.randint(0, 3, (8,), generator=generator))  # noqa: E501
+        (
+            torch.randn(8, 2, 5, generator=generator).to(dtype),
+            torch.randint(0, 3, (8,), generator=generator),
+        )
         for _ in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def _flat(model):
@@ -41,8 +44,8 @@ def test_steps_are_those_of_the_definition(decay):
     torch.manual_seed(0)
     model = Tanh().double()
     plain = copy.deepcopy(model)
-    parameters, parts = by_kind(plain)
-    kinds = [s.kind for s in parts for _ in range(s.end - s.start)]
+    parameters, segments = by_kind(plain)
+    kinds = [s.kind for s in segments for _ in range(s.end - s.start)]
     assert set(kinds) == set(range(6))
     unpack = dense.flat_function(plain, parameters)
     networks = {name: loud(i, torch.float64) for i, name in enumerate(fresh_networks())}
@@ -230,10 +233,10 @@ def test_a_model_without_parameters_is_refused():
 @pytest.mark.parametrize("size", [3, 8])
 def test_micro_batches_take_the_whole_batchs_steps(size):
     torch.manual_seed(0)
-    model = Tanh().double().eval()  # batch norm would see each part by itself
+    model = Tanh().double().eval()  # batch norm would see each microbatch by itself
     other = copy.deepcopy(model)
     whole = PaperMLHF(model, meta_checkpoint=_loud_checkpoint())
-    parts = PaperMLHF(other, meta_checkpoint=_loud_checkpoint(), micro_batch=size)
+    split = PaperMLHF(other, meta_checkpoint=_loud_checkpoint(), micro_batch=size)
     for x, y in _batches(4, torch.float64):
-        assert torch.allclose(whole.step(x, y).loss, parts.step(x, y).loss, rtol=1e-12)
+        assert torch.allclose(whole.step(x, y).loss, split.step(x, y).loss, rtol=1e-12)
     assert torch.allclose(_flat(model), _flat(other), rtol=1e-9, atol=1e-11)
