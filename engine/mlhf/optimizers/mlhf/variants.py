@@ -16,9 +16,7 @@ from mlhf.optimizers.params import MLHFParams
 from mlhf.optimizers.protocol import State, StepResult
 
 if TYPE_CHECKING:
-    from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
     from mlhf.optimizers.mlhf.paper.kernels.choose import Wanted
-    from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 
 Variant = Literal["kronecker", "paper"]
 Source = str | Path | MetaCheckpoint | None
@@ -129,7 +127,7 @@ class MLHF(metaclass=_VariantType):
             meta_checkpoint: Source = ...,
             variant: Literal["kronecker"] = ...,
             **options: Unpack[KroneckerOptions],
-        ) -> "KroneckerMLHF": ...
+        ) -> "AveragingMLHF": ...
 
         @overload
         def __new__(
@@ -140,7 +138,7 @@ class MLHF(metaclass=_VariantType):
             *,
             variant: Literal["paper"],
             **options: Unpack[PaperOptions],
-        ) -> "PaperMLHF": ...
+        ) -> "MLHF": ...
 
         @overload
         def __new__(
@@ -150,7 +148,7 @@ class MLHF(metaclass=_VariantType):
             meta_checkpoint: Source,
             variant: Literal["paper"],
             **options: Unpack[PaperOptions],
-        ) -> "PaperMLHF": ...
+        ) -> "MLHF": ...
 
         @overload
         def __new__(
@@ -174,6 +172,18 @@ class MLHF(metaclass=_VariantType):
 
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned; the next step is the same bit for bit."""
+        raise NotImplementedError
+
+
+class AveragingMLHF(MLHF):
+    """An MLHF whose result is an average of its weights: the Kronecker variant."""
+
+    def eval_mode(self) -> None:
+        """Put the averaged weights into the model, to be evaluated and saved."""
+        raise NotImplementedError
+
+    def train_mode(self) -> None:
+        """Put the weights that steps start from back into the model."""
         raise NotImplementedError
 
 

@@ -34,7 +34,7 @@ from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
-from mlhf.optimizers.mlhf.variants import MLHF
+from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import restored, restored_list
 
@@ -47,7 +47,7 @@ def fresh_networks() -> dict[str, nn.Module]:
     return {"damping": DampingNetwork(), "step": StepNetwork()}
 
 
-class KroneckerMLHF(MLHF):
+class KroneckerMLHF(AveragingMLHF):
     """Steps to the minimum of the batch's quadratic model over a few directions.
 
     A step costs the gradient and, once the loss is low, a tangent pass (half a gradient). A
