@@ -69,8 +69,7 @@ class _VariantType(type):
 
     def __call__(cls: type[T], *args: Any, **options: Any) -> T:
         if cls is MLHF:
-            made: T = _make(*args, **options)
-            return made
+            return _make(*args, **options)  # type: ignore[return-value]
         return super().__call__(*args, **options)  # type: ignore[misc, no-any-return]
 
     @property
@@ -195,12 +194,13 @@ def _make(
     *,
     seed: int = 0,
     **options: Any,
-) -> Any:
+) -> MLHF:
     if variant not in _CLASSES:
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(_CLASSES)}")
     if variant == "kronecker":
         options["seed"] = seed
-    return resolve_name(_CLASSES[variant])(model, loss, meta_checkpoint, **options)
+    cls: type[MLHF] = resolve_name(_CLASSES[variant])
+    return cls(model, loss, meta_checkpoint, **options)
 
 
 def build(model: nn.Module, loss: Loss, params: MLHFParams, seed: int) -> MLHF:
