@@ -1,7 +1,7 @@
 """MLHF: the base class of its variants, which also makes them."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
@@ -199,8 +199,8 @@ def _make(
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(_CLASSES)}")
     if variant == "kronecker":
         options["seed"] = seed
-    cls: type[MLHF] = resolve_name(_CLASSES[variant])
-    return cls(model, loss, meta_checkpoint, **options)
+    make: Callable[..., MLHF] = resolve_name(_CLASSES[variant])
+    return make(model, loss, meta_checkpoint, **options)
 
 
 def build(model: nn.Module, loss: Loss, params: MLHFParams, seed: int) -> MLHF:
