@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mlhf.optimizers.mlhf.paper.kernels import choose as choosing
+from mlhf.optimizers.mlhf.paper.kernels import library
 from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, choose
 from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
@@ -15,8 +16,8 @@ ON_A_GPU = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
 
 
 def test_on_a_cpu_it_is_the_compiled_one():
-    if choosing._no_library():
-        pytest.skip(choosing._no_library())
+    if library.obstacle():
+        pytest.skip(library.obstacle())
     found = choose(NetworkWeights(), torch.zeros(1))
     assert found == Choice("cpp")
     assert PaperMLHF(Tanh(), meta_checkpoint=None).kernel_choice == found

@@ -11,8 +11,7 @@ from torch import nn
 
 from mlhf.optimizers.learned.kinds import segments
 from mlhf.optimizers.mlhf.paper import reference
-from mlhf.optimizers.mlhf.paper.kernels import choose as choosing
-from mlhf.optimizers.mlhf.paper.kernels import compiler, cpu
+from mlhf.optimizers.mlhf.paper.kernels import library
 from mlhf.optimizers.mlhf.paper.kernels.choose import Choice
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
@@ -144,8 +143,8 @@ def test_extreme_outputs_stay_positive_and_right():
 
 def test_without_a_compiler_plain_torch_runs_and_says_why(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for cached in (cpu.loaded, choosing._no_library):
-        cached.cache_clear()
+    monkeypatch.setattr(library, "BUILT_AHEAD", tmp_path)
+    library.obstacle.cache_clear()
     try:
         choice = CoordinateNetwork(loud(1), SEGMENTS).choice(torch.zeros(1))
         assert choice.path == "torch"
@@ -153,31 +152,7 @@ def test_without_a_compiler_plain_torch_runs_and_says_why(monkeypatch, tmp_path)
         with pytest.raises(RuntimeError, match="no-such-compiler"):
             CoordinateNetwork(loud(1), SEGMENTS, "cpp").choice(torch.zeros(1))
     finally:
-        for cached in (cpu.loaded, choosing._no_library):
-            cached.cache_clear()
-
-
-def test_a_compiler_that_fails_is_no_compiler(monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", "false")
-    monkeypatch.setenv("MLHF_CACHE_DIR", str(tmp_path))
-    with pytest.raises(compiler.NoCompiler):
-        compiler.build(compiler.Path(cpu.__file__).with_name("coordinate.cpp"))
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_compiler_without_openmp_does(monkeypatch, tmp_path):
-    _or_skip("cpp")
-    (plain := tmp_path / "plain").write_text(
-        f"""#!/bin/sh
-case "$*" in *-fopenmp*) exit 1; esac
-exec {" ".join(compiler._compiler())} "$@"
-"""
-    )
-    plain.chmod(0o700)
-    monkeypatch.setenv("CXX", str(plain))
-    monkeypatch.setenv("MLHF_CACHE_DIR", str(tmp_path / "cache"))
-    library = compiler.build(compiler.Path(cpu.__file__).with_name("vectors.cpp"))
-    assert hasattr(library, "pcg_move")
+        library.obstacle.cache_clear()
 
 
 def test_other_precisions_and_sizes_take_plain_torch():
@@ -239,6 +214,6 @@ def test_triton_kernel_on_the_gpu():
 
 
 def _or_skip(path):
-    if path == "cpp" and choosing._no_library():
-        pytest.skip(choosing._no_library())
+    if path == "cpp" and library.obstacle():
+        pytest.skip(library.obstacle())
     return path

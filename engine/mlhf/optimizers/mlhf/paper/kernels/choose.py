@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlhf.optimizers.mlhf.paper.kernels import cpu
-from mlhf.optimizers.mlhf.paper.kernels.compiler import NoCompiler
+from mlhf.optimizers.mlhf.paper.kernels import library
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 
 Path = Literal["cpp", "triton", "torch"]
@@ -33,7 +32,10 @@ def choose(weights: NetworkWeights, like: Tensor, wanted: Wanted = "auto") -> Ch
     if wanted == "torch":
         return Choice("torch", "torch was asked for")
     fast: Path = "triton" if like.device.type == "cuda" else "cpp"
-    reason = _obstacle(weights, like, fast) if wanted in ("auto", fast) else f"{fast} is for {like.device.type}"  # noqa: E501  # fmt: skip
+    if wanted in ("auto", fast):
+        reason = _obstacle(weights, like, fast)
+    else:
+        reason = f"{fast} is for {like.device.type}"
     if not reason:
         return Choice(fast)
     if wanted != "auto":
@@ -48,16 +50,7 @@ def _obstacle(weights: NetworkWeights, like: Tensor, fast: Path) -> str:
         return f"the kernels are for float32, not {like.dtype}"
     if like.device.type not in ("cpu", "cuda"):
         return f"there is no kernel for {like.device.type}"
-    return _no_library() if fast == "cpp" else _no_triton()
-
-
-@functools.cache
-def _no_library() -> str:
-    try:
-        cpu.loaded()
-    except NoCompiler as error:
-        return str(error)
-    return ""
+    return library.obstacle() if fast == "cpp" else _no_triton()
 
 
 @functools.cache

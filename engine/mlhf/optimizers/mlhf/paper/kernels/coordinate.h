@@ -4,29 +4,18 @@
 // Everything is laid out [features, n], so a vector register holds one feature of LANES
 // neighbouring coordinates, and a weight is one scalar for all of them. Written with the
 // vector types that GCC and Clang share, for any instruction set.
+#pragma once
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX__
-#include <immintrin.h>
-#endif
 
-#define INLINE inline __attribute__((always_inline))
+#include "lanes.h"
 
 namespace {
 
-// As many as a register holds: wider vectors would be taken apart, in memory, at every step.
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
 constexpr int IN = 3, HIDDEN = 4, GATES = 4 * HIDDEN, STATE = 4 * HIDDEN;
 constexpr int AT_ONCE = LANES == 16 ? GATES : 4;  // of 16 registers more would be spilled
-typedef float V
-    __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int32_t I __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 // Offsets in a kind's packed weights: gates in the order i, f, g, o.
@@ -258,7 +247,7 @@ INLINE void cell_back(const float* w, const V* in, const V* c_old, const Layer& 
 
 struct Backward {
   const float *inputs[IN], *state_in, *d_out, *d_state_out;  // d_state_out may be null
-  float *d_inputs[IN], *d_state_in;                          // d_inputs may be null each
+  float *d_inputs[IN], *d_state_in;
   std::ptrdiff_t n;
 
   template <bool WHOLE>
@@ -303,61 +292,50 @@ struct Backward {
       store(d_state_in + (3 * HIDDEN + j) * n + at, dc2[j], lanes);
     }
     for (int c = 0; c < IN; ++c)
-      if (d_inputs[c] != nullptr)
-        store(d_inputs[c] + at, din1[c] * (1.0f - in1[c] * in1[c]), lanes);
+      store(d_inputs[c] + at, din1[c] * (1.0f - in1[c] * in1[c]), lanes);
   }
 };
 
+// Runs of coordinates that share weights: (start, end, kind) each, one after the other.
+struct Segments {
+  const int64_t* edges;
+  int64_t count;
+
+  // Calls each(begin, end, kind) for what lies in [begin, end) of every segment.
+  template <typename Each>
+  INLINE void within(int64_t begin, int64_t end, Each each) const {
+    for (int64_t s = 0; s < count; ++s) {
+      const int64_t* segment = edges + 3 * s;
+      const int64_t from = segment[0] > begin ? segment[0] : begin;
+      const int64_t to = segment[1] < end ? segment[1] : end;
+      if (from < to) each(from, to, segment[2]);
+    }
+  }
+};
+
+// The coordinates [begin, end). state_in and state_out may be the same memory.
+inline void forward_chunk(const Forward run, const float* packed, const Segments segments,
+                          int64_t begin, int64_t end) {
+  segments.within(begin, end, [&](int64_t at, int64_t stop, int64_t kind) {
+    const Weights w(packed + kind * WEIGHTS);
+    for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, at, LANES);
+    if (at < stop) run.block<false>(w.of, at, (int)(stop - at));
+  });
+}
+
+// The same backwards; d_packed, (kinds, WEIGHTS) in double precision, is added to.
+inline void backward_chunk(const Backward run, const float* packed, double* d_packed,
+                           const Segments segments, int64_t begin, int64_t end) {
+  segments.within(begin, end, [&](int64_t at, int64_t stop, int64_t kind) {
+    const float* plain = packed + kind * WEIGHTS;
+    const Weights w(plain);
+    V dw[WEIGHTS]{};
+    for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, plain, dw, at, LANES);
+    if (at < stop) run.block<false>(w.of, plain, dw, at, (int)(stop - at));
+    double* total = d_packed + kind * WEIGHTS;
+    for (int k = 0; k < WEIGHTS; ++k)
+      for (int lane = 0; lane < LANES; ++lane) total[k] += dw[k][lane];
+  });
+}
+
 }  // namespace
-
-// segments: (start, end, kind) of each run of coordinates that share weights, `count` of them.
-// Threads share out chunks, whose bounds do not depend on their number. state_in and state_out
-// may be the same memory. All arrays of state are [16, n].
-extern "C" void coordinate_forward(const float* a, const float* b, const float* c,
-                                   const float* state_in, float* state_out, float* out,
-                                   const float* packed, const int64_t* segments, int64_t count,
-                                   int64_t n, int64_t chunk, int64_t threads, float offset) {
-  const Forward run{{a, b, c}, state_in, state_out, out, (std::ptrdiff_t)n, offset};
-#pragma omp parallel for schedule(static) num_threads((int)threads) if (threads > 1)
-  for (int64_t begin = 0; begin < n; begin += chunk) {
-    const int64_t end = begin + chunk < n ? begin + chunk : n;
-    for (int64_t s = 0; s < count; ++s) {
-      const int64_t* segment = segments + 3 * s;
-      int64_t at = segment[0] > begin ? segment[0] : begin;
-      const int64_t stop = segment[1] < end ? segment[1] : end;
-      if (at >= stop) continue;
-      const Weights w(packed + segment[2] * WEIGHTS);
-      for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, at, LANES);
-      if (at < stop) run.block<false>(w.of, at, (int)(stop - at));
-    }
-  }
-}
-
-// d_packed, [chunks, kinds, 277] in double precision, is added to; `width` is a chunk's part.
-extern "C" void coordinate_backward(const float* a, const float* b, const float* c,
-                                    const float* state_in, const float* d_out,
-                                    const float* d_state_out, float* d_a, float* d_b, float* d_c,
-                                    float* d_state_in, double* d_packed, const float* packed,
-                                    const int64_t* segments, int64_t count, int64_t n,
-                                    int64_t chunk, int64_t threads, int64_t width) {
-  const Backward run{{a, b, c},       state_in, d_out, d_state_out, {d_a, d_b, d_c},
-                     d_state_in, (std::ptrdiff_t)n};
-#pragma omp parallel for schedule(static) num_threads((int)threads) if (threads > 1)
-  for (int64_t begin = 0; begin < n; begin += chunk) {
-    const int64_t end = begin + chunk < n ? begin + chunk : n;
-    for (int64_t s = 0; s < count; ++s) {
-      const int64_t* segment = segments + 3 * s;
-      int64_t at = segment[0] > begin ? segment[0] : begin;
-      const int64_t stop = segment[1] < end ? segment[1] : end;
-      if (at >= stop) continue;
-      const float* plain = packed + segment[2] * WEIGHTS;
-      const Weights w(plain);
-      V dw[WEIGHTS]{};
-      for (; at + LANES <= stop; at += LANES) run.block<true>(w.of, plain, dw, at, LANES);
-      if (at < stop) run.block<false>(w.of, plain, dw, at, (int)(stop - at));
-      double* total = d_packed + begin / chunk * width + segment[2] * WEIGHTS;
-      for (int k = 0; k < WEIGHTS; ++k)
-        for (int lane = 0; lane < LANES; ++lane) total[k] += dw[k][lane];
-    }
-  }
-}

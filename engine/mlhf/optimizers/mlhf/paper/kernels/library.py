@@ -1,0 +1,118 @@
+"""Loads the C++ operators: those built ahead with the wheel, or compiled here once and kept.
+
+Not by ``torch.utils.cpp_extension.load``: that needs ninja, imports setuptools, and its lock
+outlives a process that is killed while it builds, after which every other waits for ever.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from mlhf.optimizers.mlhf.paper.kernels import build
+from mlhf.optimizers.mlhf.paper.kernels.build import NoCompiler
+
+_log = logging.getLogger(__name__)
+BUILT_AHEAD = Path(__file__).with_name(build.AHEAD)
+
+
+@functools.cache
+def obstacle() -> str:
+    """Load the operators, once; return why there are none, or an empty text."""
+    try:
+        torch.ops.load_library(str(find()))
+    except (NoCompiler, OSError) as error:
+        _log.info("MLHF's C++ operators are not used: %s", error)
+        return str(error)
+    return ""
+
+
+def find() -> Path:
+    """Return the library for this processor: the wheel's, the cache's, or freshly compiled.
+
+    ``MLHF_CACHE_DIR`` names the cache (default: ``~/.cache/mlhf``), ``CXX`` the compiler.
+
+    Raises:
+        NoCompiler: where it is in neither and cannot be compiled.
+    """
+    instructions = torch.backends.cpu.get_cpu_capability()
+    if instructions not in build.instruction_sets():
+        instructions = "DEFAULT"
+    ahead = BUILT_AHEAD / build.library_name(instructions)
+    return ahead if ahead.is_file() else compiled(instructions)
+
+
+def compiled(instructions: str) -> Path:
+    """Return the library from the cache, into which it is compiled if need be.
+
+    Raises:
+        NoCompiler: where there is no compiler or it fails.
+    """
+    compiler = build.find_compiler()
+    command = build.command(compiler, instructions)
+    key = hashlib.sha256(b"\0".join(source.read_bytes() for source in build.SOURCES))
+    for part in (build.run([*compiler, "--version"]), repr(command).encode()):
+        key.update(part)
+    key.update(torch.__version__.encode())
+    folder = _cache()
+    target = folder / f"kernels-{key.hexdigest()[:32]}.so"
+    if target.exists():
+        return target
+    try:
+        with _locked(target.with_suffix(".lock")):
+            if not target.exists():
+                _compile(command, target)
+    except OSError as error:
+        raise NoCompiler(f"nothing can be kept in {folder}: {error}") from error
+    return target
+
+
+def _compile(command: list[str], target: Path) -> None:
+    # Under another name first: who finds the library finds all of it.
+    handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
+    os.close(handle)
+    try:
+        build.run([*command, "-o", temporary])
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process compiles, others wait; the lock ends with its holder, however that ends."""
+    with path.open("w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: then each compiles
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _cache() -> Path:
+    """A folder of this user's alone: what lies there is loaded into the process."""
+    chosen = os.environ.get("MLHF_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(chosen) if chosen else Path(base) / "mlhf"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+        if status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, 7):
+            return folder
+    except OSError:
+        pass
+    return Path(_temporary().name)
+
+
+@functools.cache
+def _temporary() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for this process: builds anew each time, but is safe."""
+    return tempfile.TemporaryDirectory(prefix="mlhf-kernels-")
