@@ -59,6 +59,22 @@ def test_a_compiler_that_fails_late_leaves_nothing(monkeypatch, cache, tmp_path)
     assert not list(cache.glob("*.so"))
 
 
+@pytest.mark.parametrize(
+    ("compiler", "level"), [("no-such-compiler", "INFO"), ("false", "WARNING")]
+)
+def test_only_a_compiler_that_fails_is_warned_of_and_once(compiler, level, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(library, "BUILT_AHEAD", build.SOURCES[0].with_name("nothing"))
+    caplog.set_level("INFO", logger=library.__name__)
+    library.obstacle.cache_clear()
+    try:
+        assert compiler in library.obstacle()
+        assert library.obstacle()
+    finally:
+        library.obstacle.cache_clear()
+    assert [record.levelname for record in caplog.records] == [level]
+
+
 def test_it_is_compiled_once(fake_compiler, cache):
     first = library.compiled("DEFAULT")
     assert library.compiled("DEFAULT") == first

@@ -39,6 +39,10 @@ class NoCompiler(RuntimeError):  # noqa: N818
     """The library cannot be built here; the message says why."""
 
 
+class CompilerFailed(NoCompiler):
+    """There is a compiler, but it did not build the library."""
+
+
 def instruction_sets() -> dict[str, tuple[str, ...]]:
     """Return the flags of each instruction set there is on this kind of processor."""
     return _X86 if platform.machine().lower() in ("x86_64", "amd64") else {"DEFAULT": ()}
@@ -93,11 +97,11 @@ def run(command: list[str]) -> bytes:
     """Return a command's output.
 
     Raises:
-        NoCompiler: where it fails; the message has the end of what it printed.
+        CompilerFailed: where it fails; the message has the end of what it printed.
     """
     try:
         return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         printed = getattr(error, "stderr", None) or str(error).encode()
         detail = printed.decode(errors="replace")[-500:]
-        raise NoCompiler(f"{command[0]} failed: {detail}") from error
+        raise CompilerFailed(f"{command[0]} failed: {detail}") from error

@@ -27,9 +27,11 @@ BUILT_AHEAD = Path(__file__).with_name(build.AHEAD)
 def obstacle() -> str:
     """Load the operators, once; return why there are none, or an empty text."""
     try:
-        torch.ops.load_library(str(find()))
+        torch.ops.load_library(str(find()))  # type: ignore[no-untyped-call]
     except (NoCompiler, OSError) as error:
-        _log.info("MLHF's C++ operators are not used: %s", error)
+        # A machine without a compiler is nothing to warn of; one whose compiler fails is.
+        level = logging.INFO if type(error) is NoCompiler else logging.WARNING
+        _log.log(level, "MLHF's networks run in plain torch, without C++ operators: %s", error)
         return str(error)
     return ""
 

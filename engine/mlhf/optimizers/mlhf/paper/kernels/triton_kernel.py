@@ -142,7 +142,7 @@ def forward(
     state_out: Tensor,
     out: Tensor,
 ) -> None:
-    """As ``cpu.forward``, on CUDA tensors; ``state_out`` may be ``state``."""
+    """As ``operators.network_step``, on CUDA tensors; ``state_out`` may be ``state``."""
     n = out.numel()
     with torch.cuda.device_of(out):  # a kernel is launched on the current device
         for part in segments:
