@@ -224,6 +224,8 @@ def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, mod
     assert process.wait(timeout=90) == 1
     (line,) = [line for line in serving.output().splitlines() if "cannot start" in line]
     assert "ImportError: this module is broken" in line
+    if module == "uvicorn":
+        assert "MLHF serves" not in serving.output(), "an address that never answered"
     assert "Traceback" not in serving.output()
 
 
