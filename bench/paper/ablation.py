@@ -1,4 +1,4 @@
-"""What RNN_p is worth: forms of solving along one training trajectory (paper, section 6.3)."""
+"""What RNN_p is worth: solver variants along one training trajectory (paper, section 6.3)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from bench.harness.runs import read_curve, read_result, run_or_resume
 from mlhf.ablation import report as ablation_report
 from mlhf.ablation import tables
 from mlhf.ablation.config import (
-    FORMS,
     MEASURES,
-    Form,
+    SOLVER_VARIANTS,
+    SolverVariant,
 )
 from mlhf.ablation.report import Trajectory
-from mlhf.ablation.run import Ended, measure
+from mlhf.ablation.run import Ended, measure_variants
 from mlhf.ablation.statistics import Row
 from mlhf.core.events import OnEvent
 from mlhf_service.kit.panels import panels_png
@@ -24,11 +24,11 @@ from mlhf_service.kit.panels import panels_png
 
 @dataclass(frozen=True)
 class Ablation:
-    """Forms of solving on one or several tasks, for several seeds."""
+    """Solver variants on one or several tasks, for several seeds."""
 
     title: str
     tasks: Sequence[Task]
-    forms: Sequence[Form] = FORMS
+    variants: Sequence[SolverVariant] = SOLVER_VARIANTS
 
     def settings(self) -> list[str]:
         return [task.name for task in self.tasks]
@@ -47,9 +47,9 @@ class Ablation:
             done = [self._trajectory(f, result) for f, result in results if result is not None]
             if not done:
                 continue
-            rows += ablation_report.rows(task.name, done, self.forms)
+            rows += ablation_report.rows(task.name, done, self.variants)
             path = context.output / f"{task.name}.png"
-            path.write_bytes(panels_png(ablation_report.panels(task.name, done, self.forms)))
+            path.write_bytes(panels_png(ablation_report.panels(task.name, done, self.variants)))
             written.append(path)
         if not rows:
             return []
@@ -61,7 +61,7 @@ class Ablation:
 
     def _run(self, context: Context, task: Task, seed: int) -> bool:
         config = train_config(context, task, "mlhf", {"variant": "paper"}, seed)
-        document = {**identity(config), "forms": [vars(form) for form in self.forms]}
+        document = {**identity(config), "forms": [vars(variant) for variant in self.variants]}
         folder = self._folder(context, task, seed)
         if read_result(folder) is None and not context.stop():
             context.log(f"{folder.relative_to(context.output)} ...")
@@ -69,7 +69,7 @@ class Ablation:
         def run(
             run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
         ) -> Ended:
-            return measure(config, self.forms, run_dir, resume, on_event, should_stop)
+            return measure_variants(config, self.variants, run_dir, resume, on_event, should_stop)
 
         return run_or_resume(folder, document, run, context.stop, keep=lambda _: True) is not None
 
@@ -78,9 +78,9 @@ class Ablation:
 
     def _trajectory(self, folder: Path, result: Mapping[str, Any]) -> Trajectory:
         """Return the result of the run in a folder."""
-        names = [form.stat(measure) for form in self.forms for measure in MEASURES]
+        names = [variant.stat(measure) for variant in self.variants for measure in MEASURES]
         # Points of evaluations have no measures of solves.
         points = [point for point in read_curve(folder) if names[0] in point["values"]]
         values = {name: [point["values"][name] for point in points] for name in names}
         samples = [point["samples"] for point in points]
-        return Trajectory.of(samples, values, result["status"] == "diverged", self.forms)
+        return Trajectory.of(samples, values, result["status"] == "diverged", self.variants)

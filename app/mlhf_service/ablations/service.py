@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from mlhf.ablation import report as ablation_report
-from mlhf.ablation.config import FORMS
+from mlhf.ablation.config import SOLVER_VARIANTS
 from mlhf.ablation.report import Trajectory
 from mlhf.ablation.statistics import mean
 from mlhf.core.metrics import json_number
@@ -63,7 +63,7 @@ def table(of: Measured) -> Ablation:
                 residual=_spread([seed.residual[form.name] for seed in seeds]),
             )
             for task, seeds in of.tasks.items()
-            for form in FORMS
+            for form in SOLVER_VARIANTS
         ],
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlhf.ablation.config import FORMS
+from mlhf.ablation.config import SOLVER_VARIANTS
 from mlhf.core.metrics import NonFinite
 
 Axis = Literal["samples", "steps", "epochs", "wall_seconds"]
@@ -28,8 +28,13 @@ METRICS: dict[str, str] = {
     "meta_loss_s": "Meta-loss of the damping's network.",
     "meta_loss": "Meta-loss of the network that sets the step.",
     "inner_loss": "Loss along the unrolls of meta-training.",
-    **{form.metric("l_p"): f"l_p of the solve {form.name!r} (ablation)." for form in FORMS},
-    **{form.metric("residual"): f"‖r‖/‖b‖ of {form.name!r} (ablation)." for form in FORMS},
+    **{
+        form.metric("l_p"): f"l_p of the solve {form.name!r} (ablation)."
+        for form in SOLVER_VARIANTS
+    },
+    **{
+        form.metric("residual"): f"‖r‖/‖b‖ of {form.name!r} (ablation)." for form in SOLVER_VARIANTS
+    },
 }
 
 # A number, or the name of one that JSON cannot hold.

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from mlhf.ablation import report as ablation_report
 from mlhf.ablation import tables
-from mlhf.ablation.config import FORMS, MEASURES
+from mlhf.ablation.config import MEASURES, SOLVER_VARIANTS
 from mlhf.ablation.report import Trajectory
 from mlhf.ablation.statistics import Row
 from mlhf.core.events import encode
@@ -47,7 +47,7 @@ def png(panels: Sequence[Sequence[Panel]]) -> bytes:
 
 
 def _trajectory(session: Session, run: Run, diverged: bool) -> Trajectory:
-    names = {form.metric(m): form.stat(m) for form in FORMS for m in MEASURES}
+    names = {form.metric(m): form.stat(m) for form in SOLVER_VARIANTS for m in MEASURES}
     curves = repository.curves(session, run.id, list(names))
     values = {names[one.metric]: one.value.tolist() for one in curves}
     samples = curves[0].samples.tolist() if curves else []

@@ -1,1 +1,1 @@
-"""Ablations: what each part of the published form is worth, measured step by step."""
+"""Ablations: what each part of the published optimizer is worth, measured step by step."""

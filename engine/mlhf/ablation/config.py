@@ -13,15 +13,15 @@ MEASURES: dict[Measure, str] = {"l_p": "l_p", "residual": "‖r‖/‖b‖"}
 
 
 @dataclass(frozen=True)
-class Form:
-    """One way to solve.
+class SolverVariant:
+    """One way to solve a step's linear system.
 
     Attributes:
         name: What tables call it.
         matrix: Which damping: ``learned`` is RNN_s, ``adam`` that of ``hf_adam``.
         preconditioner: ``none``; ``learned``, which is RNN_p; or ``damping``, one over the
             matrix's own damping.
-        iterations: Of conjugate gradients.
+        iterations: Iterations of conjugate gradients.
     """
 
     name: str
@@ -30,32 +30,32 @@ class Form:
     iterations: int
 
     def stat(self, measure: Measure) -> str:
-        """Return the name of a measure of its solve among a step's values."""
+        """Return the key of a measure of its solve in a step's values."""
         return f"{measure}/{self.name}"
 
     def metric(self, measure: Measure) -> str:
-        """Return the same as a metric of the service, whose names are plain words."""
+        """Return the name of the same measure as a metric of the service."""
         return f"{measure}_{re.sub('[^a-z0-9]+', '_', self.name.lower()).strip('_')}"
 
 
-# The paper's four, then controls without RNN_p: one over RNN_s's damping as preconditioner of
-# the same systems, and hf_adam's systems, in which nothing is learned.
-FORMS = (
-    Form("(1) no RNN_p, 20", "learned", "none", 20),
-    Form("(2) no RNN_p, 4", "learned", "none", 4),
-    Form("(3) RNN_p, 2", "learned", "learned", 2),
-    Form("(4) RNN_p, 4", "learned", "learned", 4),
-    Form("P = 1/s, 2", "learned", "damping", 2),
-    Form("P = 1/s, 4", "learned", "damping", 4),
-    Form("hf_adam: P = 1, 20", "adam", "none", 20),
-    Form("hf_adam: P = 1, 4", "adam", "none", 4),
-    Form("hf_adam: P = 1/s, 2", "adam", "damping", 2),
-    Form("hf_adam: P = 1/s, 4", "adam", "damping", 4),
+# The paper's four, then controls without RNN_p: the same systems preconditioned by one over
+# RNN_s's damping, and hf_adam's systems, in which nothing is learned.
+SOLVER_VARIANTS = (
+    SolverVariant("(1) no RNN_p, 20", "learned", "none", 20),
+    SolverVariant("(2) no RNN_p, 4", "learned", "none", 4),
+    SolverVariant("(3) RNN_p, 2", "learned", "learned", 2),
+    SolverVariant("(4) RNN_p, 4", "learned", "learned", 4),
+    SolverVariant("P = 1/s, 2", "learned", "damping", 2),
+    SolverVariant("P = 1/s, 4", "learned", "damping", 4),
+    SolverVariant("hf_adam: P = 1, 20", "adam", "none", 20),
+    SolverVariant("hf_adam: P = 1, 4", "adam", "none", 4),
+    SolverVariant("hf_adam: P = 1/s, 2", "adam", "damping", 2),
+    SolverVariant("hf_adam: P = 1/s, 4", "adam", "damping", 4),
 )
 STEPPING = "(4) RNN_p, 4"
 
 
 class AblationConfig(TrainConfig):
-    """One trajectory: a run of the paper's ``mlhf``, all forms measured at each step."""
+    """One trajectory: a run of the paper's ``mlhf``, all variants measured at each step."""
 
     task: str = Field(description="What tables and figures call it; seeds of one task share it.")

@@ -1,4 +1,4 @@
-"""What trajectories of an ablation came to, and the table and figure of it. Needs no torch."""
+"""Results of an ablation's trajectories, and their table and figure. Needs no torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlhf.ablation.config import (
-    FORMS,
     MEASURES,
+    SOLVER_VARIANTS,
     STEPPING,
-    Form,
+    SolverVariant,
 )
 from mlhf.ablation.statistics import Row, mean, summarize
 from mlhf.core.metrics import parse_number
@@ -32,16 +32,17 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What one trajectory came to.
+    """The result of one trajectory.
 
     Attributes:
         steps: How many were measured.
-        l_p: By form, the mean over all steps.
-        part: By form, the mean of its l_p as a part of the longest solve's of the same matrix.
-        residual: By form, the mean ‖r‖/‖b‖.
-        samples: Where the lines' points lie.
-        lines: By ``Form.stat``, means over neighbouring steps.
-        diverged: Then nothing is a number, and there are no lines: no mean hides a failed seed.
+        l_p: By variant, the mean over all steps.
+        part: By variant, the mean of its l_p as a fraction of the l_p of the longest solve of
+            the same matrix.
+        residual: By variant, the mean ‖r‖/‖b‖.
+        samples: Samples seen, at the lines' points.
+        lines: By ``SolverVariant.stat``, means over neighbouring steps.
+        diverged: Then all means are NaN and there are no lines: no mean hides a failed seed.
     """
 
     steps: int
@@ -58,62 +59,68 @@ class Trajectory:
         samples: Sequence[float],
         values: Mapping[str, Sequence[float]],
         diverged: bool = False,
-        forms: Sequence[Form] = FORMS,
+        variants: Sequence[SolverVariant] = SOLVER_VARIANTS,
     ) -> "Trajectory":
-        """Sum up a curve.
+        """Summarize a curve.
 
         Args:
-            samples: Seen, by step.
-            values: By ``Form.stat``, a value a step.
+            samples: Samples seen, by step.
+            values: By ``SolverVariant.stat``, one value per step.
             diverged: Whether the run's loss was not finite in the end.
-            forms: What was measured.
+            variants: What was measured.
         """
         if diverged or not samples:
-            lost = dict.fromkeys((form.name for form in forms), math.nan)
+            lost = dict.fromkeys((variant.name for variant in variants), math.nan)
             return cls(len(samples), lost, lost, lost, [], {}, diverged=True)
-        names = [form.stat(measure) for form in forms for measure in MEASURES]
+        names = [variant.stat(measure) for variant in variants for measure in MEASURES]
         return cls(
             steps=len(samples),
-            l_p={form.name: mean(values[form.stat("l_p")]) for form in forms},
-            part={form.name: _part(values, form, forms) for form in forms},
-            residual={form.name: mean(values[form.stat("residual")]) for form in forms},
+            l_p={variant.name: mean(values[variant.stat("l_p")]) for variant in variants},
+            part={variant.name: _fraction(values, variant, variants) for variant in variants},
+            residual={variant.name: mean(values[variant.stat("residual")]) for variant in variants},
             samples=_binned(samples),
             lines={name: _binned(values[name]) for name in names},
         )
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Trajectory":
-        """Undo ``vars``, also where what is not finite has become a string on its way."""
+        """Undo ``vars``; numbers that are not finite may be given by name."""
         values: dict[str, Any] = dict(document)
         for name in ("l_p", "part", "residual"):
-            values[name] = {form: parse_number(value) for form, value in document[name].items()}
+            values[name] = {
+                variant: parse_number(value) for variant, value in document[name].items()
+            }
         values["lines"] = {
             k: [parse_number(v) for v in line] for k, line in document["lines"].items()
         }
         return cls(**values)
 
 
-def rows(task: str, seeds: Sequence[Trajectory], forms: Sequence[Form] = FORMS) -> list[Row]:
-    """Return a task's part of the table, a row a form."""
+def rows(
+    task: str, seeds: Sequence[Trajectory], variants: Sequence[SolverVariant] = SOLVER_VARIANTS
+) -> list[Row]:
+    """Return a task's rows of the table, one per variant."""
     return [
         {
             "task": task,
-            "damping": form.matrix,
-            "form": form.name,
+            "damping": variant.matrix,
+            "form": variant.name,
             "seeds": len(seeds),
             "steps": max(seed.steps for seed in seeds),
-            "mean l_p": summarize([seed.l_p[form.name] for seed in seeds]),
-            "part of the longest solve's": summarize([seed.part[form.name] for seed in seeds], 3),
-            "mean ‖r‖/‖b‖": summarize([seed.residual[form.name] for seed in seeds], 3),
+            "mean l_p": summarize([seed.l_p[variant.name] for seed in seeds]),
+            "part of the longest solve's": summarize(
+                [seed.part[variant.name] for seed in seeds], 3
+            ),
+            "mean ‖r‖/‖b‖": summarize([seed.residual[variant.name] for seed in seeds], 3),
         }
-        for form in forms
+        for variant in variants
     ]
 
 
 def panels(
-    task: str, seeds: Sequence[Trajectory], forms: Sequence[Form] = FORMS
+    task: str, seeds: Sequence[Trajectory], variants: Sequence[SolverVariant] = SOLVER_VARIANTS
 ) -> list[list[Panel]]:
-    """Return a task's part of the figure: a row a damping, a column a measure.
+    """Return a task's panels of the figure: one row per damping, one column per measure.
 
     Lines are means over seeds; one that diverged is left out.
     """
@@ -125,17 +132,23 @@ def panels(
 
     return [
         [
-            (f"{task}: {title}", label, [(form.name, xs, line(form.stat(measure))) for form in of])
+            (
+                f"{task}: {title}",
+                label,
+                [(variant.name, xs, line(variant.stat(measure))) for variant in of],
+            )
             for measure, label in MEASURES.items()
         ]
         for matrix, title in _MATRICES.items()
-        if (of := [form for form in forms if form.matrix == matrix])
+        if (of := [variant for variant in variants if variant.matrix == matrix])
     ]
 
 
-def _part(values: Mapping[str, Sequence[float]], form: Form, forms: Sequence[Form]) -> float:
-    longest = max((f for f in forms if f.matrix == form.matrix), key=lambda f: f.iterations)
-    pairs = zip(values[form.stat("l_p")], values[longest.stat("l_p")], strict=True)
+def _fraction(
+    values: Mapping[str, Sequence[float]], variant: SolverVariant, variants: Sequence[SolverVariant]
+) -> float:
+    longest = max((f for f in variants if f.matrix == variant.matrix), key=lambda f: f.iterations)
+    pairs = zip(values[variant.stat("l_p")], values[longest.stat("l_p")], strict=True)
     return mean([mine / most if most else math.nan for mine, most in pairs])
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mlhf.ablation.config import FORMS, MEASURES, AblationConfig, Form
-from mlhf.ablation.variants import Forms
+from mlhf.ablation.config import MEASURES, SOLVER_VARIANTS, AblationConfig, SolverVariant
+from mlhf.ablation.solver_comparison import SolverComparison
 from mlhf.core.checked import checked
 from mlhf.core.events import Event, OnEvent, event
 from mlhf.core.metrics import Summary
@@ -45,13 +45,13 @@ def ablate(
     """Measure the paper's forms and their controls along one trajectory, as a job does.
 
     The arguments are those of ``mlhf.train``, and so are the events; a step's values are
-    called as ``Form.metric`` has it.
+    called as ``SolverVariant.metric`` has it.
 
     Raises:
         SpecError: where the configuration cannot be run.
         DataError: where a data set, checkpoint or meta-checkpoint cannot be read.
     """
-    names = {form.stat(m): form.metric(m) for form in FORMS for m in MEASURES}
+    names = {variant.stat(m): variant.metric(m) for variant in SOLVER_VARIANTS for m in MEASURES}
 
     def tell(told: Event) -> None:
         if told["type"] == "points":
@@ -59,9 +59,9 @@ def ablate(
                 point["values"] = {names.get(k, k): v for k, v in point["values"].items()}
         on_event(told)
 
-    return measure(
+    return measure_variants(
         checked(AblationConfig, config),
-        FORMS,
+        SOLVER_VARIANTS,
         run_dir,
         resume,
         tell,
@@ -70,9 +70,9 @@ def ablate(
     )
 
 
-def measure(
+def measure_variants(
     config: TrainConfig,
-    forms: Sequence[Form],
+    variants: Sequence[SolverVariant],
     run_dir: Path,
     resume: str | None,
     on_event: OnEvent,
@@ -95,7 +95,7 @@ def measure(
             model,
             data,
             loss,
-            Forms(model, loss, meta, forms),
+            SolverComparison(model, loss, meta, variants),
             emit=on_event,
             run_dir=run_dir,
             should_stop=should_stop,

@@ -33,7 +33,7 @@ def write(path: Path, content: bytes) -> Written:
     return Written(path, len(content), hashlib.sha256(content).hexdigest())
 
 
-def measure(path: Path) -> tuple[int, str]:
+def size_and_sha256(path: Path) -> tuple[int, str]:
     """Return a file's size and sha256."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

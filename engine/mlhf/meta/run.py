@@ -205,7 +205,7 @@ def _write_artifacts(folder: Path, made: MetaCheckpoint, emit: OnEvent) -> None:
         ("meta_checkpoint.safetensors", "application/octet-stream"),
         ("meta_checkpoint.json", "application/json"),
     ):
-        size, sha256 = atomic_files.measure(target / name)
+        size, sha256 = atomic_files.size_and_sha256(target / name)
         emit(
             event(
                 "artifact",

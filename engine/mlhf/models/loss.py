@@ -24,18 +24,6 @@ def flat(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return outputs, targets
 
 
-def mean_loss(name: LossName, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss that is minimised.
-
-    Cross-entropy: the mean over samples (for text, over all tokens). Squared error: the mean
-    over samples and outputs.
-    """
-    outputs, targets = flat(outputs, targets)
-    if name == "mse":
-        return functional.mse_loss(outputs, targets)
-    return functional.cross_entropy(outputs, targets)
-
-
 @dataclass(frozen=True)
 class Sums:
     """Sums over a batch, on its device: divide the totals by ``count`` for means.

@@ -184,7 +184,7 @@ def _write_artifacts(
         ("model.json", "application/json"),
         ("config.json", "application/json"),
     ):
-        size, sha256 = atomic_files.measure(target / name)
+        size, sha256 = atomic_files.size_and_sha256(target / name)
         emit(
             event(
                 "artifact",

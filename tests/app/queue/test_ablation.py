@@ -13,7 +13,7 @@ from PIL import Image
 
 from bench.harness.contract import Context, Task
 from bench.paper.ablation import Ablation
-from mlhf.ablation.config import FORMS, MEASURES
+from mlhf.ablation.config import MEASURES, SOLVER_VARIANTS
 from mlhf.core.budget import Budget
 from mlhf.core.config import Component
 from mlhf.core.events import EventFile, event
@@ -111,7 +111,7 @@ def test_an_ablation_that_was_killed_ends_with_the_commands_table_and_figure(
         assert f"| {' | '.join(row.values())} |" in markdown.splitlines()
     assert is_figure(client.get("/v1/ablations", params={**asked, "format": "png"}).content, 620)
     numbers = client.get("/v1/ablations", params=asked).json()
-    assert [row["form"] for row in numbers["rows"]] == [form.name for form in FORMS]
+    assert [row["form"] for row in numbers["rows"]] == [form.name for form in SOLVER_VARIANTS]
     for row, same in zip(numbers["rows"], alone, strict=True):
         spread = row["l_p"]
         shown = "{mean:.4f} ({lowest:.4f} to {highest:.4f})".format(**spread)
@@ -130,11 +130,11 @@ def test_an_ablation_that_was_killed_ends_with_the_commands_table_and_figure(
     own = rows(files["ablation.csv"].decode())
     assert is_figure(files["ablation.png"], 620)
     assert files["ablation.md"].decode().startswith("# forms: small seed 0\n")
-    metrics = [form.metric("l_p") for form in FORMS]
+    metrics = [form.metric("l_p") for form in SOLVER_VARIANTS]
     curves = client.get(f"/v1/runs/{run_ids[0]}/curves", params={"metric": metrics, "x": "steps"})
     numbers = json.loads(files["ablation.json"])
     assert numbers["steps"] == 40
-    for row, form, series in zip(own, FORMS, curves.json()["series"], strict=True):
+    for row, form, series in zip(own, SOLVER_VARIANTS, curves.json()["series"], strict=True):
         steps, values = zip(*series["points"], strict=True)
         assert list(steps) == list(range(1, 41)), "a point was lost or doubled"
         assert row["mean l_p"] == f"{sum(values) / 40:.4f}"
@@ -203,7 +203,7 @@ class Diverging(TrainerProcess):
 
     def start(self, *_: Any) -> None:
         self.folder.mkdir(parents=True)
-        values = {form.metric(measure): -1.0 for form in FORMS for measure in MEASURES}
+        values = {form.metric(measure): -1.0 for form in SOLVER_VARIANTS for measure in MEASURES}
         points = [
             {"step": k, "samples": 32 * k, "epoch": k / 8, "wall_seconds": 0.1 * k,
              "values": {**values, "batch_loss": math.inf if k == 3 else 1.0}}

@@ -129,7 +129,7 @@ def test_a_stopped_trajectory_goes_on_to_the_same_curve(tmp_path):
         assert _strip(one) == _strip(two)
     ablation.report(again)
     rows = _rows(tmp_path / "cut")
-    assert [r["form"] for r in rows] == [form.name for form in ablation.forms]
+    assert [r["form"] for r in rows] == [variant.name for variant in ablation.variants]
     curve = read_curve(tmp_path / "cut/runs/mlp-digits/seed=0")
     mine = [p["values"]["l_p/(4) RNN_p, 4"] for p in curve if "batch_loss" in p["values"]]
     assert len(mine) == int(rows[0]["steps"]) == 4

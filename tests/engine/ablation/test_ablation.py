@@ -1,4 +1,4 @@
-"""Experiment 3: its forms are the paper's, and its table and figure say what was measured."""
+"""Experiment 3: its variants are the paper's, and its table and figure say what was measured."""
 
 import csv
 import json
@@ -13,10 +13,10 @@ from PIL import Image
 from bench.harness.contract import Context
 from bench.paper.experiments import experiment3
 from mlhf.ablation.config import (
-    FORMS,
     MEASURES,
+    SOLVER_VARIANTS,
     STEPPING,
-    Form,
+    SolverVariant,
 )
 from mlhf.ablation.report import Trajectory, panels, rows
 from mlhf.ablation.run import ablate
@@ -35,18 +35,18 @@ CONFIG = {
 }
 
 
-def test_the_forms_are_the_papers_four_and_their_controls():
+def test_the_variants_are_the_papers_four_and_their_controls():
     # Section 6.3: (1) no RNN_p, 20 iterations; (2) no RNN_p, 4; (3) RNN_p, 2; (4) RNN_p, 4.
-    assert [(f.matrix, f.preconditioner, f.iterations) for f in FORMS[:4]] == [
+    assert [(f.matrix, f.preconditioner, f.iterations) for f in SOLVER_VARIANTS[:4]] == [
         ("learned", "none", 20),
         ("learned", "none", 4),
         ("learned", "learned", 2),
         ("learned", "learned", 4),
     ]
-    assert [f.name for f in FORMS[:4]] == [
+    assert [f.name for f in SOLVER_VARIANTS[:4]] == [
         "(1) no RNN_p, 20", "(2) no RNN_p, 4", "(3) RNN_p, 2", "(4) RNN_p, 4",
     ]  # fmt: skip
-    assert [(f.matrix, f.preconditioner, f.iterations) for f in FORMS[4:]] == [
+    assert [(f.matrix, f.preconditioner, f.iterations) for f in SOLVER_VARIANTS[4:]] == [
         ("learned", "damping", 2),
         ("learned", "damping", 4),
         ("adam", "none", 20),
@@ -54,8 +54,8 @@ def test_the_forms_are_the_papers_four_and_their_controls():
         ("adam", "damping", 2),
         ("adam", "damping", 4),
     ]
-    assert FORMS[3].name == STEPPING
-    assert experiment3("cpu").forms == experiment3("full").forms == FORMS
+    assert SOLVER_VARIANTS[3].name == STEPPING
+    assert experiment3("cpu").variants == experiment3("full").variants == SOLVER_VARIANTS
 
 
 def _write_run(folder, seed, steps, status="succeeded"):
@@ -66,10 +66,10 @@ def _write_run(folder, seed, steps, status="succeeded"):
     for step in range(steps + 1):
         at = {"step": step, "samples": 64 * step, "epoch": step / 4, "wall_seconds": 0.1 * step}
         if step:
-            solves = {f"l_p/{f.name}": draw(-2, -0.1) for f in FORMS}
-            solves |= {f"residual/{f.name}": draw(0, 1) for f in FORMS}
+            solves = {f"l_p/{f.name}": draw(-2, -0.1) for f in SOLVER_VARIANTS}
+            solves |= {f"residual/{f.name}": draw(0, 1) for f in SOLVER_VARIANTS}
             lines.append({**at, "values": {"batch_loss": draw(0, 3), **solves}})
-        if step % 4 == 0:  # an evaluation measures no form
+        if step % 4 == 0:  # an evaluation measures no solve
             lines.append({**at, "values": {"train_loss": draw(0, 3)}})
     (folder / "curve.jsonl").write_bytes(b"".join(map(encode, lines)))
     (folder / "result.json").write_text(json.dumps({"status": status}))
@@ -94,16 +94,16 @@ def test_the_report_is_of_what_the_curves_say(tmp_path):
     assert [p.name for p in written] == ["table.md", "table.csv", "mlp-digits.png"]
 
     table = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
-    assert [row["form"] for row in table] == [form.name for form in FORMS]
+    assert [row["form"] for row in table] == [variant.name for variant in SOLVER_VARIANTS]
     longest = {"learned": "(1) no RNN_p, 20", "adam": "hf_adam: P = 1, 20"}
-    for row, form in zip(table, FORMS, strict=True):
-        l_p = [_told(folder, f"l_p/{form.name}") for folder in folders]
-        most = [_told(folder, f"l_p/{longest[form.matrix]}") for folder in folders]
-        residual = [_told(folder, f"residual/{form.name}") for folder in folders]
+    for row, variant in zip(table, SOLVER_VARIANTS, strict=True):
+        l_p = [_told(folder, f"l_p/{variant.name}") for folder in folders]
+        most = [_told(folder, f"l_p/{longest[variant.matrix]}") for folder in folders]
+        residual = [_told(folder, f"residual/{variant.name}") for folder in folders]
         parts = [
             [a / b for a, b in zip(*pair, strict=True)] for pair in zip(l_p, most, strict=True)
         ]
-        assert (row["task"], row["damping"]) == ("mlp-digits", form.matrix)
+        assert (row["task"], row["damping"]) == ("mlp-digits", variant.matrix)
         assert (row["seeds"], row["steps"]) == ("2", "8")
         assert row["mean l_p"] == _cell([sum(v) / 8 for v in l_p], 4)
         assert row["part of the longest solve's"] == _cell([sum(v) / 8 for v in parts], 3)
@@ -120,16 +120,16 @@ def test_the_report_is_of_what_the_curves_say(tmp_path):
 
 
 def test_the_figures_lines_are_means_over_seeds_and_neighbours():
-    form = Form("f", "learned", "none", 2)
+    variant = SolverVariant("f", "learned", "none", 2)
     one, two = (
         Trajectory.of(
             [64.0 * k for k in range(1, 101)],
             {"l_p/f": [-scale * k for k in range(100)], "residual/f": [scale] * 100},
-            forms=[form],
+            variants=[variant],
         )
         for scale in (1.0, 3.0)
     )
-    ((l_p, residual),) = panels("t", [one, two], [form])
+    ((l_p, residual),) = panels("t", [one, two], [variant])
     assert l_p[:2] == ("t: Ĝ damped by RNN_s", "l_p")
     assert residual[:2] == ("t: Ĝ damped by RNN_s", "‖r‖/‖b‖")
     ((name, xs, ys),) = l_p[2]
@@ -147,22 +147,22 @@ def test_a_seed_that_diverged_is_told_and_not_drawn(tmp_path):
     table = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     for column in ("mean l_p", "part of the longest solve's", "mean ‖r‖/‖b‖"):
         assert {row[column] for row in table} == {"diverged (1 of 2)"}
-    form = Form("f", "learned", "none", 2)
+    variant = SolverVariant("f", "learned", "none", 2)
     values = {"l_p/f": [-1.0, -3.0], "residual/f": [0.5, 0.5]}
-    fine = Trajectory.of([1.0, 2.0], values, forms=[form])
-    lost = Trajectory.of([1.0], {"l_p/f": [-9.0], "residual/f": [9.0]}, True, [form])
-    assert panels("t", [fine, lost], [form]) == panels("t", [fine], [form])
-    assert panels("t", [fine], [form])[0][0][2] == [("f", [1.0, 2.0], [-1.0, -3.0])]
+    fine = Trajectory.of([1.0, 2.0], values, variants=[variant])
+    lost = Trajectory.of([1.0], {"l_p/f": [-9.0], "residual/f": [9.0]}, True, [variant])
+    assert panels("t", [fine, lost], [variant]) == panels("t", [fine], [variant])
+    assert panels("t", [fine], [variant])[0][0][2] == [("f", [1.0, 2.0], [-1.0, -3.0])]
 
 
 def test_a_trajectory_survives_its_way_through_json():
-    form = Form("f", "learned", "none", 2)
+    variant = SolverVariant("f", "learned", "none", 2)
     values = {"l_p/f": [-1.0, math.inf], "residual/f": [0.5, math.nan]}
     for diverged in (False, True):
-        made = Trajectory.of([1.0, 2.0], values, diverged, [form])
+        made = Trajectory.of([1.0, 2.0], values, diverged, [variant])
         again = Trajectory.from_dict(json.loads(encode(vars(made))))
         assert repr(again) == repr(made)  # NaN equals nothing, but is written alike
-        assert rows("t", [again], [form]) == rows("t", [made], [form])
+        assert rows("t", [again], [variant]) == rows("t", [made], [variant])
 
 
 def _points(events):
@@ -191,7 +191,7 @@ def test_a_job_tells_all_the_service_needs_and_goes_on_where_it_stopped(tmp_path
     assert whole[0]["data"]["train_samples"] == 128
     steps = [point["values"] for point in _points(whole) if "batch_loss" in point["values"]]
     assert len(steps) == 5
-    wanted = {form.metric(measure) for form in FORMS for measure in MEASURES}
+    wanted = {variant.metric(measure) for variant in SOLVER_VARIANTS for measure in MEASURES}
     assert len(wanted) == 20
     assert all(wanted <= set(values) for values in steps)
     assert {"l_p_1_no_rnn_p_20", "residual_4_rnn_p_4", "l_p_hf_adam_p_1_s_2"} <= wanted

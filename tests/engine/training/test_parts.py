@@ -118,7 +118,7 @@ def test_trees_survive_a_file(tmp_path):
         "slice": torch.arange(10)[::2],
     }
     written = checkpoint.save(tmp_path / "c.safetensors", tree)
-    assert atomic_files.measure(written.path) == (written.size, written.sha256)
+    assert atomic_files.size_and_sha256(written.path) == (written.size, written.sha256)
     read_back = checkpoint.load(written.path)
     assert read_back["a"][:5] == tree["a"][:5]
     assert torch.equal(read_back["a"][5]["c"], shared)

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from mlhf import load_model, train
 from mlhf.core.errors import SpecError
-from mlhf.models.loss import mean_loss
 from mlhf.optimizers.registry import build
 from mlhf.optimizers.schedules import Cosine
 from mlhf.training import averaging
@@ -73,7 +73,7 @@ def test_the_average_is_what_the_definition_says():
     average, v = [p.clone() for p in z], [torch.zeros_like(p) for p in z]
     for k in range(1, 8):
         at = [(0.1 * a + 0.9 * b).requires_grad_() for a, b in zip(z, average, strict=True)]
-        loss = mean_loss("cross_entropy", x @ at[0].T + at[1], y)
+        loss = cross_entropy(x @ at[0].T + at[1], y)
         for i, g in enumerate(torch.autograd.grad(loss, at)):
             v[i] = 0.99 * v[i] + 0.01 * g**2
             z[i] = z[i] - 0.05 * g / ((v[i] / (1 - 0.99**k)).sqrt() + 1e-8)
@@ -121,7 +121,7 @@ def test_the_saved_network_is_the_one_that_was_measured(config, tmp_path):
     loaded = load_model(tmp_path / "artifacts").module
     x, y = result.dataset.batch("train", torch.arange(300))
     with torch.no_grad():
-        loss = float(mean_loss("cross_entropy", loaded(x), y))
+        loss = float(cross_entropy(loaded(x), y))
     assert loss == pytest.approx(result.summary["train_loss"]["last"], rel=1e-5)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 from sqlalchemy.orm import Session
 
-from mlhf.ablation.config import FORMS, AblationConfig
+from mlhf.ablation.config import SOLVER_VARIANTS, AblationConfig
 from mlhf.core.budget import total_steps
 from mlhf.core.config import Component
 from mlhf.core.errors import SpecError, under
@@ -23,7 +23,7 @@ from mlhf_service.runs.models import Run
 
 # Vectors of the parameters' size that an ablation holds: mlhf's, each further form's solution,
 # the second state of RNN_p, and Adam's moments.
-_STATE_COPIES = optimizers.OPTIMIZERS["mlhf"].state_copies + (len(FORMS) - 1) + 16 + 2
+_STATE_COPIES = optimizers.OPTIMIZERS["mlhf"].state_copies + (len(SOLVER_VARIANTS) - 1) + 16 + 2
 
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
 

@@ -1,7 +1,7 @@
 """Several ways to solve each step's system, measured along one training trajectory.
 
-At every step all forms solve with the gradient b of the same batch at the same θ, and those
-of one matrix with the very same Ĝ; each starts from its own last solution, as it would if it
+At every step all variants solve with the gradient b of the same batch at the same θ, and those
+of one matrix with the very same Ĝ. Each starts from its own last solution, as it would if it
 ran alone. Only one of them moves θ. Measured of each solution d with residual r = b − Ĝd:
 l_p = −⟨d,b⟩/√⟨d,Ĝd⟩ (paper, section 5: lower is better, lowest at the exact solution), and
 ‖r‖/‖b‖.
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlhf.ablation.config import FORMS, STEPPING, Form
+from mlhf.ablation.config import SOLVER_VARIANTS, STEPPING, SolverVariant
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.pcg import PCGResult, Product, pcg
 from mlhf.curvature.protocol import Loss
@@ -30,18 +30,18 @@ from mlhf.optimizers.protocol import State, StepResult
 _WARM = {"learned": 1.0, "adam": 0.9}  # as MLHF and hf_adam warm-start
 
 
-class Forms:
-    """An optimizer that steps as one form does, and measures all of them.
+class SolverComparison:
+    """An optimizer that steps as one variant does, and measures all of them.
 
-    A step's ``stats`` hold ``l_p/<form>`` and ``residual/<form>``, scalars each.
+    A step's ``stats`` hold the scalars ``l_p/<variant>`` and ``residual/<variant>``.
 
     Args:
         model: Any module that returns one tensor.
         loss: A named loss, or a function.
         meta_checkpoint: Of ``mlhf``: ``default``, a path, one that is loaded, or None for
             untrained networks.
-        forms: What is measured.
-        stepping: Name of the form that moves θ.
+        variants: What is measured.
+        stepping: Name of the variant that moves θ.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Forms:
         model: nn.Module,
         loss: Loss = "cross_entropy",
         meta_checkpoint: str | Path | MetaCheckpoint | None = "default",
-        forms: Sequence[Form] = FORMS,
+        variants: Sequence[SolverVariant] = SOLVER_VARIANTS,
         stepping: str = STEPPING,
     ) -> None:
         networks = fresh_networks()
@@ -62,22 +62,22 @@ class Forms:
         for network in networks.values():
             network.to(like)
         self.model, self.loss = model, loss
-        self.forms = tuple(forms)
+        self.variants = tuple(variants)
         self._parameters: list[Tensor] = list(found)
         self._damping = CoordinateNetwork(networks["damping"], segments)
         self._preconditioner = CoordinateNetwork(networks["preconditioner"], segments)
         self._adam = AdamDamping()
-        self._stepping = next(i for i, form in enumerate(forms) if form.name == stepping)
-        if forms[self._stepping].matrix != "learned":
-            raise ValueError("the form that steps must be one of the learned damping's")
-        # What one step leaves to the next: each form's d, and its RNN_p's state where it has
-        # one; of the form that steps also r, and RNN_s's state.
-        self._d = [torch.zeros_like(like) for _ in forms]
+        self._stepping = next(i for i, variant in enumerate(variants) if variant.name == stepping)
+        if variants[self._stepping].matrix != "learned":
+            raise ValueError("the variant that steps must use the learned damping")
+        # What a step leaves to the next: each variant's d, and the state of its RNN_p if it has
+        # one; of the variant that steps also r, and RNN_s's state.
+        self._d = [torch.zeros_like(like) for _ in variants]
         self._r = torch.zeros_like(like)
         self._damping_state = networks["damping"].initial_state(like)
         empty = like.new_zeros(0)
         initial = networks["preconditioner"].initial_state
-        self._states = [initial(like) if f.preconditioner == "learned" else empty for f in forms]
+        self._states = [initial(like) if f.preconditioner == "learned" else empty for f in variants]
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
         ggn = GGN(self.model, self.loss, x, y, self._parameters)
@@ -87,10 +87,10 @@ class Forms:
             inputs = [b, self._r, self._d[self._stepping]]
             learned = self._damping.step(inputs, self._damping_state, FLOOR)
             adam, _ = self._adam.update(b)
-            for i, form in enumerate(self.forms):
-                shift = learned if form.matrix == "learned" else adam
+            for i, variant in enumerate(self.variants):
+                shift = learned if variant.matrix == "learned" else adam
                 solved = self._solve(i, ggn, b, shift)
-                stats[form.stat("l_p")], stats[form.stat("residual")] = quality(solved)
+                stats[variant.stat("l_p")], stats[variant.stat("residual")] = quality(solved)
                 self._d[i] = solved.x
                 if i == self._stepping:
                     assert solved.residual is not None
@@ -100,8 +100,8 @@ class Forms:
         return StepResult(ggn.loss, stats)
 
     def _solve(self, i: int, ggn: GGN, b: Tensor, shift: Tensor) -> PCGResult:
-        form = self.forms[i]
-        start = self._d[i] * _WARM[form.matrix]
+        variant = self.variants[i]
+        start = self._d[i] * _WARM[variant.matrix]
 
         def product(v: Tensor) -> Tensor:
             return flatten(ggn.product(unflatten(v, self._parameters))).addcmul_(shift, v)
@@ -110,11 +110,11 @@ class Forms:
             return self._preconditioner.step([b, r0, start], self._states[i])
 
         inverse: Tensor | Product | None = None
-        if form.preconditioner == "learned":
+        if variant.preconditioner == "learned":
             inverse = learned
-        elif form.preconditioner == "damping":
+        elif variant.preconditioner == "damping":
             inverse = shift.reciprocal()
-        return pcg(product, b, start, inverse, iterations=form.iterations)
+        return pcg(product, b, start, inverse, iterations=variant.iterations)
 
     def state_dict(self) -> State:
         return {

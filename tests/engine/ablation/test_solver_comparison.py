@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from mlhf.ablation.config import FORMS, Form
-from mlhf.ablation.variants import Forms, quality
+from mlhf.ablation.config import SOLVER_VARIANTS, SolverVariant
+from mlhf.ablation.solver_comparison import SolverComparison, quality
 from mlhf.curvature.pcg import pcg
 from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 
-_NONE = Form("none", "learned", "none", 3)
+_NONE = SolverVariant("none", "learned", "none", 3)
 
 
 def _batches(count, seed=0):
@@ -55,12 +55,12 @@ def test_l_p_of_the_exact_solution_is_the_lowest():
 def test_the_form_that_steps_goes_as_mlhf_does(learned):
     # RNN_s, RNN_p, warm start and step are MLHF's: after five steps so are the weights.
     measured, alone = _model(), _model()
-    forms, optimizer = (
-        Forms(measured, "cross_entropy", learned),
+    variants, optimizer = (
+        SolverComparison(measured, "cross_entropy", learned),
         PaperMLHF(alone, "cross_entropy", learned),
     )
     for x, y in _batches(5):
-        mine, theirs = forms.step(x, y), optimizer.step(x, y)
+        mine, theirs = variants.step(x, y), optimizer.step(x, y)
         assert mine.loss.item() == theirs.loss.item()
         torch.testing.assert_close(
             mine.stats["residual/(4) RNN_p, 4"], theirs.stats["cg_residual"], rtol=1e-9, atol=0
@@ -91,10 +91,10 @@ def _dense(model, x, y):
 
 def test_hf_adams_form_against_dense_algebra_on_two_steps():
     # S = 50(1 + k/100)^½(√v̂ + 1e-5), P = 1/S, warm start 0.9 of its own last solution, at
-    # the θ that another form reached.
+    # the θ that another variant reached.
     model = _model()
-    form = Form("mine", "adam", "damping", 2)
-    forms = Forms(model, forms=(_NONE, form), stepping="none")
+    variant = SolverVariant("mine", "adam", "damping", 2)
+    variants = SolverComparison(model, variants=(_NONE, variant), stepping="none")
     v, d = np.zeros(39), np.zeros(39)
     for k, (x, y) in enumerate(_batches(2)):
         b, g = _dense(model, x, y)
@@ -110,7 +110,7 @@ def test_hf_adams_form_against_dense_algebra_on_two_steps():
             d, new = d + alpha * p, r - alpha * (a @ p)
             fresh = new / s
             p, r, z = fresh + (new @ fresh) / (r @ z) * p, new, fresh
-        stats = forms.step(x, y).stats
+        stats = variants.step(x, y).stats
         l_p = -(d @ b) / np.sqrt(d @ a @ d)
         assert stats["l_p/mine"].item() == pytest.approx(l_p, rel=1e-9)
         residual = np.linalg.norm(b - a @ d) / np.linalg.norm(b)
@@ -119,8 +119,8 @@ def test_hf_adams_form_against_dense_algebra_on_two_steps():
 
 def test_what_does_not_step_changes_nothing():
     alone, among = _model(), _model()
-    one = Forms(alone, forms=(_NONE,), stepping="none")
-    many = Forms(among, forms=(*FORMS, _NONE), stepping="none")
+    one = SolverComparison(alone, variants=(_NONE,), stepping="none")
+    many = SolverComparison(among, variants=(*SOLVER_VARIANTS, _NONE), stepping="none")
     for x, y in _batches(3):
         a, b = one.step(x, y), many.step(x, y)
         assert a.stats["l_p/none"].item() == b.stats["l_p/none"].item()
@@ -131,15 +131,15 @@ def test_what_does_not_step_changes_nothing():
 
 def test_state_restores_bit_for_bit():
     model = _model()
-    forms = Forms(model)
+    variants = SolverComparison(model)
     batches = _batches(4)
     for x, y in batches[:2]:
-        forms.step(x, y)
+        variants.step(x, y)
     again = copy.deepcopy(model)
-    other = Forms(again)
-    other.load_state_dict(forms.state_dict())
+    other = SolverComparison(again)
+    other.load_state_dict(variants.state_dict())
     for x, y in batches[2:]:
-        a, b = forms.step(x, y), other.step(x, y)
+        a, b = variants.step(x, y), other.step(x, y)
         assert {k: v.item() for k, v in a.stats.items()} == {
             k: v.item() for k, v in b.stats.items()
         }
@@ -147,4 +147,4 @@ def test_state_restores_bit_for_bit():
 
 def test_only_the_learned_dampings_forms_step():
     with pytest.raises(ValueError, match="learned damping"):
-        Forms(_model(), stepping="hf_adam: P = 1/s, 4")
+        SolverComparison(_model(), stepping="hf_adam: P = 1/s, 4")
