@@ -26,12 +26,12 @@ TARGETS = (0.6, 0.7, 0.8, 0.85, 0.9)
 _BATCH = 512
 _COSINE = {"schedule": {"type": "cosine", "warmup": 0.1}}
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlhf": ("mlhf", {}),
-    "mlhf bf16": ("mlhf", {"autocast": "bfloat16"}),
     "adamw": ("adamw", {"lr": 2e-3, "weight_decay": 0.05, **_COSINE}),
+    "mlhf": ("mlhf", {}),
     "nesterov": ("nesterov", {"lr": 0.2, "weight_decay": 5e-4, **_COSINE}),
     "muon": ("muon", {"lr": 0.02, **_COSINE}),
     "soap": ("soap", {"lr": 3e-3, **_COSINE}),
+    "mlhf bf16": ("mlhf", {"autocast": "bfloat16"}),
 }
 
 
@@ -134,7 +134,6 @@ def main() -> None:
     results = Results(given.output)
     end = time.monotonic() + given.seconds
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
     data = load("cifar10", {}, given.data / "cifar10")
     train_set, test_set = _on_device(data, "train"), _on_device(data, "test")
     for name, (optimizer, params) in CONTENDERS.items():
