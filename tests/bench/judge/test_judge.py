@@ -42,8 +42,8 @@ def _judge(output, stage, *more, only=_FEW):
 
 
 def _context(output, **changes):
-    said = []
-    return Context(output=output, seeds=(0, 1), log=said.append, device="cpu", **changes), said
+    logged = []
+    return Context(output=output, seeds=(0, 1), log=logged.append, device="cpu", **changes), logged
 
 
 def _results(folder):
@@ -103,11 +103,11 @@ def test_what_is_done_is_skipped_and_more_seeds_need_no_tuning(judged, capsys):
         assert capsys.readouterr().out == "done\n"
     assert _results(judged) == before
     # A grid that changes later changes nothing: the pinned setting is the one that is judged.
-    context, said = _context(judged)
+    context, logged = _context(judged)
     other = type(contender("adamw"))("adamw", "adamw", "first order", [{"lr": 1e-9}])
     assert Stage(context, _TASK, [other]).tune(1)
     assert Stage(context, _TASK, [other]).judge()
-    assert (said, _results(judged)) == ([], before)
+    assert (logged, _results(judged)) == ([], before)
 
 
 def test_scheduled_peers_choose_a_horizon_for_each_target(judged):
@@ -175,12 +175,12 @@ def test_a_reports_table_of_curves_stands_for_its_runs(judged, tmp_path):
     shutil.copy(judged / "settings.json", tmp_path)
     table = ["--curves", str(judged / "curves.csv.gz")]
     assert _judge(tmp_path, "import", *table, only=()) == EXIT_OK
-    context, said = _context(tmp_path)
+    context, logged = _context(tmp_path)
     of_before, _ = _context(judged)
     setting = settings.pinned(judged, _TASK.name, "adamw")["setting"]
     run = Run(_TASK, contender("adamw"), setting, 1)
     before, now = run.found(of_before), run.run_or_resume(context)
-    assert said == []  # it was not run again
+    assert logged == []  # it was not run again
     assert [p["step"] for p in now.points] == [p["step"] for p in before.points]
     assert (now.steps, now.result["status"]) == (before.steps, "succeeded")
     for here, there in zip(now.points, before.points, strict=True):
@@ -215,9 +215,9 @@ def test_settings_without_their_runs_are_enough_for_horizons(judged, tmp_path):
 
 
 def test_three_times_the_horizon_needs_no_tuned_reference(tmp_path):
-    context, said = _context(tmp_path)
+    context, logged = _context(tmp_path)
     assert Stage(context, _TASK, [contender("mlhf")]).stability()
-    assert not any("no target" in line for line in said)
+    assert not any("no target" in line for line in logged)
     assert Run(_TASK.longer(3), contender("mlhf"), {}, 0).found(context) is not None
 
 
@@ -260,17 +260,17 @@ def test_a_stopped_stage_resumes(tmp_path):
     done = _results(tmp_path)
     assert 0 < len(done) < 9
     assert settings.load(tmp_path) == {}
-    again, said = _context(tmp_path)
+    again, logged = _context(tmp_path)
     assert Stage(again, _TASK, [contender("adamw")]).tune(1)
-    assert len(said) == 9 - len(done)
+    assert len(logged) == 9 - len(done)
     assert done.items() <= _results(tmp_path).items()
 
 
 def test_who_is_not_tuned_is_left_out(tmp_path):
-    context, said = _context(tmp_path)
+    context, logged = _context(tmp_path)
     assert Stage(context, _TASK, [contender("adam")]).judge()
     assert not _results(tmp_path)
-    assert said == [f"{_TASK.name}: adam is not tuned yet"] * 2
+    assert logged == [f"{_TASK.name}: adam is not tuned yet"] * 2
 
 
 def test_a_setting_that_diverges_is_never_chosen(tmp_path):

@@ -1,4 +1,4 @@
-"""Experiments end, skip what is done, go on where they stopped, and say what came out."""
+"""Experiments finish, skip finished runs, resume where they stopped, and report."""
 
 import csv
 import json
@@ -44,8 +44,8 @@ class _After:
 
 
 def _context(output, **changes):
-    said = []
-    return Context(output=output, seeds=(0, 1), log=said.append, device="cpu", **changes), said
+    logged = []
+    return Context(output=output, seeds=(0, 1), log=logged.append, device="cpu", **changes), logged
 
 
 def _strip(points):
@@ -61,9 +61,9 @@ def _files(folder):
 
 
 def test_a_comparison_tunes_judges_reports_and_skips_what_is_done(tmp_path):
-    context, said = _context(tmp_path)
+    context, logged = _context(tmp_path)
     assert _FEW.run(context)
-    assert len(said) == 2 + 2 + 2  # a grid of two on the tuning seed, then two seeds each
+    assert len(logged) == 2 + 2 + 2  # a grid of two on the tuning seed, then two seeds each
     runs = sorted(p.parent.relative_to(tmp_path / "runs") for p in tmp_path.rglob("result.json"))
     # The rate that learns nothing is only tried on the tuning seed.
     assert [str(p) for p in runs] == [
@@ -75,9 +75,9 @@ def test_a_comparison_tunes_judges_reports_and_skips_what_is_done(tmp_path):
         "hf_adam/seed=1",
     ]
     before = _files(tmp_path)
-    said.clear()
+    logged.clear()
     assert _FEW.run(context)
-    assert (said, _files(tmp_path)) == ([], before)
+    assert (logged, _files(tmp_path)) == ([], before)
 
     written = {p.name for p in _FEW.report(context)}
     assert written == {"table.md", "table.csv", "samples.png", "seconds.png"}
@@ -94,7 +94,7 @@ def test_a_comparison_tunes_judges_reports_and_skips_what_is_done(tmp_path):
 
 
 @pytest.mark.parametrize("stops", [0, 12])
-def test_a_stopped_comparison_goes_on_to_the_same_result(tmp_path, stops):
+def test_a_stopped_comparison_resumes_to_the_same_result(tmp_path, stops):
     whole, _ = _context(tmp_path / "whole")
     assert _FEW.run(whole)
     cut, _ = _context(tmp_path / "cut", stop=_After(stops))
@@ -111,7 +111,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_result(tmp_path, stops):
         assert not (other / "checkpoints").exists()
 
 
-def test_a_stopped_trajectory_goes_on_to_the_same_curve(tmp_path):
+def test_a_stopped_trajectory_resumes_to_the_same_curve(tmp_path):
     ablation = experiment3("tiny")
     whole, _ = _context(tmp_path / "whole")
     assert ablation.run(whole)
@@ -158,7 +158,7 @@ def test_a_diverged_run_is_no_choice_and_no_mean(tmp_path):
     assert rows["w"]["final training loss"] == "diverged (2 of 2)"
 
 
-def test_the_command_runs_stops_and_goes_on(tmp_path, capsys):
+def test_the_command_runs_stops_and_resumes(tmp_path, capsys):
     arguments = ["experiment1", "--scale", "tiny", "--output", str(tmp_path)]
     arguments += ["--seeds", "1", "--only", "hf", "--device", "cpu"]
     assert main([*arguments, "--minutes", "0"]) == EXIT_INTERRUPTED
@@ -208,7 +208,7 @@ _RECIPE = {
 }
 
 
-def test_one_command_meta_trains_first_and_goes_on_elsewhere(tmp_path):
+def test_one_command_meta_trains_first_and_resumes_elsewhere(tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(_RECIPE))
     here, there = tmp_path / "here", tmp_path / "there"
@@ -274,12 +274,12 @@ def test_a_setting_trains_with_its_own_batch(tmp_path):
     assert two.run(context)
     two.report(context)
 
-    def told(name, file):
+    def read(name, file):
         return json.loads((tmp_path / "runs" / name / "seed=0" / file).read_text())
 
     names = ("own", "the task's")
-    assert [told(name, "config.json")["batch_size"] for name in names] == [32, 64]
-    steps = [told(name, "result.json")["totals"]["steps"] for name in names]
+    assert [read(name, "config.json")["batch_size"] for name in names] == [32, 64]
+    steps = [read(name, "result.json")["totals"]["steps"] for name in names]
     assert steps == [16, 8]  # two epochs of 256 samples
     assert [row["batch"] for row in _rows(tmp_path)] == ["32", "64"]
 
