@@ -1,0 +1,65 @@
+"""The optimizer library alone: torch, NumPy, safetensors and pydantic are enough."""
+
+import json
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.conftest import clean_environment
+
+
+@pytest.fixture
+def run(install, tmp_path):
+    """Runs a program of an environment that has the wheel and no extras."""
+    environment: Path = install()
+
+    def run(command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(environment / "bin" / command), *arguments],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path / "home"),
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_it_steps_and_trains(run):
+    text = """
+        import json, sys
+        import mlhf, numpy, torch
+        from torch import nn
+
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = mlhf.MLHF(model)
+        x, y = torch.randn(32, 4), torch.randint(0, 3, (32,))
+        losses = [optimizer.step(x, y).loss.item() for _ in range(10)]
+
+        numpy.savez("points.npz", x=x.numpy(), y=y.numpy())
+        result = mlhf.train({
+            "model": {"name": "mlp", "params": {"hidden": [8]}},
+            "dataset": {"name": "npz", "root": "."},
+            "optimizer": {"name": "mlhf"},
+            "budget": {"steps": 3},
+            "batch_size": 8,
+        })
+        print(json.dumps([losses, result.status, list(sys.modules)]))
+    """
+    found = run("python", "-c", textwrap.dedent(text))
+    assert found.returncode == 0, found.stderr
+    losses, status, modules = json.loads(found.stdout.splitlines()[-1])
+    assert losses[-1] < losses[0]
+    assert status == "succeeded"
+    assert not {"fastapi", "PIL", "pyarrow", "sklearn", "sqlalchemy"} & set(modules)
+
+
+def test_the_command_says_how_to_install_it(run):
+    found = run("mlhf", "serve")
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert found.stderr.count("\n") == 1
+    assert "pip install 'mlhf[service]'" in found.stderr
