@@ -39,7 +39,9 @@ def slowest_imports(command: list[str], count: int = 15) -> list[tuple[float, st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--imports", action="store_true")
     options = parser.parse_args()
