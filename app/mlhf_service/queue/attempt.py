@@ -31,7 +31,7 @@ _GATHERED = {"points", "progress"}
 _TERMINAL_EVENTS = {"finished", "failed", "interrupted"}
 
 
-class Supervision:
+class Attempt:
     """The life of one attempt. ``run`` returns when the attempt is over and written down."""
 
     def __init__(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlhf.core.process import die_with_parent
 from mlhf_service.database import Database
 from mlhf_service.queue import stopping
-from mlhf_service.queue.attempt import Supervision
+from mlhf_service.queue.attempt import Attempt
 from mlhf_service.queue.celery_app import celery_app
 from mlhf_service.queue.leases import claim_next
 from mlhf_service.queue.names import DOORBELL
@@ -35,7 +35,7 @@ def drain(settings: Settings, database: Database, queue: str) -> int:
         if claim is None:
             break
         log.info("run %s, attempt %s", claim.run_id, claim.attempt)
-        Supervision(settings, database, storage, claim, stopping.requested).run()
+        Attempt(settings, database, storage, claim, stopping.requested).run()
         trained += 1
     return trained
 

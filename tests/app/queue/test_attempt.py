@@ -1,4 +1,4 @@
-"""Real trainers under supervision: killed, paused, cancelled, diverged, cut off."""
+"""Attempts with real trainers: killed, paused, cancelled, diverged, cut off."""
 
 import hashlib
 import os

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlhf_service.database import Database
 from mlhf_service.jobs.models import JobEvent
-from mlhf_service.queue.attempt import Supervision
+from mlhf_service.queue.attempt import Attempt
 from mlhf_service.queue.leases import claim_next
 from mlhf_service.runs.models import Artifact, Point, Run
 from mlhf_service.settings import Settings
@@ -24,15 +24,13 @@ class Service:
         self.settings, self.database, self.storage = settings, database, storage
         self.stopping = False
 
-    def work(self) -> Supervision:
+    def work(self) -> Attempt:
         """Claim the next run and train it to the end of this attempt."""
         claim = claim_next(self.database, "cpu", "test", self.settings.lease_seconds)
         assert claim is not None
-        supervision = Supervision(
-            self.settings, self.database, self.storage, claim, lambda: self.stopping
-        )
-        supervision.run()
-        return supervision
+        attempt = Attempt(self.settings, self.database, self.storage, claim, lambda: self.stopping)
+        attempt.run()
+        return attempt
 
     def when_checkpointed(self, act: Callable[[int], None], go_on: bool = True) -> threading.Thread:
         """Call ``act(trainer's pid)`` in the middle of a run, its first checkpoint committed.
