@@ -75,11 +75,12 @@ def short_ticks(axes: Any) -> None:
 
 def render(figure: Any, form: Literal["png", "svg"] = "png") -> bytes:
     """Draw the figure to PNG or SVG bytes, the same for the same figure."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.BytesIO()
-    with _LOCK:
+    with _LOCK, rc_context({"svg.hashsalt": "mlhf"}):  # else ids in an SVG are random
         if form == "png":
             canvas: Any = FigureCanvasAgg(figure)
             canvas.print_png(out, metadata={"Software": "mlhf"})
