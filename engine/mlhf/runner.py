@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mlhf.core import process
 from mlhf.core.errors import DataError, SpecError
 from mlhf.core.events import Event, EventFile, event
+from mlhf.core.optional import MissingPackageError
 
 ErrorType = Literal["data", "spec", "memory", "internal"]
 
@@ -97,6 +98,8 @@ def _explain(error: BaseException) -> tuple[ErrorType, str, str]:
         return "spec", "The configuration cannot be run", f"{error.message}{where}"
     if isinstance(error, DataError):
         return "data", "The data cannot be read", str(error)
+    if isinstance(error, MissingPackageError):
+        return "internal", "A package is missing", str(error)
     if _is_memory(error):
         return (
             "memory",

@@ -5,7 +5,7 @@ Needs no torch, so that the service can list, describe and check what only the t
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
 from mlhf.core.config import Strict
@@ -36,7 +36,9 @@ class Spec(Generic[Implementation]):
 
     def load(self) -> Implementation:
         """Return the implementation, imported on first use."""
-        return cast(Implementation, resolve_name(self.target))
+        module, _, name = self.target.partition(":")
+        found = import_module(module)
+        return cast(Implementation, getattr(found, name) if name else found)
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec[Any])

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-
 from mlhf.core.errors import DataError
+from mlhf.core.optional import from_extra
+
+with from_extra("data"):
+    import pyarrow as pa
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from mlhf.data.arrays import (
     chosen,
     counted,
 )
-from mlhf.data.images import collect, decode, half_size
+from mlhf.data.files import parquet_files
+from mlhf.data.images import collect, half_size
 from mlhf.data.info import DataInfo
 from mlhf.data.params import Cifar10Params
-from mlhf.data.parquet_images import ParquetImages, parquet_files
 
 _SIDE, _CLASSES = 32, 10
 _SHAPE = (3, _SIDE, _SIDE)
@@ -51,9 +51,14 @@ class _Binary:
 
 
 class _Parquet:
-    """Encoded images, of which only the wanted are decoded."""
+    """Encoded images, of which only the wanted are decoded.
+
+    Its readers are imported here, as binary batches need neither Arrow nor Pillow.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
+        from mlhf.data.parquet_images import ParquetImages
+
         self.paths = paths
         self.images = ParquetImages.open(paths)
         self.count = self.images.count
@@ -64,6 +69,8 @@ class _Parquet:
 
 
 def _decode(encoded: bytes, where: str) -> Array:
+    from mlhf.data.image_decoder import decode
+
     image = decode(encoded, where, channels=3)
     if image.shape != _SHAPE:
         raise DataError(f"{where}: {image.shape[2]}x{image.shape[1]} pixels; CIFAR has 32x32")

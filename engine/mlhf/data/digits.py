@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlhf.core.errors import DataError
+from mlhf.core.optional import MissingPackageError, from_extra
 from mlhf.data.arrays import (
     Array,
     Arrays,
@@ -72,14 +72,15 @@ def _load() -> tuple[Array, Array]:
     """
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise DataError("The digits come with scikit-learn, which is not installed here.")
+        raise MissingPackageError("sklearn", "data")
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     if path.exists():
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)
         images, labels = table[:, :-1], table[:, -1]
     else:
-        from sklearn.datasets import load_digits
+        with from_extra("data"):
+            from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)
     return images.astype(np.uint8).reshape(-1, 1, 8, 8), labels.astype(np.int64)

@@ -38,6 +38,16 @@ def only_file(root: Path | None, suffixes: tuple[str, ...]) -> Path:
     return found[0]
 
 
+def parquet_files(root: Path, *prefixes: str) -> list[Path]:
+    """Return the Parquet files of a split: in the folder or its ``data`` folder, by prefix."""
+    for folder in (root, root / "data"):
+        for prefix in prefixes:
+            found = sorted(p for p in folder.glob(f"{prefix}*.parquet") if p.is_file())
+            if found:
+                return found
+    return []
+
+
 def digest(files: Iterable[Path], root: Path) -> str:
     """Return the sha256, in hex, of names and content of the files, in order of their names."""
     total = hashlib.sha256()

@@ -18,10 +18,12 @@ from mlhf.data.arrays import (
     held_out,
     held_out_count,
 )
-from mlhf.data.images import collect, decode
+from mlhf.data.files import parquet_files
+from mlhf.data.image_decoder import decode
+from mlhf.data.images import collect
 from mlhf.data.info import DataInfo
 from mlhf.data.params import HfImagesParams
-from mlhf.data.parquet_images import ParquetImages, parquet_files
+from mlhf.data.parquet_images import ParquetImages
 
 _TEST = ("test", "validation", "val")
 

@@ -21,9 +21,9 @@ from mlhf.data.arrays import (
     held_out_count,
 )
 from mlhf.data.formats import IMAGE_SUFFIXES
+from mlhf.data.image_decoder import decode
 from mlhf.data.images import (
     collect,
-    decode,
     map_in_threads,
 )
 from mlhf.data.info import DataInfo

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mlhf.core.errors import DataError
+from mlhf.core.optional import from_extra
 from mlhf.data.arrays import Array
 from mlhf.data.arrow import reading
 from mlhf.data.images import map_in_threads
+
+with from_extra("data"):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # A dictionary page can repeat one large value in every row, so a batch of n rows may take
 # n times the size of its row group; n is chosen so that this stays below the bound.
@@ -20,16 +23,6 @@ _BATCH_BYTES, _BATCH_ROWS = 256 * 2**20, 256
 MAX_IMAGE_BYTES = 16 * 2**20
 # No image is stored in less; a file with more rows repeats one to keep its reader busy.
 _MIN_ROW_BYTES = 16
-
-
-def parquet_files(root: Path, *prefixes: str) -> list[Path]:
-    """Return the Parquet files of a split: in the folder or its ``data`` folder, by prefix."""
-    for folder in (root, root / "data"):
-        for prefix in prefixes:
-            found = sorted(p for p in folder.glob(f"{prefix}*.parquet") if p.is_file())
-            if found:
-                return found
-    return []
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlhf.core.errors import DataError, SpecError
+from mlhf.core.optional import from_extra
 from mlhf.data import files
 from mlhf.data.arrays import (
     MAX_CLASSES,
@@ -25,6 +24,10 @@ from mlhf.data.formats import TABLE_SUFFIXES
 from mlhf.data.info import DataInfo, Task
 from mlhf.data.params import TableParams
 from mlhf.data.table_file import read_table
+
+with from_extra("data"):
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
 MAX_CATEGORIES = 1000
 _MAX_FEATURES = 65_536

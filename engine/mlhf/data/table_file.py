@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv as csv
-import pyarrow.parquet as pq
-
 from mlhf.core.errors import DataError
+from mlhf.core.optional import from_extra
 from mlhf.data.arrow import reading
+
+with from_extra("data"):
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
 
 MAX_BYTES = 2**30
 MAX_COLUMNS = 10_000

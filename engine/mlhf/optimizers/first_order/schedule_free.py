@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mlhf.core.optional import from_extra
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.first_order.first_order import FirstOrder, trained
 from mlhf.optimizers.params import ScheduleFreeParams
@@ -20,7 +21,8 @@ class ScheduleFreeAdamW(FirstOrder):
     """
 
     def __init__(self, model: nn.Module, loss: Loss, params: ScheduleFreeParams) -> None:
-        from schedulefree import AdamWScheduleFree
+        with from_extra("peers"):
+            from schedulefree import AdamWScheduleFree
 
         inner = AdamWScheduleFree(
             trained(model),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlhf.core.optional import from_extra
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.first_order.first_order import FirstOrder, trained
 from mlhf.optimizers.params import SoapParams
@@ -33,7 +34,8 @@ def build(model: nn.Module, loss: Loss, params: SoapParams, seed: int) -> FirstO
 
 @cache
 def _class() -> Callable[..., torch.optim.Optimizer]:
-    from pytorch_optimizer import SOAP  # here: importing it takes half a second
+    with from_extra("peers"):
+        from pytorch_optimizer import SOAP  # here: importing it takes half a second
 
     class Soap(SOAP):
         """The library's, with contiguous bases, as a checkpoint restores them.
