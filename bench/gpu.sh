@@ -39,8 +39,9 @@ timeout "$((share + 30))" "$PYTHON" -m bench.gpu.steps --output "$RESULTS/steps.
 echo "== CIFAR-10"
 if [ -d "$DATA/cifar10" ]; then
   timeout "$(left)" "$PYTHON" -m bench.gpu.cifar --data "$DATA" --output "$RESULTS/cifar.json" \
-    --seconds "$(($(left) - 25))" || status=1
+    --seconds "$(($(left) - 45))" || status=1
 else
   echo "$DATA/cifar10 is not there: skipped"
 fi
+"$PYTHON" -m bench.gpu.report "$RESULTS" || status=1
 exit $status
