@@ -1,7 +1,7 @@
 """Run a sweep on a service, follow it, and print what each optimizer needed.
 
-    mlhf serve --port 8000 &
-    python examples/client_sweep.py http://127.0.0.1:8000
+mlhf serve --port 8000 &
+python examples/client_sweep.py http://127.0.0.1:8000
 """
 
 import sys
@@ -34,7 +34,11 @@ def main(url: str, output: Path) -> dict[str, Any]:
 
         comparison = client.compare(job["run_ids"], target=0.5)
         for group in comparison["groups"]:
-            print(group["label"], group["final"])
+            reached = group["to_target"]
+            print(
+                f"{group['label']}: final loss {group['final_loss']['mean']:.3f}, "
+                f"{reached['samples']['mean']} samples to 0.5, {reached['missed']} missed it"
+            )
         output.mkdir(parents=True, exist_ok=True)
         (output / "sweep.png").write_bytes(client.figure(job["run_ids"], target=0.5))
         client.download(job["run_ids"][0], "model.safetensors", output / "model.safetensors")
