@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from mlhf.training.config import TargetMetric
 from mlhf_service.runs.metrics import Number
 from mlhf_service.runs.schemas import Reached
 from mlhf_service.runs.status import Status
 
-ComparedMetric = Literal[
-    "train_loss", "test_loss", "train_accuracy", "test_accuracy", "running_loss"
-]
+# What can be a target can be compared.
+ComparedMetric = TargetMetric
 
 
 class Ratios(BaseModel):

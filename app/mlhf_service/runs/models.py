@@ -23,7 +23,7 @@ class Run(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     position: Mapped[int] = mapped_column(Integer)
     name: Mapped[str] = mapped_column(String(250))
-    kind: Mapped[str] = mapped_column(String(20), default="train")  # train | meta_train | ablation
+    kind: Mapped[str] = mapped_column(String(20), default="train")  # one of jobs.kinds
     status: Mapped[str] = mapped_column(String(20))
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
     model: Mapped[str] = mapped_column(String(100))
