@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DATA_DIR ?= .mlhf
 
-.PHONY: demo serve test lint format clean
+.PHONY: demo serve test lint format docs clean
 
 # The service alone.
 $(VENV)/.installed: pyproject.toml
@@ -20,6 +20,13 @@ $(VENV)/.installed-dev: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+# With what builds the documentation.
+$(VENV)/.installed-docs: pyproject.toml
+	@echo "Setting up $(VENV) with the documentation's tools (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 demo: $(VENV)/.installed  ## Compare optimizers through a service of its own.
 	@$(BIN)/mlhf demo --data-dir $(DATA_DIR)/demo
@@ -39,5 +46,9 @@ format: $(VENV)/.installed-dev  ## Format the code and mend what lint can mend.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs  ## Build the documentation into site/.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:  ## Remove the virtual environment and caches (never the data).
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
