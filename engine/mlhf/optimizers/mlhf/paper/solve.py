@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mlhf.curvature.pcg import Workspace, pcg
+from mlhf.curvature.pcg import MakesVectors, TorchVectors, Workspace, pcg
 from mlhf.curvature.protocol import Curvature
 from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.optimizers.mlhf.paper.kernels.vectors import FusedVectors
@@ -46,7 +46,9 @@ class Buffers(Workspace):
         self.product = torch.empty_like(like)
         self.pieces = unflatten(self.product, parameters)
         self.directions = unflatten(self.p, parameters)  # every product but the first is with p
-        self.vectors = FusedVectors() if fused and FusedVectors.can(like) else None
+        self.vectors: MakesVectors = (
+            FusedVectors if fused and FusedVectors.can(like) else TorchVectors
+        )
 
 
 class SolveStats(NamedTuple):

@@ -151,14 +151,14 @@ def test_the_vector_work_is_fused_where_it_can_be(kernel, dtype, fused, monkeypa
     if not FusedVectors.can(torch.zeros(1)):
         pytest.skip("no compiler")
     calls = Counter()
-    for name in ("begin", "move", "turn"):
+    for name in ("begin", "move", "update_direction"):
         own = getattr(FusedVectors, name)
         monkeypatch.setattr(
             FusedVectors, name, lambda *a, name=name, own=own: calls.update([name]) or own(*a)
         )
     optimizer = PaperMLHF(Tanh().to(dtype), meta_checkpoint=None, kernel=kernel, iterations=3)
     optimizer.step(*_batches(1, dtype)[0])
-    assert calls == (Counter(begin=1, move=3, turn=2) if fused else Counter())
+    assert calls == (Counter(begin=1, move=3, update_direction=2) if fused else Counter())
 
 
 def test_a_backward_that_cannot_be_differentiated_is_refused_at_the_first_step():

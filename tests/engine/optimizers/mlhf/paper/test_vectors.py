@@ -21,7 +21,7 @@ def test_fused_solves_equal_plain_ones_in_double(n, iterations):
         return exact[0] * v + 0.3 / n * v.sum()
 
     fused = pcg(
-        lambda v: product(v).float(), b, x0, inverse, iterations=iterations, vectors=FusedVectors()
+        lambda v: product(v).float(), b, x0, inverse, iterations=iterations, vectors=FusedVectors
     )
     plain = pcg(product, *exact[1:], iterations=iterations)
     for name in ("x", "residual"):
@@ -44,7 +44,7 @@ def test_threads_change_no_bit():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            dots = pcg(lambda v: diagonal * v, b, None, inverse, vectors=FusedVectors())
+            dots = pcg(lambda v: diagonal * v, b, None, inverse, vectors=FusedVectors)
             found.append(dots)
     finally:
         torch.set_num_threads(before)
@@ -58,6 +58,6 @@ def test_what_is_not_finite_shows():
         pytest.skip("no compiler")
     b = torch.ones(20)
     b[3] = float("nan")
-    solved = pcg(lambda v: 2 * v, b, None, torch.ones(20), vectors=FusedVectors())
+    solved = pcg(lambda v: 2 * v, b, None, torch.ones(20), vectors=FusedVectors)
     assert bool(solved.x.isnan().any())
     assert bool(solved.residual_norm.isnan())
