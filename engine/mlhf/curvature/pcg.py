@@ -89,7 +89,8 @@ class TorchVectors:
     def move(self, x: Tensor, r: Tensor, p: Tensor, ap: Tensor, alpha: Tensor) -> Tensor:
         x.addcmul_(p, alpha)
         r.addcmul_(ap, alpha, value=-1)
-        return torch.linalg.vector_norm(r)
+        norm: Tensor = torch.linalg.vector_norm(r)
+        return norm
 
     def update_direction(self, p: Tensor, r: Tensor, ry: Tensor) -> Tensor:
         y = self._precondition(r)

@@ -39,5 +39,6 @@ class FusedVectors:
 
     def _norm(self, by_chunk: Tensor, like: Tensor) -> Tensor:
         """Return ‖r‖ of the sums of ‖r‖² and ⟨r, y⟩ over chunks; keep ⟨r, y⟩."""
-        squared, self._ry = by_chunk.sum(0).to(like.dtype)
-        return squared.sqrt()
+        sums = by_chunk.sum(0).to(like.dtype)
+        self._ry = sums[1]
+        return sums[0].sqrt()
