@@ -19,12 +19,12 @@ def prepare_training(context: Context, config: dict[str, Any]) -> Prepared:
     if identity != UNTRAINED:
         name, files[name] = staged_file(context, identity)
         optimizer = {**optimizer, "params": {**params, "meta_checkpoint": name}}
-    dataset = located_dataset(context, config["dataset"])
+    dataset = dataset_source(context, config["dataset"])
     return Prepared({**config, "dataset": dataset, "optimizer": optimizer}, files)
 
 
-def located_dataset(context: Context, dataset: dict[str, Any]) -> dict[str, Any]:
-    """The engine's description of a data set: its family, its parameters and its folder."""
+def dataset_source(context: Context, dataset: dict[str, Any]) -> dict[str, Any]:
+    """A data set as the engine's ``DatasetSource``: its family, parameters and folder."""
     found = resolve_dataset(context, dataset["name"], dataset.get("params", {}))
     root = str(found.root) if found.root else None
     return {"name": found.family, "params": found.params, "root": root}

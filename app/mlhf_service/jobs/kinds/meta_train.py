@@ -11,7 +11,7 @@ from mlhf.meta.config import MetaSettings, TaskGrid, total_iterations
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import KRONECKER, family_of
 from mlhf_service.context import Context
-from mlhf_service.jobs.kinds.inputs import located_dataset, staged_file
+from mlhf_service.jobs.kinds.inputs import dataset_source, staged_file
 from mlhf_service.jobs.kinds.networks import Network, check_network
 from mlhf_service.jobs.kinds.protocol import JobKind, Plan, PlannedRun, Prepared
 from mlhf_service.jobs.kinds.requests import JobRequest
@@ -77,7 +77,7 @@ class MetaTrain(JobKind[MetaTrainRequest]):
 
     def prepare(self, context: Context, config: dict[str, Any]) -> Prepared:
         tasks = [
-            {**task, "dataset": located_dataset(context, task["dataset"])}
+            {**task, "dataset": dataset_source(context, task["dataset"])}
             for task in config["tasks"]
         ]
         if not config.get("start"):
