@@ -13,13 +13,13 @@ from mlhf_service.meta_checkpoints import service as meta_checkpoints
 def prepare_training(context: Context, config: dict[str, Any]) -> Prepared:
     """Prepare a run whose configuration is an engine's ``TrainConfig``."""
     files = {}
+    dataset = dataset_source(context, config["dataset"])
     optimizer = config["optimizer"]
     params = optimizer.get("params", {})
     identity = params.get("meta_checkpoint", UNTRAINED)
     if identity != UNTRAINED:
         name, files[name] = staged_file(context, identity)
         optimizer = {**optimizer, "params": {**params, "meta_checkpoint": name}}
-    dataset = dataset_source(context, config["dataset"])
     return Prepared({**config, "dataset": dataset, "optimizer": optimizer}, files)
 
 
