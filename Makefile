@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev  ## Check format, lint and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-format: $(VENV)/.installed-dev  ## Format the code and mend what lint can mend.
+format: $(VENV)/.installed-dev  ## Format the code and fix what lint can fix.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

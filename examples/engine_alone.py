@@ -15,7 +15,6 @@ from mlhf import load_model, train
 
 def main(output: Path) -> float:
     """Train, write the model to ``output``, and return its accuracy on the test set."""
-    output.mkdir(parents=True, exist_ok=True)
     result = train(
         {
             "model": {"name": "mlp", "params": {"hidden": [32]}},
