@@ -29,7 +29,7 @@ def test_every_name_of_the_reference_exists(page: str) -> None:
 
 
 def test_every_file_that_a_guide_names_exists() -> None:
-    """Links, and paths in code from the root or a package, but for those with a place to fill in."""
+    """Links, and paths in code from the root or a package, but for those with a place to fill."""
     roots = (ROOT, ROOT / "engine", ROOT / "app" / "mlhf_service")
     guides = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
     guides += [page for page in DOCS.glob("*.md") if page.name != "research.md"]
