@@ -89,18 +89,6 @@ def _times(node: Any) -> Tangent:
     return tangent
 
 
-def _dropout(node: Any) -> Tangent:
-    """Fused dropout: the mask is the one the loss saw."""
-    mask, p = node._saved_result1, node._saved_p
-    scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
-
-    def tangent(inputs: Tangents) -> Tensor:
-        out: Tensor = _aten.native_dropout_backward(inputs[0], mask, scale)
-        return out
-
-    return tangent
-
-
 def _prelu(node: Any) -> Tangent:
     """Here by need: torch fails to differentiate this node's backward when called alone."""
     x, weight = node._saved_self, node._saved_weight
@@ -321,33 +309,49 @@ def _layer_norm(node: Any) -> Tangent | None:
 
 def _embedding(node: Any) -> Tangent:
     _refuse_scaled(node)
-    indices = node._saved_indices
+    indices, padding = node._saved_indices, node._saved_padding_idx
+    # The padding row is a constant: its gradient is zero whatever the loss. A network without
+    # one has −1 here, which nodes keep as 2⁶⁴ − 1.
+    padded = (indices == padding).unsqueeze(-1) if padding < 2**63 else None
 
     def tangent(inputs: Tangents) -> Tensor:
         (weight,) = inputs
         assert weight is not None
-        return F.embedding(indices, weight)
+        out = F.embedding(indices, weight)
+        return out if padded is None else out.masked_fill_(padded, 0.0)
 
     return tangent
 
 
-def _embedding_bag(node: Any) -> Tangent | None:
+def _embedding_bag(node: Any) -> Tangent:
     """Here by need: torch cannot differentiate this node's backward."""
     _refuse_scaled(node)
-    if node._saved_per_sample_weights is not None:
-        return None
     indices, offsets, mode = node._saved_indices, node._saved_offsets, node._saved_mode
     filled, largest = node._saved_result2 > 0, node._saved_result3
-    padding = node._saved_padding_idx
-    settings = (mode, False, None, _output_shape(node)[0] < len(offsets),
-                -1 if padding >= 2**63 else padding)  # fmt: skip
+    padding, weight, scales = (
+        node._saved_padding_idx,
+        node._saved_weight,  # only if the per-sample weights have a tangent
+        node._saved_per_sample_weights,
+    )
+    include_last = _output_shape(node)[0] < len(offsets)
+    padding = -1 if padding >= 2**63 else padding
+
+    def bags(table: Tensor, scales: Tensor | None) -> Tensor:
+        out: Tensor = _aten._embedding_bag(
+            table, indices, offsets, False, mode, False, scales, include_last, padding
+        )[0]
+        return out
 
     def tangent(inputs: Tangents) -> Tensor:
-        weight = inputs[0]
-        assert weight is not None
-        if mode == 2:  # the maximum
-            return torch.where(filled.unsqueeze(1), weight.gather(0, largest), 0.0)
-        out: Tensor = _aten._embedding_bag(weight, indices, offsets, False, *settings)[0]
+        dweight, dscales = inputs if len(inputs) > 1 else (inputs[0], None)
+        if mode == 2:  # the maximum, which has no per-sample weights
+            assert dweight is not None
+            return torch.where(filled.unsqueeze(1), dweight.gather(0, largest), 0.0)
+        out = None if dweight is None else bags(dweight, scales)
+        if dscales is not None:
+            along = bags(weight, dscales)
+            out = along if out is None else out + along
+        assert out is not None
         return out
 
     return tangent
@@ -367,6 +371,7 @@ def _output_shape(node: Any) -> tuple[int, ...]:
 _SELF_ADJOINT = (
     *("Elu", "Gelu", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu", "LogSigmoid", "Mish"),
     *("Sigmoid", "Silu", "Softplus", "Tanh", "Threshold"),
+    "NativeDropout",  # a constant mask
     *("SafeSoftmax", "Softmax"),  # along one dimension: diag(p) − ppᵀ
     *("Abs", "Exp", "Log", "Neg", "Pow", "Rsqrt", "Sqrt"),
 )
@@ -383,7 +388,6 @@ RULES: dict[str, Rule] = {
     "MulBackward0": _mul,
     "MulBackward1": _times,
     "NativeBatchNormBackward0": _batch_norm,
-    "NativeDropoutBackward0": _dropout,
     "NativeLayerNormBackward0": _layer_norm,
     "PreluKernelBackward0": _prelu,
     "ReluBackward0": _relu,

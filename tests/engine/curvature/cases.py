@@ -100,6 +100,18 @@ class Bag(nn.Module):
         return self.out(self.bag(x))
 
 
+class WeightedBag(nn.Module):
+    """Per-sample weights that are learned."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.bag, self.out = nn.EmbeddingBag(7, 4, mode="sum", **settings), nn.Linear(4, 3)
+        self.scale = nn.Parameter(torch.randn(7))
+
+    def forward(self, x):
+        return self.out(self.bag(x, per_sample_weights=self.scale[x]))
+
+
 class Heads(nn.Module):
     """Returns a tuple, a dict or both, some of it not dependent on any parameter."""
 
@@ -317,12 +329,18 @@ TOKENS = {
     "lstm_eval": lambda: Tokens(nn.LSTM, num_layers=2, dropout=0.2).eval(),
     "gru_deep": lambda: Tokens(nn.GRU, bidirectional=True, num_layers=2, dropout=0.2),
     "rnn_relu": lambda: Tokens(nn.RNN, nonlinearity="relu", num_layers=2),
-    "padding": lambda: S(nn.Embedding(7, 4, padding_idx=0), nn.Linear(4, 7)),
+    "padding": lambda: S(nn.Embedding(7, 4, padding_idx=1), nn.Linear(4, 7)),
+    "padding_negative": lambda: S(nn.Embedding(7, 4, padding_idx=-1), nn.Linear(4, 7)),
     "sparse": lambda: S(nn.Embedding(7, 4, sparse=True), nn.Linear(4, 7)),
     "tied": Tied,
 }
 BAGS = {f"bag_{mode}": lambda mode=mode: Bag(mode) for mode in ("sum", "mean", "max")}
+BAGS |= {
+    f"bag_padded_{mode}": lambda mode=mode: Bag(mode, padding_idx=3) for mode in ("sum", "max")
+}
 BAGS["bag_padded"] = lambda: Bag("mean", padding_idx=3)
+BAGS["bag_weighted"] = WeightedBag
+BAGS["bag_weighted_padded"] = lambda: WeightedBag(padding_idx=3)
 VECTORS = {  # (2, 4, 8) in, (2, 3) out
     "attention": lambda: Attention(need_weights=False),
     "attention_weights": lambda: Attention(need_weights=True),
@@ -355,6 +373,7 @@ def case(name):
         model, x, y = TOKENS[name](), torch.randint(0, 7, (2, 4)), torch.randint(0, 7, (2, 4))
     elif name in BAGS:
         model, x, y = BAGS[name](), torch.randint(0, 7, (4, 3)), torch.randint(0, 3, (4,))
+        x[0, 1] = 3  # the index that some leave out
     else:
         model, x, y = VECTORS[name](), torch.randn(2, 4, 8), torch.randint(0, 3, (2,))
     model = model.to(D)
@@ -363,6 +382,9 @@ def case(name):
         with torch.no_grad():
             model(x)
     shake(model)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            x[0, 1] = module.padding_idx  # a case of padding has some
     return model, x, y
 
 

@@ -33,7 +33,18 @@ def _dense(model, loss, x, y):
 
 @pytest.mark.parametrize(
     "name",
-    ["mlp", "conv", "batch_norm_eval", "group_norm", "lstm_eval", "tied", "encoder_eval", "shared"],
+    [
+        "mlp",
+        "conv",
+        "batch_norm_eval",
+        "group_norm",
+        "lstm_eval",
+        "tied",
+        "encoder_eval",
+        "shared",
+        "padding",
+        "padding_negative",
+    ],
 )
 def test_products_are_those_of_per_sample_gradients(name):
     model, x, y = case(name)
