@@ -10,6 +10,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
 from mlhf_service.database import Database
+from mlhf_service.datasets.models import Dataset
 from mlhf_service.jobs.models import Job
 from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
 from mlhf_service.meta_checkpoints.service import resolve
@@ -193,3 +194,23 @@ def test_what_was_mlhf_before_is_its_variant_paper(at_first: Database) -> None:
         assert aliases == {"mlhf_paper": "mc_own", "l2l": "mc_other"}
         assert resolve(session, "mlhf_paper", "default") == "mc_own"
         assert resolve(session, "mlhf", "default") == SHIPPED
+
+
+def test_earlier_uploads_keep_the_rules_they_were_read_by(at_first: Database) -> None:
+    given = {"images": ("image_folder", {"size": 8}), "table": ("table", {"target": "y"}),
+             "text": ("text", {})}  # fmt: skip
+    with at_first.engine.begin() as connection:
+        for name, (form, params) in given.items():
+            insert(
+                connection, "datasets", id=name, name=name, format=form, params=json.dumps(params),
+                info="{}", sha256="0", size=1, storage_key="k", created_at=TIME,
+            )  # fmt: skip
+
+    migrate(at_first)
+
+    with at_first.read() as session:
+        found = {row.id: row for row in session.query(Dataset)}
+        assert found["images"].params == {"size": 8, "rules": 1}
+        assert found["table"].params == {"target": "y", "rules": 1}
+        assert found["text"].params == {}
+        assert {row.report for row in found.values()} == {None}

@@ -60,8 +60,11 @@ def test_a_user_s_way(serving: Serving, tmp_path: Path) -> None:
         "a,b,y\n" + "".join(f"{i},{i % 7},{i % 2}\n" for i in range(60))
     )
     params = json.dumps({"target": "y"})
-    uploaded = use("upload", "t.csv", "--name", "t", "--format", "table", "--params", params)
-    assert json.loads(uploaded)["id"].startswith("ds_")
+    upload = ("upload", "t.csv", "--name", "t", "--format", "table", "--params", params)
+    assert json.loads(use(*upload, "--json"))["id"].startswith("ds_")
+    shown = use(*upload)
+    assert "train: 48 samples" in shown
+    assert "whole numbers" in shown
 
     assert "already succeeded" in use("cancel", job, code=1)
     (tmp_path / "bad.json").write_text(json.dumps(train(optimizer={"name": "x"})))

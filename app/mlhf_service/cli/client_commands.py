@@ -182,16 +182,23 @@ def upload(
     format: Annotated[UploadFormat, typer.Option()],
     params: Annotated[str, typer.Option(help="Parameters as JSON.")] = "{}",
     url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
-    """Upload a data set."""
+    """Upload a data set, and show what was understood of it."""
     from mlhf_service.client import ServiceError
 
     try:
         parsed = json.loads(params)
         with _connect(url) as client:
-            typer.echo(json.dumps(client.upload(name, format, file, parsed), indent=2))
+            made = client.upload(name, format, file, parsed)
     except (OSError, ValueError) as error:
         raise ServiceError(str(error)) from None
+    if as_json:
+        typer.echo(json.dumps(made, indent=2))
+    else:
+        from mlhf_service.cli.tables import print_dataset
+
+        print_dataset(made)
 
 
 def meta_checkpoints(

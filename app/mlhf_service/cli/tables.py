@@ -6,6 +6,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mlhf_service.client.client import Json
 
@@ -17,6 +18,37 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)
+
+
+def print_dataset(dataset: Json, console: Console | None = None) -> None:
+    """The id of an upload, its shapes, and what was understood of its files."""
+    console = console or Console()
+    info, report = dataset["info"], dataset["report"] or {}
+    shape = "×".join(map(str, info["input_shape"]))
+
+    def line(*parts: object) -> None:
+        console.print(*parts, markup=False, highlight=False, soft_wrap=True)
+
+    line(dataset["id"], dataset["name"])
+    line(f"{info['kind']} inputs of {shape}; {info['task']} with {info['outputs']} outputs")
+    for split in report.get("splits", ()):
+        line(f"{split['name']}: {split['samples']} samples, {split['source']}")
+    if report.get("columns"):
+        table = Table("column", "role", "type", "inputs", "missing", "why", box=SIMPLE)
+        for column in report["columns"]:
+            keys = ("name", "role", "type", "inputs", "missing", "why")
+            table.add_row(*(Text(str(column[key])) for key in keys))
+        console.print(table)
+    if report.get("classes"):
+        table = Table("class", "train", "test", box=SIMPLE)
+        for each in report["classes"]:
+            table.add_row(Text(each["name"]), str(each["train"]), str(each["test"]))
+        console.print(table)
+    if report.get("dropped_rows"):
+        line(f"{report['dropped_rows']} rows were dropped")
+    for heading in ("guessed", "converted", "ignored"):
+        for note in report.get(heading, ()):
+            line(f"{heading}: {note}")
 
 
 def print_comparison(comparison: Json, console: Console | None = None) -> None:

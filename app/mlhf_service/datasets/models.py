@@ -19,6 +19,8 @@ class Dataset(Base):
     format: Mapped[str] = mapped_column(String(40))  # a family of mlhf.data.specs
     params: Mapped[dict[str, Any]] = mapped_column(JSON)
     info: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # A mlhf.data.report.Report; uploads of earlier versions have none.
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     storage_key: Mapped[str] = mapped_column(String(400))

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from mlhf.data.report import Report
+
 
 class DataInfoView(BaseModel):
     """Shapes and sizes of a data set."""
@@ -29,9 +31,16 @@ class DatasetView(BaseModel):
     description: str
     available: bool
     reason: str | None = Field(description="Why it is not available, and how to mend that.")
-    params: dict[str, Any] = Field(description="Given at the upload; a job can overlay them.")
+    params: dict[str, Any] = Field(
+        description="Given at the upload, or decided by its files; a job can overlay them."
+    )
     params_schema: dict[str, Any] = Field(description="JSON Schema of `dataset.params`.")
     info: DataInfoView | None
+    report: Report | None = Field(
+        None,
+        description="What was understood of an upload's files. Not in lists, nor kept of uploads "
+        "before version 0.2.",
+    )
     sha256: str | None
     size: int | None
     created_at: datetime | None

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data import specs
+from mlhf.data.report import Report
 from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.datasets import repository, uploads
@@ -41,7 +42,7 @@ def page(context: Context, limit: int, cursor: str | None) -> Page[DatasetView]:
         context.session, None if names or after in BUILTIN else after, limit + 1
     )
     room = limit - len(views)
-    views += [_uploaded(row) for row in rows[:room]]
+    views += [_uploaded(row, in_list=True) for row in rows[:room]]
     more = len(names) > limit or len(rows) > room
     return Page(data=views, next_cursor=encode_cursor([views[-1].id]) if more else None)
 
@@ -79,7 +80,10 @@ def check(folder: Path, name: str, format: str, params: dict[str, Any]) -> Datas
         Invalid: at ``file`` or ``params``.
     """
     try:
-        info = specs.validate(format, params, folder)
+        found = specs.inspect(format, params, folder)
+        params = specs.parse(format, {**found.settled, **params}).model_dump(
+            mode="json", exclude_unset=True
+        )
         sha256 = specs.digest(format, params, folder)
     except SpecError as error:
         raise _invalid(error) from None
@@ -91,7 +95,8 @@ def check(folder: Path, name: str, format: str, params: dict[str, Any]) -> Datas
         name=name,
         format=format,
         params=params,
-        info=info.to_dict(),
+        info=found.info.to_dict(),
+        report=found.report.model_dump(mode="json"),
         sha256=sha256,
         size=uploads.size_of(folder),
         storage_key=f"datasets/{dataset_id}",
@@ -162,7 +167,7 @@ def _builtin(context: Context, name: str) -> DatasetView:
     )
 
 
-def _uploaded(dataset: Dataset) -> DatasetView:
+def _uploaded(dataset: Dataset, in_list: bool = False) -> DatasetView:
     spec = specs.DATASETS[dataset.format]
     return DatasetView(
         id=dataset.id,
@@ -175,6 +180,7 @@ def _uploaded(dataset: Dataset) -> DatasetView:
         params=dataset.params,
         params_schema=spec.params.model_json_schema(),
         info=DataInfoView(**dataset.info),
+        report=None if in_list or dataset.report is None else Report(**dataset.report),
         sha256=dataset.sha256,
         size=dataset.size,
         created_at=dataset.created_at,

@@ -9,6 +9,7 @@ from mlhf.core.config import Strict
 Samples = Annotated[int, Field(ge=1, le=2**40, strict=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=1000)]
+CellText = Annotated[str, Field(max_length=1000)]
 
 
 class CommonParams(Strict):
@@ -25,7 +26,13 @@ class CommonParams(Strict):
 
 
 class SplitParams(CommonParams):
-    """For families whose files may hold no test split."""
+    """For families of uploads, whose files may hold no test split."""
+
+    rules: Literal[1, 2] = Field(
+        default=2,
+        description="By which rules whatever is not said is chosen; 1: those of data sets that "
+        "were uploaded before the answer to an upload had a report.",
+    )
 
     test_fraction: Fraction = Field(
         default=0.2,
@@ -119,6 +126,45 @@ class TableParams(SplitParams):
     )
     ignore: Annotated[list[ColumnName], Field(max_length=10_000)] = Field(
         default_factory=list, description="Columns left out of the inputs."
+    )
+    categorical: Annotated[list[ColumnName], Field(max_length=10_000)] = Field(
+        default_factory=list,
+        description="Columns whose values are categories (or classes) even where they look like "
+        "numbers.",
+    )
+    missing: Literal["refuse", "drop", "fill"] = Field(
+        default="refuse",
+        description="Missing values: refuse the table; drop their rows; or fill in the mean of "
+        "the training rows (a category that is missing is none of the categories). "
+        "Rows without a target are dropped under fill too.",
+    )
+    missing_values: Annotated[list[CellText], Field(max_length=100)] | None = Field(
+        default=None,
+        description="Texts that stand for a missing value. Default: the usual ones ('', NA, N/A, "
+        "NaN, null, None, -, ?, n/k, …) among numbers, and none among categories.",
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None, description="Decimal mark. Default: by the values of the column."
+    )
+    thousands: Literal[".", ",", "'", " "] | None = Field(
+        default=None,
+        description="Mark between groups of three digits. Default: by the values of the column.",
+    )
+    header: bool = Field(
+        default=True,
+        description="The first line of a CSV file names the columns; if not, they are f0, f1, ….",
+    )
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="Between the cells of a CSV file. Default: the most frequent of , ; tab | in "
+        "the first line.",
+    )
+    encoding: (
+        Literal["utf-8", "utf-16", "latin-1", "windows-1252", "iso-8859-15", "shift_jis", "gb18030"]
+        | None
+    ) = Field(default=None, description="Of a CSV file. Default: UTF-8, or by its byte order mark.")
+    skip_lines: Annotated[int, Field(ge=0, le=1000, strict=True)] = Field(
+        default=0, description="Lines of a CSV file before the line of names, such as comments."
     )
 
 

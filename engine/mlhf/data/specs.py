@@ -20,8 +20,18 @@ from mlhf.data.params import (
     TableParams,
     TextParams,
 )
+from mlhf.data.report import Inspection, Progress, Report
 
-__all__ = ["DATASETS", "DataInfo", "DatasetSpec", "describe", "digest", "parse", "validate"]
+__all__ = [
+    "DATASETS",
+    "DataInfo",
+    "DatasetSpec",
+    "describe",
+    "digest",
+    "inspect",
+    "parse",
+    "validate",
+]
 
 
 class Family(Protocol):
@@ -32,6 +42,11 @@ class Family(Protocol):
 
     def validate(self, params: Any, root: Path | None) -> DataInfo:
         """Read everything once, in bounded memory."""
+
+    def inspect(
+        self, params: Any, root: Path | None, progress: Progress | None = None
+    ) -> Inspection:
+        """As validate, with a report; offered by the families of uploads."""
 
     def read(self, params: Any, root: Path | None) -> Arrays:
         """Read what training needs."""
@@ -60,6 +75,15 @@ class DatasetSpec(Spec[Family]):
     def validate(self, params: CommonParams, root: Path | None) -> DataInfo:
         """Check all of the content. Raises DataError or SpecError."""
         return self.load().validate(params, self._checked(root))
+
+    def inspect(
+        self, params: CommonParams, root: Path | None, progress: Progress | None = None
+    ) -> Inspection:
+        """Check all of the content, and report it. Raises DataError or SpecError."""
+        family, root = self.load(), self._checked(root)
+        if not hasattr(family, "inspect"):
+            return Inspection(family.validate(params, root), Report())
+        return family.inspect(params, root, progress)
 
     def read(self, params: CommonParams, root: Path | None) -> Arrays:
         """Return the arrays to train on. Raises DataError or SpecError."""
@@ -164,6 +188,21 @@ def validate(name: str, params: dict[str, Any], root: str | Path | None = None) 
     """Check all of the content once, without torch and in bounded memory. Raises as describe."""
     parsed = parse(name, params)
     return DATASETS[name].validate(parsed, _path(root))
+
+
+def inspect(
+    name: str,
+    params: dict[str, Any],
+    root: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Check all of the content of an upload once, as validate does, and report it.
+
+    Args:
+        progress: Called now and then with how many samples of how many are checked.
+    """
+    parsed = parse(name, params)
+    return DATASETS[name].inspect(parsed, _path(root), progress)
 
 
 def digest(name: str, params: dict[str, Any], root: str | Path | None = None) -> str:

@@ -19,6 +19,7 @@ from mlhf.data.arrays import (
 )
 from mlhf.data.info import DataInfo
 from mlhf.data.params import TextParams
+from mlhf.data.report import Inspection, Progress, Report, SplitReport
 
 MAX_BYTES = 2**30
 MAX_VOCABULARY = 65_536
@@ -42,6 +43,31 @@ def describe(params: TextParams, root: Path | None) -> DataInfo:
 def validate(params: TextParams, root: Path | None) -> DataInfo:
     """Read the text once, in chunks."""
     return describe(params, root)
+
+
+def inspect(params: TextParams, root: Path | None, progress: Progress | None = None) -> Inspection:
+    """Read the text once, and report its length and where it is split."""
+    path = _file(root)
+    scan = _scan(path)
+    info = _info(params, scan)
+    train = _train_length(scan.length, params)
+    windows = f"samples of {params.sequence_length} characters"
+    report = Report(
+        splits=[
+            SplitReport(
+                name="train",
+                samples=info.train_samples,
+                source=f"the first {train} of {scan.length} characters, in {windows}",
+            ),
+            SplitReport(
+                name="test",
+                samples=info.test_samples,
+                source=f"the last {scan.length - train} characters, in {windows}",
+            ),
+        ],
+        sample=[{"text": next(_chunks(path))[:100]}],
+    )
+    return Inspection(info, report)
 
 
 def read(params: TextParams, root: Path | None) -> Arrays:

@@ -128,6 +128,23 @@ def test_upload_then_use(
         assert settings.root in resolved.root.parents
 
 
+def test_the_answer_says_what_was_understood(client: TestClient) -> None:
+    table = b"price;kind;y\n" + b"".join(b"%d,5;x;%d\n" % (i, i % 2) for i in range(20))
+    body = _post(client, "table", [("t.csv", table)], {"target": "y", "ignore": ["kind"]}).json()
+    report = body["report"]
+    columns = {c["name"]: (c["role"], c["type"]) for c in report["columns"]}
+    assert columns == {"price": ("input", "number"), "y": ("target", "class")}
+    assert report["label"] == "y"
+    assert sum(c["train"] + c["test"] for c in report["classes"]) == 20
+    assert [s["samples"] for s in report["splits"]] == [16, 4]
+    assert report["ignored"] == ["column kind"]
+    assert "price: numbers written with decimal mark ','" in report["converted"][0]
+    assert report["sample"][0] == {"price": 0.5, "y": 0}
+    assert client.get(f"/v1/datasets/{body['id']}").json() == body
+    listed = client.get("/v1/datasets").json()["data"]
+    assert all(dataset["report"] is None for dataset in listed)
+
+
 def test_the_digest_is_of_the_content(client: TestClient) -> None:
     first, second = (_post(client, "npz", [(name, NPZ)]).json() for name in ("a.npz", "b.npz"))
     assert first["id"] != second["id"]
