@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 # Texts that stand for a missing value among numbers, in lower case.
-MISSING = frozenset(
-    ("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "-nan", "null", "(null)", "none", "nil")
-    + ("-", "--", "–", "—", "?", "n/k", "k.a.", ".", "missing")
-)
-
+_WORDS = "na n/a n.a. #n/a <na> nan -nan null (null) none nil - -- – — ? n/k k.a. . missing"
+MISSING = frozenset(("", *_WORDS.split(" ")))
 
 _SYMBOL = r"[$€£¥₹]|USD|EUR|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|kr|zł|Fr\.?"
 _AROUND = re.compile(
