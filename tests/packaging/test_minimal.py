@@ -1,5 +1,6 @@
 """The optimizer library alone: torch, NumPy, safetensors and pydantic are enough."""
 
+import base64
 import json
 import subprocess
 import textwrap
@@ -8,6 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.conftest import clean_environment
+
+# A PNG of one grey pixel.
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture
@@ -63,3 +69,45 @@ def test_the_command_says_how_to_install_it(run):
     assert found.stdout == ""
     assert found.stderr.count("\n") == 1
     assert "pip install 'mlhf[service]'" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "package", "extra"),
+    [
+        ({"dataset": {"name": "digits"}}, "sklearn", "data"),
+        ({"dataset": {"name": "table", "root": "points.csv"}}, "pyarrow", "data"),
+        ({"dataset": {"name": "image_folder", "root": "images"}}, "PIL", "data"),
+        ({"optimizer": {"name": "soap"}}, "pytorch_optimizer", "peers"),
+        ({"optimizer": {"name": "schedule_free_adamw"}}, "schedulefree", "peers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_an_extra_brings_is_asked_for_by_its_name(run, tmp_path, changes, package, extra):
+    (tmp_path / "points.csv").write_text("a,b,target\n" + "1.5,2.5,0\n3.5,4.5,1\n" * 20)
+    for label in "cat", "dog":
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "images" / label / f"{number}.png").write_bytes(PIXEL)
+    config = {
+        "model": {"name": "mlp", "params": {"hidden": [8]}},
+        "dataset": {"name": "npz", "root": "points.npz"},
+        "optimizer": {"name": "sgd"},
+        "budget": {"steps": 1},
+        "batch_size": 8,
+        **changes,
+    }
+    text = f"""
+        import mlhf, numpy
+        from mlhf.core.optional import MissingPackageError
+
+        numpy.savez("points.npz", x=numpy.ones((40, 2), "f4"), y=numpy.arange(40) % 2)
+        try:
+            mlhf.train({config!r})
+        except MissingPackageError as error:
+            print(error)
+    """
+    found = run("python", "-c", textwrap.dedent(text))
+    assert found.returncode == 0, found.stderr
+    message = found.stdout.strip()
+    assert package in message
+    assert f"pip install 'mlhf[{extra}]'" in message

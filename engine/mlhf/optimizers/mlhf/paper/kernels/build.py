@@ -73,6 +73,11 @@ def find_compiler() -> list[str]:
     raise NoCompiler("no C++ compiler (g++, clang++, c++) is installed")
 
 
+def flags(instructions: str) -> list[str]:
+    """Return the flags that decide what the library is."""
+    return [*_FLAGS, *instruction_sets()[instructions]]
+
+
 def command(compiler: list[str], instructions: str) -> list[str]:
     """Return the command that builds the library, but for ``-o`` and the target.
 
@@ -85,8 +90,7 @@ def command(compiler: list[str], instructions: str) -> list[str]:
         raise NoCompiler("torch's C++ headers are not installed")
     return [
         *compiler,
-        *_FLAGS,
-        *instruction_sets()[instructions],
+        *flags(instructions),
         *("-isystem", str(folder / "include")),
         str(SOURCES[0]),
         *("-L", str(folder / "lib"), "-ltorch_cpu"),

@@ -59,10 +59,10 @@ def compiled(instructions: str) -> Path:
     """
     compiler = build.find_compiler()
     command = build.command(compiler, instructions)
-    key = hashlib.sha256(b"\0".join(source.read_bytes() for source in build.SOURCES))
-    for part in (build.run([*compiler, "--version"]), repr(command).encode()):
-        key.update(part)
-    key.update(torch.__version__.encode())
+    version = build.run([*compiler, "--version"])
+    settings = repr((version, build.flags(instructions), torch.__version__)).encode()
+    sources = (source.read_bytes() for source in build.SOURCES)
+    key = hashlib.sha256(b"\0".join([settings, *sources]))
     folder = _cache()
     target = folder / f"kernels-{key.hexdigest()[:32]}.so"
     if target.exists():
