@@ -71,20 +71,19 @@ def test_the_command_says_how_to_install_it(run):
     assert "pip install 'mlhf[service]'" in found.stderr
 
 
-@pytest.mark.parametrize(
-    ("changes", "package", "extra"),
-    [
-        ({"dataset": {"name": "digits"}}, "sklearn", "data"),
-        ({"dataset": {"name": "table", "root": "points.csv"}}, "pyarrow", "data"),
-        ({"dataset": {"name": "image_folder", "root": "images"}}, "PIL", "data"),
-        ({"optimizer": {"name": "soap"}}, "pytorch_optimizer", "peers"),
-        ({"optimizer": {"name": "schedule_free_adamw"}}, "schedulefree", "peers"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_an_extra_brings_is_asked_for_by_its_name(run, tmp_path, changes, package, extra):
-    (tmp_path / "points.csv").write_text("a,b,target\n" + "1.5,2.5,0\n3.5,4.5,1\n" * 20)
-    for label in "cat", "dog":
+# What is asked for: changes of a job that needs nothing, the package, and the extra.
+WANTED = [
+    ({"dataset": {"name": "digits"}}, "sklearn", "data"),
+    ({"dataset": {"name": "table", "root": ".", "params": {"target": "c"}}}, "pyarrow", "data"),
+    ({"dataset": {"name": "image_folder", "root": "images"}}, "PIL", "data"),
+    ({"optimizer": {"name": "soap"}}, "pytorch_optimizer", "peers"),
+    ({"optimizer": {"name": "schedule_free_adamw"}}, "schedulefree", "peers"),
+]
+
+
+def test_what_an_extra_brings_is_asked_for_by_its_name(run, tmp_path):
+    (tmp_path / "points.csv").write_text("a,b,c\n" + "1.5,2.5,0\n3.5,4.5,1\n" * 20)
+    for label in ("cat", "dog"):
         (tmp_path / "images" / label).mkdir(parents=True)
         for number in range(4):
             (tmp_path / "images" / label / f"{number}.png").write_bytes(PIXEL)
@@ -94,20 +93,21 @@ def test_what_an_extra_brings_is_asked_for_by_its_name(run, tmp_path, changes, p
         "optimizer": {"name": "sgd"},
         "budget": {"steps": 1},
         "batch_size": 8,
-        **changes,
     }
     text = f"""
         import mlhf, numpy
         from mlhf.core.optional import MissingPackageError
 
         numpy.savez("points.npz", x=numpy.ones((40, 2), "f4"), y=numpy.arange(40) % 2)
-        try:
-            mlhf.train({config!r})
-        except MissingPackageError as error:
-            print(error)
+        for changes in {[changes for changes, _, _ in WANTED]!r}:
+            try:
+                mlhf.train({config!r} | changes)
+                print("trained")
+            except MissingPackageError as error:
+                print(error)
     """
     found = run("python", "-c", textwrap.dedent(text))
     assert found.returncode == 0, found.stderr
-    message = found.stdout.strip()
-    assert package in message
-    assert f"pip install 'mlhf[{extra}]'" in message
+    for message, (_, package, extra) in zip(found.stdout.splitlines(), WANTED, strict=True):
+        assert package in message
+        assert f"pip install 'mlhf[{extra}]'" in message
