@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 DATA_DIR ?= .mlhf
 
-.PHONY: demo serve test lint format docs clean
+PYTEST = $(BIN)/python -m pytest
+BOTH_CORES := --numprocesses 2 --dist worksteal
+
+.PHONY: demo serve test test-quick test-bare coverage lint format docs clean
 
 # The service alone.
 $(VENV)/.installed: pyproject.toml
@@ -35,7 +38,18 @@ serve: $(VENV)/.installed  ## Keep the service running on PORT, its state in DAT
 	@$(BIN)/mlhf serve --port $(PORT) --data-dir $(DATA_DIR)
 
 test: $(VENV)/.installed-dev  ## Run all tests.
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	@$(PYTEST) $(BOTH_CORES)
+
+test-quick: $(VENV)/.installed-dev  ## Run the tests that need neither much time nor a service.
+	@$(PYTEST) $(BOTH_CORES) -m 'not slow and not services'
+
+# As on a machine without data sets, servers, a browser, and packages that only tests need: all
+# that is missing must be skipped.
+test-bare: $(VENV)/.installed-dev  ## Run the tests of real data sets where there are none.
+	@MLHF_TEST_BARE=1 $(PYTEST) -p no:hypothesispytest -p no:schemathesis -m data
+
+coverage: $(VENV)/.installed-dev  ## Run all tests, and print how much of the code they run.
+	@$(PYTEST) $(BOTH_CORES) --cov
 
 lint: $(VENV)/.installed-dev  ## Check format, lint and types.
 	@$(BIN)/ruff format --check .

@@ -1,7 +1,4 @@
-"""Where the tests find real data sets that the product does not ship.
-
-With ``MLHF_TEST_BARE=1`` the tests run as on a machine that has none of them.
-"""
+"""Where the tests find real data sets that the product does not ship."""
 
 import os
 from pathlib import Path
@@ -10,11 +7,11 @@ import pytest
 
 from mlhf.data import fashion_mnist, idx
 from mlhf.data.specs import DATASETS
+from tests.machine import BARE
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _FOLDERS = {"text": "tinyshakespeare"}
 
-BARE = os.environ.get("MLHF_TEST_BARE") == "1"
 DATA = Path(
     "/nonexistent"
     if BARE

@@ -5,19 +5,15 @@ Each test that uses ``database`` runs on SQLite, and on PostgreSQL where a serve
 dropped.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
 
 from mlhf_service.database import Database, now
 from mlhf_service.jobs.models import Job
@@ -27,8 +23,7 @@ from mlhf_service.runs.models import Artifact, Point, Run
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 from mlhf_service.tables import Base
-
-DEFAULT_POSTGRESQL = "postgresql+psycopg://root@127.0.0.1:5432/postgres"
+from tests.machine import postgresql_database
 
 
 @pytest.fixture(scope="session")
@@ -44,29 +39,13 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str | None]:
-    """The URL of a migrated database of our own, or None where no server answers."""
-    server = os.environ.get("MLHF_TEST_POSTGRESQL", DEFAULT_POSTGRESQL)
-    engine = create_engine(
-        server, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 2}
-    )
-    name = f"mlhf_test_{uuid4().hex[:12]}"
-    try:
-        with engine.connect() as connection:
-            connection.execute(text(f"create database {name}"))
-    except OperationalError:
-        yield None
-        return
-    url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    try:
+def postgresql_url() -> Iterator[str]:
+    """The URL of a migrated database of our own; skips where no server answers."""
+    with postgresql_database() as url:
         database = Database(url)
         migrate(database)
         database.dispose()
         yield url
-    finally:
-        with engine.connect() as connection:
-            connection.execute(text(f"drop database if exists {name} with (force)"))
-        engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -79,8 +58,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{path}"
         return
     url = request.getfixturevalue("postgresql_url")
-    if url is None:
-        pytest.skip("no PostgreSQL server answers")
     yield url
     engine = create_engine(url)
     tables = ", ".join(Base.metadata.tables)

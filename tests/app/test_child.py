@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from mlhf_service import child as module
 from mlhf_service.child import Child
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -22,12 +22,15 @@ def make(logs: Path, code: str) -> Child:
 
 
 def ended(child: Child) -> int:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (code := child.collect()) is not None:
-            return code
-        time.sleep(0.01)
-    raise AssertionError("it did not end")
+    codes: list[int] = []
+
+    def collected() -> bool:
+        code = child.collect()
+        codes.extend([] if code is None else [code])
+        return bool(codes)
+
+    until(collected, "it did not end")
+    return codes[0]
 
 
 @pytest.fixture

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import schemathesis
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, Phase, settings
-from schemathesis.checks import not_a_server_error
 
 from mlhf_service.database import Database
 from mlhf_service.main import create_app
 from mlhf_service.migrate import migrate
 from mlhf_service.settings import Settings
+
+hypothesis = pytest.importorskip("hypothesis")
+schemathesis = pytest.importorskip("schemathesis")
+HealthCheck, Phase, settings = hypothesis.HealthCheck, hypothesis.Phase, hypothesis.settings
 
 EXAMPLES = int(os.environ.get("MLHF_TEST_FUZZ_EXAMPLES", "25"))
 
@@ -41,6 +42,7 @@ def fuzzed() -> Iterator[FastAPI]:
     shutil.rmtree(FOLDER)
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @settings(
     max_examples=EXAMPLES,
@@ -51,7 +53,7 @@ def fuzzed() -> Iterator[FastAPI]:
     suppress_health_check=list(HealthCheck),
 )
 def test_no_input_is_an_error_of_ours(case: schemathesis.Case) -> None:
-    case.call_and_validate(checks=[not_a_server_error], headers=HEADERS)
+    case.call_and_validate(checks=[schemathesis.checks.not_a_server_error], headers=HEADERS)
 
 
 def test_the_document_is_complete(fuzzed: FastAPI) -> None:

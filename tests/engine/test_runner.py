@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 
 import pytest
 
 from mlhf import runner
 from mlhf.core import events, process
+from tests.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -30,7 +31,7 @@ def _start(folder):
 
 def _run(folder):
     trainer = _start(folder)
-    _, errors = trainer.communicate(timeout=60)
+    _, errors = trainer.communicate(timeout=DEADLINE)
     return trainer.returncode, errors.decode()
 
 
@@ -40,12 +41,7 @@ def _read(folder):
 
 
 def _wait(folder, enough):
-    for _ in range(3000):
-        found = _read(folder)
-        if enough(found):
-            return found
-        time.sleep(0.01)
-    raise AssertionError("the trainer did not get there")
+    until(lambda: enough(_read(folder)), "the trainer did not get there")
 
 
 def _curve(found):
@@ -56,6 +52,7 @@ def _digest(folder):
     return hashlib.sha256((folder / "artifacts/model.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_it_ends_as_if_undisturbed(config, tmp_path):
     run = config("hf_adam", budget={"steps": 1500}, evaluation={"every_epochs": 10})
     calm, rough = tmp_path / "calm", tmp_path / "rough"
@@ -75,7 +72,7 @@ def test_killed_and_stopped_it_ends_as_if_undisturbed(config, tmp_path):
     trainer = _start(rough)
     _wait(rough, lambda found: sum(e["type"] == "checkpoint" for e in found[len(killed) :]) >= 2)
     trainer.send_signal(signal.SIGTERM)
-    trainer.communicate(timeout=60)
+    trainer.communicate(timeout=DEADLINE)
     assert trainer.returncode == process.EXIT_INTERRUPTED
     stopped = _read(rough)[len(killed) :]
     assert [e["type"] for e in stopped[-2:]] == ["checkpoint", "interrupted"]
@@ -125,7 +122,7 @@ def test_a_trainer_does_not_outlive_its_parent(tmp_path):
     child = (
         "import os, sys, time; from mlhf.core.process import die_with_parent; "
         "die_with_parent(expected_parent_pid=int(sys.argv[1])); print('tied', flush=True); "
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     parent = (
         "import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-c', sys.argv[1], "
@@ -136,12 +133,11 @@ def test_a_trainer_does_not_outlive_its_parent(tmp_path):
         [sys.executable, "-c", parent, child], stdout=subprocess.PIPE, check=False
     ).stdout
     pid = int(out)
-    for _ in range(500):
-        if not _alive(pid):
-            return
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    raise AssertionError("the child outlived its parent")
+    try:
+        until(lambda: not _alive(pid), "the child outlived its parent")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _alive(pid):

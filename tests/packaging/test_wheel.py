@@ -10,7 +10,8 @@ from packaging.requirements import Requirement
 from mlhf_service.cli.demo import free_port
 from mlhf_service.client.client import Client, ServiceError
 from tests.packaging.conftest import build, clean_environment, described, names
-from tests.service.conftest import train, until
+from tests.service.conftest import train
+from tests.waiting import DEADLINE, until
 
 EXTRAS = {"client", "data", "dev", "docs", "peers", "service"}
 
@@ -87,6 +88,7 @@ def test_without_a_compiler_the_wheel_is_for_every_platform(tmp_path):
         build(tmp_path / "other", CXX="no-such-compiler", MLHF_BUILD_KERNELS="1")
 
 
+@pytest.mark.services
 def test_it_serves_and_trains_beside_folders_of_the_same_names_as_ours(install, tmp_path):
     here = tmp_path / "project"
     for name in ("app", "engine", "bench", "tests", "migrations"):
@@ -110,10 +112,10 @@ def test_it_serves_and_trains_beside_folders_of_the_same_names_as_ours(install, 
             return True
 
         try:
-            until(ready, 60, "the service did not answer")
+            until(ready, "the service did not answer")
             optimizer = {"name": "mlhf"}
             job = client.submit(train(optimizer=optimizer, budget={"steps": 5}))
-            assert client.wait(job["id"], timeout=60)["status"] == "succeeded"
+            assert client.wait(job["id"], timeout=DEADLINE)["status"] == "succeeded"
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=45) == 0, output.read_text()
+            assert process.wait(timeout=DEADLINE) == 0, output.read_text()

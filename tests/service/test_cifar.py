@@ -11,10 +11,15 @@ from mlhf.data.loading import load
 from mlhf.models.loss import loss_and_correct
 from tests.data_folder import DATA
 from tests.service.conftest import Serving
+from tests.waiting import DEADLINE
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "cifar10").is_dir(), reason=f"no CIFAR-10 in {DATA}; set MLHF_TEST_DATA"
-)
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.data,
+    pytest.mark.skipif(
+        not (DATA / "cifar10").is_dir(), reason=f"no CIFAR-10 in {DATA}; set MLHF_TEST_DATA"
+    ),
+]
 
 TEST_SAMPLES = 2000
 
@@ -24,7 +29,6 @@ def environment() -> dict[str, str]:
     return {"MLHF_DATASETS_DIR": str(DATA)}
 
 
-@pytest.mark.timeout(300)
 def test_the_downloaded_network_has_the_reported_loss(serving: Serving, tmp_path: Path) -> None:
     serving.start("serve")
     serving.wait_until_ready()
@@ -39,7 +43,7 @@ def test_the_downloaded_network_has_the_reported_loss(serving: Serving, tmp_path
             "batch_size": 64,
         }
     )
-    done = serving.client.wait(job["id"], timeout=240)
+    done = serving.client.wait(job["id"], timeout=DEADLINE)
     assert done["status"] == "succeeded", done["error"]
     (run_id,) = done["run_ids"]
     run = serving.client.get(f"/v1/runs/{run_id}")

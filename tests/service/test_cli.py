@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.service.conftest import Serving, train
+from tests.waiting import DEADLINE
+
+pytestmark = pytest.mark.services
 
 
 def mlhf(*arguments: str, cwd: Path, code: int = 0, **variables: str) -> str:
@@ -21,7 +24,7 @@ def mlhf(*arguments: str, cwd: Path, code: int = 0, **variables: str) -> str:
         env={**clean, "COLUMNS": "200", **variables},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=DEADLINE,
     )
     output = done.stdout + done.stderr
     assert done.returncode == code, output
@@ -94,7 +97,6 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path) -> None:
     assert "MLHF_PORT" in output
 
 
-@pytest.mark.timeout(200)
 def test_the_demonstration(tmp_path: Path) -> None:
     output = mlhf("demo", "--epochs", "3", "--data-dir", "d", "--output", "o", cwd=tmp_path)
     for name in ("momentum", "adam", "adamw", "hf", "hf_adam", "mlhf", "samples*", "seconds*"):

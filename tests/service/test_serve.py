@@ -10,12 +10,16 @@ import pytest
 
 from mlhf_service.client.client import ServiceError
 from tests.service.conftest import (
+    LEASE_OF_A_KILLED_WORKER,
+    LONG_STEPS,
     Serving,
     checkpointed,
     long,
     train,
-    until,
 )
+from tests.waiting import DEADLINE, until
+
+pytestmark = pytest.mark.services
 
 
 def steps_of(serving: Serving, run_id: str) -> list[int]:
@@ -54,7 +58,7 @@ def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Pa
 
     paper = {"name": "mlhf", "params": {"variant": "paper"}}  # compiles a kernel where it can
     learned = client.submit(train(optimizer=paper))
-    assert client.wait(learned["id"], timeout=90)["status"] == "succeeded"
+    assert client.wait(learned["id"], timeout=DEADLINE)["status"] == "succeeded"
 
     assert serving.stop(process) == 0
     assert serving.pids() == {}
@@ -67,23 +71,25 @@ def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) ->
     first = serving.start("serve")
     serving.wait_until_ready()
     job = serving.client.submit(long())
-    until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
+    until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
     assert serving.stop(first) == 0
     assert serving.pids() == {}
 
     serving.start("serve")
     serving.wait_until_ready()
-    assert serving.client.wait(job["id"], timeout=90)["status"] == "succeeded"
+    assert serving.client.wait(job["id"], timeout=DEADLINE)["status"] == "succeeded"
     (run_id,) = job["run_ids"]
-    assert steps_of(serving, run_id) == list(range(1, 3001))
+    assert steps_of(serving, run_id) == list(range(1, LONG_STEPS + 1))
 
 
 @pytest.mark.parametrize("victim", ["trainer", "worker child", "worker", "api", "supervisor"])
 def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim: str) -> None:
+    if victim in ("worker child", "worker"):
+        serving.environment["MLHF_LEASE_SECONDS"] = LEASE_OF_A_KILLED_WORKER
     supervisor = serving.start("serve")
     serving.wait_until_ready()
     job = serving.client.submit(long())
-    until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
+    until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
     worker = serving.pid_of("mlhf_service.queue.worker_main")
     pid = {
         "trainer": lambda: serving.pid_of("mlhf.runner"),
@@ -94,17 +100,17 @@ def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim
     }[victim]()
     os.kill(pid, signal.SIGKILL)
     if victim == "supervisor":
-        supervisor.wait()
-        until(lambda: serving.pids() == {}, 40, "processes outlived their supervisor")
+        supervisor.wait(timeout=DEADLINE)
+        until(lambda: serving.pids() == {}, "processes outlived their supervisor")
         serving.start("serve")
     serving.wait_until_ready()
 
-    done = serving.client.wait(job["id"], timeout=90)
+    done = serving.client.wait(job["id"], timeout=DEADLINE)
     assert done["status"] == "succeeded", done
     if victim == "api":
         assert done["attempts"] == 1, "the trainer was disturbed by the API's fall"
     (run_id,) = done["run_ids"]
-    assert steps_of(serving, run_id) == list(range(1, 3001))
+    assert steps_of(serving, run_id) == list(range(1, LONG_STEPS + 1))
     ends = [
         e
         for e in serving.client.events(job["id"])
@@ -133,7 +139,7 @@ def test_a_sweep_is_trained_by_several_workers_and_compared(
         nonlocal seen
         seen = max(seen, job["runs"]["running"])
 
-    done = serving.client.wait(job["id"], on_change=look, poll_seconds=0.1, timeout=120)
+    done = serving.client.wait(job["id"], on_change=look, poll_seconds=0.1, timeout=DEADLINE)
     assert seen == 2, "the runs were not trained side by side"
     assert done["status"] == "succeeded", "a diverged setting is a result, not a fault"
     assert (done["runs"]["succeeded"], done["runs"]["failed"]) == (4, 2)
@@ -150,34 +156,34 @@ def test_pause_cancel_and_resume_of_what_runs(serving: Serving) -> None:
     serving.wait_until_ready()
     client = serving.client
     job = client.submit(long())
-    until(lambda: checkpointed(serving, job["id"]), 60, "no checkpoint")
+    until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
     client.act(job["id"], "pause")
-    until(lambda: client.job(job["id"])["status"] == "paused", 20, "not paused")
+    until(lambda: client.job(job["id"])["status"] == "paused", "not paused")
     other = client.submit(train())  # the worker is free
-    assert client.wait(other["id"], timeout=60)["status"] == "succeeded"
+    assert client.wait(other["id"], timeout=DEADLINE)["status"] == "succeeded"
     client.act(job["id"], "resume")
-    until(lambda: client.job(job["id"])["status"] == "running", 20, "not resumed")
+    until(lambda: client.job(job["id"])["status"] == "running", "not resumed")
     client.act(job["id"], "cancel")
-    assert client.wait(job["id"], timeout=30)["status"] == "cancelled"
+    assert client.wait(job["id"], timeout=DEADLINE)["status"] == "cancelled"
 
 
 def test_two_services_cannot_share_a_folder_or_a_port(serving: Serving) -> None:
     serving.start("serve")
     serving.wait_until_ready()
     second = serving.start("serve")
-    assert second.wait(timeout=30) == 1
+    assert second.wait(timeout=DEADLINE) == 1
     assert "Another mlhf serve uses" in serving.output()
     elsewhere = Serving(serving.data_dir.parent.parent / "b" / "data", {})
     elsewhere.port = serving.port
     third = elsewhere.start("serve")
-    assert third.wait(timeout=30) == 1
+    assert third.wait(timeout=DEADLINE) == 1
     assert "Cannot listen on 127.0.0.1" in elsewhere.output()
     assert "Traceback" not in elsewhere.output() + serving.output()
 
 
 def test_without_keys_only_this_machine_is_served(serving: Serving) -> None:
     process = serving.start("serve", "--host", "0.0.0.0")
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=DEADLINE) == 1
     assert "Without keys" in serving.output()
 
 
@@ -188,7 +194,7 @@ def test_no_answer_is_said_in_words(serving: Serving) -> None:
 
 def test_the_address_is_printed_when_it_answers(serving: Serving) -> None:
     serving.start("serve")
-    until(lambda: "MLHF serves" in serving.output(), 60, "no address was printed")
+    until(lambda: "MLHF serves" in serving.output(), "no address was printed")
     assert serving.client.get("/readyz") == {"status": "ok"}
 
 
@@ -202,7 +208,7 @@ def test_it_serves_in_a_folder_with_modules_of_our_names(serving: Serving, tmp_p
     serving.start("serve", cwd=folder)
     serving.wait_until_ready()
     job = serving.client.submit(train())
-    assert serving.client.wait(job["id"], timeout=90)["status"] == "succeeded"
+    assert serving.client.wait(job["id"], timeout=DEADLINE)["status"] == "succeeded"
 
 
 @pytest.mark.parametrize("module", ["uvicorn", "billiard"])
@@ -221,7 +227,7 @@ def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, mod
     path = os.pathsep.join([str(broken), os.environ.get("PYTHONPATH", "")])
     serving.environment["PYTHONPATH"] = path
     process = serving.start("serve")
-    assert process.wait(timeout=90) == 1
+    assert process.wait(timeout=DEADLINE) == 1
     (line,) = [line for line in serving.output().splitlines() if "cannot start" in line]
     assert "ImportError: this module is broken" in line
     if module == "uvicorn":

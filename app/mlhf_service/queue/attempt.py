@@ -1,6 +1,7 @@
 """One attempt at a claimed run: start the trainer, write down its events, stop it when asked."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -80,18 +81,28 @@ class Attempt:
         self.trainer.start(
             self.claim, prepared.config, prepared.files, self.settings.checkpoint_seconds
         )
-        curve_files.warm_up()  # while the trainer imports torch, not after it has ended
+        # While the trainer imports torch, not after it has ended; and beside us, for the lease
+        # is renewed meanwhile: importing what draws takes long on a busy machine.
+        warm_up = threading.Thread(target=curve_files.warm_up, name="warm-up", daemon=True)
+        warm_up.start()
         while True:
             ended = self.trainer.exit_code() is not None  # before reading: nothing comes after
             self._gather()
             self._write(force=ended)
             if ended and not self._pending and not self._gather():
+                self._wait_for(warm_up)
                 return self._outcome()
             if not ended:
                 self._enforce_stop()
                 time.sleep(_TICK_SECONDS)
             elif self._pending:
                 time.sleep(_TICK_SECONDS)  # the database is away: the spool keeps the events
+
+    def _wait_for(self, thread: threading.Thread) -> None:
+        """Renew the lease until a thread has ended."""
+        while thread.is_alive():
+            thread.join(self.settings.heartbeat_seconds)
+            self._write()
 
     def _gather(self) -> bool:
         """Take the trainer's new events; files that they name go into the store first."""

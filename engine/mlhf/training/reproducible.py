@@ -1,6 +1,7 @@
 """The process-wide settings under which a run is reproducible."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,7 @@ def reproducible(threads: int | None, device: torch.device) -> Iterator[None]:
         if threads is not None:
             torch.set_num_threads(threads)
         # On a GPU a few layers have no deterministic kernel: better a warning than no run.
-        torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+        _use_deterministic_algorithms(True, warn_only=device.type != "cpu")
         fill.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
         torch.backends.cudnn.benchmark = False
         torch.set_flush_denormal(True)
@@ -44,10 +45,23 @@ def reproducible(threads: int | None, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+            _use_deterministic_algorithms(before[1], warn_only=before[2])
             fill.fill_uninitialized_memory = before[3]
             torch.backends.cudnn.benchmark = before[4]
             torch.set_flush_denormal(flushed)
+
+
+def _use_deterministic_algorithms(enabled: bool, *, warn_only: bool) -> None:
+    """Do what torch's function of this name does, without importing its compiler.
+
+    That import takes longer than all else that a short run does. Where the compiler is used, it
+    is told (mlhf/paper/compiled.py).
+    """
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+    else:
+        mode = ("warn" if warn_only else "error") if enabled else "default"
+        torch.set_deterministic_debug_mode(mode)
 
 
 def flushes_denormals() -> bool:

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +13,14 @@ from starlette.routing import Route
 
 from mlhf_service.kit.downloads import send_file
 from mlhf_service.storage.folder import FolderStorage
+
+hypothesis = pytest.importorskip("hypothesis")
+HealthCheck, given, settings, st = (
+    hypothesis.HealthCheck,
+    hypothesis.given,
+    hypothesis.settings,
+    hypothesis.strategies,
+)
 
 CONTENT = bytes(range(256)) * 2000  # more than one chunk
 

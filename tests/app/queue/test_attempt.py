@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,17 @@ from sqlalchemy.exc import OperationalError
 
 from mlhf_service.database import Database
 from mlhf_service.jobs import service
+from mlhf_service.queue.ingest import Ingestor
 from mlhf_service.queue.sweeper import expire_leases, void_leases
+from mlhf_service.runs import curve_files
 from mlhf_service.runs.models import Artifact, Point
-from tests.app.queue.worker import Service, kill, until
+from tests.app.queue.worker import Service, kill, trainers
+from tests.waiting import until
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [
+    pytest.mark.slow,  # each test starts a trainer or two
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+]
 
 # Long enough to be killed in the middle, on a network that drops out and normalises.
 MODEL = {"name": "mlp", "params": {"hidden": [48, 32], "batch_norm": True, "dropout": 0.1}}
@@ -178,14 +185,14 @@ def test_a_stale_trainer_is_ended_and_writes_nothing(
 
     def steal(pid: int) -> None:
         # Its worker is alive, and may renew the lease between the two.
-        until(lambda: void_leases(database) and expire_leases(database, 5))
+        until(lambda: void_leases(database) and expire_leases(database, 5), "no lease ran out")
 
     thread = worker.when_checkpointed(steal)
     worker.work()
     thread.join()
     assert worker.run().status == "queued"
     last = max(worker.curve(worker.run().id))
-    time.sleep(0.5)
+    assert trainers() == [], "it may tell more"
     assert max(worker.curve(worker.run().id)) == last
 
 
@@ -210,6 +217,26 @@ def test_an_outage_of_the_database_loses_no_point(
     run = worker.run()
     assert run.status == "succeeded"
     assert sorted(worker.curve(run.id)) == list(range(1, 3001))
+
+
+def test_the_lease_is_renewed_while_what_draws_is_imported(
+    worker: Service, submit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed = threading.Event()
+    seen: list[bool] = []
+    apply = Ingestor.apply
+
+    def watched(*arguments: Any) -> Any:
+        desired = apply(*arguments)
+        renewed.set()
+        return desired
+
+    monkeypatch.setattr(Ingestor, "apply", watched)
+    monkeypatch.setattr(curve_files, "warm_up", lambda: seen.append(renewed.wait(20)))
+    submit()
+    worker.work()
+    assert seen == [True]
+    assert worker.run().status == "succeeded"
 
 
 def test_data_that_is_gone_fails_the_run_in_words(

@@ -36,6 +36,7 @@ TRAIN: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "family"), [("kronecker", "mlhf"), ("paper", "mlhf_paper")])
 def test_from_meta_training_to_a_run_that_uses_it(
     worker: Service, client: TestClient, variant: str, family: str
@@ -94,6 +95,7 @@ def test_from_meta_training_to_a_run_that_uses_it(
     assert latest.parent_id == made.id
 
 
+@pytest.mark.slow
 def test_the_smallest_kronecker_job_and_a_sweep_over_both_variants(
     worker: Service, client: TestClient
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_meta_checkpoint_of_the_other_variant_is_refused(
         assert told in error["detail"]
 
 
+@pytest.mark.slow
 def test_a_search_over_single_weights_goes_on_from_what_is_shipped(
     worker: Service, client: TestClient
 ) -> None:
@@ -188,6 +191,7 @@ def test_a_search_over_single_weights_goes_on_from_what_is_shipped(
     assert points["meta_loss"] == points["candidate"] == ends, "a point for each candidate"
 
 
+@pytest.mark.slow
 def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -> None:
     optimizer = {"name": "mlhf", "params": {"meta_checkpoint": "none"}}
     assert client.post("/v1/jobs", json={**TRAIN, "optimizer": optimizer}).status_code == 201

@@ -15,6 +15,7 @@ from mlhf_service.queue.leases import claim_next
 from mlhf_service.runs.models import Artifact, Point, Run
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
+from tests.waiting import until
 
 
 class Service:
@@ -41,7 +42,10 @@ class Service:
 
         def wait() -> None:
             spool = self.settings.spool_dir
-            until(lambda: any(spool.glob("*/checkpoints/step-*.safetensors")) and trainers())
+            until(
+                lambda: any(spool.glob("*/checkpoints/step-*.safetensors")) and trainers(),
+                "no trainer has written a checkpoint",
+            )
             (pid, *_) = trainers()
             os.kill(pid, signal.SIGSTOP)
             while not any(a.kind == "checkpoint" for a in self.all(Artifact)):
@@ -80,13 +84,6 @@ class Service:
         rows = [p for p in self.all(Point) if p.run_id == run_id and p.metric == metric]
         assert len(rows) == len({p.step for p in rows})
         return {p.step: p.value if p.nonfinite is None else p.nonfinite for p in rows}
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
 
 
 def trainers() -> list[int]:

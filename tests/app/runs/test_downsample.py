@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlhf_service.runs.downsample import MIN_POINTS, select
+
+hypothesis = pytest.importorskip("hypothesis")
+given, st = hypothesis.given, hypothesis.strategies
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -3,7 +3,6 @@
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
+
+from tests.machine import BARE
+from tests.waiting import DEADLINE, until
 
 
 @pytest.fixture
@@ -32,12 +34,10 @@ def url(app: FastAPI) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: server.started, "the server did not start")
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
-    thread.join(10)
+    thread.join(DEADLINE)
     listener.close()
     app.state.database.dispose()
 
@@ -46,7 +46,7 @@ def url(app: FastAPI) -> Iterator[str]:
 def browser() -> Iterator[Any]:
     """A headless Chromium that makes no requests of its own."""
     path = shutil.which("chromium")
-    if path is None:
+    if path is None or BARE:
         pytest.skip("no chromium on this machine")
     api = pytest.importorskip("playwright.sync_api")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -76,5 +76,6 @@ class Watched:
 @pytest.fixture
 def watched(browser: Any) -> Iterator[Watched]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(1000 * DEADLINE)
     yield Watched(context.new_page())
     context.close()

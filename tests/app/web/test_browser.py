@@ -10,6 +10,7 @@ from mlhf_service.jobs.repository import add_event
 from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 from tests.app.web.conftest import Watched
+from tests.waiting import DEADLINE
 
 INK = """(canvas) => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -19,10 +20,15 @@ INK = """(canvas) => {
 }"""
 
 
+def drawn(page: Any) -> None:
+    """Wait until the page has shown what it knows by now."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def ink(page: Any, place: str) -> int:
     """How many pixels of a chart are drawn on."""
     page.wait_for_selector(f"{place} canvas")
-    page.wait_for_timeout(100)
+    drawn(page)
     return int(page.eval_on_selector(f"{place} canvas", INK))
 
 
@@ -84,7 +90,7 @@ def test_the_list_is_live_and_keeps_what_was_chosen(
     page.locator(f"#choose-{run}").press("Space")
     summary = {"train_loss": {"last": 0.4321, "best": 0.4321, "best_step": 3}}
     change(database, run, progress={"fraction": 0.5}, summary=summary)
-    page.get_by_text("0.4321").wait_for(timeout=8000)
+    page.get_by_text("0.4321").wait_for()
     assert page.get_by_text("50 %").is_visible()
     assert page.locator(f"#choose-{run}").is_checked()
     assert page.evaluate("document.activeElement.id") == f"choose-{run}"
@@ -97,16 +103,16 @@ def test_a_run_draws_and_grows(watched: Watched, url: str, rows: Rows, database:
     page.goto(f"{url}/runs/{run}")
     page.get_by_text("Nothing measured yet.").wait_for()
     rows.points(run, "train_loss", {0: 2.0, 1: 1.0})
-    page.wait_for_selector("#chart canvas", timeout=8000)
+    page.wait_for_selector("#chart canvas")
     before = ink(page, "#chart")
     rows.points(run, "train_loss", {2: 0.2, 3: 0.1, 4: float("nan")})
-    page.get_by_text("train loss is NaN from 40 samples on").wait_for(timeout=8000)
+    page.get_by_text("train loss is NaN from 40 samples on").wait_for()
     assert ink(page, "#chart") != before
     page.locator("#axis").select_option("wall_seconds")
     page.get_by_text("train loss is NaN from 2 s of training on").wait_for()
     error = {"title": "Diverged", "detail": "The loss is NaN.", "type": "x", "status": 422}
     change(database, run, status="failed", error=error)
-    page.get_by_text("The loss is NaN.").wait_for(timeout=8000)
+    page.get_by_text("The loss is NaN.").wait_for()
     assert watched.wrong == []
 
 
@@ -121,13 +127,15 @@ def test_a_job_is_logged_live_and_cancelled(
     page.goto(f"{url}/jobs/{job}")
     with database.write() as session:
         add_event(session, job, "log", {"level": "warning", "message": "<b>told now</b>"})
-    page.get_by_text("<b>told now</b>").wait_for(timeout=8000)
-    page.wait_for_timeout(400)
+    page.get_by_text("<b>told now</b>").wait_for()
+    with database.write() as session:
+        add_event(session, job, "log", {"level": "info", "message": "told last"})
+    page.get_by_text("told last").wait_for()
     assert page.get_by_text("told before").count() == 1
     assert page.get_by_text("told now").count() == 1
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    page.locator("#state .cancelled").wait_for(timeout=8000)
+    page.locator("#state .cancelled").wait_for()
     assert page.get_by_role("button", name="Cancel").count() == 0
     assert watched.wrong == []
 
@@ -159,11 +167,14 @@ def test_nothing_overflows(browser: Any, url: str, rows: Rows, width: int, schem
     job = rows.job(name="a" * 200)
     rows.run(job, name="a" * 200)
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    context.set_default_timeout(1000 * DEADLINE)
     watched = Watched(context.new_page())
     paths = ("/", f"/jobs/{job}", f"/runs/{runs[0]}", f"/compare?run={runs[0]}&run={runs[1]}")
     for path in paths:
         watched.page.goto(url + path)
-        watched.page.wait_for_timeout(300)
+        if path.startswith(("/runs", "/compare")):
+            watched.page.wait_for_selector("canvas")
+        drawn(watched.page)
         over = watched.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert over <= 0, path
     context.close()

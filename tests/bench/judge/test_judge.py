@@ -359,6 +359,7 @@ def test_a_task_keeps_from_what_meta_training_sees(scale, task):
         assert task.epochs >= (40 if small else 12 if task.kind != "judged" else 20)
 
 
+@pytest.mark.data
 @pytest.mark.parametrize(("scale", "task"), _ALL, ids=lambda v: getattr(v, "name", v))
 def test_a_task_fits_its_data(scale, task):
     data, model = task.spec.dataset, task.spec.model

@@ -175,6 +175,7 @@ def test_the_command_runs_stops_and_resumes(tmp_path, capsys):
         main([*arguments, "--only", "nobody"])
 
 
+@pytest.mark.data
 @pytest.mark.parametrize("scale", ["cpu", "full"])
 @pytest.mark.parametrize("name", list(EXPERIMENTS))
 def test_each_scale_fits_its_data(name, scale, tmp_path):

@@ -22,6 +22,7 @@ from mlhf.ablation.report import Trajectory, panels, rows
 from mlhf.ablation.run import ablate
 from mlhf.core.errors import SpecError
 from mlhf.core.events import encode
+from tests.waiting import DEADLINE
 
 CONFIG = {
     "task": "digits",
@@ -224,11 +225,12 @@ def test_untrained_networks_are_others_than_the_shipped_ones(tmp_path):
     assert none["l_p_hf_adam_p_1_20"] == default["l_p_hf_adam_p_1_20"]  # nothing is learned there
 
 
+@pytest.mark.slow
 def test_the_trainer_process_runs_it(tmp_path):
     run = {"kind": "ablation", "config": CONFIG, "resume": None}
     (tmp_path / "run.json").write_text(json.dumps(run))
     command = [sys.executable, "-m", "mlhf.runner", str(tmp_path)]
-    subprocess.run(command, check=True, timeout=100)
+    subprocess.run(command, check=True, timeout=DEADLINE)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").open()]
     assert events[-1]["status"] == "succeeded"
     assert any("l_p_4_rnn_p_4" in point["values"] for point in _points(events))

@@ -3,12 +3,13 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlhf.core.budget import Budget, total_steps
 from mlhf.core.errors import DataError
 from mlhf.training.order import BatchOrder
+
+hypothesis = pytest.importorskip("hypothesis")
+given, st = hypothesis.given, hypothesis.strategies
 
 _SIZES = st.integers(min_value=1, max_value=40)
 

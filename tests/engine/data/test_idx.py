@@ -136,6 +136,7 @@ def test_fashion_mnist_falls_back_to_the_system_s_folder(plain, tmp_path_factory
         describe("fashion_mnist", {})
 
 
+@pytest.mark.data
 def test_the_system_s_fashion_mnist_is_complete():
     if not fashion_mnist.SYSTEM_FOLDER.is_dir():
         pytest.skip("the package dataset-fashion-mnist is not installed")

@@ -5,8 +5,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data.params import NpzParams
@@ -16,6 +14,9 @@ from mlhf.data.specs import (
     digest,
     validate,
 )
+
+hypothesis = pytest.importorskip("hypothesis")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 
 def read(root, **params):

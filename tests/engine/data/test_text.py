@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data import text
 from mlhf.data.params import TextParams
 from mlhf.data.specs import DATASETS, describe, validate
+
+hypothesis = pytest.importorskip("hypothesis")
+given, st = hypothesis.given, hypothesis.strategies
 
 
 def read(root, **params):

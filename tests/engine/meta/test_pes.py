@@ -1,5 +1,6 @@
 """Persistent evolution strategies: unbiased over truncations, where truncated gradients are not."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -54,6 +55,7 @@ def _true_gradient():
     return float(torch.autograd.grad(loss / UNROLLS, w)[0])  # per unroll
 
 
+@pytest.mark.slow
 def test_it_is_unbiased_on_a_quadratic():
     learner = Quadratic()
     evolution = _evolution(pairs=64)

@@ -17,6 +17,7 @@ from mlhf.meta.run import _learned
 from mlhf.models.build import build
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
 from mlhf.optimizers.mlhf.paper.optimizer import fresh_networks
+from tests.waiting import DEADLINE
 
 DIGITS = {"name": "digits", "params": {"train_samples": 200, "test_samples": 50}}
 MODEL = {"name": "mlp", "params": {"hidden": [6], "batch_norm": True, "dropout": 0.1}}
@@ -104,6 +105,7 @@ def test_curves_and_artifacts(tmp_path):
     MLHF(model, meta_checkpoint=result.checkpoint, variant="paper")
 
 
+@pytest.mark.slow
 def test_it_learns():
     """Preconditioning: after a few meta-steps from strange weights, l_p is lower."""
     events = []
@@ -125,13 +127,14 @@ def test_it_goes_on_from_a_meta_checkpoint(tmp_path):
     assert kept.checkpoint.lineage["config"]["start"] == "m.safetensors"
 
 
+@pytest.mark.slow
 def test_the_trainer_process_runs_it(tmp_path):
     run = {"kind": "meta_train", "config": _config(iterations=3), "resume": None}
     (tmp_path / "run.json").write_text(json.dumps(run))
     done = subprocess.run(
         [sys.executable, "-m", "mlhf.runner", str(tmp_path)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=100,
+        timeout=DEADLINE,
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr

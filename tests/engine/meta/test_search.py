@@ -199,6 +199,7 @@ def _bent(path):
     return weights
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_the_middle_of_a_candidate_goes_on_as_if_it_had_not(tmp_path):
     weights = _bent(tmp_path / "bent.safetensors")
     down = {f"damping.kinds.{kind}": -1.0 for kind in range(6)}

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import event, given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from mlhf.core.errors import SpecError
@@ -11,6 +9,14 @@ from mlhf.data.info import DataInfo
 from mlhf.models.build import build
 from mlhf.models.recipes import sequential_plan
 from mlhf.models.specs import parse, summarize
+
+hypothesis = pytest.importorskip("hypothesis")
+event, given, settings, st = (
+    hypothesis.event,
+    hypothesis.given,
+    hypothesis.settings,
+    hypothesis.strategies,
+)
 
 IMAGE = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 SMALL = DataInfo("image", (1, 9, 7), 4, "classification", 100, 20)

@@ -26,6 +26,7 @@ def test_numbers_below_the_normal_ones_are_zero_inside_and_as_before_outside(bef
         torch.set_flush_denormal(False)
 
 
+@pytest.mark.slow
 def test_the_pools_threads_take_them_as_zero_too():
     program = (
         "import torch; from mlhf.training.reproducible import reproducible\n"
@@ -46,3 +47,13 @@ def test_threads_algorithms_and_random_state_are_as_before():
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_torchs_compiler_is_not_imported_for_it():
+    program = (
+        "import sys, torch; from mlhf.training.reproducible import reproducible\n"
+        "with reproducible(1, torch.device('cpu')):\n"
+        "    assert torch.are_deterministic_algorithms_enabled()\n"
+        "sys.exit('torch._inductor' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

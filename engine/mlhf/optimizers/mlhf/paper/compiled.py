@@ -277,8 +277,10 @@ class _Graph:
 
 
 def _inductor(traced: torch.fx.GraphModule, tensors: list[Tensor]) -> Run:
-    # On a CPU, inductor moves convolutions and pools to a layout in which they are slower.
-    options = None if tensors[0].is_cuda else {"layout_optimization": False}
+    options = {"deterministic": torch.are_deterministic_algorithms_enabled()}
+    if not tensors[0].is_cuda:
+        # Inductor moves convolutions and pools to a layout in which they are slower on a CPU.
+        options["layout_optimization"] = False
     compiled: Any = torch._inductor.compile(traced, list(tensors), options=options)
 
     def run(*tensors: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ def _agree(eager, fast, batches, tolerance=1e-12):
     assert _apart(eager, fast) < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
 def test_compiled_steps_equal_eager_ones_over_50_steps(dtype, tolerance):
@@ -77,6 +78,7 @@ def test_compiled_steps_equal_eager_ones_over_50_steps(dtype, tolerance):
 
 @pytest.mark.usefixtures("traced_only")
 class TestTraced:
+    @pytest.mark.slow
     def test_settings_weights_and_modes_may_change_between_steps(self):
         eager, fast = _pair(Tanh().double(), weight_decay=0.1)
         batches = iter(_batches(30, dtype=torch.float64))
@@ -97,6 +99,7 @@ class TestTraced:
         _agree(eager, fast, batches)
         assert fast.path == "compiled"
 
+    @pytest.mark.slow
     def test_a_state_goes_on_in_the_other_form(self):
         eager, fast = _pair(Tanh().double())
         batches = _batches(9, dtype=torch.float64)
@@ -107,6 +110,7 @@ class TestTraced:
         _agree(eager, fast, batches[3:6])
         assert fast.path == "compiled"
 
+    @pytest.mark.slow
     def test_a_rare_shape_of_batch_runs_eagerly(self):
         eager, fast = _pair(Tanh().double())
         most, last = _batches(4, dtype=torch.float64), _batches(1, 5, torch.float64)

@@ -16,6 +16,7 @@ from mlhf.optimizers.mlhf.paper.kernels.choose import Choice
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from tests.engine.optimizers.mlhf.conftest import loud
+from tests.waiting import DEADLINE
 
 # Runs that are and are not whole vector registers, and one kind twice.
 SEGMENTS = segments([(100, 0), (17, 1), (301, 2), (5, 3), (32, 4), (33, 5), (1, 2)])
@@ -180,7 +181,7 @@ for _ in range(50):
     assert (theirs - mine).abs().max() < 1e-5
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=100)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=DEADLINE)
 
 
 def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there():
