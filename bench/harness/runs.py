@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from bench.harness.contract import Result
-from mlhf.ablation.run import Ended
 from mlhf.core import atomic_files
 from mlhf.core.errors import DataError
 from mlhf.core.events import (
@@ -26,6 +25,7 @@ from mlhf.core.events import (
 )
 from mlhf.core.metrics import parse_number
 from mlhf.training.config import TrainConfig
+from mlhf.training.results import RunResult
 
 Keep = Callable[[Mapping[str, Any]], bool]
 
@@ -35,7 +35,7 @@ class RunFunction(Protocol):
 
     def __call__(
         self, run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
-    ) -> Ended: ...
+    ) -> RunResult: ...
 
 
 def training(config: TrainConfig) -> RunFunction:
@@ -43,11 +43,11 @@ def training(config: TrainConfig) -> RunFunction:
 
     def run(
         run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
-    ) -> Ended:
+    ) -> RunResult:
         from mlhf.training.run import train
 
         done = train(config, on_event, run_dir, resume, should_stop)
-        return Ended(done.status, done.reason, done.totals, done.summary)
+        return RunResult(done.status, done.reason, done.totals, done.summary)
 
     return run
 

@@ -16,9 +16,10 @@ from mlhf.ablation.config import (
     SolverVariant,
 )
 from mlhf.ablation.report import Trajectory
-from mlhf.ablation.run import Ended, measure_variants
+from mlhf.ablation.run import measure_variants
 from mlhf.ablation.statistics import Row
 from mlhf.core.events import OnEvent
+from mlhf.training.results import RunResult
 from mlhf_service.kit.panels import panels_png
 
 
@@ -68,7 +69,7 @@ class Ablation:
 
         def run(
             run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
-        ) -> Ended:
+        ) -> RunResult:
             return measure_variants(config, self.variants, run_dir, resume, on_event, should_stop)
 
         return run_or_resume(folder, document, run, context.stop, keep=lambda _: True) is not None

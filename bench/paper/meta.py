@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from bench.harness.contract import Context
 from bench.harness.runs import read_result, run_or_resume
-from mlhf.ablation.run import Ended
 from mlhf.core.config import Component
 from mlhf.core.errors import DataError
 from mlhf.core.events import OnEvent
 from mlhf.meta.config import MetaTrainConfig
+from mlhf.training.results import RunResult
 
 _OF_JOBS = ("kind", "name", "tags", "resources")  # fields of a job that are no settings
 
@@ -38,11 +38,11 @@ def meta_trained(context: Context, recipe: Path) -> Path | None:
 
     def run(
         run_dir: Path, resume: str | None, on_event: OnEvent, should_stop: Callable[[], bool]
-    ) -> Ended:
+    ) -> RunResult:
         from mlhf.meta.run import meta_train
 
         done = meta_train(config, on_event, run_dir, resume, should_stop)
-        return Ended(done.status, done.reason, done.totals, done.summary)
+        return RunResult(done.status, done.reason, done.totals, done.summary)
 
     result = run_or_resume(folder, document, run, context.stop, keep=lambda _: True)
     if result is None:

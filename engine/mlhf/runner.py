@@ -1,8 +1,8 @@
 """The trainer process: ``python -m mlhf.runner RUN_DIR``.
 
-Reads RUN_DIR/run.json (of ``kind`` ``train``, the default, ``meta_train`` or ``ablation``),
-writes RUN_DIR/events.jsonl, checkpoints/ and artifacts/. What went wrong is told in a ``failed``
-event in a sentence; the stack trace goes to stderr.
+Reads RUN_DIR/run.json, whose ``kind`` is ``train`` (the default), ``meta_train`` or ``ablation``.
+Writes RUN_DIR/events.jsonl, checkpoints/ and artifacts/. A ``failed`` event says in a sentence
+what went wrong; the stack trace goes to stderr.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from types import FrameType
 from typing import Any, Literal
 
@@ -18,6 +19,14 @@ from mlhf.core import process
 from mlhf.core.errors import DataError, SpecError
 from mlhf.core.events import Event, EventFile, event
 from mlhf.core.optional import MissingPackageError
+from mlhf.training.results import RunResult
+
+# What runs each kind. Imported late: torch takes seconds to import, and may fail to.
+_KINDS = {
+    "train": "mlhf.training.run:train",
+    "meta_train": "mlhf.meta.run:meta_train",
+    "ablation": "mlhf.ablation.run:ablate",
+}
 
 ErrorType = Literal["data", "spec", "memory", "internal"]
 
@@ -52,7 +61,7 @@ def main(arguments: list[str]) -> int:
     process.keep_freed_memory()
     with EventFile(run_dir / "events.jsonl") as emit:
         try:
-            result = _starter(run.get("kind", "train"))(
+            result = _function_of(run.get("kind", "train"))(
                 run["config"],
                 on_event=emit,
                 run_dir=run_dir,
@@ -71,19 +80,11 @@ def main(arguments: list[str]) -> int:
         return process.EXIT_OK
 
 
-def _starter(kind: str) -> Callable[..., Any]:
-    """Return what runs a kind. Imported here: torch takes seconds to import and may fail to."""
-    if kind == "meta_train":
-        from mlhf.meta.run import meta_train
-
-        return meta_train
-    if kind == "ablation":
-        from mlhf.ablation.run import ablate
-
-        return ablate
-    from mlhf.training.run import train
-
-    return train
+def _function_of(kind: str) -> Callable[..., RunResult]:
+    if kind not in _KINDS:
+        raise SpecError("/kind", f"unknown kind of run {kind!r}; known: {', '.join(_KINDS)}")
+    function: Callable[..., RunResult] = resolve_name(_KINDS[kind])
+    return function
 
 
 def failure(error: BaseException) -> Event:

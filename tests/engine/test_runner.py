@@ -157,3 +157,11 @@ def test_a_child_of_another_parent_ends_itself():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == b""
+
+
+def test_an_unknown_kind_of_run_is_named(config, tmp_path):
+    _prepare(tmp_path, config(), kind="nonsense")
+    assert _run(tmp_path)[0] == process.EXIT_FAILED
+    (failed,) = _read(tmp_path)
+    assert failed["error"]["type"] == "spec"
+    assert "'nonsense'" in failed["error"]["detail"]

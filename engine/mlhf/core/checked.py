@@ -14,13 +14,15 @@ Config = TypeVar("Config", bound=Strict)
 def checked(
     kind: type[Config], config: Config | Mapping[str, Any], members: Collection[str] = ()
 ) -> Config:
-    """Return a configuration as what it is of.
+    """Return a configuration as an object of its class.
 
     Args:
-        members: What pydantic calls members of its unions, which are in no pointer.
+        kind: The class.
+        config: An object of it, or JSON values.
+        members: Names that pydantic gives to members of unions; pointers leave them out.
 
     Raises:
-        SpecError: with the pointer of the first thing that is wrong.
+        SpecError: with a pointer to the first mistake.
     """
     if isinstance(config, kind):
         return config

@@ -1,4 +1,4 @@
-"""Events of a run: what the trainer tells whoever watches it. Needs no torch.
+"""Events of a run: what the trainer process reports. Needs no torch.
 
 One event is one JSON object on one line. Numbers that are not finite are written by name, as
 ``mlhf.core.metrics`` has it. A line without a final newline is one that was being written when

@@ -1,4 +1,4 @@
-"""What the trainer process asks of the operating system. Needs no torch."""
+"""What processes ask of the operating system, and the trainer's exit codes. Needs no torch."""
 
 import ctypes
 import os

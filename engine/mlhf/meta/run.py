@@ -12,8 +12,7 @@ import torch
 
 from mlhf.core import atomic_files
 from mlhf.core.checked import checked
-from mlhf.core.events import OnEvent, event
-from mlhf.core.metrics import Summary
+from mlhf.core.events import OnEvent
 from mlhf.core.seeds import derive
 from mlhf.meta.config import MetaTrainConfig
 from mlhf.meta.kronecker_learner import KroneckerLearner
@@ -24,28 +23,22 @@ from mlhf.meta.tasks import build_tasks
 from mlhf.meta.trainer import MetaTrainer
 from mlhf.optimizers.learned.families import family_of
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_meta_checkpoint
-from mlhf.training import checkpoint, environment
+from mlhf.training import environment
+from mlhf.training.attempt import Attempt
 from mlhf.training.clock import Clock
+from mlhf.training.execution import execute
 from mlhf.training.reproducible import reproducible
-from mlhf.training.trainer import Status
+from mlhf.training.results import RunResult
 
 
 @dataclass(frozen=True)
-class MetaTrainResult:
-    """A meta-training run's end.
+class MetaTrainResult(RunResult):
+    """A meta-training run's end; a step is an iteration, and a summary's values are smoothed.
 
     Attributes:
-        status: ``succeeded``, ``diverged`` or ``interrupted``.
-        reason: ``budget``, or a sentence.
-        totals: Iterations (as ``steps``), samples, and the seconds of each kind.
-        summary: Each meta-loss's last and best smoothed value.
         checkpoint: The networks as the last iteration left them, with their lineage.
     """
 
-    status: Status
-    reason: str
-    totals: dict[str, float]
-    summary: dict[str, Summary]
     checkpoint: MetaCheckpoint
 
 
@@ -61,17 +54,16 @@ def meta_train(
 ) -> MetaTrainResult:
     """Run a meta-training configuration to its end, or until it is asked to stop.
 
-    The arguments are those of ``mlhf.train``, and so are the events; a step is an
-    iteration, its values are meta-losses, and the artifacts are ``meta_checkpoint.safetensors``
-    and its lineage ``meta_checkpoint.json``.
+    Arguments and events are those of ``mlhf.train``. A step is an iteration, its values are
+    meta-losses, and the artifacts are ``meta_checkpoint.safetensors`` and its lineage
+    ``meta_checkpoint.json``.
 
     Raises:
         SpecError: where the configuration cannot be run.
         DataError: where a data set, checkpoint or meta-checkpoint cannot be read.
     """
     config = checked(MetaTrainConfig, config, ("bptt", "pes", "search"))
-    emit: OnEvent = on_event or (lambda _: None)
-    folder = None if run_dir is None else Path(run_dir)
+    attempt = Attempt(on_event, run_dir, should_stop, checkpoint_seconds, flush_seconds, clock)
     device = environment.choose_device(config.device)
     with reproducible(config.threads, device):
         tasks, lineage = build_tasks(config.tasks, device)
@@ -79,68 +71,39 @@ def meta_train(
         start = (
             None if config.start is None else load_meta_checkpoint(config.start, _family(config))
         )
-        learner = _learned(config, start)
+        learner = _build_learner(config, start)
         for network in learner.networks.values():
             network.to(device)
-        trainer = MetaTrainer(
-            config,
-            learner,
-            tasks,
-            device=device,
-            emit=emit,
-            run_dir=folder,
-            should_stop=should_stop or (lambda: False),
-            checkpoint_seconds=checkpoint_seconds,
-            flush_seconds=flush_seconds,
-            clock=clock,
-        )
-        if resume is not None:
-            trainer.load_state_dict(checkpoint.load((folder or Path()) / resume))
+        trainer = MetaTrainer(config, learner, tasks, attempt, device)
+
+        def made() -> MetaCheckpoint:
+            return MetaCheckpoint(
+                _family(config),
+                {
+                    name: {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+                    for name, network in learner.networks.items()
+                },
+                _lineage(config, lineage, trainer, start),
+            )
+
         digests = sorted({entry["data_digest"] for entry in lineage})
         holder = torch.nn.ModuleList(learner.networks.values())
-        emit(
-            event(
-                "started",
-                environment=environment.describe(device, holder, config.seed, ",".join(digests)),
-                total_steps=trainer.total,
-                resumed_from_step=trainer.iteration,
-                data=None,
-            )
+        result = execute(
+            trainer,
+            attempt,
+            resume,
+            environment=environment.describe(device, holder, config.seed, ",".join(digests)),
+            data=None,
+            write_artifacts=lambda folder: _write_artifacts(folder, made()),
         )
-        outcome = trainer.run()
-    made = MetaCheckpoint(
-        _family(config),
-        {
-            name: {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-            for name, network in learner.networks.items()
-        },
-        _lineage(config, lineage, trainer, start),
-    )
-    if outcome.status == "interrupted":
-        emit(event("interrupted", step=trainer.iteration))
-    else:
-        if folder is not None:
-            _write_artifacts(folder, made, emit)
-        emit(
-            event(
-                "finished",
-                status=outcome.status,
-                reason=outcome.reason,
-                totals=trainer.totals(),
-                summary=trainer.summary(),
-                target=None,
-            )
-        )
-    return MetaTrainResult(
-        outcome.status, outcome.reason, trainer.totals(), trainer.summary(), made
-    )
+    return MetaTrainResult(**vars(result), checkpoint=made())
 
 
 def _family(config: MetaTrainConfig) -> str:
     return family_of(config.optimizer, {"variant": config.variant})
 
 
-def _learned(config: MetaTrainConfig, start: MetaCheckpoint | None) -> MetaLearner:
+def _build_learner(config: MetaTrainConfig, start: MetaCheckpoint | None) -> MetaLearner:
     seed = derive(config.seed, "networks") >> 2
     learner: MetaLearner
     if config.optimizer == "l2l":
@@ -165,7 +128,7 @@ def _lineage(
     trainer: MetaTrainer,
     start: MetaCheckpoint | None,
 ) -> dict[str, Any]:
-    """Return how the networks were made; what they began from, too, said its lineage."""
+    """Return how the networks were made, and the lineage of what they started from."""
     before = {} if start is None else dict(start.lineage)
     seen = set() if start is None else set(start.kinds)
     kinds = {0} if config.optimizer == "l2l" else trainer.kinds | seen
@@ -177,7 +140,7 @@ def _lineage(
         **trainer.outer_optimizer.lineage(),
         "config": settings,
         "seed": config.seed,
-        "iterations": trainer.iteration,
+        "iterations": trainer.step,
         "inner_steps": trainer.inner_steps,
         "wall_seconds": round(trainer.clock.seconds("training"), 1),
         "kinds": sorted(kinds),
@@ -188,31 +151,18 @@ def _lineage(
 
 
 def _command() -> str:
-    """How the process was started, without the machine's paths."""
+    """Return how the process was started, without the machine's paths."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     if program == "runner.py":
         program = "python -m mlhf.runner"
     return " ".join([program, *(shlex.quote(Path(w).name) for w in sys.argv[1:])])
 
 
-def _write_artifacts(folder: Path, made: MetaCheckpoint, emit: OnEvent) -> None:
-    target = folder / "artifacts"
-    target.mkdir(parents=True, exist_ok=True)
-    made.save(target / "meta_checkpoint.safetensors")
+def _write_artifacts(folder: Path, made: MetaCheckpoint) -> list[tuple[str, str]]:
+    made.save(folder / "meta_checkpoint.safetensors")
     document = {"optimizer": made.optimizer, **made.lineage}
-    atomic_files.write(target / "meta_checkpoint.json", json.dumps(document, indent=2).encode())
-    for name, content_type in (
+    atomic_files.write(folder / "meta_checkpoint.json", json.dumps(document, indent=2).encode())
+    return [
         ("meta_checkpoint.safetensors", "application/octet-stream"),
         ("meta_checkpoint.json", "application/json"),
-    ):
-        size, sha256 = atomic_files.size_and_sha256(target / name)
-        emit(
-            event(
-                "artifact",
-                name=name,
-                path=f"artifacts/{name}",
-                content_type=content_type,
-                size=size,
-                sha256=sha256,
-            )
-        )
+    ]

@@ -1,15 +1,11 @@
-"""The meta-training loop: what a method finds, curves, checkpoints."""
+"""The meta-training loop."""
 
 import math
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from mlhf.core.events import OnEvent, event
-from mlhf.core.metrics import Summary, summarize
 from mlhf.core.seeds import derive
 from mlhf.meta.bptt import TruncatedBPTT
 from mlhf.meta.config import (
@@ -29,33 +25,33 @@ from mlhf.meta.search import CoordinateSearch
 from mlhf.meta.task_models import TaskModels
 from mlhf.meta.tasks import Task
 from mlhf.training import checkpoint
-from mlhf.training.checkpoints import Checkpoints
-from mlhf.training.clock import Clock
-from mlhf.training.trainer import Outcome
+from mlhf.training.attempt import Attempt
+from mlhf.training.recorder import CurveRecorder
+from mlhf.training.run_loop import RunLoop
 
-# What the curves call each network's loss.
+# The metric of each network's loss.
 _CURVES = {
     "preconditioner": "meta_loss_p",
     "damping": "meta_loss_s",
     "update": "meta_loss",
     "step": "meta_loss",
 }
-_MOST_BAD = 20  # estimates in a row that are not finite: then the run has diverged
+_MOST_BAD = 20  # after so many estimates in a row that were not finite, the run has diverged
 
 
-class MetaTrainer:
-    """One attempt at a meta-training run.
+class MetaTrainer(RunLoop):
+    """Trains a learned optimizer; a step of the loop is an iteration of its outer optimizer.
 
     Args:
         config: The run.
-        learned: What learns.
-        tasks: On what.
-        emit: Is told every event.
-        run_dir: Where checkpoints go; without it, there are none.
-        should_stop: Asked after every iteration whether to stop and be resumed later.
-        checkpoint_seconds: Least time between two checkpoints; None for none on the way.
-        flush_seconds: Least time between two ``points`` events.
-        clock: Counts the seconds.
+        learner: What learns.
+        tasks: What it learns on.
+        attempt: Where to report and write, and who may stop the run.
+        device: Where tasks and networks are.
+
+    Attributes:
+        inner_steps: Steps of inner training so far, over all attempts.
+        kinds: Kinds of parameters that the networks have seen.
     """
 
     def __init__(
@@ -63,83 +59,31 @@ class MetaTrainer:
         config: MetaTrainConfig,
         learner: MetaLearner,
         tasks: list[Task],
-        *,
+        attempt: Attempt,
         device: torch.device,
-        emit: OnEvent,
-        run_dir: Path | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        checkpoint_seconds: float | None = None,
-        flush_seconds: float = 0.25,
-        clock: Clock | None = None,
     ) -> None:
+        super().__init__(attempt, total_iterations(config, config.tasks))
         self.config, self.learner, self.tasks = config, learner, tasks
-        self.clock = clock or Clock()
-        self.iteration = 0
+        self.recorder = CurveRecorder(attempt.emit, attempt.flush_seconds)
         self.inner_steps = 0
-        self.samples = 0
         self.kinds: set[int] = set()
         self._device = device
-        self._emit, self._should_stop = emit, should_stop
-        self._checkpoints = Checkpoints(run_dir, checkpoint_seconds, self.clock, emit)
-        self._flush_seconds, self._flushed = flush_seconds, time.monotonic()
-        self._epoch = sum({id(t): t.samples for t in tasks}.values())
+        self._samples_per_epoch = sum({id(t): t.samples for t in tasks}.values())
         self._models: dict[int, TaskModels] = {}
         self._batches, self._noise, perturbations = (
             torch.Generator().manual_seed(derive(config.seed, purpose))
             for purpose in ("batches", "noise", "perturbations")
         )
-        self.replay = ExperienceReplay(
-            _replay_config(config), self._fresh, derive(config.seed, "starts")
-        )
+        seed = derive(config.seed, "starts")
+        self.replay = ExperienceReplay(_replay_config(config), self._fresh, seed)
         self.outer_optimizer: OuterOptimizer = self._build_outer_optimizer(perturbations)
-        self.total = total_iterations(config, config.tasks)
-        self._pending: list[dict[str, Any]] = []
-        self._summary: dict[str, Summary] = {}
-        self._bad = 0
-        self._reported = 0
-
-    def run(self) -> Outcome:
-        """Meta-train until the run ends or is interrupted."""
-        while True:
-            stop = self._should_stop()
-            if self._bad >= _MOST_BAD:
-                self._flush()
-                return Outcome("diverged", f"no finite meta-gradient at {self.iteration}")
-            over = self.iteration >= self.total
-            if over or stop or self._checkpoints.due():
-                self._flush()
-            if over:
-                return Outcome("succeeded", "budget")
-            if stop:
-                self._checkpoints.write(self.iteration, self.state_dict)
-                return Outcome("interrupted", "stopped on request")
-            if self._checkpoints.due():
-                self._checkpoints.write(self.iteration, self.state_dict)
-            self._step()
-            if time.monotonic() - self._flushed >= self._flush_seconds:
-                self._flush()
-
-    def totals(self) -> dict[str, float]:
-        """Return how much was done, and where the seconds went."""
-        return {
-            "steps": self.iteration,
-            "samples": self.samples,
-            "epochs": self.samples / self._epoch,
-            "wall_seconds": self.clock.seconds("training"),
-            "evaluation_seconds": self.clock.seconds("evaluation"),
-            "checkpoint_seconds": self.clock.seconds("checkpoint"),
-            "compile_seconds": self.clock.seconds("compile"),
-        }
-
-    def summary(self) -> dict[str, Summary]:
-        """Return each meta-loss's last value, smoothed, and its lowest smoothed one."""
-        return dict(self._summary)
+        self._bad = 0  # estimates in a row that were not finite
+        self._reported_step = 0
 
     def state_dict(self) -> checkpoint.Tree:
-        """Return all that the next iteration depends on. Flush before."""
         return {
             "kind": "meta_train",
-            "iteration": self.iteration,
+            "iteration": self.step,
             "inner_steps": self.inner_steps,
             "samples": self.samples,
             "kinds": sorted(self.kinds),
@@ -149,13 +93,12 @@ class MetaTrainer:
             "noise": self._noise.get_state(),
             "rng": checkpoint.rng_state(),
             "clock": self.clock.state_dict(),
-            "summary": self.summary(),
+            **self.recorder.state_dict(),
             "bad": self._bad,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was called."""
-        self.iteration = int(state["iteration"])
+        self.step = self._reported_step = int(state["iteration"])
         self.inner_steps = int(state["inner_steps"])
         self.samples = int(state["samples"])
         self.kinds = {int(k) for k in state["kinds"]}
@@ -166,17 +109,30 @@ class MetaTrainer:
         self._noise.set_state(state["noise"])
         checkpoint.set_rng_state(state["rng"])
         self.clock.load_state_dict(state["clock"])
-        self._summary = dict(state["summary"])
+        self.recorder.load_state_dict(state)
         self._bad = int(state["bad"])
-        self._reported = self.iteration
 
     def _step(self) -> None:
         with self.clock.section("training"):
-            found = self.outer_optimizer.step(self.learner, self.iteration)
-        self._bad = 0 if found.finite else self._bad + 1
-        self.iteration += 1
-        self.inner_steps += found.steps
-        self._record(found)
+            result = self.outer_optimizer.step(self.learner, self.step)
+        self._bad = 0 if result.finite else self._bad + 1
+        self.step += 1
+        self.inner_steps += result.steps
+        self._record(result)
+
+    def _epoch(self) -> float:
+        return self.samples / self._samples_per_epoch
+
+    def _over(self) -> str | None:
+        return "budget" if self.total_steps is not None and self.step >= self.total_steps else None
+
+    def _diverged(self) -> str | None:
+        return f"no finite meta-gradient at {self.step}" if self._bad >= _MOST_BAD else None
+
+    def _flush(self) -> None:
+        # Iterations may have no points; their progress is reported all the same.
+        moved, self._reported_step = self.step != self._reported_step, self.step
+        self.recorder.flush(self._progress(), force=moved)
 
     def _unroll(self, start: InnerState) -> UnrollResult:
         models = self._models_of(start.task)
@@ -185,50 +141,24 @@ class MetaTrainer:
         self.samples += (len(batches) - 1) * models.task.batch_size
         return self.learner.unroll(models, start, batches, self._noise)
 
-    def _record(self, found: OuterStep) -> None:
-        if not found.losses:
+    def _record(self, result: OuterStep) -> None:
+        if not result.losses:
             return
-        values = {_CURVES[name]: float(loss) for name, loss in found.losses.items()}
+        values = {_CURVES[name]: float(loss) for name, loss in result.losses.items()}
         for name, value in values.items():
             self._summarize(name, value)
-        values.update({name: float(value) for name, value in found.stats.items()})
-        self._pending.append(
-            {
-                "step": self.iteration,
-                "samples": self.samples,
-                "epoch": self.samples / self._epoch,
-                "wall_seconds": self.clock.seconds("training"),
-                "values": values,
-            }
-        )
+        values.update({name: float(value) for name, value in result.stats.items()})
+        self.recorder.add(self._position(), values)
 
     def _summarize(self, name: str, value: float) -> None:
+        """Take a meta-loss into its summary, smoothed, unless it is not finite."""
         if not math.isfinite(value):
             return
-        before = self._summary.get(name)
-        if before is not None:
-            last = before["last"]
+        summary = self.recorder.summary().get(name)
+        if summary is not None:
+            last = summary["last"]
             value = last + (1 - self.outer_optimizer.smoothing) * (value - last)
-        self._summary[name] = summarize(before, name, value, self.iteration)
-
-    def _flush(self) -> None:
-        self._flushed = time.monotonic()
-        if self._reported == self.iteration:
-            return
-        self._reported = self.iteration
-        if self._pending:
-            self._emit(event("points", points=self._pending))
-            self._pending = []
-        self._emit(
-            event(
-                "progress",
-                step=self.iteration,
-                total_steps=self.total,
-                epoch=self.samples / self._epoch,
-                samples=self.samples,
-                fraction=self.iteration / self.total,
-            )
-        )
+        self.recorder.summarize(name, value, self.step)
 
     def _models_of(self, index: int) -> TaskModels:
         if index not in self._models:
@@ -268,7 +198,7 @@ class MetaTrainer:
 
 
 def _replay_config(config: MetaTrainConfig) -> Any:
-    # Evolution's trajectories are long by themselves: at their horizon they do end.
+    # Trajectories of evolution strategies are long anyway; at their horizon they must end.
     if isinstance(config.estimator, PES):
         return config.replay.model_copy(update={"keep": 0.0})
     return config.replay

@@ -1,4 +1,4 @@
-"""What a run ran on, for its record."""
+"""The environment of a run, for its record."""
 
 import platform
 import sys
@@ -17,9 +17,9 @@ def choose_device(wanted: str) -> torch.device:
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("This machine has no CUDA device.")
-    return torch.device("cuda", torch.cuda.current_device()) if wanted == "cuda" else (
-        torch.device("cpu")
-    )  # fmt: skip
+    if wanted == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def describe(device: torch.device, model: nn.Module, seed: int, data_digest: str) -> dict[str, Any]:

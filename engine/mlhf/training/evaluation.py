@@ -1,6 +1,6 @@
-"""Measuring a model on whole splits."""
+"""Evaluates a model on whole splits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -29,10 +29,18 @@ def evaluate(
     max_samples: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
-    """Return train and test loss, and accuracy where targets are classes.
+    """Return train and test loss, and accuracy if targets are classes.
 
-    Draws no random number and leaves the model as it was. With ``max_samples``, that many
-    are measured, evenly spread over each split. None if ``should_stop`` said so meanwhile.
+    Draws no random numbers and leaves the model as it was.
+
+    Args:
+        model: On ``device``.
+        data: Has the splits ``train`` and ``test``.
+        loss: Name of the loss.
+        device: Where to compute.
+        batch_size: Samples per forward pass.
+        max_samples: If given, measure this many samples of each split, spread evenly over it.
+        should_stop: Asked before each batch; once it is true, None is returned.
     """
     values: dict[str, float] = {}
     was_training = model.training
@@ -43,10 +51,8 @@ def evaluate(
                 size = data.size(split)
                 if size == 0:
                     continue
-                measured = _measure(
-                    model, data, loss, device, split, _spread(size, max_samples), batch_size,
-                    should_stop,
-                )  # fmt: skip
+                batches = torch.split(_spread(size, max_samples), batch_size)
+                measured = _measure(model, data, loss, device, split, batches, should_stop)
                 if measured is None:
                     return None
                 values.update({f"{split}_{name}": value for name, value in measured.items()})
@@ -61,17 +67,16 @@ def _measure(
     loss: LossName,
     device: torch.device,
     split: str,
-    indices: Tensor,
-    batch_size: int,
+    batches: Iterable[Tensor],
     should_stop: Callable[[], bool],
 ) -> dict[str, float] | None:
     total: Tensor | None = None
     correct: Tensor | None = None
     count = 0
-    for part in torch.split(indices, batch_size):
+    for indices in batches:
         if should_stop():
             return None
-        x, y = data.batch(split, part, device)
+        x, y = data.batch(split, indices, device)
         sums = loss_and_correct(loss, model(x), y)
         total = sums.loss if total is None else total + sums.loss
         if sums.correct is not None:

@@ -1,4 +1,4 @@
-"""A run's curve: points are gathered without waiting for the device and told in batches."""
+"""A run's curves: points are collected without waiting for the device, and emitted in batches."""
 
 import math
 import time
@@ -22,6 +22,8 @@ _SUMMARIZED = (
     "test_accuracy",
 )
 
+_MOST_PENDING = 2048  # steps whose values wait on the device
+
 
 @dataclass(frozen=True)
 class Position:
@@ -41,21 +43,70 @@ class Position:
         }
 
 
-class Recorder:
-    """Turns steps and evaluations into ``points`` events, and finds the first bad loss.
+class CurveRecorder:
+    """Collects the points of a run's curves, and emits them in batches.
+
+    Args:
+        emit: Called with every ``points`` event.
+        flush_seconds: Least time between two flushes.
+    """
+
+    def __init__(self, emit: OnEvent, flush_seconds: float) -> None:
+        self._emit = emit
+        self._flush_seconds = flush_seconds
+        self._ready: list[dict[str, Any]] = []
+        self._flushed = time.monotonic()
+        self._summary: dict[str, Summary] = {}
+
+    def add(self, at: Position, values: Mapping[str, float]) -> None:
+        """Record a point of each of these metrics."""
+        self._ready.append({**at.to_dict(), "values": dict(values)})
+
+    def due(self) -> bool:
+        """Return whether it is time to flush."""
+        return time.monotonic() - self._flushed >= self._flush_seconds
+
+    def flush(self, progress: Event | None = None, *, force: bool = False) -> None:
+        """Emit the points so far, then how far the run is.
+
+        Without points ``progress`` is only emitted if ``force`` is set.
+        """
+        self._flushed = time.monotonic()
+        if not self._ready and not force:
+            return
+        if self._ready:
+            self._emit(event("points", points=self._ready))
+            self._ready = []
+        if progress is not None:
+            self._emit(progress)
+
+    def summarize(self, metric: str, value: float, step: int) -> None:
+        """Take a value into its metric's summary."""
+        self._summary[metric] = summarize(self._summary.get(metric), metric, value, step)
+
+    def summary(self) -> dict[str, Summary]:
+        """Return each metric's last and best value."""
+        return dict(self._summary)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state. Flush before, so that no point is both saved and to come."""
+        return {"summary": self.summary()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._summary = dict(state["summary"])
+
+
+class TrainingRecorder(CurveRecorder):
+    """Turns steps and evaluations into points, and finds the first bad loss.
 
     Attributes:
         diverged_at: Where the loss was first not finite. Nothing is recorded after it.
     """
 
     def __init__(self, emit: OnEvent, flush_seconds: float) -> None:
-        self._emit = emit
-        self._flush_seconds = flush_seconds
+        super().__init__(emit, flush_seconds)
         self._pending: list[tuple[Position, StepResult]] = []
-        self._ready: list[dict[str, Any]] = []
-        self._flushed = time.monotonic()
         self._running = [0.0, 0]  # sum and number of batch losses since the last evaluation
-        self._summary: dict[str, Summary] = {}
         self.diverged_at: Position | None = None
 
     def step(self, at: Position, result: StepResult) -> None:
@@ -70,44 +121,30 @@ class Recorder:
         if count:
             values["running_loss"] = total / count
         self._running = [0.0, 0]
-        self._add(at, values)
+        self.add(at, values)
         losses = [v for k, v in values.items() if k in ("train_loss", "test_loss")]
         if self.diverged_at is None and not all(map(math.isfinite, losses)):
             self.diverged_at = at
         return values
 
     def due(self) -> bool:
-        """Whether it is time to flush."""
-        if len(self._pending) >= 2048:
-            return True
-        return time.monotonic() - self._flushed >= self._flush_seconds
+        """Return whether it is time to flush."""
+        return len(self._pending) >= _MOST_PENDING or super().due()
 
-    def flush(self, progress: Event | None = None) -> None:
-        """Emit what was recorded, then how far the run is."""
+    def flush(self, progress: Event | None = None, *, force: bool = False) -> None:
         self._read()
-        self._flushed = time.monotonic()
-        if not self._ready:
-            return
-        self._emit(event("points", points=self._ready))
-        self._ready = []
-        if progress is not None:
-            self._emit(progress)
-
-    def summary(self) -> dict[str, Summary]:
-        """Return each metric's last and best value."""
-        return dict(self._summary)
+        super().flush(progress, force=force)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state. Flush before, so that no point is both saved and to come."""
-        return {"running": list(self._running), "summary": self.summary()}
+        return {"running": list(self._running), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
         total, count = state["running"]
         self._running = [float(total), int(count)]
-        self._summary = dict(state["summary"])
 
     def _read(self) -> None:
-        """Bring the pending values to the host, all of a kind in one go."""
+        """Copy the pending values to the host, each kind in one go."""
         pending, self._pending = self._pending, []
         if not pending:
             return
@@ -125,14 +162,14 @@ class Recorder:
             if self.diverged_at is not None:
                 return
             stats = {name: column[i] for name, column in columns.items()}
-            self._add(at, {"batch_loss": losses[i], **stats})
+            self.add(at, {"batch_loss": losses[i], **stats})
             self._running[0] += losses[i]
             self._running[1] += 1
             if not math.isfinite(losses[i]):
                 self.diverged_at = at
 
-    def _add(self, at: Position, values: Mapping[str, float]) -> None:
-        self._ready.append({**at.to_dict(), "values": dict(values)})
+    def add(self, at: Position, values: Mapping[str, float]) -> None:
+        super().add(at, values)
         for name, value in values.items():
             if name in _SUMMARIZED:
-                self._summary[name] = summarize(self._summary.get(name), name, value, at.step)
+                self.summarize(name, value, at.step)

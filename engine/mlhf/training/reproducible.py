@@ -1,4 +1,4 @@
-"""The process-wide settings under which a run is reproducible."""
+"""Process-wide settings that make runs reproducible."""
 
 import os
 import sys
@@ -11,14 +11,19 @@ import torch
 
 @contextmanager
 def reproducible(threads: int | None, device: torch.device) -> Iterator[None]:
-    """Deterministic algorithms, a fixed number of threads, and random state of its own.
+    """Use deterministic algorithms, a fixed number of threads and a separate random state.
 
-    Numbers below the smallest normal one count as zero. Where layers have died, gradients and
-    products are full of such numbers, and a processor takes up to a hundred times as long over
-    each: steps took three to eight times their time (docs/research.md#denormal-numbers).
+    Denormal numbers count as zero. Once layers have died, gradients and products are full of
+    them, and a processor takes up to a hundred times as long for each: steps took three to eight
+    times as long (docs/research.md#denormal-numbers).
 
-    All is as it was afterwards, so that a run inside a larger program leaves no trace (but
-    for threads of torch's pool that began meanwhile, which go on taking such numbers as zero).
+    Afterwards everything is as before, so that a run inside a larger program leaves no trace.
+    The exception is threads of torch's pool that started meanwhile: they go on flushing denormal
+    numbers to zero.
+
+    Args:
+        threads: CPU threads; None leaves their number alone.
+        device: Where the run computes.
     """
     if device.type == "cuda":
         # Read by cuBLAS when it is first used; without it, products may differ between runs.
@@ -65,5 +70,5 @@ def _use_deterministic_algorithms(enabled: bool, *, warn_only: bool) -> None:
 
 
 def flushes_denormals() -> bool:
-    """Return whether this thread takes numbers below the smallest normal one as zero."""
+    """Return whether this thread flushes denormal numbers to zero."""
     return not float(torch.tensor(torch.finfo(torch.float32).tiny) / 2)

@@ -1,45 +1,32 @@
-"""The training loop proper: steps, evaluations, checkpoints, and when to end."""
+"""The training loop of one network: its steps, its evaluations, and when to end."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from mlhf.core.budget import total_steps
-from mlhf.core.events import OnEvent, event
 from mlhf.core.metrics import reaches
 from mlhf.models.loss import LossName
 from mlhf.optimizers.protocol import Optimizer
 from mlhf.training import checkpoint
+from mlhf.training.attempt import Attempt
 from mlhf.training.averaging import averaged, keep_average
-from mlhf.training.checkpoints import Checkpoints
-from mlhf.training.clock import Clock
 from mlhf.training.config import Target, TrainConfig
 from mlhf.training.evaluation import Samples, evaluate
 from mlhf.training.order import BatchOrder
-from mlhf.training.recorder import Position, Recorder
+from mlhf.training.recorder import Position, TrainingRecorder
+from mlhf.training.run_loop import Outcome, RunLoop
 
-Status = Literal["succeeded", "diverged", "interrupted"]
-
-# Below this, the time between checkpoints counts in steps of less than one.
+# Keeps a rounding error from delaying an evaluation by a step.
 _EPSILON = 1e-9
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: Status
-    reason: str
-
-
-class Trainer:
-    """One attempt at a run.
+class Trainer(RunLoop):
+    """Trains a network: steps, evaluations, and the target.
 
     Args:
         config: The run.
@@ -47,12 +34,7 @@ class Trainer:
         data: The data set.
         loss: Name of the loss.
         optimizer: Takes the steps.
-        emit: Is told every event.
-        run_dir: Where checkpoints go; without it, there are none.
-        should_stop: Asked after every step whether to stop and be resumed later.
-        checkpoint_seconds: Least time between two checkpoints; None for none on the way.
-        flush_seconds: Least time between two ``points`` events.
-        clock: Counts the seconds.
+        attempt: Where to report and write, and who may stop the run.
     """
 
     def __init__(
@@ -62,88 +44,37 @@ class Trainer:
         data: Samples,
         loss: LossName,
         optimizer: Optimizer,
-        *,
-        emit: OnEvent,
-        run_dir: Path | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        checkpoint_seconds: float | None = None,
-        flush_seconds: float = 0.25,
-        clock: Clock | None = None,
+        attempt: Attempt,
     ) -> None:
+        samples = data.size("train")
+        super().__init__(attempt, total_steps(config.budget, samples, config.batch_size))
         self.config = config
         self.model = model
         self.data = data
         self.loss = loss
         self.optimizer = optimizer
-        self.order = BatchOrder(data.size("train"), config.batch_size, config.seed)
-        self.clock = clock or Clock()
-        self.recorder = Recorder(emit, flush_seconds)
-        self.step = 0
-        self.samples = 0
-        self.total_steps = total_steps(config.budget, data.size("train"), config.batch_size)
-        self._should_stop = should_stop
-        self._checkpoints = Checkpoints(run_dir, checkpoint_seconds, self.clock, emit)
+        self.order = BatchOrder(samples, config.batch_size, config.seed)
+        self.recorder: TrainingRecorder = TrainingRecorder(attempt.emit, attempt.flush_seconds)
         self._device = next(model.parameters()).device
         self._evaluated_step = -1
         self._target_at: Position | None = None
         self._steps_per_evaluation = config.evaluation.every_epochs * self.order.steps_per_epoch
 
     def run(self) -> Outcome:
-        """Train until the run ends or is interrupted. Everything recorded has been emitted."""
         self.model.train()
-        while True:
-            if self._evaluation_due():
-                self._evaluate()
-            if self.recorder.diverged_at is not None:
-                return self._diverged()
-            reason = self._over()
-            stop = self._should_stop()  # once: a signal may come between two questions
-            checkpoint_due = self._checkpoints.due()
-            if stop or reason or checkpoint_due:
-                # The points come first, and only a sound state is saved.
-                self._flush()
-                if self.recorder.diverged_at is not None:
-                    return self._diverged()
-            if reason and self._evaluated_step == self.step:
-                return Outcome("succeeded", reason)
-            if stop:
-                self._checkpoints.write(self.step, self.state_dict)
-                return Outcome("interrupted", "stopped on request")
-            if reason:
-                self._evaluate()
-                continue
-            if checkpoint_due:
-                self._checkpoints.write(self.step, self.state_dict)
-            self._step()
-            if self.recorder.due():
-                self._flush()
+        return super().run()
 
     def finish(self) -> None:
-        """Leave the result in the model: its last state, or its average, in evaluation mode."""
+        """Leave the result in the model, in evaluation mode: its last state, or its average."""
         if self.step:
             keep_average(*self._averaged())
         self.model.eval()
 
-    def totals(self) -> dict[str, float]:
-        """Return how much was done, and where the seconds went."""
-        at = self.recorder.diverged_at or self._position()
-        return {
-            "steps": at.step,
-            "samples": at.samples,
-            "epochs": at.epoch,
-            "wall_seconds": at.wall_seconds,
-            "evaluation_seconds": self.clock.seconds("evaluation"),
-            "checkpoint_seconds": self.clock.seconds("checkpoint"),
-            "compile_seconds": self.clock.seconds("compile"),
-        }
-
     @property
     def target_at(self) -> Position | None:
-        """Where the target was first reached, if it was."""
         return self._target_at
 
     def state_dict(self) -> checkpoint.Tree:
-        """Return all that the next step depends on. Flush before."""
         return {
             "step": self.step,
             "samples": self.samples,
@@ -158,7 +89,6 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where ``state_dict`` was called."""
         self.step = int(state["step"])
         self.samples = int(state["samples"])
         self._evaluated_step = int(state["evaluated_step"])
@@ -183,43 +113,29 @@ class Trainer:
     def _averaged(self) -> tuple[nn.Module, Optimizer, Samples, torch.device, int]:
         return self.model, self.optimizer, self.data, self._device, self.config.batch_size
 
-    def _position(self) -> Position:
-        return Position(
-            step=self.step,
-            samples=self.samples,
-            epoch=self.step / self.order.steps_per_epoch,
-            wall_seconds=self.clock.seconds("training"),
-        )
+    def _epoch(self) -> float:
+        return self.step / self.order.steps_per_epoch
+
+    def _end(self) -> Position:
+        return self.recorder.diverged_at or self._position()
 
     def _flush(self) -> None:
         self._finish_steps()
-        self.recorder.flush(
-            event(
-                "progress",
-                step=self.step,
-                total_steps=self.total_steps,
-                epoch=self.step / self.order.steps_per_epoch,
-                samples=self.samples,
-                fraction=self._fraction(),
-            )
-        )
+        super()._flush()
 
     def _finish_steps(self) -> None:
-        # On an accelerator steps are only queued: what is left of them is training time.
+        # A GPU only queues steps: waiting for them is training time.
         if self._device.type == "cuda":
             with self.clock.section("training"):
                 torch.cuda.synchronize(self._device)
 
     def _fraction(self) -> float:
-        parts = [0.0]
-        if self.total_steps:
-            parts.append(self.step / self.total_steps)
+        fractions = [super()._fraction()]
         if self.config.budget.wall_seconds:
-            parts.append(self.clock.seconds("training") / self.config.budget.wall_seconds)
-        return min(1.0, max(parts))
+            fractions.append(self.clock.seconds("training") / self.config.budget.wall_seconds)
+        return min(1.0, max(fractions))
 
     def _over(self) -> str | None:
-        """Return why the run is over, if it is."""
         target = self.config.target
         if target is not None and target.stop and self._target_at is not None:
             return "target"
@@ -231,14 +147,16 @@ class Trainer:
         return None
 
     def _evaluation_due(self) -> bool:
-        if self._evaluated_step == self.step:
+        if self._evaluated():
             return False
         done = math.floor(self.step / self._steps_per_evaluation + _EPSILON)
         before = math.floor((self.step - 1) / self._steps_per_evaluation + _EPSILON)
         return self.step == 0 or done > before
 
+    def _evaluated(self) -> bool:
+        return self._evaluated_step == self.step
+
     def _evaluate(self) -> None:
-        """Measure the model here, unless the run is asked to stop meanwhile."""
         self._flush()
         if self.recorder.diverged_at is not None:
             return
@@ -264,11 +182,9 @@ class Trainer:
             self._target_at = at
         self._flush()
 
-    def _diverged(self) -> Outcome:
-        self._flush()
+    def _diverged(self) -> str | None:
         at = self.recorder.diverged_at
-        assert at is not None
-        return Outcome("diverged", f"the loss was not finite at step {at.step}")
+        return None if at is None else f"the loss was not finite at step {at.step}"
 
 
 def _reached(target: Target, values: Mapping[str, float]) -> bool:

@@ -8,9 +8,9 @@ from bench.harness.runs import (
     read_result,
     run_or_resume,
 )
-from mlhf.ablation.run import Ended
 from mlhf.core.errors import DataError
 from mlhf.core.events import event
+from mlhf.training.results import RunResult
 
 CONFIG = {"seed": 0}
 
@@ -41,7 +41,7 @@ def _resumes(run_dir, resume, on_event, should_stop):
     assert resume == "checkpoints/step-000000020.safetensors"
     on_event(event("started", environment={"device": "cpu"}))
     on_event(_points([30, 40]))
-    return Ended("succeeded", "budget", {"steps": 40}, {})
+    return RunResult("succeeded", "budget", {"steps": 40}, {})
 
 
 def _never(*_):
@@ -66,7 +66,7 @@ def test_points_that_are_not_kept_and_values_that_are_not_finite(tmp_path):
         points = [{"step": 0, "values": {"batch_loss": 1.0}}, *_points([1])["points"]]
         points[1]["values"]["train_loss"] = float("nan")
         on_event(event("points", points=points))
-        return Ended("diverged", "not finite", {}, {"train_loss": {"last": float("inf")}})
+        return RunResult("diverged", "not finite", {}, {"train_loss": {"last": float("inf")}})
 
     result = run_or_resume(tmp_path, CONFIG, diverges, lambda: False)
     assert result["summary"]["train_loss"]["last"] == "Infinity"

@@ -45,8 +45,11 @@ def test_the_variants_are_the_papers_four_and_their_controls():
         ("learned", "learned", 4),
     ]
     assert [f.name for f in SOLVER_VARIANTS[:4]] == [
-        "(1) no RNN_p, 20", "(2) no RNN_p, 4", "(3) RNN_p, 2", "(4) RNN_p, 4",
-    ]  # fmt: skip
+        "(1) no RNN_p, 20",
+        "(2) no RNN_p, 4",
+        "(3) RNN_p, 2",
+        "(4) RNN_p, 4",
+    ]
     assert [(f.matrix, f.preconditioner, f.iterations) for f in SOLVER_VARIANTS[4:]] == [
         ("learned", "damping", 2),
         ("learned", "damping", 4),
@@ -185,8 +188,9 @@ def test_a_job_tells_all_the_service_needs_and_goes_on_where_it_stopped(tmp_path
     done = ablate(CONFIG, whole.append, tmp_path / "whole")
     assert (done.status, done.totals["steps"]) == ("succeeded", 5)
     assert [told["type"] for told in whole if told["type"] not in ("points", "progress")] == [
-        "started", "finished",
-    ]  # fmt: skip
+        "started",
+        "finished",
+    ]
     assert (whole[0]["total_steps"], whole[0]["resumed_from_step"]) == (5, 0)
     assert whole[0]["environment"]["data_digest"]
     assert whole[0]["data"]["train_samples"] == 128

@@ -16,6 +16,7 @@ from mlhf.optimizers.l2l import (
     preprocess,
 )
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint
+from mlhf.training.attempt import Attempt
 from tests.engine.meta.conftest import Plain, SquareTask
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
@@ -40,9 +41,18 @@ def test_closed_form(monkeypatch):
     """f = x², x₀ = 1, a linear update at 0: one Adam step makes both its weights −0.01, and
     then x ← 0.98x − 0.01 five times."""
     config = MetaTrainConfig.model_validate(
-        {"optimizer": "l2l", "tasks": [FAMILY], "unroll": 5, "lr": 0.01, "weight_decay": 0.0,
-         "clip": 0.0, "iterations": 2, "decay_at": [], "replay": {"keep": 0.0, "fresh": 1.0}}
-    )  # fmt: skip
+        {
+            "optimizer": "l2l",
+            "tasks": [FAMILY],
+            "unroll": 5,
+            "lr": 0.01,
+            "weight_decay": 0.0,
+            "clip": 0.0,
+            "iterations": 2,
+            "decay_at": [],
+            "replay": {"keep": 0.0, "fresh": 1.0},
+        }
+    )
     learner, seen = L2LLearner(LinearUpdate()), []
     unroll = learner.unroll
 
@@ -51,9 +61,7 @@ def test_closed_form(monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr(learner, "unroll", watched)
-    trainer = MetaTrainer(
-        config, learner, [SquareTask()], device=torch.device("cpu"), emit=lambda _: None
-    )
+    trainer = MetaTrainer(config, learner, [SquareTask()], Attempt(), torch.device("cpu"))
     trainer._step()
     weights = [float(p.detach()) for p in learner.networks["update"].parameters()]
     assert weights == pytest.approx([-0.01, -0.01], abs=1e-7)
@@ -101,8 +109,13 @@ def test_the_papers_rule_is_two_lstm_layers_of_20_units_times_a_tenth():
     for cell, w, b in zip(cells, (weights.w1, weights.w2), (weights.b1, weights.b2), strict=True):
         n = cell.input_size
         cell.load_state_dict(
-            {"weight_ih": w[0, :, :n], "weight_hh": w[0, :, n:], "bias_ih": b[0], "bias_hh": 0 * b[0]}  # noqa: E501
-        )  # fmt: skip
+            {
+                "weight_ih": w[0, :, :n],
+                "weight_hh": w[0, :, n:],
+                "bias_ih": b[0],
+                "bias_hh": 0 * b[0],
+            }
+        )
     n = 50
     state, first, second = rule.initial_state(torch.zeros(n).double()), None, None
     with torch.no_grad():

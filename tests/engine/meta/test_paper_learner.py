@@ -49,7 +49,9 @@ class Dense:
         fits, gains = [], []
         for n in range(STEPS):
             if first:
-                _, b, matrix = dense.gradient_and_matrix(self.model, self.unpack, theta, *self.batches[n])  # noqa: E501  # fmt: skip
+                _, b, matrix = dense.gradient_and_matrix(
+                    self.model, self.unpack, theta, *self.batches[n]
+                )
                 frozen.append((theta, b, matrix, d, r))
             theta, b, matrix, d, r = frozen[n]
             d, r, states, damped = dense.direction(matrix, b, d, r, states, networks, self.kinds, 2)

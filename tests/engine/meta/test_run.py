@@ -13,7 +13,7 @@ from mlhf.core.errors import DataError, SpecError
 from mlhf.core.seeds import derive
 from mlhf.meta.config import MetaTrainConfig
 from mlhf.meta.paper_learner import PaperLearner
-from mlhf.meta.run import _learned
+from mlhf.meta.run import _build_learner
 from mlhf.models.build import build
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
 from mlhf.optimizers.mlhf.paper.optimizer import fresh_networks
@@ -27,14 +27,21 @@ def _config(optimizer="mlhf", **changes):
     return {
         "optimizer": optimizer,
         "variant": "paper",
-        "tasks": [{"model": MODEL, "dataset": DIGITS, "batch_sizes": [8, 16], "initial_scales": [1.0, 0.5]}],  # noqa: E501
+        "tasks": [
+            {
+                "model": MODEL,
+                "dataset": DIGITS,
+                "batch_sizes": [8, 16],
+                "initial_scales": [1.0, 0.5],
+            }
+        ],
         "iterations": 10,
         "unroll": 2,
         "threads": 1,
         "device": "cpu",
         "seed": 3,
         **changes,
-    }  # fmt: skip
+    }
 
 
 def _stop_after(steps):
@@ -153,9 +160,12 @@ def test_the_trainer_process_runs_it(tmp_path):
         ({"estimator": {"name": "pes", "sigma": 0}}, "/estimator/sigma"),
         ({"tasks": [{"model": {"name": "no"}, "dataset": DIGITS}]}, "/tasks/0/model/name"),
         ({"tasks": [{"model": MODEL, "dataset": {"name": "no"}}]}, "/tasks/0/dataset/name"),
-        ({"tasks": [{"model": MODEL, "dataset": DIGITS, "batch_sizes": [201]}]}, "/tasks/0/batch_sizes"),  # noqa: E501
+        (
+            {"tasks": [{"model": MODEL, "dataset": DIGITS, "batch_sizes": [201]}]},
+            "/tasks/0/batch_sizes",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_configuration_is_pointed_at(changes, pointer):
     with pytest.raises(SpecError) as error:
         meta_train(_config(**changes))
@@ -168,7 +178,7 @@ def test_a_wrong_configuration_is_pointed_at(changes, pointer):
     ids=["the paper's", "others"],
 )
 def test_the_unrolls_settings_are_the_configurations(changes, expected):
-    learner = _learned(MetaTrainConfig.model_validate(_config(**changes)), None)
+    learner = _build_learner(MetaTrainConfig.model_validate(_config(**changes)), None)
     assert isinstance(learner, PaperLearner)
     assert (learner._iterations, learner._step_clip, learner._noise) == expected
     assert learner._lr == 1.0

@@ -28,9 +28,13 @@ class Plain:
         self.noise, self.seen, self.iteration = noise, [], 0
         self.by_seed, self.seeds = by_seed, []
         self.search = CoordinateSearch(
-            Search(**search), tasks=tasks, seed=7, start=self._start,
-            unroll=self._unroll, streams=self.streams,
-        )  # fmt: skip
+            Search(**search),
+            tasks=tasks,
+            seed=7,
+            start=self._start,
+            unroll=self._unroll,
+            streams=self.streams,
+        )
 
     def _start(self, task, seed):
         if seed not in self.seeds:
@@ -105,15 +109,22 @@ def test_a_move_that_helps_is_kept_and_tried_again_and_its_opposite_left_out():
     plain.runs(2 * 6)
     half = {name: value / 2 for name, value in OTHER.items()}
     assert plain.tried() == [
-        ({}, False), (DOWN, True), (DOWN, True), (DOWN, False), (OTHER, False), (DOWN, False),
-    ]  # fmt: skip
+        ({}, False),
+        (DOWN, True),
+        (DOWN, True),
+        (DOWN, False),
+        (OTHER, False),
+        (DOWN, False),
+    ]
     assert float(plain.learner.networks["damping"].weight[0].detach()) == -2
     plain.runs(2 * 2)  # nothing helped in the second pass: half of each, from the first on
     assert plain.tried()[6:] == [(UP, False), (OTHER, False)]
     plain.runs(2 * 3)
     assert plain.tried()[8:] == [
-        ({"damping.weight.0": -0.5}, False), ({"damping.weight.0": 0.5}, False), (half, False),
-    ]  # fmt: skip
+        ({"damping.weight.0": -0.5}, False),
+        ({"damping.weight.0": 0.5}, False),
+        (half, False),
+    ]
     others = plain.learner.networks
     assert not others["step"].weight.any()
     assert not others["damping"].kinds.any()
@@ -154,8 +165,11 @@ def test_by_default_each_weight_is_moved_up_and_down():
     plain = Plain(tasks=1, seeds=1, step=0.25)
     plain.runs(4)
     assert [move for move, _ in plain.tried()] == [
-        {}, {"damping.weight.0": 0.25}, {"damping.weight.0": -0.25}, {"damping.weight.0": -0.25},
-    ]  # fmt: skip
+        {},
+        {"damping.weight.0": 0.25},
+        {"damping.weight.0": -0.25},
+        {"damping.weight.0": -0.25},
+    ]
     assert len(moves.coordinate_moves(0.25)) == 2 * 46
 
 

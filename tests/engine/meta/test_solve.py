@@ -46,7 +46,9 @@ def test_what_has_converged_stands_still_from_there_on(system):
 def test_a_curvature_of_zero_is_not_divided_by(size):
     """With no tolerance a solve does not stand still for another reason."""
     b = torch.full((3,), size, dtype=D)
-    x, r = solve(lambda v: v, b, torch.zeros_like(b), b, torch.ones_like(b), iterations=4, tolerance=0.0)  # noqa: E501  # fmt: skip
+    x, r = solve(
+        lambda v: v, b, torch.zeros_like(b), b, torch.ones_like(b), iterations=4, tolerance=0.0
+    )
     assert torch.equal(x, torch.zeros_like(b))
     assert torch.equal(r, b)
 

@@ -7,6 +7,7 @@ from torch import nn
 from mlhf.meta.config import MetaTrainConfig
 from mlhf.meta.estimators import MetaGradient
 from mlhf.meta.trainer import MetaTrainer
+from mlhf.training.attempt import Attempt
 from tests.engine.meta.conftest import Plain
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
@@ -49,7 +50,7 @@ def _trainer(gradients=GRADIENTS, tasks=1, **changes):
         {"variant": "paper", "tasks": [FAMILY], "iterations": 100, **changes}
     )
     plain = [Plain(torch.float32) for _ in range(tasks)]
-    trainer = MetaTrainer(config, Nets(), plain, device=torch.device("cpu"), emit=lambda _: None)
+    trainer = MetaTrainer(config, Nets(), plain, Attempt(), torch.device("cpu"))
     trainer.outer_optimizer.estimator = Known(**gradients)
     return trainer
 
@@ -75,7 +76,7 @@ def test_each_networks_gradient_is_cut_to_its_own_weights_norm(clip, norm):
 def test_the_rate_is_cut_to_a_tenth_three_times():
     trainer, rates = _trainer(), {}
     for iteration in (0, 59, 60, 75, 76, 87, 88, 99):
-        trainer.iteration = iteration
+        trainer.step = iteration
         trainer._step()
         rates[iteration] = trainer.outer_optimizer.adam.param_groups[0]["lr"]
     expected = {0: 1e-3, 59: 1e-3, 60: 1e-4, 75: 1e-4, 76: 1e-5, 87: 1e-5, 88: 1e-6, 99: 1e-6}
@@ -105,7 +106,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
     before = [w.clone() for w in _weights(trainer)]
     trainer._step()
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(trainer), strict=True))
-    assert (trainer.iteration, trainer.inner_steps, trainer._bad) == (1, 10, 1)
+    assert (trainer.step, trainer.inner_steps, trainer._bad) == (1, 10, 1)
 
 
 def test_fresh_starts_reach_every_task():

@@ -21,7 +21,7 @@ from mlhf.optimizers.protocol import StepResult
 from mlhf.training import checkpoint
 from mlhf.training.clock import Clock
 from mlhf.training.order import BatchOrder
-from mlhf.training.recorder import Position, Recorder
+from mlhf.training.recorder import Position, TrainingRecorder
 
 
 class Time:
@@ -187,7 +187,7 @@ def _at(step):
 
 def _recorder():
     events = []
-    return Recorder(events.append, flush_seconds=1e9), events
+    return TrainingRecorder(events.append, flush_seconds=1e9), events
 
 
 def test_nothing_is_told_before_a_flush_and_then_all_at_once():
