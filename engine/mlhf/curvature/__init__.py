@@ -1,1 +1,1 @@
-"""Products with curvature matrices that share the primal pass with the gradient."""
+"""Curvature matrices of a network's loss, as products that share one forward pass."""

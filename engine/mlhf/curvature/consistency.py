@@ -1,6 +1,7 @@
-"""Whether products agree with each other, asked of random vectors.
+"""Checks on random vectors that products agree with each other.
 
-Not of the caller's: zeros, or a direction that does not pass what is wrong, agree emptily.
+The caller's vectors would not do: zeros, or a direction that misses the faulty operation,
+agree without meaning anything.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,23 +16,23 @@ _Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 def normal_like(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Return normal random tensors of the same forms; the global random state is left alone."""
-    own = {d: torch.Generator(d).manual_seed(seed) for d in {t.device for t in tensors}}
+    """Return standard normal tensors like the given ones, without touching the global RNG."""
+    generators = {d: torch.Generator(d).manual_seed(seed) for d in {t.device for t in tensors}}
     return [
-        torch.randn(t.shape, generator=own[t.device], dtype=t.dtype, device=t.device)
+        torch.randn(t.shape, generator=generators[t.device], dtype=t.dtype, device=t.device)
         for t in tensors
     ]
 
 
 def disagree(left: _Pairs, right: _Pairs, nodes: Iterable[Any]) -> bool:
-    """Whether Σ⟨a, b⟩ over ``left`` is another number than over ``right``, beyond rounding.
+    """Whether Σ⟨a, b⟩ over ``left`` and over ``right`` differ by more than rounding.
 
-    What is not finite tells nothing, and shows anyway: it counts as agreement.
+    Sums that are not finite prove nothing, and show anyway: they count as agreement.
 
     Args:
-        left: Pairs (a, b), one of each random.
+        left: Pairs (a, b) of tensors of one shape, one of each pair random.
         right: As ``left``.
-        nodes: The graph's, in whose types was computed.
+        nodes: The graph's nodes, in whose dtypes the sums were computed.
     """
     (a, a_size), (b, b_size) = _sum(left), _sum(right)
     tolerance = min(1000 * _precision(nodes), 0.125)
@@ -39,7 +40,7 @@ def disagree(left: _Pairs, right: _Pairs, nodes: Iterable[Any]) -> bool:
 
 
 def _sum(pairs: _Pairs) -> tuple[Tensor, Tensor]:
-    """Return Σ⟨a, b⟩, and the size that such a sum has by chance."""
+    """Return Σ⟨a, b⟩, and the size of such a sum for random signs, both scalars."""
     at = pairs[0][0].device
     total = torch.stack([dot(a, b).to(at) for a, b in pairs]).sum()
     square = torch.stack([(upcast(a) * upcast(b)).square().sum().to(at) for a, b in pairs]).sum()
@@ -47,16 +48,16 @@ def _sum(pairs: _Pairs) -> tuple[Tensor, Tensor]:
 
 
 def _precision(nodes: Iterable[Any]) -> float:
-    """Return the relative rounding of the least precise type on the way, as under autocast."""
+    """Return the eps of the least precise dtype among the nodes, such as autocast's."""
     metadata = [m for node in nodes for m in getattr(node, "_input_metadata", ())]
     types = {m.dtype for m in metadata if m.dtype.is_floating_point or m.dtype.is_complex}
     eps = max(torch.finfo(dtype).eps for dtype in types)
-    if torch.float32 in types and any(m.device.type != "cpu" or _coarse() for m in metadata):
+    if torch.float32 in types and any(m.device.type != "cpu" or _allows_tf32() for m in metadata):
         return max(eps, 2**-10)  # TF32's
     return eps
 
 
-def _coarse() -> bool:
+def _allows_tf32() -> bool:
     try:
         return torch.get_float32_matmul_precision() != "highest"
     except RuntimeError:  # set for some backends, in torch's newer way

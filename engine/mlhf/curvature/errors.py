@@ -2,4 +2,4 @@
 
 
 class CurvatureError(RuntimeError):
-    """A curvature product that cannot be computed rightly, and why."""
+    """A curvature product that cannot be computed correctly; the message says why."""

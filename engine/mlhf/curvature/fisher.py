@@ -9,17 +9,24 @@ from mlhf.curvature.pytree_loss import upcast
 
 
 class EmpiricalFisher(GGN):
-    """F = (1/N) Σᵢ gᵢgᵢᵀ with gᵢ = ∇θℓᵢ, the gradient of sample i's own loss.
+    """F = (1/N) Σᵢ gᵢgᵢᵀ with gᵢ = ∇θℓᵢ, the gradient of the loss of sample i.
 
     Samples are the rows of the outputs' first dimension, and the loss must be the mean of
-    theirs. No gᵢ is ever formed: with cᵢ = ∂ℓᵢ/∂z, which has only row i, gᵢ = Jᵀcᵢ, so
+    the samples' losses. No gᵢ is ever formed. With cᵢ = ∂ℓᵢ/∂z, which is zero but in row i,
+    gᵢ = Jᵀcᵢ, so
 
-        Fv = Jᵀ w, row i of w being cᵢ⟨cᵢ, Jv⟩/N,
+        Fv = Jᵀ w, where row i of w is cᵢ⟨cᵢ, Jv⟩/N,
 
-    which costs what a GGN product costs. In train mode batch norm lets zᵢ depend on the
-    other samples; gᵢ is then the gradient through all of that.
+    which costs as much as a GGN product. In train mode batch norm makes zᵢ depend on the
+    other samples; gᵢ is then the gradient through that dependence too.
 
-    Arguments and attributes are those of ``GGN``; the loss may be once differentiable.
+    Arguments and attributes are those of ``GGN``; the loss need only be once differentiable.
+    Not to be confused with the Fisher matrix, which for the named losses is the GGN (Kunstner,
+    Balles & Hennig 2019, "Limitations of the empirical Fisher approximation").
+
+    Raises:
+        CurvatureError: as for ``GGN``, and by products where several outputs differ in their
+            number of rows.
     """
 
     def _apply_output_hessian(self, u: list[Tensor]) -> list[Tensor]:

@@ -11,24 +11,28 @@ from mlhf.curvature.errors import CurvatureError
 
 
 def forward_pass(
-    model: nn.Module, x: Any, parameters: Sequence[Tensor], low: torch.dtype | None
+    model: nn.Module, x: Any, parameters: Sequence[Tensor], autocast: torch.dtype | None
 ) -> Any:
-    """Return model(x) with its graph, made of parts that can be differentiated twice.
+    """Return model(x) with its graph, whose operations can be differentiated twice.
 
     Args:
         model: Any module.
         x: Its input.
-        parameters: What the graph is wanted for; they say on which device autocast works.
-        low: Under autocast to this type, or None to leave autocast as the caller has it.
+        parameters: θ; autocast applies to their device.
+        autocast: The dtype of autocast, or None to leave autocast as the caller has it.
     """
     device = parameters[0].device.type
-    cast = nullcontext() if low is None else torch.autocast(device, dtype=low)
+    cast = nullcontext() if autocast is None else torch.autocast(device, dtype=autocast)
     with torch.enable_grad(), differentiable_twice(model), cast:
         return model(x)
 
 
 def trainable(model: nn.Module) -> list[Tensor]:
-    """Return the model's parameters that require a gradient, each once."""
+    """Return the model's parameters that require a gradient, each once.
+
+    Raises:
+        CurvatureError: where there is none.
+    """
     found: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     if not found:
         raise CurvatureError("the model has no parameter that requires a gradient")
@@ -36,7 +40,12 @@ def trainable(model: nn.Module) -> list[Tensor]:
 
 
 def select_parameters(model: nn.Module, parameters: Sequence[Tensor] | None) -> list[Tensor]:
-    """Return the parameters a matrix is wanted for: those given, or all that are trained."""
+    """Return the parameters a matrix is taken at: those given, or all that are trained.
+
+    Raises:
+        CurvatureError: where there is none, one is given twice, or one is not a leaf that
+            requires a gradient.
+    """
     if parameters is None:
         return trainable(model)
     found = list(parameters)
@@ -51,7 +60,7 @@ def select_parameters(model: nn.Module, parameters: Sequence[Tensor] | None) -> 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Keep a caller's autocast out of products: each operation runs in its own types."""
+    """Turn off a caller's autocast for products: operations keep the dtypes of their inputs."""
     if not torch.is_autocast_enabled(device.type):
         yield
         return
@@ -61,10 +70,10 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def differentiable_twice(model: nn.Module) -> Iterator[None]:
-    """Keep fused kernels whose backward cannot be differentiated out of the forward pass.
+    """Turn off fused kernels whose backward cannot be differentiated.
 
-    These are the fused recurrent layers (oneDNN, cuDNN) and fused attention. The encoder
-    layers' fast path in eval mode is off wherever a gradient is wanted, by torch's own rule.
+    These are fused recurrent layers (oneDNN, cuDNN) and fused attention. Torch itself turns
+    off the fast path of encoder layers in eval mode wherever a gradient is needed.
     """
     switches = list(_ATTENTION)
     if any(isinstance(m, nn.RNNBase) for m in model.modules()):
@@ -81,7 +90,8 @@ def differentiable_twice(model: nn.Module) -> Iterator[None]:
 
 _C = torch._C
 _Switch = tuple[Callable[[], bool], Callable[[bool], None], bool]  # get, set, wanted
-# The setters below torch.backends: its context managers warn, and cost more than a small step.
+# The setters that torch.backends uses: its context managers warn, and cost more than a small
+# training step.
 _ATTENTION: tuple[_Switch, ...] = (
     (_C._get_flash_sdp_enabled, _C._set_sdp_use_flash, False),
     (_C._get_mem_efficient_sdp_enabled, _C._set_sdp_use_mem_efficient, False),

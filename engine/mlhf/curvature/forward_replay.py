@@ -1,4 +1,4 @@
-"""Running a forward pass again under the circumstances of its first time."""
+"""Running a forward pass a second time with the same random draws, buffers and modes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,54 +8,59 @@ from torch import Tensor, nn
 
 
 class ForwardReplay:
-    """Make one before a forward pass; that pass can then be run again.
+    """A snapshot of the RNG state and of a model's buffers and modes.
+
+    Take it before a forward pass; within ``restored_state`` the pass then runs as it did:
+    dropout draws the same masks, and batch norm starts from the same running statistics.
 
     Args:
-        model: The model: its buffers and its mode are part of the circumstances.
-        device: Where its random draws are made, beside the CPU.
+        model: The model. Its buffers and the modes (train or eval) of its modules are kept.
+        device: The device whose RNG state is kept, beside the CPU's.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model = model
         self._cuda = device if device.type == "cuda" else None
-        self._draws = self._random_state()
+        self._rng_state = self._get_rng_state()
         self._buffers = [b.clone() for b in model.buffers()]
         self._modes = [m.training for m in model.modules()]
 
     @contextmanager
     def restored_state(self) -> Iterator[None]:
-        """Set buffers, modes and random state back; afterwards all are as they were.
+        """Restore the snapshot within the block; afterwards all is as it was before the block.
 
-        The model's own buffers are put aside, not written to: graphs that saved them live on.
+        The model's own buffers are replaced by copies, not written to: graphs that saved them
+        stay valid.
         """
-        draws, modes = self._random_state(), [m.training for m in self._model.modules()]
-        own = [(m, name, b) for m in self._model.modules() for name, b in m._buffers.items()]
-        at_first = {
+        rng_state = self._get_rng_state()
+        modes = [m.training for m in self._model.modules()]
+        buffers = [(m, name, b) for m in self._model.modules() for name, b in m._buffers.items()]
+        copies = {
             id(b): value.clone()
             for b, value in zip(self._model.buffers(), self._buffers, strict=True)
         }
-        self._set_random_state(self._draws)
+        self._set_rng_state(self._rng_state)
         self._set_modes(self._modes)
-        for module, name, buffer in own:
+        for module, name, buffer in buffers:
             if buffer is not None:
-                module._buffers[name] = at_first[id(buffer)]
+                module._buffers[name] = copies[id(buffer)]
         try:
             yield
         finally:
-            for module, name, buffer in own:
+            for module, name, buffer in buffers:
                 module._buffers[name] = buffer
             self._set_modes(modes)
-            self._set_random_state(draws)
+            self._set_rng_state(rng_state)
 
     def _set_modes(self, modes: list[bool]) -> None:
         for module, mode in zip(self._model.modules(), modes, strict=True):
             module.training = mode
 
-    def _random_state(self) -> tuple[Tensor, Tensor | None]:
+    def _get_rng_state(self) -> tuple[Tensor, Tensor | None]:
         cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
         return torch.get_rng_state(), cuda
 
-    def _set_random_state(self, state: tuple[Tensor, Tensor | None]) -> None:
+    def _set_rng_state(self, state: tuple[Tensor, Tensor | None]) -> None:
         torch.set_rng_state(state[0])
         if self._cuda is not None and state[1] is not None:
             torch.cuda.set_rng_state(state[1], self._cuda)

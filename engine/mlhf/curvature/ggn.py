@@ -21,36 +21,41 @@ from mlhf.curvature.symmetric import symmetric
 
 
 class GGN:
-    """G = Jᵀ H_ℓ J at the model's parameters, its loss and gradient, from one forward pass.
+    """The generalized Gauss-Newton matrix of a loss at a model's parameters.
 
-    J = ∂z/∂θ for the outputs z = model(x), H_ℓ = ∂²ℓ/∂z². The forward pass is run here, once,
-    as in a plain training step: batch-norm statistics move once, dropout draws one mask, and
-    every product uses what that pass saw. The parameters must not change while the object
-    is used. Hooks that change gradients are refused; those that look are let be.
+        G = Jᵀ H_ℓ J with J = ∂z/∂θ and H_ℓ = ∂²ℓ/∂z², for outputs z = model(x),
+
+    with the loss and its gradient (Schraudolph 2002; Martens 2010). G is positive
+    semi-definite where the loss is convex in z.
+
+    One forward pass serves all. It is run here, as in a plain training step: batch norm's
+    statistics move once, dropout draws one mask, and every product uses the same ones. The
+    parameters must not change while the object is in use. Hooks that change gradients are
+    refused; hooks that only read them are allowed.
 
     Args:
         model: Any module that returns a tensor, or a tuple, list or dict of tensors.
-        loss: ``"cross_entropy"``, ``"mse"`` or ``"binary_cross_entropy"`` for one tensor;
+        loss: ``"cross_entropy"``, ``"mse"`` or ``"binary_cross_entropy"``, for one tensor;
             or a function (z, y) ↦ scalar of all that the model returns, twice
             differentiable in it.
         x: The model's input.
         y: The loss's target.
         parameters: θ, any leaves; by default all of the model's that require a gradient.
-            Those the output does not depend on have zero gradients and products.
-        autocast: The type of a forward pass under autocast, such as ``torch.bfloat16``.
-            Gradients and products then have the parameters' own type.
+            Gradients and products are zero where the output does not depend on one.
+        autocast: The dtype of a forward pass under autocast, such as ``torch.bfloat16``.
+            Gradients and products then have the parameters' dtype.
         edges: Called after the forward pass; returns edges of its graph, such as a layer's
             output, at which the gradient is wanted too. That costs nothing.
 
     Attributes:
-        loss: The mean loss, a scalar without graph.
-        gradient: ∇θℓ, one tensor per parameter.
+        loss: ℓ(z, y), a scalar without graph.
+        gradient: ∇θℓ, one tensor like each parameter.
         edge_gradients: The loss's gradient at those edges, None at one that it does not
             depend on.
         output: What the model returned, without graph.
 
     Raises:
-        CurvatureError: where no right product can be had.
+        CurvatureError: where products cannot be computed correctly.
     """
 
     def __init__(
@@ -79,44 +84,51 @@ class GGN:
             self.gradient, self.edge_gradients = self._linear.gradients(self._at.gradient, watched)
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return Gv, one tensor per parameter; differentiable in v (G is a constant)."""
+        """Return Gv = Jᵀ H_ℓ J v.
+
+        Args:
+            v: One tensor like each parameter.
+
+        Returns:
+            One tensor like each parameter; differentiable in v, with G a constant.
+        """
         return symmetric(self._product, v)
 
     def quadratic(self, v: Sequence[Tensor]) -> Tensor:
-        """Return vᵀGv, a scalar without graph, for about half the cost of a product."""
+        """Return vᵀGv = ⟨Jv, H_ℓJv⟩, a scalar without graph, for half the cost of a product."""
         with torch.no_grad(), full_precision(self._device):
             u = self._linear.jvp(v)
             w = self._apply_output_hessian(u)
             return sum((dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), dot(u[0], w[0]))
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return u = Jv, one tensor per output, without graph."""
+        """Return u = Jv, one tensor like each output, without graph."""
         with torch.no_grad(), full_precision(self._device):
             return self._linear.jvp(v)
 
     def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """Return ``jvp`` of each v, for less than their number of passes where layers are narrow.
+        """Return ``jvp`` of each v; where layers are narrow, several cost less than one by one.
 
-        Convolutions on a CPU are then counted in whole blocks of channels, which two directions
-        may share.
+        On a CPU, convolutions compute whole blocks of channels, which directions can share.
         """
         with torch.no_grad(), full_precision(self._device):
             return self._linear.jvps(vs)
 
     def output_hessian(self, u: list[Tensor]) -> list[Tensor]:
-        """Return w = H_ℓu, for one tensor per output."""
+        """Return w = H_ℓu, one tensor like each output."""
         with torch.no_grad(), full_precision(self._device):
             return self._apply_output_hessian(u)
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
-        """Return Jᵀw, one tensor per parameter: Gv is ``vjp(output_hessian(jvp(v)))``."""
+        """Return Jᵀw, one tensor like each parameter: Gv is ``vjp(output_hessian(jvp(v)))``."""
         with full_precision(self._device):
             return self._linear.vjp(w)
 
     def output_ratio(self, generator: torch.Generator) -> Tensor:
-        """Return tr H_ℓ / |∂ℓ/∂z|², a scalar: by random signs u, of which uᵀH_ℓu is the mean.
+        """Return an estimate of tr H_ℓ / ‖∂ℓ/∂z‖², a scalar of at least 0.
 
-        Never negative, as rounding may make it where the data are fitted.
+        The trace is uᵀH_ℓu for random signs u (Hutchinson 1990). Where the data are fitted,
+        rounding could make it negative; it is clamped.
 
         Args:
             generator: On the CPU, wherever the model is.
@@ -137,12 +149,12 @@ class GGN:
             return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv
 
     def _apply_output_hessian(self, u: list[Tensor]) -> list[Tensor]:
-        """What stands between Jᵀ and J: here the loss's Hessian."""
+        """Return the matrix between Jᵀ and J, here H_ℓ, times u."""
         return self._at.hessian_product(u)
 
 
 def detached(z: Any) -> Any:
-    """Return what a model returned, without graph."""
+    """Return a model's output (a tensor or a pytree of tensors) without its graph."""
     if isinstance(z, Tensor):
         return z.detach()
     return pytree.tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, z)

@@ -19,15 +19,15 @@ from mlhf.curvature.symmetric import symmetric
 
 
 class Hessian:
-    """H = ∂²ℓ/∂θ², its loss and gradient, from one forward pass.
+    """The Hessian H = ∂²ℓ/∂θ² of a loss at a model's parameters; and the loss and its gradient.
 
-    Products differentiate the gradient (Pearlmutter's Hv as a backward pass of a backward
-    pass). H is indefinite in general: conjugate gradients need a damping above its most
-    negative eigenvalue.
+    Products differentiate the gradient: Hv = ∂⟨∇ℓ, v⟩/∂θ, a backward pass through a backward
+    pass (Pearlmutter 1994). H is indefinite in general: conjugate gradients need a damping
+    that exceeds the size of its most negative eigenvalue.
 
-    Some second derivatives are wrong without an error. Torch's own of ``weight_norm`` is, and
-    is refused; the rest is checked for symmetry before the first product, for two more.
-    Hooks on gradients are refused.
+    Some operations have second derivatives that are silently wrong. Torch's ``weight_norm`` is
+    one, and is refused. All others are checked before the first product: H must be symmetric
+    on two random vectors, which costs two products. Hooks on gradients are refused.
 
     Args:
         model: Any module; its operations must be twice differentiable.
@@ -37,17 +37,17 @@ class Hessian:
         parameters: θ, by default all that require a gradient.
         autocast: As for ``GGN``.
         custom_functions: Whether the ``torch.autograd.Function``s in the model are known to
-            have backwards that are right to differentiate. Nothing but their author can
-            know: one that detaches something gives wrong products without an error, so by
-            default they are refused.
+            have backwards that may be differentiated. Only their author can know: one that
+            detaches something gives wrong products without an error. So they are refused by
+            default.
 
     Attributes:
-        loss: The mean loss, a scalar without graph.
-        gradient: ∇θℓ, one tensor per parameter.
+        loss: ℓ(z, y), a scalar without graph.
+        gradient: ∇θℓ, one tensor like each parameter.
         output: What the model returned, without graph.
 
     Raises:
-        CurvatureError: where no right product can be had.
+        CurvatureError: where products cannot be computed correctly.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Hessian:
                 raise CurvatureError("the loss does not depend on any parameter by a graph")
             if hook_count() != before or any_on(self.parameters):
                 raise CurvatureError(UNKNOWN)
-            _refuse(value, custom_functions)
+            _refuse_unsafe_nodes(value, custom_functions)
             self._graph = torch.autograd.grad(
                 value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -81,7 +81,14 @@ class Hessian:
         self.gradient = [g.detach() for g in self._graph]
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return Hv, one tensor per parameter; differentiable in v (H is a constant)."""
+        """Return Hv.
+
+        Args:
+            v: One tensor like each parameter.
+
+        Returns:
+            One tensor like each parameter; differentiable in v, with H a constant.
+        """
         return symmetric(self._product, v)
 
     def quadratic(self, v: Sequence[Tensor]) -> Tensor:
@@ -92,11 +99,11 @@ class Hessian:
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         if not self._checked:
-            self._check()
+            self._check_symmetry()
             self._checked = True
-        return self._differentiated(v)
+        return self._differentiate_gradient(v)
 
-    def _differentiated(self, v: Sequence[Tensor]) -> list[Tensor]:
+    def _differentiate_gradient(self, v: Sequence[Tensor]) -> list[Tensor]:
         # A gradient without graph is constant in θ: its row of H is zero.
         pairs = [(g, t) for g, t in zip(self._graph, v, strict=True) if g.requires_grad]
         if not pairs:
@@ -109,8 +116,8 @@ class Hessian:
                     raise
                 raise CurvatureError(f"no second derivative: {error}") from error
 
-    def _check(self) -> None:
-        """⟨u, Hv⟩ = ⟨v, Hu⟩ for some u and v."""
+    def _check_symmetry(self) -> None:
+        """Raise CurvatureError unless ⟨u, Hv⟩ = ⟨v, Hu⟩ for random u and v."""
         ends = [get_gradient_edge(g).node for g in self._graph if g.requires_grad]
         if not ends:
             return
@@ -119,7 +126,7 @@ class Hessian:
             # Torch raises this error only where the node is on the way to a parameter.
             raise CurvatureError("no second derivative: a function is once differentiable")
         u, v = normal_like(self.parameters, 0), normal_like(self.parameters, 1)
-        hu, hv = self._differentiated(u), self._differentiated(v)
+        hu, hv = self._differentiate_gradient(u), self._differentiate_gradient(v)
         if disagree(list(zip(u, hv, strict=True)), list(zip(v, hu, strict=True)), nodes):
             raise CurvatureError(
                 "this network's second derivative is not symmetric, so a product would be "
@@ -127,10 +134,11 @@ class Hessian:
             )
 
 
-_WRONG = {"WeightNormInterfaceBackward0": "weight_norm"}  # it takes the norm for a constant
+# Nodes whose backward is wrong to differentiate: this one takes the norm for a constant.
+_WRONG = {"WeightNormInterfaceBackward0": "weight_norm"}
 
 
-def _refuse(value: Tensor, custom_functions: bool) -> None:
+def _refuse_unsafe_nodes(value: Tensor, custom_functions: bool) -> None:
     for node in topological([get_gradient_edge(value).node]):
         name = node.name()
         if name in _WRONG:

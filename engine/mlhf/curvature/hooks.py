@@ -1,9 +1,10 @@
-"""Hooks on gradients: autograd runs them wherever it goes, and a tangent never meets them.
+"""Detecting hooks on gradients, which would make products wrong.
 
-So where one changes a gradient, what is taken for Jᵀ is not the transpose of J. Nodes do not
-show their hooks; but whatever is registered in Python takes the next number of torch's own
-count, a module's backward hooks too as its forward pass puts them on nodes. Hooks that run
-after a leaf's gradient is accumulated are never run here, and do no harm.
+Backward passes run hooks, forward tangents do not. Where a hook changes a gradient, the
+backward pass is no longer the transpose Jᵀ of J. Nodes do not show their hooks. But every
+registration in Python increments a counter of torch's, also that of a module's backward
+hooks, which its forward pass puts on nodes. Hooks that run after a leaf's gradient is
+accumulated never run here, and do no harm.
 """
 
 from collections.abc import Iterable
@@ -18,15 +19,15 @@ CHANGED = (
 UNKNOWN = (
     "a hook was registered on a parameter or during this network's forward pass, and where a "
     "whole backward pass is differentiated, as a Hessian or a custom autograd function needs, "
-    "it cannot be told whether it changes gradients: remove it"
+    "it is not known whether it changes gradients: remove it"
 )
 
 
 def hook_count() -> int:
-    """Return how many hooks, of any kind, were registered until now."""
+    """Return how many hooks, of any kind, the process has registered so far."""
     return RemovableHandle.next_id
 
 
 def any_on(leaves: Iterable[Tensor]) -> bool:
-    """Whether a gradient is given to a hook on its way to one of these leaves."""
+    """Whether one of these leaves has a hook on its gradient."""
     return any(leaf._backward_hooks for leaf in leaves)

@@ -1,8 +1,8 @@
-"""The Jacobian of a network's outputs, from the graph its forward pass left behind.
+"""The Jacobian J of a network's outputs, from the graph of its forward pass.
 
-Jᵀw is autograd's own backward. Jv is a walk over the same graph from the parameters to the
-output, each node giving the tangent of its output from what it saved in the forward pass:
-no second forward pass, no other dropout mask, no touched buffers.
+Jᵀw is autograd's backward. Jv is computed by walking the same graph from the parameters to
+the outputs: each node gives the tangent of its output from what it saved in the forward pass.
+So there is no second forward pass, no other dropout mask, and buffers are not touched.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,15 @@ _Jacobian = Callable[[Sequence[Sequence[Tensor]]], list[list[Tensor]]]
 
 
 class Linearization:
-    """z(θ) near the θ of the forward pass that made ``z``.
+    """The outputs z(θ) of a forward pass, linearized at its θ.
 
     Args:
-        z: The outputs, each with its graph; they must stay alive and unchanged.
-        parameters: The leaves θ. Those that z does not depend on have zero derivatives.
-        hooked: Whether hooks may have been registered in that forward pass.
+        z: The outputs, each with its graph; they must not change.
+        parameters: The leaves θ. Derivatives in those that z does not depend on are zero.
+        hooked: Whether the forward pass may have registered hooks.
+
+    Raises:
+        CurvatureError: by products, where they cannot be computed correctly.
     """
 
     def __init__(
@@ -42,26 +45,26 @@ class Linearization:
         self._jvps: _Jacobian | None = None
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
-        """Return Jᵀw, one tensor per parameter, for one tensor per output."""
+        """Return Jᵀw, one tensor like each parameter, for w like the outputs."""
         return vjp(self._z, self._parameters, w)
 
     def gradients(
         self, w: Sequence[Tensor], edges: Sequence[GradientEdge]
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Return Jᵀw, and wᵀ∂z/∂(edges of the graph), None where z does not depend on one."""
+        """Return Jᵀw, and wᵀ∂z/∂e for edges e of the graph, None where z does not depend on e."""
         count = len(self._parameters)
         found = backward(self._z, [*self._parameters, *edges], w)
         return _dense(found[:count], self._parameters), list(found[count:])
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return Jv, one tensor per output, for one tensor per parameter."""
+        """Return Jv, one tensor like each output, for v like the parameters."""
         return self.jvps([v])[0]
 
     def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """Return Jv for each v, which may cost less together."""
-        return (
-            run_nested_backward(lambda: self._tangents(vs)) if in_backward() else self._tangents(vs)
-        )
+        """Return Jv for each v, which can cost less than one by one."""
+        if in_backward():
+            return run_nested_backward(lambda: self._tangents(vs))
+        return self._tangents(vs)
 
     def _tangents(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         if self._jvps is not None:
@@ -71,22 +74,22 @@ class Linearization:
         try:
             jvps = _Walk(self._z, self._parameters)
             us = jvps(vs)
-        except _NoWalk:
-            if hooked:  # both of its sides would run them
+        except _NoTangentError:
+            if hooked:  # both sides of the check would run the hooks
                 raise CurvatureError(UNKNOWN) from None
             jvps = _DoubleBackward(self._z, self._parameters)
             us = jvps(vs)
         else:
-            # Gradients that are large, where that is in range, so that a clip shows.
+            # Gradients that are large (within the dtype's range), so that clipping shows.
             scale = 1.0 if any(t.dtype == torch.float16 for t in self._z) else 1024.0
-            if hooked and not _adjoint(jvps, self._z, self._parameters, scale):
+            if hooked and not _is_adjoint(jvps, self._z, self._parameters, scale):
                 raise CurvatureError(CHANGED)
         self._jvps = jvps
         return us
 
 
 def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
-    """Return Jᵀw for J = ∂z/∂(parameters), dense; the graph stays."""
+    """Return Jᵀw for J = ∂z/∂(parameters), dense tensors; the graph is kept."""
     return _dense(backward(z, parameters, w), parameters)
 
 
@@ -100,10 +103,10 @@ def _dense(found: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list
 def backward(
     z: Sequence[Tensor], at: Sequence[Tensor | GradientEdge], w: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Return wᵀ∂z/∂(leaves, or edges of the graph), None where z does not depend on one.
+    """Return wᵀ∂z/∂a for each leaf or edge a of the graph, None where z does not depend on a.
 
-    What ``torch.autograd.grad`` calls. Its checks of types and shapes, which must hold here,
-    take a third of the call in a small network, and import half a second's worth of modules.
+    This is what ``torch.autograd.grad`` calls. Its checks of dtypes and shapes, which hold
+    here, take a third of the call in a small network, and import modules for half a second.
     """
     found: tuple[Tensor | None, ...] = _engine_run_backward(
         tuple(z), tuple(w), True, False, tuple(at), True, accumulate_grad=False
@@ -111,13 +114,13 @@ def backward(
     return found
 
 
-def _adjoint(
+def _is_adjoint(
     jvps: _Jacobian,
     z: list[Tensor],
     parameters: list[Tensor],
     scale: float = 1.0,
 ) -> bool:
-    """Whether ⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for some w and v; the scale is w's."""
+    """Whether ⟨w, Jv⟩ = ⟨Jᵀw, v⟩ for a random v, and a random w of that scale."""
     w = [scale * t for t in normal_like(z, 0)]
     v = normal_like(parameters, 1)
     left = list(zip(w, jvps([v])[0], strict=True))
@@ -125,97 +128,97 @@ def _adjoint(
     return not disagree(left, right, topological([get_gradient_edge(t).node for t in z]))
 
 
-class _NoWalk(Exception):  # noqa: N818
-    """The graph has a node whose tangent the walk cannot give."""
+class _NoTangentError(Exception):
+    """The graph has a node whose tangent the walk cannot compute."""
 
 
-_NOWHERE = -1  # the last place of a walk
+_ZERO = -1  # the last slot of a walk, which is always None
 
 
 class _Step(NamedTuple):
     """One node of a walk."""
 
     tangent: Callable[[Tangents], Any]
-    together: Callable[[Sequence[Tangents]], list[Any]] | None  # for several directions
-    sources: tuple[int, ...]  # where its inputs are
-    place: int  # where its first output goes
-    outputs: int  # how many it has
+    batched: Callable[[Sequence[Tangents]], list[Any]] | None  # for several directions
+    sources: tuple[int, ...]  # the slots of its inputs
+    slot: int  # of its first output
+    outputs: int  # their number
 
 
 class _Walk:
-    """Jv node by node. Each node's part is prepared once and used by every product.
+    """Jv node by node. The tangent function of each node is made once, for all products.
 
-    Every output of a node has a place in a list of tangents, None where it is zero; the last
-    place stands for all that does not depend on a parameter.
+    Every output of a node has a slot in a list of tangents, None where the tangent is zero.
+    The last slot stands for all that does not depend on a parameter.
     """
 
     def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
         leaves = {id(p): i for i, p in enumerate(parameters)}
         self._steps: list[_Step] = []
-        self._leaves: list[tuple[int, int]] = []  # (place, index of the parameter)
-        # The nodes are kept: Python's handle of a node is the same object only while it lives.
+        self._leaves: list[tuple[int, int]] = []  # (slot, index of the parameter)
+        # The nodes are kept: a node's Python object is the same one only while it is alive.
         ends = [get_gradient_edge(t) for t in z]
         self._nodes = topological([end.node for end in ends])
-        places: dict[Any, int] = {}  # of each node's first output
+        slots: dict[Any, int] = {}  # of each node's first output
         size = 0
         for node in self._nodes:
             if node.name() == "torch::autograd::AccumulateGrad":
                 index = leaves.get(id(node.variable))
                 if index is not None:
-                    places[node] = size
+                    slots[node] = size
                     self._leaves.append((size, index))
                     size += 1
                 continue
             sources = tuple(
-                places[source] + nr if source in places else _NOWHERE
+                slots[source] + nr if source in slots else _ZERO
                 for source, nr in node.next_functions
             )
-            if all(source == _NOWHERE for source in sources):
+            if all(source == _ZERO for source in sources):
                 continue
             tangent, outputs = _tangent_of(node)
-            places[node] = size
-            together = getattr(tangent, "together", None)
-            self._steps.append(_Step(tangent, together, sources, size, outputs))
+            slots[node] = size
+            batched = getattr(tangent, "batched", None)
+            self._steps.append(_Step(tangent, batched, sources, size, outputs))
             size += outputs
         self._size = size + 1
         self._out = [
-            places[end.node] + end.output_nr if end.node in places else _NOWHERE for end in ends
+            slots[end.node] + end.output_nr if end.node in slots else _ZERO for end in ends
         ]
         self._like = z
 
     def __call__(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         values: list[list[Any]] = [[None] * self._size for _ in vs]
-        for own, v in zip(values, vs, strict=True):
-            for place, index in self._leaves:
-                own[place] = v[index]
+        for tangents, v in zip(values, vs, strict=True):
+            for slot, index in self._leaves:
+                tangents[slot] = v[index]
         with torch.no_grad():
-            for tangent, together, sources, place, outputs in self._steps:
-                inputs = [tuple([own[source] for source in sources]) for own in values]
-                for t in inputs[0]:  # a tangent that is zero is so in all directions
+            for tangent, batched, sources, slot, outputs in self._steps:
+                inputs = [tuple([tangents[source] for source in sources]) for tangents in values]
+                for t in inputs[0]:  # a tangent that is zero is zero in all directions
                     if t is not None:
                         break
                 else:
                     continue
-                if together is not None and len(inputs) > 1:
-                    found = together(inputs)
+                if batched is not None and len(inputs) > 1:
+                    found = batched(inputs)
                 else:
                     found = [tangent(each) for each in inputs]
-                for own, out in zip(values, found, strict=True):
+                for tangents, out in zip(values, found, strict=True):
                     if outputs == 1:
-                        own[place] = out
+                        tangents[slot] = out
                     else:
-                        own[place : place + outputs] = out
+                        tangents[slot : slot + outputs] = out
         return [
             [
-                torch.zeros_like(z) if own[place] is None else own[place]
-                for place, z in zip(self._out, self._like, strict=True)
+                torch.zeros_like(z) if tangents[slot] is None else tangents[slot]
+                for slot, z in zip(self._out, self._like, strict=True)
             ]
-            for own in values
+            for tangents in values
         ]
 
 
 def topological(roots: list[Any]) -> list[Any]:
-    """All nodes the roots depend on, sources first (iterative: graphs get deep)."""
+    """Return all nodes that the roots depend on, sources first. Iterative: graphs get deep."""
     order: list[Any] = []
     top = _Top(tuple((root, 0) for root in roots))
     seen: set[Any] = set()
@@ -234,76 +237,77 @@ def topological(roots: list[Any]) -> list[Any]:
 
 
 class _Top(NamedTuple):
-    """One node above all outputs."""
+    """A node above all outputs."""
 
     next_functions: tuple[tuple[Any, int], ...]
 
 
 def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], int]:
-    """Return the node's tangent function and how many outputs it gives: a tuple if several."""
-    shaping = VIEW_RULES.get(node.name())
-    if shaping is not None:
-        return shaping(node), len(node._input_metadata)
+    """Return the node's tangent function, and for how many outputs (a tuple if several)."""
+    view_rule = VIEW_RULES.get(node.name())
+    if view_rule is not None:
+        return view_rule(node), len(node._input_metadata)
     rule = RULES.get(node.name())
     if rule is not None:
         tangent: Tangent | None = rule(node)
         if tangent is not None:
             return tangent, 1
-    return _NodeTwice(node), len(node._input_metadata)
+    return _NodeDoubleBackward(node), len(node._input_metadata)
 
 
-class _NodeTwice:
-    """A node's tangent by differentiating its backward, u ↦ Jᵀu, with respect to u.
+class _NodeDoubleBackward:
+    """A node's tangent by differentiating its backward, u ↦ Jᵀu, in u.
 
-    The backward is linear in u, so its derivative in the direction v is Jv whatever u is.
+    The backward is linear in u, so the transpose of its derivative applied to v is Jv, for
+    any u ("double backward trick").
     """
 
     def __init__(self, node: Any) -> None:
         if not callable(node):  # a torch.autograd.Function in Python
-            raise _NoWalk
+            raise _NoTangentError
         self._us = [
             torch.zeros(m.shape, dtype=m.dtype, device=m.device, requires_grad=True)
             for m in node._input_metadata
         ]
         with torch.enable_grad():
             try:
-                pulled = node(*self._us)
+                vjps = node(*self._us)
             except (RuntimeError, TypeError) as error:
-                raise _NoWalk from error
-        self._pulled: _Outputs = pulled if isinstance(pulled, tuple) else (pulled,)
+                raise _NoTangentError from error
+        self._vjps: _Outputs = vjps if isinstance(vjps, tuple) else (vjps,)
 
     def __call__(self, inputs: Tangents) -> Any:
         pairs = [
-            (pulled, v)
-            for pulled, v in zip(self._pulled, inputs, strict=True)
-            if pulled is not None and v is not None
+            (g, v)
+            for g, v in zip(self._vjps, inputs, strict=True)
+            if g is not None and v is not None
         ]
-        if any(not pulled.requires_grad for pulled, _ in pairs):
-            raise _NoWalk
+        if any(not g.requires_grad for g, _ in pairs):
+            raise _NoTangentError
         if not pairs:
             return tuple(None for _ in self._us) if len(self._us) > 1 else None
         try:
-            out = vjp([pulled for pulled, _ in pairs], self._us, [v for _, v in pairs])
+            out = vjp([g for g, _ in pairs], self._us, [v for _, v in pairs])
         except RuntimeError as error:
-            raise _NoWalk from error
+            raise _NoTangentError from error
         return out if len(out) > 1 else out[0]
 
 
 class _DoubleBackward:
-    """Jv by differentiating u ↦ Jᵀu of the whole network, for graphs the walk cannot do.
+    """Jv by differentiating u ↦ Jᵀu of the whole network, for graphs that cannot be walked.
 
-    Those have functions written in Python, whose backward may be cut off from autograd
-    without a word. So a product is checked against the plain backward before any is given.
+    Those contain functions written in Python, whose backward may silently be cut off from
+    autograd. So one product is checked against the plain backward before any is returned.
     """
 
     def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
         self._z, self._parameters = z, parameters
         self._u = [torch.zeros_like(t, requires_grad=True) for t in z]
         with torch.enable_grad():
-            self._pulled = torch.autograd.grad(
+            self._vjps = torch.autograd.grad(
                 z, parameters, self._u, create_graph=True, allow_unused=True
             )
-        if not _adjoint(self, z, parameters):
+        if not _is_adjoint(self, z, parameters):
             raise CurvatureError(
                 "a custom autograd function in this network has a backward that cannot be "
                 "differentiated, so a Gauss-Newton product through it would be wrong"
@@ -314,9 +318,7 @@ class _DoubleBackward:
 
     def _one(self, v: Sequence[Tensor]) -> list[Tensor]:
         pairs = [
-            (p, t)
-            for p, t in zip(self._pulled, v, strict=True)
-            if p is not None and p.requires_grad
+            (p, t) for p, t in zip(self._vjps, v, strict=True) if p is not None and p.requires_grad
         ]
         out = [torch.zeros_like(t) for t in self._z]
         if pairs:

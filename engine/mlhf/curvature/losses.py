@@ -1,7 +1,7 @@
-"""Losses as functions of a network's output, with gradient and Hessian products.
+"""Losses as functions of a network's output, with their gradients and Hessian products.
 
-The named losses are convex in the output, so the Gauss-Newton matrix JᵀHJ they give is
-positive semi-definite.
+The named losses are convex in the output, so their Gauss-Newton matrices JᵀHJ are positive
+semi-definite.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mlhf.curvature.protocol import Loss
 
 @dataclass(frozen=True)
 class LossAt:
-    """A loss at one output z: what is needed of it, all without a graph.
+    """A loss at one output z, with its derivatives in z, all without graph.
 
     Attributes:
         value: ℓ(z, y), a scalar.
@@ -35,7 +35,11 @@ LossFunction = Callable[[Tensor, Tensor], LossAt]
 
 
 def check_target(name: str, z: Tensor, y: Tensor) -> None:
-    """Refuse a target that does not fit the output: it would be broadcast without a word."""
+    """Check that a target fits the output: otherwise it would be broadcast silently.
+
+    Raises:
+        CurvatureError: where it does not.
+    """
     if name == "cross_entropy":
         if y.shape != z.shape[:-1] or y.is_floating_point():
             raise CurvatureError(
@@ -90,13 +94,13 @@ def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
 
     Args:
         z: Logits, any shape.
-        y: Probabilities of the same shape, of any type: 0, 1 or between.
+        y: Probabilities of the same shape and any dtype, from 0 to 1.
     """
     check_target("binary_cross_entropy", z, y)
     z, y = z.detach(), y.to(z.dtype)
     count = max(z.numel(), 1)
     p = torch.sigmoid(z)
-    # 1 − p as sigmoid(−z): it does not cancel where p is near 1.
+    # 1 − p as sigmoid(−z), which does not cancel where p is near 1.
     slope = p * torch.sigmoid(-z) / count
 
     def hessian_product(u: Tensor) -> Tensor:
@@ -107,7 +111,7 @@ def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
 
 
 def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
-    """Make a loss of any twice differentiable ``function(z, y)``, by derivatives in z alone."""
+    """Return a loss made of any twice differentiable ``function(z, y)``, by autograd in z."""
 
     def loss(z: Tensor, y: Tensor) -> LossAt:
         leaf = z.detach().requires_grad_()
@@ -137,19 +141,23 @@ LOSSES: dict[str, LossFunction] = {
 
 
 def named_loss(name: str) -> LossFunction:
-    """Return the loss of that name."""
+    """Return the loss of that name.
+
+    Raises:
+        ValueError: where there is none.
+    """
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(LOSSES)}")
     return LOSSES[name]
 
 
 def resolve_loss(loss: Loss) -> LossFunction:
-    """Return the loss of that name, or the one made of a function (z, y) ↦ scalar."""
+    """Return a loss with derivatives, given its name or a function (z, y) ↦ scalar."""
     return named_loss(loss) if isinstance(loss, str) else from_function(loss)
 
 
 def autograd_loss(loss: Loss) -> Callable[[Any, Any], Tensor]:
-    """Return the same loss as a function (z, y) ↦ scalar for autograd."""
+    """Return a function (z, y) ↦ scalar for autograd, given a loss's name or such a function."""
     if not isinstance(loss, str):
         return loss
     named_loss(loss)

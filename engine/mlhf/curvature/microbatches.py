@@ -1,4 +1,4 @@
-"""A batch taken in parts: micro-batches, and curvature on a sub-batch."""
+"""Curvature of a batch computed in microbatches, or on a part of the batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +19,13 @@ from mlhf.curvature.symmetric import symmetric
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Some samples of a batch.
+    """A range of a batch's samples.
 
     Attributes:
-        start: Index of the first; ``stop`` is one beyond the last.
-        weight: In the mean that the loss and its gradient are.
-        curvature_weight: In the mean that the matrix is; 0 for a part outside it.
+        start: Index of the first sample.
+        stop: One beyond the index of the last.
+        weight: Its weight in the mean loss and gradient.
+        curvature_weight: Its weight in the mean matrix; 0 if it is not part of that.
     """
 
     start: int
@@ -34,33 +35,44 @@ class Microbatch:
 
 
 def split_batch(samples: int, size: int | None, curvature_samples: int | None) -> list[Microbatch]:
-    """Cut a batch into parts of at most ``size``, none of them across the sub-batch's end."""
+    """Cut a batch into microbatches.
+
+    Args:
+        samples: The number of samples of the batch.
+        size: The most samples in a microbatch; None for no limit.
+        curvature_samples: The matrix is that of the first so many samples; no microbatch
+            lies across the end of those. None for all.
+
+    Raises:
+        ValueError: for a size or number of samples below 1.
+    """
     if size is not None and size < 1:
         raise ValueError("a micro-batch has at least 1 sample")
     if curvature_samples is not None and curvature_samples < 1:
         raise ValueError("the curvature needs at least 1 sample")
     within = samples if curvature_samples is None else min(curvature_samples, samples)
-    parts = []
+    microbatches = []
     for first, end in ((0, within), (within, samples)):
         step = max(end - first, 1) if size is None else size
         for start in range(first, end, step):
             stop = min(start + step, end)
             curved = (stop - start) / within if end == within else 0.0
-            parts.append(Microbatch(start, stop, (stop - start) / samples, curved))
-    return parts
+            microbatches.append(Microbatch(start, stop, (stop - start) / samples, curved))
+    return microbatches
 
 
 class MicrobatchCurvature:
-    """The loss, gradient and curvature matrix of a batch, computed part by part.
+    """The loss, gradient and curvature matrix of a batch, computed in microbatches.
 
     For a loss that is a mean over samples, loss, gradient and products equal those of the
-    whole batch. Two things are other functions when a batch is cut. Batch norm in train
-    mode normalises each part by the part's own statistics (and moves its running ones once
-    per part): the result is exactly that of the mean of the parts' losses, not of the whole
-    batch's loss. Dropout draws a mask for each part, other draws than the whole batch's.
+    whole batch. Two layers compute something else when a batch is cut. Batch norm in train
+    mode normalises each microbatch by its own statistics, and updates the running ones once
+    per microbatch: loss and products are those of the mean of the microbatches' losses, not
+    of the whole batch's loss. Dropout draws a mask for each microbatch, other draws than for
+    the whole batch.
 
-    With ``curvature_samples`` the matrix is that of the first samples alone (shuffle a batch
-    that is sorted); the gradient is still the whole batch's, and costs no extra pass.
+    With ``curvature_samples`` the matrix is that of the first samples only (so shuffle a
+    batch that is sorted). The gradient is still that of the whole batch, at no extra pass.
 
     Args:
         model: As for ``curvature``.
@@ -69,16 +81,21 @@ class MicrobatchCurvature:
         y: The target, likewise.
         parameters: θ, by default all that require a gradient.
         autocast: As for ``curvature``.
-        size: Samples in a part, by default as many as there are.
-        curvature_samples: How many samples the matrix is taken over, by default all.
-        keep: Whether the parts' graphs are kept. That takes the memory of the whole batch.
-            Otherwise every product runs the forward passes again, each under its first
-            pass's buffers and random draws, and one part's memory is enough.
+        size: The most samples in a microbatch; by default all.
+        curvature_samples: How many samples the matrix is taken over; by default all.
+        keep: Whether the microbatches' graphs are kept, which takes the memory of the whole
+            batch. Otherwise every product runs the forward passes again, with the same RNG
+            state, buffers and modes as at first, in the memory of one microbatch.
         curvature: ``GGN``, ``EmpiricalFisher``, ``Hessian``, or the like.
 
     Attributes:
         loss: The mean loss, a scalar without graph.
-        gradient: ∇θℓ, one tensor per parameter.
+        gradient: ∇θℓ, one tensor like each parameter.
+
+    Raises:
+        CurvatureError: as ``curvature`` does; where inputs differ in their number of samples;
+            by products, where a parameter has changed and no graphs are kept.
+        ValueError: for sizes below 1.
     """
 
     def __init__(
@@ -104,20 +121,20 @@ class MicrobatchCurvature:
             self.gradient = [torch.zeros_like(p) for p in self.parameters]
         device = self.parameters[0].device
         losses: list[Tensor] = []
-        for part in split_batch(count_samples(x), size, curvature_samples):
-            own = take_samples(x, part), take_samples(y, part)
-            again = None if keep or not part.curvature_weight else ForwardReplay(model, device)
-            matrix = self._make(*own)
-            losses.append(part.weight * matrix.loss)
-            torch._foreach_add_(self.gradient, matrix.gradient, alpha=part.weight)
-            if part.curvature_weight:
-                kept = matrix if again is None else None
-                self._matrices.append(_Matrix(part.curvature_weight, own, kept, again))
-            del matrix  # its graph goes before the next part's comes
+        for micro in split_batch(count_samples(x), size, curvature_samples):
+            batch = take_samples(x, micro), take_samples(y, micro)
+            replay = None if keep or not micro.curvature_weight else ForwardReplay(model, device)
+            matrix = self._make(*batch)
+            losses.append(micro.weight * matrix.loss)
+            torch._foreach_add_(self.gradient, matrix.gradient, alpha=micro.weight)
+            if micro.curvature_weight:
+                kept = matrix if replay is None else None
+                self._matrices.append(_Matrix(micro.curvature_weight, batch, kept, replay))
+            del matrix  # frees its graph before the next one is made
         self.loss = torch.stack(losses).sum()
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return the matrix times v, one tensor per parameter; differentiable in v."""
+        """Return the matrix times v, one tensor like each parameter; differentiable in v."""
         return symmetric(self._product, v)
 
     def quadratic(self, v: Sequence[Tensor]) -> Tensor:
@@ -146,10 +163,10 @@ class MicrobatchCurvature:
     def _open(self, at: "_Matrix") -> Iterator[Curvature]:
         if at.kept is not None:
             yield at.kept
-        elif at.again is not None:
+        elif at.replay is not None:
             if [p._version for p in self.parameters] != self._versions:
                 raise CurvatureError("the parameters were changed since the gradient was taken")
-            with at.again.restored_state():
+            with at.replay.restored_state():
                 yield self._make(*at.batch)
 
 
@@ -165,16 +182,17 @@ def batch_curvature(
     curvature_batch: int | None = None,
     curvature: CurvatureFactory = GGN,
 ) -> Curvature:
-    """Return the batch's matrix, whole, or in parts where a size is given.
+    """Return a batch's curvature: as a whole, or in microbatches where a size is given.
 
     Args:
-        model: As for ``Parts``, and so what is not named here.
-        loss: As for ``Parts``.
+        model: As for ``MicrobatchCurvature``.
+        loss: As for ``MicrobatchCurvature``.
         x: The input.
         y: The target.
-        parameters: θ.
+        parameters: θ, by default all that require a gradient.
         autocast: As for ``curvature``.
-        micro_batch: Samples in a part; each product then runs the forward passes again.
+        micro_batch: The most samples in a microbatch; each product then runs the forward
+            passes again.
         curvature_batch: How many samples the matrix is taken over.
         curvature: ``GGN`` or the like.
     """
@@ -196,24 +214,28 @@ def batch_curvature(
 
 @dataclass(frozen=True)
 class _Matrix:
-    """One part's matrix: kept, or how to make it again."""
+    """A microbatch's matrix: the object itself, or what it takes to compute it again."""
 
     weight: float
     batch: tuple[Any, Any]
     kept: Curvature | None
-    again: ForwardReplay | None
+    replay: ForwardReplay | None
 
 
 def count_samples(x: Any) -> int:
-    """Return how many samples a batch has."""
+    """Return how many samples a batch (a tensor or pytree of tensors) has.
+
+    Raises:
+        CurvatureError: where its tensors differ in it.
+    """
     counts = {t.shape[0] if t.ndim else 0 for t in pytree.tree_leaves(x) if isinstance(t, Tensor)}
     if len(counts) != 1:
-        raise CurvatureError("a batch in parts needs inputs of equally many samples")
+        raise CurvatureError("microbatches need inputs of equally many samples")
     return int(counts.pop())
 
 
-def take_samples(batch: Any, part: Microbatch) -> Any:
-    """Return some samples of a tensor, or of all tensors in a structure (as views)."""
+def take_samples(batch: Any, micro: Microbatch) -> Any:
+    """Return a microbatch of a tensor, or of all tensors in a pytree, as views."""
     return pytree.tree_map(
-        lambda t: t[part.start : part.stop] if isinstance(t, Tensor) else t, batch
+        lambda t: t[micro.start : micro.stop] if isinstance(t, Tensor) else t, batch
     )

@@ -1,4 +1,4 @@
-"""What a curvature matrix is to those who use one."""
+"""The interface of curvature matrices, which optimizers use."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -11,12 +11,12 @@ Loss = str | Callable[[Any, Any], Tensor]
 
 
 class Curvature(Protocol):
-    """A symmetric matrix at the model's parameters, with the loss and gradient there.
+    """A symmetric matrix at a model's parameters, with the loss and its gradient there.
 
     Attributes:
         parameters: θ, the leaves it is taken at.
-        loss: The mean loss, a scalar without graph.
-        gradient: ∇θℓ, one tensor per parameter.
+        loss: ℓ, a scalar without graph.
+        gradient: ∇θℓ, one tensor like each parameter.
     """
 
     parameters: list[Tensor]
@@ -24,7 +24,7 @@ class Curvature(Protocol):
     gradient: list[Tensor]
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """Return the matrix times v, one tensor per parameter; differentiable in v."""
+        """Return the matrix times v, one tensor like each parameter; differentiable in v."""
         ...
 
     def quadratic(self, v: Sequence[Tensor]) -> Tensor:
@@ -33,7 +33,7 @@ class Curvature(Protocol):
 
 
 class CurvatureFactory(Protocol):
-    """The matrix of a model's loss on a batch: ``GGN``, ``Hessian``, ``EmpiricalFisher``."""
+    """Makes the matrix of a model's loss on a batch: ``GGN``, ``Hessian``, ``EmpiricalFisher``."""
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
-"""A loss over all that a model returns: one tensor, or a tuple or dict of them.
+"""A loss of all that a model returns: one tensor, or a pytree (tuple, list, dict) of them.
 
-Types of low precision are left here: losses, their gradients and Hessian products are
-computed in float32 at least, and handed back in the output's own type.
+Losses, their gradients and Hessian products are computed in float32 at least, and returned in
+the outputs' own dtypes.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,20 +16,21 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.losses import (
     autograd_loss,
     check_target,
-    from_function,
     named_loss,
+    resolve_loss,
 )
 from mlhf.curvature.protocol import Loss
 
 
 @dataclass(frozen=True)
 class PytreeLossAt:
-    """A loss at a model's outputs z = (z₁ … z_k): those that depend on parameters by a graph.
+    """A loss at a model's outputs z = (z₁ … z_k), those that have a graph.
 
     Attributes:
         value: ℓ(z, y), a scalar.
-        gradient: ∂ℓ/∂z, shaped like z.
-        hessian_product: u ↦ (∂²ℓ/∂z²)u, shaped like z, with the blocks between outputs.
+        gradient: ∂ℓ/∂z, one tensor like each output.
+        hessian_product: u ↦ (∂²ℓ/∂z²)u, one tensor like each output. The matrix is dense
+            across outputs.
     """
 
     value: Tensor
@@ -38,7 +39,11 @@ class PytreeLossAt:
 
 
 def graph_outputs(z: Any) -> list[Tensor]:
-    """Return the tensors in what a model returned that depend on something by a graph."""
+    """Return the tensors in a model's output that have a graph.
+
+    Raises:
+        CurvatureError: where there is none.
+    """
     if isinstance(z, Tensor):
         found = [z]
     else:
@@ -50,29 +55,33 @@ def graph_outputs(z: Any) -> list[Tensor]:
 
 
 def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
-    """Return the loss at z.
+    """Return the loss at z with its derivatives in z.
 
     Args:
-        loss: A named one takes a model that returns one tensor; a function takes whatever
-            the model returns, and may be any that is twice differentiable in it.
-        z: What the model returned; y: the target.
+        loss: The name of a loss, for a model that returns one tensor; or a function
+            (z, y) ↦ scalar of all that the model returns, twice differentiable in it.
+        z: The model's output.
+        y: The target.
+
+    Raises:
+        CurvatureError: where the target does not fit the output, or a named loss is given
+            several outputs.
     """
     if isinstance(z, Tensor):
-        function = named_loss(loss) if isinstance(loss, str) else from_function(loss)
-        at = function(upcast(z), y)
-        low = z.dtype
+        at = resolve_loss(loss)(upcast(z), y)
+        dtype = z.dtype
 
         def product(u: Sequence[Tensor]) -> list[Tensor]:
-            return [at.hessian_product(upcast(u[0])).to(low)]
+            return [at.hessian_product(upcast(u[0])).to(dtype)]
 
-        return PytreeLossAt(at.value, [at.gradient.to(low)], product)
-    return _general(_of_several(loss, z), z, y)
+        return PytreeLossAt(at.value, [at.gradient.to(dtype)], product)
+    return _of_function(_require_function(loss, z), z, y)
 
 
 def loss_of(loss: Loss, z: Any, y: Any) -> Tensor:
     """Return ℓ(z, y) for autograd, in float32 at least."""
     if not isinstance(z, Tensor):
-        return _of_several(loss, z)(
+        return _require_function(loss, z)(
             pytree.tree_map(lambda t: upcast(t) if isinstance(t, Tensor) else t, z), y
         )
     if isinstance(loss, str):
@@ -80,16 +89,16 @@ def loss_of(loss: Loss, z: Any, y: Any) -> Tensor:
     return autograd_loss(loss)(upcast(z), y)
 
 
-def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> PytreeLossAt:
-    """Derivatives in z alone, by autograd over the whole tuple."""
+def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> PytreeLossAt:
+    """Return a function of several outputs with its derivatives in all of them, by autograd."""
     flat, spec = pytree.tree_flatten(z)
-    types: list[torch.dtype] = []
+    dtypes: list[torch.dtype] = []
     leaves: list[Tensor] = []
     for i, t in enumerate(flat):
         if isinstance(t, Tensor):
             needed, flat[i] = t.requires_grad, t.detach()
             if needed:
-                types.append(t.dtype)
+                dtypes.append(t.dtype)
                 flat[i] = upcast(t).detach().requires_grad_()
                 leaves.append(flat[i])
     with torch.enable_grad():
@@ -106,13 +115,13 @@ def _general(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> PytreeLo
         found = torch.autograd.grad(
             curved, leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return [t.to(low) for t, low in zip(found, types, strict=True)]
+        return [t.to(dtype) for t, dtype in zip(found, dtypes, strict=True)]
 
-    grads = [g.detach().to(low) for g, low in zip(gradient, types, strict=True)]
+    grads = [g.detach().to(dtype) for g, dtype in zip(gradient, dtypes, strict=True)]
     return PytreeLossAt(value.detach(), grads, hessian_product)
 
 
-def _of_several(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
+def _require_function(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
     if not isinstance(loss, str):
         return loss
     named_loss(loss)
@@ -128,5 +137,5 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def upcast(t: Tensor) -> Tensor:
-    """Return t in float32 where its type is of lower precision."""
+    """Return t in float32 if its dtype is of lower precision, else t itself."""
     return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t

@@ -1,10 +1,11 @@
-"""Tangents of single autograd nodes, from what the primal pass saved.
+"""Tangents of single autograd nodes, computed from what the forward pass saved.
 
-A rule looks at a node once per step and returns a function from the tangents of the node's
-inputs to the tangent of its output. ``None`` stands for a tangent that is zero; at least one
-is not. The rules here are those worth their lines for speed; every other node gets its
-tangent from its own backward, differentiated (``linearize.py``). A tangent with a method
-``together`` is asked by it for several directions at once.
+A rule reads a node once and returns a function from the tangents of the node's inputs to the
+tangent of its output, or None where it does not apply to this node. A tangent of None is
+zero; at least one of a node's inputs has another. The operations here are those where a rule
+pays off in speed. For every other node the tangent comes from differentiating its own
+backward (``linearize.py``). If a tangent function has a method ``batched``, it computes
+several directions at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +25,10 @@ _aten = torch.ops.aten
 
 
 def _self_adjoint(node: Any) -> Tangent | None:
-    """Functions of one input whose J is symmetric: the backward is the tangent."""
+    """Functions of one input whose Jacobian is symmetric: the backward is the tangent."""
     saved = getattr(node, "_saved_self", None)
     if node._input_metadata[0].dtype.is_complex or (saved is not None and saved.is_complex()):
-        return None  # the backward is by the conjugate
+        return None  # the backward uses the conjugate
 
     def tangent(inputs: Tangents) -> Tensor:
         result: Tensor = node(inputs[0])
@@ -90,7 +91,7 @@ def _times(node: Any) -> Tangent:
 
 
 def _prelu(node: Any) -> Tangent:
-    """Here by need: torch fails to differentiate this node's backward when called alone."""
+    """Needed, as torch fails to differentiate this node's backward when called alone."""
     x, weight = node._saved_self, node._saved_weight
     positive = x >= 0
 
@@ -147,7 +148,7 @@ def _addmm(node: Any) -> Tangent | None:
 
 
 def _matrix_product(node: Any) -> Tangent:
-    """Of two matrices, or of two batches of them."""
+    """The product of two matrices, or of two batches of matrices."""
     left, right = node._saved_self, node._saved_mat2
     add = Tensor.addmm_ if len(_output_shape(node)) == 2 else Tensor.baddbmm_
 
@@ -163,10 +164,10 @@ def _matrix_product(node: Any) -> Tangent:
 
 
 class _Convolution:
-    """A tangent, for several directions at once where that is less work (``together``).
+    """The tangent of a convolution, of several directions at once where that is less work.
 
-    The directions' weights then make one convolution of the input: oneDNN counts channels in
-    blocks of 16, so that two directions of 8 channels cost what one does.
+    The directions' weights are then joined into one convolution of the input. OneDNN computes
+    channels in blocks of 16, so two directions of 8 channels cost as much as one.
     """
 
     def __init__(self, node: Any) -> None:
@@ -180,21 +181,21 @@ class _Convolution:
             node._saved_groups,
         )
         self._shape = _output_shape(node)
-        self._joins = node._saved_groups == 1 and not node._saved_transposed
+        self._can_join = node._saved_groups == 1 and not node._saved_transposed
 
     def __call__(self, inputs: Tangents) -> Tensor:
         dx, dw, db = inputs
         of_weight = None if dw is None else torch.convolution(self._x, dw, db, *self._settings)
         return self._sum(dx, of_weight, db)
 
-    def together(self, several: Sequence[Tangents]) -> list[Tensor]:
-        """Return the tangent for each direction's inputs; those that are zero are so in all."""
+    def batched(self, several: Sequence[Tangents]) -> list[Tensor]:
+        """Return the tangent for each direction's inputs; an input is zero in all or in none."""
         weights = [dw for _, dw, _ in several if dw is not None]
         biases = [db for _, _, db in several if db is not None]
         channels, count = self._shape[1], len(several)
         fewer = _blocks(count * channels) < count * _blocks(channels)
         if (
-            not (self._joins and fewer and self._x is not None and self._x.is_cpu)
+            not (self._can_join and fewer and self._x is not None and self._x.is_cpu)
             or len(weights) < count
             or len(biases) not in (0, count)
         ):
@@ -202,14 +203,14 @@ class _Convolution:
         joined = torch.convolution(
             self._x, torch.cat(weights), torch.cat(biases) if biases else None, *self._settings
         )
-        parts = torch.split_with_sizes(joined, [channels] * count, 1)
+        outputs = torch.split_with_sizes(joined, [channels] * count, 1)
         return [
-            part.contiguous() if dx is None else self._sum(dx, part, None)
-            for (dx, *_), part in zip(several, parts, strict=True)
+            output.contiguous() if dx is None else self._sum(dx, output, None)
+            for (dx, *_), output in zip(several, outputs, strict=True)
         ]
 
     def _sum(self, dx: Tensor | None, of_weight: Tensor | None, db: Tensor | None) -> Tensor:
-        """Return the output's tangent, given what the weight's and bias's add to it."""
+        """Return the output's tangent, given the term of the weight's (and bias's) tangent."""
         if dx is not None:
             bias = db if of_weight is None else None
             of_input = torch.convolution(dx, self._weight, bias, *self._settings)
@@ -259,10 +260,10 @@ def _batch_norm(node: Any) -> Tangent | None:
         out: Tensor | None = None
         if dx is not None:
             # γσ⁻¹(I − 11ᵀ/n − x̂x̂ᵀ/n) is symmetric: the tangent is the input's backward.
+            statistics = (running_mean, running_var, mean, scale)
             out, _, _ = _aten.native_batch_norm_backward(
-                dx, x, weight, running_mean, running_var, mean, scale, training, eps,
-                [True, False, False],
-            )  # fmt: skip
+                dx, x, weight, *statistics, training, eps, [True, False, False]
+            )
         if dweight is not None:
             if not normed:
                 normed.append((x - mean.view(shape)).mul_(scale.view(shape)))
@@ -290,7 +291,7 @@ def _layer_norm(node: Any) -> Tangent | None:
         dx, dweight, dbias = inputs
         out: Tensor | None = None
         if dx is not None:
-            # Without γ the map is symmetric, so its backward is its tangent; γ comes after.
+            # Without γ the Jacobian is symmetric, so the backward is the tangent; then comes γ.
             out, _, _ = _aten.native_layer_norm_backward(
                 dx, x, shape, mean, scale, None, None, [True, False, False]
             )
@@ -324,7 +325,7 @@ def _embedding(node: Any) -> Tangent:
 
 
 def _embedding_bag(node: Any) -> Tangent:
-    """Here by need: torch cannot differentiate this node's backward."""
+    """Needed, as torch cannot differentiate this node's backward."""
     _refuse_scaled(node)
     indices, offsets, mode = node._saved_indices, node._saved_offsets, node._saved_mode
     filled, largest = node._saved_result2 > 0, node._saved_result3

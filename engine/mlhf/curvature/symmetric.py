@@ -10,10 +10,14 @@ Product = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 def symmetric(product: Product, v: Sequence[Tensor]) -> list[Tensor]:
-    """Return product(v), with derivatives in v where some are wanted.
+    """Return product(v), differentiable in v if v requires a gradient.
 
-    The matrix is symmetric and constant, so the backward of v ↦ Gv is g ↦ Gg: a product
-    again, and so at every order. No graph of the matrix is made.
+    The matrix G is symmetric and constant, so the backward of v ↦ Gv is g ↦ Gg: again a
+    product, at every order of differentiation. No graph of G is made.
+
+    Args:
+        product: v ↦ Gv for lists of tensors.
+        v: One tensor like each parameter.
     """
     if torch.is_grad_enabled() and any(t.requires_grad for t in v):
         return list(_Symmetric.apply(product, *v))  # type: ignore[no-untyped-call]

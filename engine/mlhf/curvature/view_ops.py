@@ -1,9 +1,9 @@
-"""Tangents of nodes that cut, join, reorder or spread: the same on tangents as on values.
+"""Tangents of view operations and the like: nodes that split, stack, permute or expand.
 
-Recurrent and attention layers have hundreds of them, each with next to no arithmetic, so that
-differentiating their backward is most of what a product costs there. A rule here is as in
-``rules.py``, but its function returns one tangent for each of the node's outputs: a tensor
-where it has one, else a tuple.
+These do to tangents what they do to values. Recurrent and attention layers have hundreds of
+them, with hardly any arithmetic, so differentiating their backward would be most of a
+product's cost there. Rules are as in ``rules.py``, but their functions return a tangent for
+each of the node's outputs: a tensor for one output, else a tuple.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ Tangents = tuple[Tensor | None, ...]
 ViewRule = Callable[[Any], Callable[[Tangents], Any]]
 
 
-def _one(of: Callable[[Any], Callable[[Tensor], Any]]) -> ViewRule:
-    """Return the rule of a node with one input, which has a tangent whenever it is called."""
+def _single(of: Callable[[Any], Callable[[Tensor], Any]]) -> ViewRule:
+    """Return the rule of a node with a single input, whose tangent is then never None."""
 
     def rule(node: Any) -> Callable[[Tangents], Any]:
         function = of(node)
@@ -59,7 +59,7 @@ def _expand(node: Any) -> Callable[[Tensor], Any]:
 
 
 def _clone(node: Any) -> Callable[[Tensor], Any]:
-    # Contiguous, as what follows was: a view of it may not be one of its source.
+    # Contiguous like the value: what follows may view the copy in ways its source forbids.
     return lambda a: a.contiguous()
 
 
@@ -82,25 +82,25 @@ def _stack(node: Any) -> Callable[[Tangents], Any]:
     return tangent
 
 
-def _same(node: Any) -> Callable[[Tangents], Any]:
-    """What a module's backward hooks hang on: the identity, though written in Python."""
+def _identity(node: Any) -> Callable[[Tangents], Any]:
+    """The identity, written in Python, to which a module's backward hooks are attached."""
     alone = len(node._input_metadata) == 1
     return lambda inputs: inputs[0] if alone else inputs
 
 
 def _signed(dim: int) -> int:
-    """Return a dimension as it was given: nodes keep a negative one as 2⁶⁴ less."""
+    """Return a dimension as it was given: nodes save a negative one as unsigned 64 bits."""
     return dim - 2**64 if dim >= 2**63 else dim
 
 
 VIEW_RULES: dict[str, ViewRule] = {
-    "BackwardHookFunctionBackward": _same,
-    "CloneBackward0": _one(_clone),
-    "ExpandBackward0": _one(_expand),
-    "PermuteBackward0": _one(_permute),
-    "SplitBackward0": _one(_split),
+    "BackwardHookFunctionBackward": _identity,
+    "CloneBackward0": _single(_clone),
+    "ExpandBackward0": _single(_expand),
+    "PermuteBackward0": _single(_permute),
+    "SplitBackward0": _single(_split),
     "StackBackward0": _stack,
-    "TransposeBackward0": _one(_transpose),
-    "UnbindBackward0": _one(_unbind),
-    "UnsafeSplitBackward0": _one(_split),
+    "TransposeBackward0": _single(_transpose),
+    "UnbindBackward0": _single(_unbind),
+    "UnsafeSplitBackward0": _single(_split),
 }

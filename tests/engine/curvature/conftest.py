@@ -37,9 +37,13 @@ def _dense(model: nn.Module, loss: str, x: Tensor, y: Tensor) -> Dense:
         e = torch.zeros(z.numel(), dtype=z.dtype)
         e[i] = 1
         row = torch.autograd.grad(
-            z, parameters, e.view_as(z), retain_graph=True, allow_unused=True,
+            z,
+            parameters,
+            e.view_as(z),
+            retain_graph=True,
+            allow_unused=True,
             materialize_grads=True,
-        )  # fmt: skip
+        )
         rows.append(torch.cat([r.to_dense().reshape(-1) for r in row]))
     with torch.no_grad():
         for name, b in model.named_buffers():

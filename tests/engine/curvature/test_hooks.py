@@ -108,7 +108,7 @@ def test_a_hook_that_changes_gradients_is_refused(place, change):
                 matrix.product([torch.zeros_like(p) for p in model.parameters()])
     with pytest.raises(CurvatureError, match="a hook changes gradients"):
         PaperMLHF(model, meta_checkpoint=None).step(x, y)
-    with pytest.raises(CurvatureError, match="cannot be told"):
+    with pytest.raises(CurvatureError, match="not known whether"):
         Hessian(model, "cross_entropy", x, y, custom_functions=True)
 
 
@@ -145,7 +145,7 @@ def test_where_it_cannot_be_told_what_a_hook_does_it_is_refused():
     model = Custom(Sine)
     model.out.weight.register_hook(lambda g: None)
     ggn = GGN(model, "cross_entropy", torch.randn(5, 6), torch.randint(0, 3, (5,)))
-    with pytest.raises(CurvatureError, match="cannot be told"):
+    with pytest.raises(CurvatureError, match="not known whether"):
         ggn.product(ggn.gradient)
 
 
@@ -157,6 +157,6 @@ def test_networks_without_such_hooks_pay_for_no_check(name, monkeypatch):
         module.register_forward_hook(lambda *_: None)
     for p in model.parameters():
         p.register_post_accumulate_grad_hook(lambda p: None)
-    monkeypatch.setattr(linearize, "_adjoint", None)
+    monkeypatch.setattr(linearize, "_is_adjoint", None)
     ggn = GGN(model, "cross_entropy", x, y)
     ggn.product(ggn.gradient)

@@ -1,4 +1,4 @@
-"""Batches in parts: equal to the whole where they should be."""
+"""Curvature in microbatches equals that of the whole batch, where it should."""
 
 import copy
 
@@ -29,24 +29,24 @@ def _vector(model):
 @pytest.mark.parametrize("size", [1, 2, 3, 99])
 @pytest.mark.parametrize("kind", [GGN, Hessian, EmpiricalFisher])
 def test_micro_batches_are_the_whole_batch(kind, size, keep):
-    model, x, y = case("mlp")  # 5 samples: parts of 2 and of 3 are uneven
+    model, x, y = case("mlp")  # 5 samples: microbatches of 2 and of 3 are uneven
     whole = kind(model, "cross_entropy", x, y)
-    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=size, keep=keep, curvature=kind)
+    micro = MicrobatchCurvature(model, "cross_entropy", x, y, size=size, keep=keep, curvature=kind)
     v = _vector(model)
-    assert_close(parts.loss, whole.loss)
-    assert_close(flat(parts.gradient), flat(whole.gradient))
-    assert_close(flat(parts.product(v)), flat(whole.product(v)))
-    assert_close(parts.quadratic(v), whole.quadratic(v))
+    assert_close(micro.loss, whole.loss)
+    assert_close(flat(micro.gradient), flat(whole.gradient))
+    assert_close(flat(micro.product(v)), flat(whole.product(v)))
+    assert_close(micro.quadratic(v), whole.quadratic(v))
 
 
 @pytest.mark.parametrize("name", ["conv", "lstm_eval", "encoder_no_dropout", "batch_norm_eval"])
 def test_micro_batches_of_other_models(name):
     model, x, y = case(name)
     whole = GGN(model, "cross_entropy", x, y)
-    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
+    micro = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
     v = _vector(model)
-    assert_close(flat(parts.gradient), flat(whole.gradient))
-    assert_close(flat(parts.product(v)), flat(whole.product(v)))
+    assert_close(flat(micro.gradient), flat(whole.gradient))
+    assert_close(flat(micro.product(v)), flat(whole.product(v)))
 
 
 @pytest.mark.parametrize("size", [None, 2])
@@ -55,40 +55,43 @@ def test_a_sub_batch_gives_the_matrix_and_the_whole_batch_the_gradient(size, kee
     model, x, y = case("mlp")
     whole = GGN(model, "cross_entropy", x, y)
     first = GGN(model, "cross_entropy", x[:3], y[:3])
-    parts = MicrobatchCurvature(
+    micro = MicrobatchCurvature(
         model, "cross_entropy", x, y, size=size, curvature_samples=3, keep=keep
     )
     v = _vector(model)
-    assert_close(parts.loss, whole.loss)
-    assert_close(flat(parts.gradient), flat(whole.gradient))
-    assert_close(flat(parts.product(v)), flat(first.product(v)))
-    assert_close(parts.quadratic(v), first.quadratic(v))
+    assert_close(micro.loss, whole.loss)
+    assert_close(flat(micro.gradient), flat(whole.gradient))
+    assert_close(flat(micro.product(v)), flat(first.product(v)))
+    assert_close(micro.quadratic(v), first.quadratic(v))
 
 
 def test_structures_are_cut_too():
     torch.manual_seed(0)
     model = Heads("dict").to(D)
     x, y = torch.randn(5, 6, dtype=D), {"a": torch.randint(0, 3, (5,)), "b": torch.randn(5, 2)}
-    loss = lambda z, y: F.cross_entropy(z["classes"], y["a"]) + F.mse_loss(z["values"], y["b"])  # noqa: E731  # fmt: skip
-    whole, parts = GGN(model, loss, x, y), MicrobatchCurvature(model, loss, x, y, size=2)
+
+    def loss(z, y):
+        return F.cross_entropy(z["classes"], y["a"]) + F.mse_loss(z["values"], y["b"])
+
+    whole, micro = GGN(model, loss, x, y), MicrobatchCurvature(model, loss, x, y, size=2)
     v = _vector(model)
-    assert_close(flat(parts.product(v)), flat(whole.product(v)))
+    assert_close(flat(micro.product(v)), flat(whole.product(v)))
 
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("name", ["batch_norm", "batch_norm2d", "batch_norm_cumulative"])
-def test_with_batch_norm_the_mean_of_the_parts_losses_is_what_is_differentiated(name, keep):
+def test_with_batch_norm_the_mean_of_the_microbatches_losses_is_what_is_differentiated(name, keep):
     model, x, y = case(name)
     other, third = copy.deepcopy(model), copy.deepcopy(model)
     n = (len(x) + 1) // 2  # torch refuses batch norm over one value
-    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=n, keep=keep)
+    micro = MicrobatchCurvature(model, "cross_entropy", x, y, size=n, keep=keep)
     v = _vector(model)
-    product = flat(parts.product(v))
+    product = flat(micro.product(v))
     theirs = [GGN(other, "cross_entropy", x[i : i + n], y[i : i + n]) for i in (0, n)]
     weights = [n / len(x), 1 - n / len(x)]
     expected = sum(w * flat(g.product(v)) for w, g in zip(weights, theirs, strict=True))
     assert_close(product, expected)
-    assert_close(parts.loss, sum(w * g.loss for w, g in zip(weights, theirs, strict=True)))
+    assert_close(micro.loss, sum(w * g.loss for w, g in zip(weights, theirs, strict=True)))
     for i in (0, n):  # running statistics move once for each part, and not by products
         third(x[i : i + n])
     for mine, plain in zip(model.buffers(), third.buffers(), strict=True):
@@ -113,11 +116,11 @@ def test_passes_that_are_run_again_draw_the_same_masks_and_leave_the_draws_alone
 
 def test_parameters_changed_under_a_product_are_noticed():
     model, x, y = case("mlp")
-    parts = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
+    micro = MicrobatchCurvature(model, "cross_entropy", x, y, size=2, keep=False)
     with torch.no_grad():
         next(model.parameters()).add_(1)
     with pytest.raises(CurvatureError, match="were changed"):
-        parts.product(parts.gradient)
+        micro.product(micro.gradient)
 
 
 def test_how_a_batch_is_cut():
@@ -166,11 +169,11 @@ class _Token:
 
 
 @pytest.mark.parametrize(("keep", "most"), [(False, 1), (True, 4)])
-def test_only_one_parts_graph_is_alive_unless_they_are_kept(keep, most):
+def test_one_graph_at_a_time_is_alive_unless_they_are_kept(keep, most):
     model = _Measured()
-    parts = MicrobatchCurvature(
+    micro = MicrobatchCurvature(
         model, "cross_entropy", torch.randn(8, 3), torch.zeros(8, dtype=int), size=2, keep=keep
     )
-    parts.product(parts.gradient)
-    parts.quadratic(parts.gradient)
+    micro.product(micro.gradient)
+    micro.quadratic(micro.gradient)
     assert model.most == most
