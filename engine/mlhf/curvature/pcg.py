@@ -1,18 +1,28 @@
 """Preconditioned conjugate gradients with a fixed number of iterations.
 
-Differs from the textbook (Shewchuk 1994, B3; SciPy's ``cg``) in one way: the loop never asks
-whether it has converged, since that would wait for a value from the device in every iteration.
-A converged solve takes steps of length zero instead.
+Differs from the textbook (Shewchuk 1994, B3; SciPy's ``cg``) in two ways. The loop never asks
+whether it has converged, since that would wait for a value from the device in every iteration:
+a converged solve takes steps of length zero instead. And A need not be positive definite: a
+solve ends at the first direction whose curvature is not positive (Steihaug 1983).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
+
+
+class PCGStatus(IntEnum):
+    """How a solve ended."""
+
+    ITERATIONS = 0  # all were run
+    CONVERGED = 1
+    NEGATIVE_CURVATURE = 2  # a direction p with pᵀAp ≤ 0
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class PCGResult:
         initial_residual_norm: ‖b − Ax₀‖, a scalar.
         iterations: How many iterations moved x, a scalar integer.
         converged: Whether ``residual_norm`` is below the tolerance, a scalar boolean.
+        negative_curvature: Whether the solve ended at pᵀAp ≤ 0, a scalar boolean. Where x is
+            then a steepest-descent step, the residual stays that of the last iterate.
         right_side: b, as it was given.
     """
 
@@ -35,7 +47,17 @@ class PCGResult:
     initial_residual_norm: Tensor
     iterations: Tensor
     converged: Tensor
+    negative_curvature: Tensor
     right_side: Tensor
+
+    @property
+    def status(self) -> Tensor:
+        """A ``PCGStatus``, a scalar integer."""
+        return torch.where(
+            self.negative_curvature,
+            int(PCGStatus.NEGATIVE_CURVATURE),
+            torch.where(self.converged, int(PCGStatus.CONVERGED), int(PCGStatus.ITERATIONS)),
+        )
 
     @property
     def curvature(self) -> Tensor | None:
@@ -122,13 +144,21 @@ def pcg(
     inverse: Tensor | Product | None = None,
     *,
     iterations: int = 4,
-    tolerance: float = 1e-6,
+    rtol: float = 0.0,
+    atol: float = 1e-6,
+    recompute_every: int | None = None,
     quadratic: Product | None = None,
     workspace: Workspace | None = None,
     overwrite: bool = False,
     vectors: MakesVectors = TorchVectors,
 ) -> PCGResult:
-    """Solve Ax = b for a symmetric positive definite A of n unknowns.
+    """Solve Ax = b for a symmetric A of n unknowns, if it is positive definite.
+
+    If it is not, and a direction p with pᵀAp ≤ 0 comes up, x stays the iterate before it. If
+    that was the first direction, or x would not be a descent direction (bᵀx ≤ 0, as from a
+    warm start), x is the preconditioned steepest-descent step αPb instead, with
+    α = rᵀPr / (rᵀPr + |pᵀAp|) at that p: the minimum along it where the curvature's magnitude
+    is added to that of P⁻¹. So x is finite wherever b, P and the products are.
 
     Args:
         product: v ↦ Av, for vectors (n,).
@@ -137,16 +167,21 @@ def pcg(
         inverse: The elementwise inverse preconditioner P > 0 (n,), or a function that is
             called once and makes it of r₀; the identity by default.
         iterations: How many iterations are run.
-        tolerance: x no longer moves once ‖r‖ is below it.
+        rtol: x no longer moves once ‖r‖ is below rtol·‖b‖,
+        atol: or below this.
+        recompute_every: After so many iterations each, r is computed as b − Ax, for a product
+            more: updated again and again, it drifts away from that by rounding.
         quadratic: v ↦ ⟨v, Av⟩. The last iteration then uses it in place of a whole product:
             x is the same, the residual after it stays unknown.
         workspace: Where to work; the result's residual then lives there, until its next use.
         overwrite: Whether the solution may take x0's place in memory.
         vectors: Who does the vector operations where there is a preconditioner.
 
-    Returns:
-        The solution. Where A is not positive definite it may be of any size; nothing is raised.
+    Raises:
+        ValueError: where ``recompute_every`` is below 1.
     """
+    if recompute_every is not None and recompute_every < 1:
+        raise ValueError("recompute_every must be at least 1")
     space = Workspace(b) if workspace is None else workspace
     r, p = space.r, space.p
     if x0 is None:
@@ -158,24 +193,50 @@ def pcg(
     if callable(inverse) and not isinstance(inverse, Tensor):
         inverse = inverse(r)
     on = TorchVectors(None, space.y) if inverse is None else vectors(inverse, space.y)
+    tolerance: Tensor | float = atol
+    if rtol:
+        tolerance = (rtol * torch.linalg.vector_norm(b)).clamp_min(atol)
 
     norm, ry = on.begin(p, r)
     initial = norm
     residual: Tensor | None = r
     count = torch.zeros((), dtype=torch.int64, device=b.device)
+    ended = torch.zeros((), dtype=torch.bool, device=b.device)  # at negative curvature
+    at_once = ended
+    length = torch.zeros((), dtype=b.dtype, device=b.device)  # of a steepest-descent step
     for i in range(iterations):
-        active = ~(norm < tolerance)  # a NaN goes on, and shows
-        count += active
         last = i == iterations - 1
-        if last and quadratic is not None:
-            x.addcmul_(p, torch.where(active, ratio(ry, quadratic(p)), 0.0))
+        ap = None if last and quadratic is not None else product(p)
+        if ap is not None:
+            curvature = torch.dot(p, ap)
+        elif quadratic is not None:
+            curvature = quadratic(p)
+        active = ~((norm < tolerance) | ended)  # a NaN goes on, and shows
+        flat = active & (curvature <= 0)
+        # Without a gradient there is no curvature along it either: that is no end.
+        negative = flat & (ry > 0)
+        moves = active & ~flat
+        length = torch.where(negative, ry / (ry - curvature), length)
+        ended = ended | negative
+        if i == 0:
+            at_once = ended
+        count += moves
+        alpha = torch.where(moves, ratio(ry, curvature), 0.0)
+        if ap is None:
+            x.addcmul_(p, alpha)
             residual = None
             break
-        ap = product(p)
-        norm = on.move(x, r, p, ap, torch.where(active, ratio(ry, torch.dot(p, ap)), 0.0))
-        if not last:
-            ry = on.update_direction(p, r, ry)
+        norm = on.move(x, r, p, ap, alpha)
+        if last:
+            break
+        if recompute_every is not None and (i + 1) % recompute_every == 0:
+            torch.sub(b, product(x), out=r)
+            norm = on.move(x, r, p, p, torch.zeros_like(alpha))  # its norm alone
+        ry = on.update_direction(p, r, ry)
 
+    steepest = at_once | (ended & (torch.dot(b, x) <= 0))
+    descent = b if inverse is None else torch.mul(inverse, b, out=space.y)
+    torch.where(steepest, descent * length, x, out=x)
     return PCGResult(
         x=x,
         residual=residual,
@@ -183,6 +244,7 @@ def pcg(
         initial_residual_norm=initial,
         iterations=count,
         converged=norm < tolerance,
+        negative_curvature=ended,
         right_side=b,
     )
 

@@ -132,7 +132,7 @@ class HessianFree:
                 start,
                 inverse,
                 iterations=self.iterations,
-                tolerance=self.tolerance,
+                atol=self.tolerance,
                 quadratic=matrix.quadratic,
                 workspace=self._buffers,
                 overwrite=True,

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
-from mlhf.curvature.pcg import Workspace, pcg
+from mlhf.curvature.pcg import PCGStatus, Workspace, pcg
 
 D = torch.float64
 
@@ -64,8 +64,8 @@ def test_the_exact_inverse_solves_at_once():
 
 def test_a_converged_solve_stands_still(system):
     a, b, _, _ = system
-    short = pcg(lambda v: a @ v, b, iterations=8, tolerance=1e-3)
-    long = pcg(lambda v: a @ v, b, iterations=30, tolerance=1e-3)
+    short = pcg(lambda v: a @ v, b, iterations=8, atol=1e-3)
+    long = pcg(lambda v: a @ v, b, iterations=30, atol=1e-3)
     assert long.converged
     assert torch.equal(short.x, long.x)
     assert long.iterations <= 8
@@ -93,7 +93,7 @@ def test_a_curvature_of_zero_is_not_divided_by(diagonal, b, iterations, precondi
     quadratic = (lambda v: v @ (a * v)) if short else None
     x0 = torch.zeros_like(b)
     result = pcg(
-        lambda v: a * v, b, x0, inverse, iterations=iterations, tolerance=0.0, quadratic=quadratic
+        lambda v: a * v, b, x0, inverse, iterations=iterations, atol=0.0, quadratic=quadratic
     )
     assert torch.allclose(result.x, torch.where(b > 1, b / 2, 0.0))
     assert torch.isfinite(result.residual_norm)
@@ -132,3 +132,87 @@ def test_inputs_are_left_alone_and_a_workspace_changes_nothing(system):
 def test_what_is_not_finite_shows():
     b = torch.tensor([1.0, float("nan")])
     assert not torch.isfinite(pcg(lambda v: v, b, iterations=2).x).all()
+
+
+NOT_POSITIVE = [
+    ([1.0, -1.0, 2.0], [1.0, 1.2, 1.0]),  # at the second direction
+    ([-1.0, -1.0, -1.0], [1.0, 1.2, 1.0]),  # at once
+    ([0.0, 0.0, 0.0], [1.0, 1.2, 1.0]),
+    ([1e10, -1e10, 1.0], [1e-3, 1e3, 1.0]),
+    ([1.0, -1e-30, 1.0], [0.0, 1.0, 0.0]),
+]
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 8])
+@pytest.mark.parametrize(("diagonal", "b"), NOT_POSITIVE)
+def test_negative_curvature_ends_a_solve_in_a_finite_descent_step(
+    diagonal, b, iterations, preconditioned, warm, short
+):
+    a, b = torch.tensor(diagonal), torch.tensor(b)
+    inverse = torch.tensor([0.5, 2.0, 1.0]) if preconditioned else None
+    x0 = torch.tensor([0.3, -2.0, 0.1]) if warm else None
+    result = pcg(
+        lambda v: a * v,
+        b,
+        x0,
+        inverse,
+        iterations=iterations,
+        quadratic=(lambda v: v @ (a * v)) if short else None,
+    )
+    assert torch.isfinite(result.x).all()
+    assert torch.isfinite(result.residual_norm)
+    if result.negative_curvature:
+        assert result.status == PCGStatus.NEGATIVE_CURVATURE
+        assert result.iterations < iterations
+        assert b @ result.x > 0
+    if iterations == 8:
+        assert result.negative_curvature
+
+
+def test_where_a_solve_ends_at_negative_curvature():
+    b = torch.tensor([1.0, 1.2, 1.0], dtype=D)
+    a = torch.tensor([1.0, -1.0, 2.0], dtype=D)
+    second, first = (pcg(lambda v: a * v, b, iterations=n) for n in (5, 1))
+    assert first.status == PCGStatus.ITERATIONS
+    assert second.status == PCGStatus.NEGATIVE_CURVATURE
+    assert torch.equal(second.x, first.x)  # the iterate before
+    assert second.iterations == 1
+    torch.testing.assert_close(second.residual, b - a * second.x)
+    inverse = torch.tensor([0.5, 2.0, 1.0], dtype=D)
+    at_once = pcg(lambda v: -v, b, None, inverse)
+    p, ry = inverse * b, b @ (inverse * b)
+    assert at_once.iterations == 0
+    torch.testing.assert_close(at_once.x, p * ry / (ry + p @ p))
+
+
+def test_tolerances_are_relative_to_the_right_side_or_absolute(system):
+    a, b, _, inverse = system
+    for scale in (1e-8, 1.0, 1e8):
+        result = pcg(lambda v: a @ v, scale * b, None, inverse, iterations=40, rtol=1e-3, atol=0)
+        assert result.status == PCGStatus.CONVERGED
+        assert result.residual_norm < 1e-3 * scale * torch.linalg.norm(b)
+        assert result.iterations <= 8
+    absolute = pcg(lambda v: a @ v, b, iterations=40, rtol=1e-12, atol=1e-3)
+    assert torch.equal(absolute.x, pcg(lambda v: a @ v, b, iterations=40, atol=1e-3).x)
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_a_recomputed_residual_does_not_drift(preconditioned):
+    n = 60
+    generator = torch.Generator().manual_seed(0)
+    q = torch.linalg.qr(torch.randn(n, n, generator=generator)).Q
+    a = (q * torch.logspace(-4, 0, n)) @ q.T
+    b = torch.randn(n, generator=generator)
+    inverse = 1 / a.diagonal() if preconditioned else None
+    drift = {}
+    for every in (None, 5):
+        solved = pcg(
+            lambda v: a @ v, b, None, inverse, iterations=201, atol=0, recompute_every=every
+        )
+        drift[every] = torch.linalg.norm(b - a @ solved.x - solved.residual).item()
+    assert drift[5] < 0.5 * drift[None]
+    with pytest.raises(ValueError, match="recompute_every"):
+        pcg(lambda v: v, b, recompute_every=0)

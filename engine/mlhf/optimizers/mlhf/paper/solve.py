@@ -107,7 +107,7 @@ def solve(
         state.d,
         inverse,
         iterations=iterations,
-        tolerance=tolerance,
+        atol=tolerance,
         workspace=buffers,
         overwrite=True,
         vectors=buffers.vectors,
