@@ -18,9 +18,11 @@ depends_on: str | Sequence[str] | None = None
 _FORMATS = ("npz", "image_folder", "hf_images", "table")
 
 _datasets = sa.table(
-    "datasets", sa.column("id", sa.String), sa.column("format", sa.String),
+    "datasets",
+    sa.column("id", sa.String),
+    sa.column("format", sa.String),
     sa.column("params", sa.JSON),
-)  # fmt: skip
+)
 
 
 def upgrade() -> None:

@@ -144,40 +144,77 @@ EXPECTED: dict[str, tuple[dict[str, object], dict[str, object], str | None]] = {
     ),
     "meta": (
         {
-            "kind": "meta_train", "optimizer": "mlhf", "variant": "paper", "start": PAPER,
+            "kind": "meta_train",
+            "optimizer": "mlhf",
+            "variant": "paper",
+            "start": PAPER,
             "tasks": TASKS,
         },
         {"optimizer": "mlhf", "variant": "paper", "start": PAPER, "tasks": TASKS},
         PAPER,
     ),
     "others": (JOBS["others"][1], JOBS["others"][2], "mc_shipped_l2l"),
-}  # fmt: skip
+}
 
 
 def test_what_was_mlhf_before_is_its_variant_paper(at_first: Database) -> None:
     with at_first.engine.begin() as connection:
         for name, (kind, spec, config, used) in JOBS.items():
             insert(
-                connection, "jobs", id=name, kind=spec["kind"], name=name, status="failed",
-                spec=json.dumps(spec), event_seq=0, created_at=TIME,
-            )  # fmt: skip
-            insert(
-                connection, "runs", id=name, job_id=name, position=0, name=name, kind=kind,
-                status="failed", config=json.dumps(config), model="mlp", dataset="digits",
-                optimizer="l2l" if name == "others" else "mlhf", seed=0, meta_checkpoint_id=used,
-                queue="cpu", attempt=1, failures=0, available_at=0.0, spool_offset=0,
+                connection,
+                "jobs",
+                id=name,
+                kind=spec["kind"],
+                name=name,
+                status="failed",
+                spec=json.dumps(spec),
+                event_seq=0,
                 created_at=TIME,
-            )  # fmt: skip
+            )
+            insert(
+                connection,
+                "runs",
+                id=name,
+                job_id=name,
+                position=0,
+                name=name,
+                kind=kind,
+                status="failed",
+                config=json.dumps(config),
+                model="mlp",
+                dataset="digits",
+                optimizer="l2l" if name == "others" else "mlhf",
+                seed=0,
+                meta_checkpoint_id=used,
+                queue="cpu",
+                attempt=1,
+                failures=0,
+                available_at=0.0,
+                spool_offset=0,
+                created_at=TIME,
+            )
         for identity, optimizer in (("mc_own", "mlhf"), ("mc_other", "l2l")):
             insert(
-                connection, "meta_checkpoints", id=identity, name="mine", optimizer=optimizer,
-                source="meta_train", parent_id=f"mc_shipped_{optimizer}", lineage="{}", size=1,
-                sha256="0", storage_key="k", created_at=TIME,
-            )  # fmt: skip
+                connection,
+                "meta_checkpoints",
+                id=identity,
+                name="mine",
+                optimizer=optimizer,
+                source="meta_train",
+                parent_id=f"mc_shipped_{optimizer}",
+                lineage="{}",
+                size=1,
+                sha256="0",
+                storage_key="k",
+                created_at=TIME,
+            )
             insert(
-                connection, "meta_checkpoint_aliases", optimizer=optimizer, alias="default",
+                connection,
+                "meta_checkpoint_aliases",
+                optimizer=optimizer,
+                alias="default",
                 meta_checkpoint_id=identity,
-            )  # fmt: skip
+            )
 
     migrate(at_first)
 
@@ -195,14 +232,26 @@ def test_what_was_mlhf_before_is_its_variant_paper(at_first: Database) -> None:
 
 
 def test_earlier_uploads_keep_the_rules_they_were_read_by(at_first: Database) -> None:
-    given = {"images": ("image_folder", {"size": 8}), "table": ("table", {"target": "y"}),
-             "text": ("text", {})}  # fmt: skip
+    given = {
+        "images": ("image_folder", {"size": 8}),
+        "table": ("table", {"target": "y"}),
+        "text": ("text", {}),
+    }
     with at_first.engine.begin() as connection:
         for name, (form, params) in given.items():
             insert(
-                connection, "datasets", id=name, name=name, format=form, params=json.dumps(params),
-                info="{}", sha256="0", size=1, storage_key="k", created_at=TIME,
-            )  # fmt: skip
+                connection,
+                "datasets",
+                id=name,
+                name=name,
+                format=form,
+                params=json.dumps(params),
+                info="{}",
+                sha256="0",
+                size=1,
+                storage_key="k",
+                created_at=TIME,
+            )
 
     migrate(at_first)
 

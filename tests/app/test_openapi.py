@@ -59,13 +59,28 @@ def test_no_input_is_an_error_of_ours(case: schemathesis.Case) -> None:
 def test_the_document_is_complete(fuzzed: FastAPI) -> None:
     paths = fuzzed.openapi()["paths"]
     for path in (
-        "/v1/jobs", "/v1/jobs/{job_id}", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/pause",
-        "/v1/jobs/{job_id}/resume", "/v1/jobs/{job_id}/retry", "/v1/jobs/{job_id}/clone",
-        "/v1/jobs/{job_id}/events", "/v1/jobs/{job_id}/logs", "/v1/runs", "/v1/runs/{run_id}",
-        "/v1/runs/{run_id}/curves", "/v1/runs/{run_id}/artifacts",
-        "/v1/runs/{run_id}/artifacts/{name}", "/v1/comparisons", "/v1/models", "/v1/datasets",
-        "/v1/optimizers", "/healthz", "/readyz", "/metrics",
-    ):  # fmt: skip
+        "/v1/jobs",
+        "/v1/jobs/{job_id}",
+        "/v1/jobs/{job_id}/cancel",
+        "/v1/jobs/{job_id}/pause",
+        "/v1/jobs/{job_id}/resume",
+        "/v1/jobs/{job_id}/retry",
+        "/v1/jobs/{job_id}/clone",
+        "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/logs",
+        "/v1/runs",
+        "/v1/runs/{run_id}",
+        "/v1/runs/{run_id}/curves",
+        "/v1/runs/{run_id}/artifacts",
+        "/v1/runs/{run_id}/artifacts/{name}",
+        "/v1/comparisons",
+        "/v1/models",
+        "/v1/datasets",
+        "/v1/optimizers",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    ):
         assert path in paths, path
     for path, operations in paths.items():
         for method, operation in operations.items():

@@ -21,10 +21,23 @@ ROOT = Path(__file__).parents[2]
 def build(folder: Path, **environment: str) -> Path:
     """Build the wheel as it is built with torch at hand, into a folder."""
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation",
-         "--no-index", "--quiet", "--disable-pip-version-check", "-w", str(folder)],
-        env={**os.environ, **environment}, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            str(ROOT),
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-w",
+            str(folder),
+        ],
+        env={**os.environ, **environment},
+        check=True,
+    )
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -62,11 +75,22 @@ def install(wheel: Path, tmp_path: Path) -> Callable[..., Path]:
         for entry in _required(described(wheel), extras):
             (site / entry.name).symlink_to(entry)
         subprocess.run(
-            [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install",
-             "--no-deps", "--no-index", "--no-compile", "--quiet", "--disable-pip-version-check",
-             str(wheel)],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "--python",
+                str(folder / "bin/python"),
+                "install",
+                "--no-deps",
+                "--no-index",
+                "--no-compile",
+                "--quiet",
+                "--disable-pip-version-check",
+                str(wheel),
+            ],
             check=True,
-        )  # fmt: skip
+        )
         return folder
 
     return made

@@ -100,8 +100,11 @@ def test_it_serves_and_trains_beside_folders_of_the_same_names_as_ours(install, 
     with output.open("wb") as out, Client(f"http://127.0.0.1:{port}") as client:
         process = subprocess.Popen(
             [*command, "--data-dir", str(tmp_path / "data")],
-            cwd=here, env=clean_environment(tmp_path / "home"), stdout=out, stderr=out,
-        )  # fmt: skip
+            cwd=here,
+            env=clean_environment(tmp_path / "home"),
+            stdout=out,
+            stderr=out,
+        )
 
         def ready() -> bool:
             assert process.poll() is None, output.read_text()

@@ -70,9 +70,13 @@ def test_groups_by_hand(client: TestClient, job: str) -> None:
     adam, hf = _get(client, job=job)["groups"]
     assert (adam["label"], adam["n"], adam["seeds"]) == ("adam", 2, [0, 1])
     assert adam["final_loss"] == {
-        "n": 2, "missing": 0, "mean": 0.5, "std": pytest.approx(math.sqrt(0.02)),
-        "min": 0.4, "max": 0.6,
-    }  # fmt: skip
+        "n": 2,
+        "missing": 0,
+        "mean": 0.5,
+        "std": pytest.approx(math.sqrt(0.02)),
+        "min": 0.4,
+        "max": 0.6,
+    }
     assert adam["to_target"]["missed"] == 0
     assert adam["to_target"]["samples"]["mean"] == 150
     assert adam["to_target"]["wall_seconds"]["mean"] == 15

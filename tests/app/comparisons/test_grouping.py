@@ -33,8 +33,12 @@ def test_the_order_of_keys_does_not_matter() -> None:
 
 def test_labels_say_what_differs_and_no_more() -> None:
     sgd = {"name": "sgd", "params": {"lr": 0.5}}
-    runs = [_run(optimizer=sgd), _run(optimizer=_adam(lr=0.1, eps=1e-8)),
-            _run(optimizer=_adam(lr=0.01, eps=1e-8)), _run()]  # fmt: skip
+    runs = [
+        _run(optimizer=sgd),
+        _run(optimizer=_adam(lr=0.1, eps=1e-8)),
+        _run(optimizer=_adam(lr=0.01, eps=1e-8)),
+        _run(),
+    ]
     assert [g.label for g in group(runs)] == [
         "sgd",
         "adam lr=0.1 eps=1e-08",

@@ -28,8 +28,13 @@ def test_what_is_missing_leaves_no_mean(missing: float | None) -> None:
 
 def test_one_value_has_no_deviation() -> None:
     assert band([2.0]).model_dump() == {
-        "n": 1, "missing": 0, "mean": 2.0, "std": None, "min": 2.0, "max": 2.0,
-    }  # fmt: skip
+        "n": 1,
+        "missing": 0,
+        "mean": 2.0,
+        "std": None,
+        "min": 2.0,
+        "max": 2.0,
+    }
     assert band([]).mean is None
 
 

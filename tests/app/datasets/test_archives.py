@@ -41,12 +41,19 @@ def test_one_folder_around_everything_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "../a.png", "train/../../a.png", "/etc/a.png", "train\\..\\a.png", "C:/a.png",
-        "train/a/b.sh", "train/a/.png", "train/a.png\0.sh", "a\n/b.png",
+        "../a.png",
+        "train/../../a.png",
+        "/etc/a.png",
+        "train\\..\\a.png",
+        "C:/a.png",
+        "train/a/b.sh",
+        "train/a/.png",
+        "train/a.png\0.sh",
+        "a\n/b.png",
         "/".join("abcdefghij") + ".png",
         "train/" + "a" * 300 + ".png",
     ],
-)  # fmt: skip
+)
 def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
     file = _zip({"train/a/ok.png": b"x", "REPLACED": b"y"})
     content = file.getvalue()
@@ -110,7 +117,7 @@ def test_rare_compressions_are_refused(tmp_path: Path, compression: int) -> None
 @pytest.mark.parametrize(
     "content",
     [b"", b"PK", b"not a zip" * 100, b"PK\x05\x06" + bytes(18), b"PK\x05\x06" + b"\xff" * 18],
-)  # fmt: skip
+)
 def test_what_is_no_zip(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError):
         _unpack(io.BytesIO(content), tmp_path)

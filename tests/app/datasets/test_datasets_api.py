@@ -70,20 +70,49 @@ def _table_parquet() -> bytes:
 
 NPZ = _npz(x=RNG.standard_normal((20, 5)), y=np.arange(20) % 3)
 GOOD: dict[str, tuple[str, list[tuple[str, bytes]], dict[str, Any], dict[str, Any]]] = {
-    "npz": ("npz", [("d.npz", NPZ)], {"test_fraction": 0.25},
-            {"kind": "table", "input_shape": [5], "outputs": 3, "train_samples": 15}),
-    "images": ("image_folder", [("d.zip", _folder_zip())], {"size": 8},
-               {"kind": "image", "input_shape": [3, 8, 8], "class_names": ["cat", "dog"],
-                "train_samples": 8, "test_samples": 4}),
-    "hf": ("hf_images", [("train-0.parquet", _hf(6)), ("test-0.parquet", _hf(4))], {"size": 8},
-           {"kind": "image", "train_samples": 6, "test_samples": 4}),
-    "csv": ("table", [("d.csv", CSV)], {"target": "label"},
-            {"kind": "table", "task": "classification", "outputs": 2}),
-    "parquet": ("table", [("d", _table_parquet())], {"target": "y"},
-                {"kind": "table", "task": "regression", "outputs": 1}),
-    "text": ("text", [("../../t.sh", "wörter, Wörter. ".encode() * 40)], {"sequence_length": 8},
-             {"kind": "text", "input_shape": [8]}),
-}  # fmt: skip
+    "npz": (
+        "npz",
+        [("d.npz", NPZ)],
+        {"test_fraction": 0.25},
+        {"kind": "table", "input_shape": [5], "outputs": 3, "train_samples": 15},
+    ),
+    "images": (
+        "image_folder",
+        [("d.zip", _folder_zip())],
+        {"size": 8},
+        {
+            "kind": "image",
+            "input_shape": [3, 8, 8],
+            "class_names": ["cat", "dog"],
+            "train_samples": 8,
+            "test_samples": 4,
+        },
+    ),
+    "hf": (
+        "hf_images",
+        [("train-0.parquet", _hf(6)), ("test-0.parquet", _hf(4))],
+        {"size": 8},
+        {"kind": "image", "train_samples": 6, "test_samples": 4},
+    ),
+    "csv": (
+        "table",
+        [("d.csv", CSV)],
+        {"target": "label"},
+        {"kind": "table", "task": "classification", "outputs": 2},
+    ),
+    "parquet": (
+        "table",
+        [("d", _table_parquet())],
+        {"target": "y"},
+        {"kind": "table", "task": "regression", "outputs": 1},
+    ),
+    "text": (
+        "text",
+        [("../../t.sh", "wörter, Wörter. ".encode() * 40)],
+        {"sequence_length": 8},
+        {"kind": "text", "input_shape": [8]},
+    ),
+}
 
 
 def _post(
@@ -184,10 +213,18 @@ BAD: dict[str, tuple[str, list[tuple[str, bytes]], Any, str]] = {
     "two npz": ("npz", [("a.npz", NPZ), ("b.npz", NPZ)], {}, "/file"),
     "zip bomb": ("image_folder", [("a.zip", _bomb())], {"size": 8}, "/file"),
     "path": ("image_folder", [("a.zip", _folder_zip(**{"../x.png": _png()}))], {}, "/file"),
-    "no image": ("image_folder", [("a.zip", _folder_zip(**{"train/cat/x.png": b"no"}))], {},
-                 "/file"),
-    "pixels": ("image_folder", [("a.zip", _folder_zip(**{"train/cat/x.png": _png(0, 5100)}))],
-               {}, "/file"),
+    "no image": (
+        "image_folder",
+        [("a.zip", _folder_zip(**{"train/cat/x.png": b"no"}))],
+        {},
+        "/file",
+    ),
+    "pixels": (
+        "image_folder",
+        [("a.zip", _folder_zip(**{"train/cat/x.png": _png(0, 5100)}))],
+        {},
+        "/file",
+    ),
     "script": ("image_folder", [("a.zip", _folder_zip(**{"train/cat/x.py": b"no"}))], {}, "/file"),
     "npz as zip": ("image_folder", [("a.zip", NPZ)], {}, "/file"),
     "cut parquet": ("hf_images", [("train-0.parquet", _hf()[:-100])], {}, "/file"),
@@ -214,7 +251,7 @@ BAD: dict[str, tuple[str, list[tuple[str, bytes]], Any, str]] = {
     "surrogate": ("table", [("a.csv", CSV)], '{"target":"label","ignore":["\\ud800"]}', "/params"),
     "format": ("pickle", [("a", b"x")], {}, "/format"),
     "built-in": ("digits", [("a", b"x")], {}, "/format"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -137,8 +137,11 @@ def test_bad_input_is_a_problem_with_a_pointer_and_creates_nothing(
 def test_numbers_that_are_not_finite_are_refused(
     client: TestClient, database: Database, value: str
 ) -> None:
-    for field in ('"optimizer":{"name":"adam","params":{"lr":%s}}', '"budget":{"epochs":%s}',
-                  '"target":{"value":%s}'):  # fmt: skip
+    for field in (
+        '"optimizer":{"name":"adam","params":{"lr":%s}}',
+        '"budget":{"epochs":%s}',
+        '"target":{"value":%s}',
+    ):
         body = (
             '{"kind":"train","model":{"name":"mlp"},"dataset":{"name":"digits"},'
             '"optimizer":{"name":"adam"},"budget":{"epochs":1},' + field % value + "}"
@@ -267,17 +270,33 @@ def test_jobs_are_listed_filtered_and_paged(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=x", "cursor=!!", "cursor=W10", "cursor=WyJcdTAwMDAiXQ", "sort=x",
-     "status=x", "q=%00", "limit=99999999999999999999"],
-)  # fmt: skip
+    [
+        "limit=0",
+        "limit=x",
+        "cursor=!!",
+        "cursor=W10",
+        "cursor=WyJcdTAwMDAiXQ",
+        "sort=x",
+        "status=x",
+        "q=%00",
+        "limit=99999999999999999999",
+    ],
+)
 def test_bad_queries_are_refused(client: TestClient, query: str) -> None:
     assert 400 <= client.get(f"/v1/jobs?{query}").status_code < 500
 
 
 def test_unknown_jobs_are_not_found(client: TestClient) -> None:
-    for method, path in [("GET", ""), ("GET", "/events"), ("GET", "/logs"), ("POST", "/cancel"),
-                         ("POST", "/pause"), ("POST", "/resume"), ("POST", "/retry"),
-                         ("POST", "/clone")]:  # fmt: skip
+    for method, path in [
+        ("GET", ""),
+        ("GET", "/events"),
+        ("GET", "/logs"),
+        ("POST", "/cancel"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/retry"),
+        ("POST", "/clone"),
+    ]:
         response = client.request(method, f"/v1/jobs/job_0000{path}")
         assert response.status_code == 404, path
         assert response.json()["title"] == "Not found"

@@ -73,8 +73,11 @@ def test_an_ablation_that_was_killed_ends_with_the_commands_table_and_figure(
     job_id, run_ids = created.json()["id"], created.json()["run_ids"]
     asked = {"job": job_id}
     assert client.get("/v1/ablations", params=asked).json() == {
-        "job_id": job_id, "runs": 2, "done": 0, "rows": [],
-    }  # fmt: skip
+        "job_id": job_id,
+        "runs": 2,
+        "done": 0,
+        "rows": [],
+    }
     early = client.get("/v1/ablations", params={**asked, "format": "csv"})
     assert (early.status_code, early.headers["content-type"]) == (409, "application/problem+json")
 
@@ -208,10 +211,15 @@ class Diverging(TrainerProcess):
         self.folder.mkdir(parents=True)
         values = {form.metric(measure): -1.0 for form in SOLVER_VARIANTS for measure in MEASURES}
         points = [
-            {"step": k, "samples": 32 * k, "epoch": k / 8, "wall_seconds": 0.1 * k,
-             "values": {**values, "batch_loss": math.inf if k == 3 else 1.0}}
+            {
+                "step": k,
+                "samples": 32 * k,
+                "epoch": k / 8,
+                "wall_seconds": 0.1 * k,
+                "values": {**values, "batch_loss": math.inf if k == 3 else 1.0},
+            }
             for k in (1, 2, 3)
-        ]  # fmt: skip
+        ]
         with EventFile(self.folder / "events.jsonl") as tell:
             tell(event("points", points=points))
             tell(self.last)
@@ -268,13 +276,17 @@ def test_a_trajectory_that_failed_leaves_its_curve_and_no_table(
             {"tasks": [{**TASK, "dataset": {"name": "digits", "root": "/etc"}}]},
             "/tasks/0/dataset/root",
         ),
-        ({"tasks": [{**TASK, "model": {"name": "mlp", "params": {"hidden": [60000, 60000]}}}]},
-         "/tasks/0/model/params"),
+        (
+            {"tasks": [{**TASK, "model": {"name": "mlp", "params": {"hidden": [60000, 60000]}}}]},
+            "/tasks/0/model/params",
+        ),
         ({"seeds": []}, "/seeds"),
         ({"seeds": [1, 1]}, "/seeds"),
         ({"seeds": [-1]}, "/seeds/0"),
-        ({"tasks": [{**TASK, "name": f"t{i}"} for i in range(16)], "seeds": list(range(64))},
-         "/tasks"),
+        (
+            {"tasks": [{**TASK, "name": f"t{i}"} for i in range(16)], "seeds": list(range(64))},
+            "/tasks",
+        ),
         ({"meta_checkpoint": "../../etc/passwd"}, "/meta_checkpoint"),
         ({"meta_checkpoint": "mc_shipped_mlhf"}, "/meta_checkpoint"),
         ({"meta_checkpoint": "mc_0000"}, "/meta_checkpoint"),
@@ -283,7 +295,7 @@ def test_a_trajectory_that_failed_leaves_its_curve_and_no_table(
         ({"model": TASK["model"]}, "/model"),
         ({"resources": {"device": "cuda"}}, "/resources/device"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_ablation_is_refused_and_creates_nothing(
     client: TestClient, worker: Service, changes: dict[str, Any], pointer: str
 ) -> None:

@@ -38,9 +38,12 @@ def all_of(database: Database, table: Any) -> list[Any]:
 
 def point(step: int, **values: Any) -> dict[str, Any]:
     return {
-        "step": step, "samples": 64 * step, "epoch": step / 22, "wall_seconds": 0.1 * step,
+        "step": step,
+        "samples": 64 * step,
+        "epoch": step / 22,
+        "wall_seconds": 0.1 * step,
         "values": values or {"batch_loss": 1.0 / (step + 1)},
-    }  # fmt: skip
+    }
 
 
 def points(*steps: int) -> StoredEvent:

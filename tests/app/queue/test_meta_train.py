@@ -225,10 +225,16 @@ def test_untrained_networks_are_a_control(worker: Service, client: TestClient) -
         ({"variant": "x"}, "/variant"),
         ({"variant": "paper", "estimator": {"name": "pes", "horizon": 1}}, ""),
         ({"threads": 2}, "/threads"),
-        ({"variant": "paper", "unroll": 1000, "tasks": [{"model": {"name": "cuda_convnet"},
-                                     "dataset": {"name": "digits"}}]}, "/tasks/0/model"),
+        (
+            {
+                "variant": "paper",
+                "unroll": 1000,
+                "tasks": [{"model": {"name": "cuda_convnet"}, "dataset": {"name": "digits"}}],
+            },
+            "/tasks/0/model",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_meta_training_is_refused(
     client: TestClient, changes: dict[str, Any], pointer: str
 ) -> None:

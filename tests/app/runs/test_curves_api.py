@@ -35,14 +35,18 @@ def test_json_keeps_what_is_not_finite_by_name(client: TestClient, run: str) -> 
             {
                 "metric": "train_loss",
                 "points": [
-                    [0, 2.5], [10, "NaN"], [20, "Infinity"], [30, "-Infinity"], [40, -0.125],
+                    [0, 2.5],
+                    [10, "NaN"],
+                    [20, "Infinity"],
+                    [30, "-Infinity"],
+                    [40, -0.125],
                 ],
                 "total_points": 5,
                 "downsampled": False,
                 "method": None,
             }
         ],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -63,9 +67,14 @@ def test_csv_in_long_format(client: TestClient, run: str) -> None:
     losses = [row for row in table if row["metric"] == "train_loss"]
     assert [row["value"] for row in losses] == ["2.5", "NaN", "Infinity", "-Infinity", "-0.125"]
     assert losses[4] == {
-        "run_id": run, "metric": "train_loss", "step": "4", "samples": "40", "epoch": "0.4",
-        "wall_seconds": "2.0", "value": "-0.125",
-    }  # fmt: skip
+        "run_id": run,
+        "metric": "train_loss",
+        "step": "4",
+        "samples": "40",
+        "epoch": "0.4",
+        "wall_seconds": "2.0",
+        "value": "-0.125",
+    }
 
 
 def test_parquet_holds_real_numbers(client: TestClient, run: str) -> None:
@@ -122,8 +131,14 @@ def test_a_metric_not_measured_is_empty_and_an_unknown_one_refused(
         ("test_loss", 0),
         ("train_loss", 5),
     ]
-    for params in ({"metric": "los"}, {"metric": "a\0"}, {"x": "time"}, {"format": "xlsx"},
-                   {"max_points": 3}, {"max_points": 10**40}):  # fmt: skip
+    for params in (
+        {"metric": "los"},
+        {"metric": "a\0"},
+        {"x": "time"},
+        {"format": "xlsx"},
+        {"max_points": 3},
+        {"max_points": 10**40},
+    ):
         assert client.get(url, params=params).status_code == 422, params
 
 
@@ -166,8 +181,17 @@ def test_text_cells_are_no_formulas() -> None:
     row = ["=1+1", "+a", "-a", "@a", "\tx", "plain", -1.5, math.nan, None, True]
     table = csv_text.table(["x"] * len(row), [row]).decode()
     assert next(csv.reader(table.splitlines()[1:])) == [
-        "'=1+1", "'+a", "'-a", "'@a", "'\tx", "plain", "-1.5", "NaN", "", "true",
-    ]  # fmt: skip
+        "'=1+1",
+        "'+a",
+        "'-a",
+        "'@a",
+        "'\tx",
+        "plain",
+        "-1.5",
+        "NaN",
+        "",
+        "true",
+    ]
 
 
 def test_the_picture_of_meta_training_shows_its_losses(rows: Rows, database: Database) -> None:

@@ -217,13 +217,17 @@ def test_what_users_name_is_escaped(client: TestClient, rows: Rows) -> None:
         session.add(JobEvent(job_id=job, seq=1, type="log", data=data, at=now()))
     runs = [
         rows.run(
-            job, position=place, name=EVIL, error=error, environment={"device_name": EVIL},
+            job,
+            position=place,
+            name=EVIL,
+            error=error,
+            environment={"device_name": EVIL},
             config={"model": {"name": EVIL, "params": {}}, "dataset": {"name": EVIL, "params": {}}},
             summary={EVIL: {"last": 0.5, "best": None, "best_step": None}},
             data_info={"input_shape": [EVIL]},
         )
         for place in range(2)
-    ]  # fmt: skip
+    ]
     rows.artifact(runs[0], EVIL.replace("/", "_"), b"x")
     for path in ("/", f"/jobs/{job}", f"/runs/{runs[0]}", f"/compare?job={job}", f"/?q={EVIL}"):
         page = client.get(path)

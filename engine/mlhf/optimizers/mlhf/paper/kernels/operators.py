@@ -59,9 +59,14 @@ def network(
 
 
 def _step_on_cuda(
-    a: Tensor, b: Tensor, c: Tensor, state: Tensor, packed: Tensor, segments: list[int],
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+    packed: Tensor,
+    segments: list[int],
     offset: float,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     from mlhf.optimizers.mlhf.paper.kernels import triton_kernel
 
     out = torch.empty_like(a)
