@@ -48,8 +48,11 @@ class Service:
             )
             (pid, *_) = trainers()
             os.kill(pid, signal.SIGSTOP)
-            while not any(a.kind == "checkpoint" for a in self.all(Artifact)):
-                time.sleep(0.3)  # it may be held between the file and the event: a moment more
+            while True:
+                with suppress(AssertionError):
+                    until(self._checkpoint_written, "not yet", seconds=0.5)
+                    break
+                # It may be held between the file and the event: a moment more.
                 os.kill(pid, signal.SIGCONT)
                 time.sleep(0.01)
                 os.kill(pid, signal.SIGSTOP)
@@ -61,6 +64,9 @@ class Service:
         thread = threading.Thread(target=wait)
         thread.start()
         return thread
+
+    def _checkpoint_written(self) -> bool:
+        return any(artifact.kind == "checkpoint" for artifact in self.all(Artifact))
 
     def all(self, table: Any) -> list[Any]:
         with self.database.read() as session:
