@@ -45,28 +45,37 @@ def check_sizes(file: BinaryIO, max_entries: int, max_bytes: int) -> None:
 
 def unpack_images(
     file: BinaryIO, target: Path, suffixes: tuple[str, ...], max_entries: int, max_bytes: int
-) -> None:
+) -> list[str]:
     """Unpack a zip file of images in folders.
 
     A single folder around everything is left out. Bytes are counted as they are written:
     the sizes a zip file declares are only claims.
 
+    Returns:
+        The names of the files that are no images, which stay packed.
+
     Raises:
-        DataError: A name leads out of the folder, an entry is a link or no image, or a
-            limit is passed.
+        DataError: A name leads out of the folder, an entry is a link, or a limit is passed.
     """
     check_sizes(file, max_entries, max_bytes)
     left = max_bytes
     with reading(), zipfile.ZipFile(file) as archive:
-        entries = list(_wanted(archive, suffixes))
+        entries, others = _wanted(archive, suffixes)
+        if not entries:
+            raise DataError(f"the zip file holds no image; taken are {', '.join(suffixes)}")
         prefix = _common_folder([parts for _, parts in entries])
+        made: set[Path] = set()
         for entry, parts in entries:
             path = target.joinpath(*parts[prefix:])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                raise DataError(f"{_shown(entry)} is in the zip file twice")
-            with archive.open(entry) as source:
-                left -= _copy(source, path, min(left, MOST_IMAGE_BYTES), _shown(entry))
+            if path.parent not in made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.add(path.parent)
+            try:
+                with archive.open(entry) as source:
+                    left -= _copy(source, path, min(left, MOST_IMAGE_BYTES), _shown(entry))
+            except FileExistsError:
+                raise DataError(f"{_shown(entry)} is in the zip file twice") from None
+    return others
 
 
 @contextmanager
@@ -106,9 +115,13 @@ def _check_entries(file: BinaryIO, most: int) -> None:
         at += _HEADER + name + extra + comment
 
 
-def _wanted(
-    archive: zipfile.ZipFile, suffixes: tuple[str, ...]
-) -> Iterator[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
+_Entries = list[tuple[zipfile.ZipInfo, tuple[str, ...]]]
+
+
+def _wanted(archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> tuple[_Entries, list[str]]:
+    """Return the images and their paths, and the names of the other files."""
+    entries: _Entries = []
+    others = []
     for entry in archive.infolist():
         parts = _parts(entry)
         if entry.is_dir() or any(part in _SKIPPED for part in parts):
@@ -116,13 +129,15 @@ def _wanted(
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
             raise DataError(f"{_shown(entry)} is a link or a device; only plain files are taken")
+        if not parts[-1].lower().endswith(suffixes) or any(part.startswith(".") for part in parts):
+            others.append("/".join(parts))
+            continue
         if entry.flag_bits & 1:
             raise DataError(f"{_shown(entry)} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{_shown(entry)} is not compressed by deflate")
-        if not parts[-1].lower().endswith(suffixes) or parts[-1].startswith("."):
-            raise DataError(f"{_shown(entry)} is no image; taken are {', '.join(suffixes)}")
-        yield entry, parts
+        entries.append((entry, parts))
+    return entries, others
 
 
 def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
@@ -145,10 +160,12 @@ def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
 
 
 def _common_folder(names: list[tuple[str, ...]]) -> int:
-    """1 if everything is in one folder around ``train``, else 0."""
+    """1 if everything is in one folder around ``train`` or around folders of classes, else 0."""
     tops = {parts[0] for parts in names}
-    around = len(tops) == 1 and "train" not in tops
-    return 1 if around and any(len(p) > 2 and p[1] == "train" for p in names) else 0
+    if len(tops) != 1 or "train" in tops:
+        return 0
+    inside = {parts[1] for parts in names if len(parts) > 2}
+    return 1 if "train" in inside or len(inside) > 1 else 0
 
 
 def _copy(source: IO[bytes], path: Path, limit: int, shown: str) -> int:

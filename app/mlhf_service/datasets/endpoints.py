@@ -42,7 +42,8 @@ def upload_dataset(
         File(
             min_length=1,
             max_length=1000,
-            description="npz: one .npz. image_folder: one .zip of train/<class>/*, val/<class>/*. "
+            description="npz: one .npz. image_folder: one .zip of train/<class>/*, val/<class>/* "
+            "(or <class>/* alone). "
             "hf_images: Parquet files named train-*, test-*. table: one .csv, .tsv or .parquet. "
             "text: one UTF-8 file.",
         ),
@@ -59,10 +60,10 @@ def upload_dataset(
     checked = service.parse_params(params, format)
     with uploads.staging(settings) as folder:
         try:
-            uploads.place(file, format, folder, settings)
+            left_out = uploads.place(file, format, folder, settings)
         except DataError as error:
             raise Invalid.at("/file", str(error)) from None
-        dataset = service.check(folder, name, format, checked)
+        dataset = service.check(folder, name, format, checked, left_out)
         key = dataset.storage_key
         try:
             with database.write() as session:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data import specs
-from mlhf.data.report import Report
+from mlhf.data.report import Report, listed
 from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.datasets import repository, uploads
@@ -73,8 +74,13 @@ def parse_params(text: str, format: str) -> dict[str, Any]:
     return parsed
 
 
-def check(folder: Path, name: str, format: str, params: dict[str, Any]) -> Dataset:
+def check(
+    folder: Path, name: str, format: str, params: dict[str, Any], left_out: Sequence[str] = ()
+) -> Dataset:
     """Read all of an upload once, and describe it as a row (not yet stored).
+
+    Args:
+        left_out: Names of files that were not kept, for the report.
 
     Raises:
         Invalid: at ``file`` or ``params``.
@@ -90,13 +96,15 @@ def check(folder: Path, name: str, format: str, params: dict[str, Any]) -> Datas
     except DataError as error:
         raise Invalid.at("/file", str(error).replace(f"{folder}/", "")) from None
     dataset_id = new_id("ds")
+    ignored = listed([*left_out, *found.report.ignored], "files")
+    report = found.report.model_copy(update={"ignored": ignored})
     return Dataset(
         id=dataset_id,
         name=name,
         format=format,
         params=params,
         info=found.info.to_dict(),
-        report=found.report.model_dump(mode="json"),
+        report=report.model_dump(mode="json"),
         sha256=sha256,
         size=uploads.size_of(folder),
         storage_key=f"datasets/{dataset_id}",

@@ -55,8 +55,13 @@ def _staged(settings: Settings) -> Path:
     return settings.root / "uploads"
 
 
-def place(files: Sequence[UploadedFile], format: str, folder: Path, settings: Settings) -> None:
+def place(
+    files: Sequence[UploadedFile], format: str, folder: Path, settings: Settings
+) -> list[str]:
     """Put the files into ``folder`` as the family ``format`` expects them.
+
+    Returns:
+        The names of what is left out.
 
     Raises:
         DataError: Too many files, too large, or not of the format at first sight.
@@ -64,14 +69,14 @@ def place(files: Sequence[UploadedFile], format: str, folder: Path, settings: Se
     if format != "hf_images" and len(files) != 1:
         raise DataError(f"{format} is uploaded as one file; {len(files)} were sent")
     if format == "image_folder":
-        archives.unpack_images(
+        return archives.unpack_images(
             files[0].file,
             folder,
             IMAGE_SUFFIXES,
             settings.max_upload_entries,
             settings.max_expanded_bytes,
         )
-    elif format == "hf_images":
+    if format == "hf_images":
         for number, file in enumerate(files):
             _expect_parquet(file.file)
             path = folder / _parquet_name(file.filename, number)
@@ -83,6 +88,7 @@ def place(files: Sequence[UploadedFile], format: str, folder: Path, settings: Se
             archives.check_sizes(files[0].file, _MOST_ARRAYS, settings.max_expanded_bytes)
         name = {"npz": "data.npz", "text": "text.txt"}.get(format) or _table_name(files[0])
         _copy(files[0].file, folder / name, settings.max_upload_bytes)
+    return []
 
 
 def size_of(folder: Path) -> int:

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from mlhf.core.errors import DataError
+from mlhf.core.errors import DataError, SpecError
 from mlhf.data import files
 from mlhf.data.arrays import (
     Array,
@@ -21,10 +22,23 @@ from mlhf.data.arrays import (
     held_out_count,
 )
 from mlhf.data.info import DataInfo, Task
+from mlhf.data.labels import Classes, classes_of
 from mlhf.data.npz_file import Member, listed, member
 from mlhf.data.params import NpzParams
+from mlhf.data.report import (
+    SAMPLE_ROWS,
+    ColumnReport,
+    Inspection,
+    Progress,
+    Report,
+    SplitReport,
+    class_reports,
+    held_out_split,
+)
 
 _MAX_AXIS = 65_536
+# Different whole numbers among decimal targets that look like classes.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -33,14 +47,112 @@ class _Members:
 
     train: tuple[Member, Member]
     test: tuple[Member, Member] | None
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What the targets were taken for.
+
+    Attributes:
+        one_hot: They are rows of which one value is 1 and the rest 0.
+        classes: Of classification, what the labels stand for.
+    """
+
+    task: Task
+    outputs: int
+    why: str
+    classes: Classes | None = None
+    one_hot: bool = False
+    guessed: tuple[str, ...] = ()
 
 
 def describe(params: NpzParams, root: Path | None) -> DataInfo:
     """Read headers, and the targets."""
     members = _open(root)
-    (x, y), test = members.train, members.test
+    return _info(params, members, _targets(params, members.train[1].load(), members.train[1]))
+
+
+def validate(params: NpzParams, root: Path | None) -> DataInfo:
+    """Read everything, a few rows at a time."""
+    return inspect(params, root).info
+
+
+def inspect(params: NpzParams, root: Path | None, progress: Progress | None = None) -> Inspection:
+    """Read everything, a few rows at a time, and report the arrays."""
+    members = _open(root)
+    y_train = members.train[1].load()
+    targets = _targets(params, y_train, members.train[1])
+    info = _info(params, members, targets)
+    done, total = 0, sum(each[0].shape[0] for each in (members.train, members.test) if each)
+    labels = []
+    for x, y in filter(None, (members.train, members.test)):
+        for chunk in x.chunks():
+            check_finite(chunk, x.where)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+        labels.append(_converted(y.load(), targets, y))
+    return Inspection(info, _report(params, members, info, targets, labels))
+
+
+def _report(
+    params: NpzParams,
+    members: _Members,
+    info: DataInfo,
+    targets: _Targets,
+    labels: list[Array],
+) -> Report:
+    x, y = members.train
+    whole = list(labels)
+    if members.test is None:
+        whole = [labels[0][rows] for rows in held_out(len(labels[0]), params.test_fraction)]
+    names = ("train", "test")
+    sources = [
+        f"{x.name}, {y.name}",
+        held_out_split(params.test_fraction)
+        if members.test is None
+        else ", ".join(member.name for member in members.test),
+    ]
+    shape = f"{x.dtype} of shape {x.shape}"
+    if info.kind == "image":
+        why = f"{shape}, taken as {info.input_shape} channels, height and width"
+    else:
+        why = f"{shape}, a row of numbers for each sample"
+    report = Report(
+        columns=[
+            ColumnReport(
+                name=x.name,
+                role="input",
+                type="image" if info.kind == "image" else "number",
+                why=why,
+                inputs=math.prod(info.input_shape),
+            ),
+            ColumnReport(
+                name=y.name,
+                role="target",
+                type="class" if info.task == "classification" else "targets",
+                why=f"{y.dtype} of shape {y.shape}: {targets.why}",
+            ),
+        ],
+        label=y.name,
+        splits=[
+            SplitReport(name=name, samples=len(each), source=source)
+            for name, each, source in zip(names, whole, sources, strict=True)
+        ],
+        guessed=list(targets.guessed),
+        ignored=[f"array {name}" for name in members.unused],
+    )
+    if targets.classes is not None:
+        texts = targets.classes.names or tuple(map(str, range(info.outputs)))
+        report.classes = class_reports(texts, *whole)
+    report.sample = [{y.name: each.tolist()} for each in labels[0][:SAMPLE_ROWS]]
+    return report
+
+
+def _info(params: NpzParams, members: _Members, targets: _Targets) -> DataInfo:
+    x, test = members.train[0], members.test
     kind, shape, _ = _layout(x, params)
-    task, outputs = _targets(params, y.load(), y)
     if test is None:
         test_count = held_out_count(x.shape[0], params.test_fraction)
         train_count = x.shape[0] - test_count
@@ -49,31 +161,22 @@ def describe(params: NpzParams, root: Path | None) -> DataInfo:
     return DataInfo(
         kind="table" if kind == "table" else "image",
         input_shape=shape,
-        outputs=outputs,
-        task=task,
+        outputs=targets.outputs,
+        task=targets.task,
         train_samples=counted(train_count, params.train_samples, "train_samples"),
         test_samples=counted(test_count, params.test_samples, "test_samples"),
+        class_names=None if targets.classes is None else targets.classes.names,
     )
-
-
-def validate(params: NpzParams, root: Path | None) -> DataInfo:
-    """Read everything, a few rows at a time."""
-    info = describe(params, root)
-    members = _open(root)
-    for x, y in filter(None, (members.train, members.test)):
-        for chunk in x.chunks():
-            check_finite(chunk, x.where)
-        _converted(y.load(), info, y)
-    return info
 
 
 def read(params: NpzParams, root: Path | None) -> Arrays:
     """Return inputs and targets."""
-    info = describe(params, root)
     members = _open(root)
-    train = _load(members.train, params, info)
+    targets = _targets(params, members.train[1].load(), members.train[1])
+    info = _info(params, members, targets)
+    train = _load(members.train, params, info, targets)
     if members.test is not None:
-        test = _load(members.test, params, info)
+        test = _load(members.test, params, info, targets)
     else:
         rows, test_rows = held_out(members.train[0].shape[0], params.test_fraction)
         x, y = train
@@ -96,7 +199,9 @@ def _split(arrays: tuple[Array, Array], rows: Array) -> Split:
     return Split(x, y) if len(rows) == len(x) else Split(x[rows], y[rows])
 
 
-def _load(members: tuple[Member, Member], params: NpzParams, info: DataInfo) -> tuple[Array, Array]:
+def _load(
+    members: tuple[Member, Member], params: NpzParams, info: DataInfo, targets: _Targets
+) -> tuple[Array, Array]:
     """Return the inputs as (N, C, H, W) or (N, F), and the targets."""
     x, y = members
     _, shape, hwc = _layout(x, params)
@@ -108,28 +213,100 @@ def _load(members: tuple[Member, Member], params: NpzParams, info: DataInfo) -> 
         inputs = inputs.astype(np.float64 if info.kind == "table" else np.float32)
     elif info.kind == "table":
         inputs = inputs.astype(np.float64)
-    return inputs.reshape(-1, *shape), _converted(y.load(), info, y)
+    return inputs.reshape(-1, *shape), _converted(y.load(), targets, y)
 
 
-def _targets(params: NpzParams, values: Array, y: Member) -> tuple[Task, int]:
+def _targets(params: NpzParams, values: Array, y: Member) -> _Targets:
     """Return the task and the number of outputs."""
     whole = y.dtype.kind in "iub" and (values.ndim == 1 or values.shape[1:] == (1,))
+    if params.rules != 1 and params.task != "regression" and _is_one_hot(values):
+        codes = values.argmax(1)
+        class_count(codes, y.where)  # raises where all are of one class
+        classes = Classes(values.shape[1], None, "one-hot")
+        guessed = [f"{y.name} is one-hot: {values.shape[1]} classes"]
+        if unused := values.shape[1] - len(np.unique(codes)):
+            guessed.append(f"{unused} of the {values.shape[1]} classes do not occur")
+        return _Targets(
+            "classification",
+            values.shape[1],
+            "rows of which one value is 1 and the rest 0 are classes",
+            classes,
+            True,
+            tuple(guessed),
+        )
     if params.task == "classification" or (params.task == "auto" and whole):
-        labels = checked_labels(_squeezed(values), y.where)
-        return "classification", class_count(labels, y.where)
+        labels = checked_labels(_squeezed(values), y.where) if values.dtype.kind == "f" else values
+        renumber = params.rules != 1 and params.first_label == "auto"
+        hint = "set `task` to regression, or to classification if they are classes all the same"
+        classes = _classes(
+            _squeezed(labels),
+            y,
+            renumber,
+            params.first_label,
+            hint if params.task == "auto" and params.rules != 1 else None,
+        )
+        return _Targets(
+            "classification", classes.count, classes.why, classes, guessed=classes.guessed
+        )
     if values.ndim > 2 or y.shape[1:] == (0,):
         raise DataError(f"{y.where}: targets must be of shape (N,) or (N, K), not {y.shape}")
-    return "regression", 1 if values.ndim == 1 else int(values.shape[1])
+    outputs = 1 if values.ndim == 1 else int(values.shape[1])
+    return _Targets("regression", outputs, "regression targets", guessed=_doubts(params, values, y))
 
 
-def _converted(values: Array, info: DataInfo, y: Member) -> Array:
+def _classes(
+    labels: Array, y: Member, renumber: bool, first: Literal["auto", 0, 1], hint: str | None
+) -> Classes:
+    if labels.ndim != 1 or labels.dtype.kind == "b":
+        labels = checked_labels(labels, y.where)
+    if first == 1:
+        if labels.size and labels.min() < 1:
+            raise SpecError("/params/first_label", f"{y.where}: label {labels.min()} is below 1")
+        count = class_count(checked_labels(labels - 1, y.where), y.where)
+        names = tuple(str(each + 1) for each in range(count))
+        return Classes(count, names, "whole numbers from 1 are classes", 1)
+    return classes_of(labels, y.where, renumber=renumber, hint=hint)
+
+
+def _is_one_hot(values: Array) -> bool:
+    if values.ndim != 2 or values.shape[1] < 2 or len(values) < 2:
+        return False
+    return bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
+
+
+def _doubts(params: NpzParams, values: Array, y: Member) -> tuple[str, ...]:
+    """Say what else regression targets could be."""
+    if params.task != "auto" or params.rules == 1:
+        return ()
+    if values.ndim == 2 and values.shape[1] > 1 and ((values == 0) | (values == 1)).all():
+        return (
+            f"{y.name} looks like {values.shape[1]} labels of yes or no a sample (multi-label); "
+            "they are learned as regression targets of 0 and 1, by squared error",
+        )
+    different = np.unique(values)
+    if values.dtype.kind == "f" and len(different) <= _FEW and (different % 1 == 0).all():
+        return (
+            f"{y.name} holds {len(different)} different whole numbers stored as {values.dtype}: "
+            "taken as a regression target; set `task` to classification if they are classes",
+        )
+    return ()
+
+
+def _converted(values: Array, targets: _Targets, y: Member) -> Array:
     """Return labels (N,) or targets (N, K) after checking their values."""
-    if info.task == "classification":
-        return checked_labels(_squeezed(values), y.where, info.outputs)
+    if targets.one_hot:
+        if values.shape[1] != targets.outputs or not _is_one_hot(values):
+            raise DataError(
+                f"{y.where}: rows are not one-hot, as those of the training samples are"
+            )
+        labels: Array = values.argmax(1).astype(np.int64)
+        return labels
+    if targets.classes is not None:
+        return targets.classes.codes(_squeezed(values), y.where)
     check_finite(values, y.where)
-    if values.size != len(values) * info.outputs:
-        raise DataError(f"{y.where}: {y.shape} are not {info.outputs} targets a sample")
-    return values.reshape(len(values), info.outputs).astype(np.float64)
+    if values.size != len(values) * targets.outputs:
+        raise DataError(f"{y.where}: {y.shape} are not {targets.outputs} targets a sample")
+    return values.reshape(len(values), targets.outputs).astype(np.float64)
 
 
 def _squeezed(values: Array) -> Array:
@@ -189,7 +366,8 @@ def _open(root: Path | None) -> _Members:
             f"{path.name}: its arrays take {total / 2**30:.1f} GiB; at most "
             f"{files.MAX_HELD_BYTES // 2**30} GiB are read"
         )
-    return _Members(train, test)
+    used = {member.name for member in held}
+    return _Members(train, test, tuple(sorted(names - used)))
 
 
 def _checked(x: Member, y: Member) -> tuple[Member, Member]:

@@ -9,6 +9,7 @@ from mlhf.core.config import Strict
 Samples = Annotated[int, Field(ge=1, le=2**40, strict=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=1000)]
+Side = Annotated[int, Field(ge=4, le=512, strict=True)]
 CellText = Annotated[str, Field(max_length=1000)]
 
 
@@ -76,42 +77,62 @@ class MnistParams(PartParams):
     )
 
 
-class HfImagesParams(SplitParams):
-    """Images in Parquet files."""
+class ImageParams(SplitParams):
+    """How encoded images are decoded."""
 
-    size: Annotated[int, Field(ge=4, le=512, strict=True)] = Field(
-        default=32,
-        description="Side in pixels: the short side is resized to it, the centre is kept.",
+    size: Side | tuple[Side, Side] | None = Field(
+        default=None,
+        description="Side in pixels, or height and width: the image is resized to cover them, "
+        "the centre is kept. Default: the size of the files where they agree and it is between "
+        "4 and 512.",
     )
-    channels: Literal[3, 1] = Field(default=3, description="3: colour; 1: grey.")
+    channels: Literal[3, 1] | None = Field(
+        default=None, description="3: colour; 1: grey. Default: 1 where all files are grey."
+    )
+    background: Literal["white", "black", "grey"] = Field(
+        default="white", description="What transparent images are laid on."
+    )
+
+
+class HfImagesParams(ImageParams):
+    """Images in Parquet files. Where they differ in size, the side is 32."""
+
     image_column: ColumnName | None = Field(
-        default=None, description="Default: the first column that holds images."
+        default=None, description="Default: `image`, else the first column that holds images."
     )
     label_column: ColumnName | None = Field(
-        default=None, description="Default: `label`, else the first whole-number column."
+        default=None,
+        description="Whole numbers, text, true/false or decimal numbers. Default: a column of "
+        "class labels, `label`, `category` or the like, else the only one that can be it.",
     )
 
 
-class ImageFolderParams(SplitParams):
-    """A folder of images for each class."""
+class ImageFolderParams(ImageParams):
+    """A folder of images for each class. Where the files differ in size, the side is 224."""
 
-    size: Annotated[int, Field(ge=4, le=512, strict=True)] = Field(
-        default=224,
-        description="Side in pixels: the short side is resized to it, the centre is kept.",
+    test_split: Literal["val", "valid", "validation", "test"] | None = Field(
+        default=None,
+        description="The folder of test images. Default: the first of val, valid, validation and "
+        "test that is there.",
     )
-    channels: Literal[3, 1] = Field(default=3, description="3: colour; 1: grey.")
 
 
 class NpzParams(SplitParams):
     """NumPy arrays."""
 
     task: Literal["auto", "classification", "regression"] = Field(
-        default="auto", description="auto: whole-number targets are classes."
+        default="auto",
+        description="auto: whole-number targets are classes, and so are rows of which one value is "
+        "1 and the rest 0.",
     )
     layout: Literal["auto", "chw", "hwc"] = Field(
         default="auto",
         description="Order of the axes of 4-dimensional inputs; auto takes a last axis of "
         "1, 3 or 4 as channels where the second is not one.",
+    )
+    first_label: Literal["auto", 0, 1] = Field(
+        default="auto",
+        description="Number of the first class; auto: the smallest label, where that is 0 or 1.",
     )
 
 

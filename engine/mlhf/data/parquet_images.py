@@ -1,6 +1,7 @@
 """Images and labels in Parquet files, as the Hugging Face Hub stores them."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +36,21 @@ class ParquetImages:
     nested: bool
     counts: tuple[int, ...]
     class_names: tuple[str, ...] | None
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def open(
-        cls, files: list[Path], image: str | None = None, label: str | None = None
+        cls,
+        files: list[Path],
+        image: str | None = None,
+        label: str | None = None,
+        whole: bool = True,
     ) -> "ParquetImages":
-        """Read the files' metadata. Raises DataError unless they agree on the columns."""
+        """Read the files' metadata. Raises DataError unless they agree on the columns.
+
+        Args:
+            whole: Only whole numbers are labels, by default the first column of them.
+        """
         schemas, counts = [], []
         for path in files:
             with _opened(path) as file, reading(path):
@@ -49,7 +59,10 @@ class ParquetImages:
                 counts.append(file.metadata.num_rows)
         schema, where = schemas[0], files[0].name
         image = _column(schema, image, where, "image", _is_image)
-        label = _column(schema, label, where, "label", _is_label)
+        if whole:
+            label = _column(schema, label, where, "label", _is_whole)
+        else:
+            label = _column(schema, label or _label_column(schema, where), where, "label", is_label)
         for path, other in zip(files, schemas, strict=True):
             if any(
                 name not in other.names or other.field(name).type != schema.field(name).type
@@ -62,7 +75,9 @@ class ParquetImages:
             raise DataError(f"{where}: {sum(counts)} rows are more than its size has room for")
         nested = pa.types.is_struct(schema.field(image).type)
         names = _class_names(schema, label)
-        return cls(tuple(files), image, label, nested, tuple(counts), names)
+        return cls(
+            tuple(files), image, label, nested, tuple(counts), names, tuple(map(str, schema.names))
+        )
 
     @property
     def count(self) -> int:
@@ -77,6 +92,8 @@ class ParquetImages:
                 column = file.read(columns=[self.label]).column(0)
             if column.null_count:
                 raise DataError(f"{path.name}: column {self.label!r} has missing labels")
+            if pa.types.is_dictionary(column.type):
+                column = column.cast(column.type.value_type)
             parts.append(column.to_numpy())
         return np.concatenate(parts)
 
@@ -90,9 +107,10 @@ class ParquetImages:
         Yields:
             Stacks of decoded images, in order.
         """
-        return map_in_threads(lambda item: decode(*item), self._encoded(rows))
+        return map_in_threads(lambda item: decode(*item), self.encoded(rows))
 
-    def _encoded(self, rows: Array) -> Iterator[tuple[bytes, str]]:
+    def encoded(self, rows: Array) -> Iterator[tuple[bytes, str]]:
+        """Yield some encoded images as they are stored, each with what it is."""
         start = 0
         for path, count in zip(self.files, self.counts, strict=True):
             mine = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + count)]
@@ -162,8 +180,52 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_label(kind: pa.DataType) -> bool:
+def _is_whole(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind))
+
+
+def is_label(kind: pa.DataType) -> bool:
+    """Whether values can name classes: whole numbers, text, true or false, decimal numbers."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = (
+        pa.types.is_integer,
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_boolean,
+        pa.types.is_floating,
+    )
+    return any(test(kind) for test in tests)
+
+
+# Names of columns of labels, the likeliest first; and of columns that are never meant.
+_LABELS = ("label", "labels", "class", "category", "target", "y", "fine_label", "class_label")
+_NO_LABELS = re.compile(
+    r"(.*_)?(id|ids|idx|index|uuid|guid|key|path|file|filename|file_name|url|width|height|split)"
+    r"|__.*__",
+    re.IGNORECASE,
+)
+
+
+def _label_column(schema: pa.Schema, where: str) -> str | None:
+    """Return the column of labels; None where no column can be it. Raises DataError: which?"""
+    fitting: list[str] = [field.name for field in schema if is_label(field.type)]
+    declared = [name for name in fitting if _class_names(schema, name) is not None]
+    if len(declared) == 1:
+        return declared[0]
+    lower = {name.lower(): name for name in reversed(declared or fitting)}
+    named = [lower[name] for name in _LABELS if name in lower]
+    if named:
+        return named[0]
+    likely = [name for name in fitting if not _NO_LABELS.fullmatch(name)]
+    if len(likely) == 1:
+        return likely[0]
+    if not fitting:
+        return None
+    raise DataError(
+        f"{where}: which column holds the labels? Set `label_column` to one of: "
+        f"{', '.join(likely or fitting)[:500]}"
+    )
 
 
 def _column(

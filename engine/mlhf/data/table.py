@@ -55,12 +55,14 @@ class _Column:
     Attributes:
         format: How its numbers are written, where not as plain numbers.
         fill: Taken for a missing number.
+        missing: The category may be missing: then it is none of the categories.
     """
 
     name: str
     categories: tuple[str, ...] | None = None
     format: NumberFormat | None = None
     fill: float | None = None
+    missing: bool = False
 
     @property
     def width(self) -> int:
@@ -74,6 +76,8 @@ class _Column:
             note["format"] = self.format.note()
         if self.fill is not None:
             note["fill"] = self.fill
+        if self.missing:
+            note["missing"] = True
         return note
 
     def encode(self, table: pa.Table) -> Array:
@@ -202,7 +206,7 @@ def _column(typed: Typed, name: str, train: Array) -> _Column:
             f"column {name!r}: {len(categories)} different texts are too many for categories "
             f"(at most {MAX_CATEGORIES}); put it into `ignore`"
         )
-    return _Column(name, categories)
+    return _Column(name, categories, missing=table.column(name).null_count > 0)
 
 
 def _task(params: TableParams, table: pa.Table) -> tuple[Task, tuple[str, ...] | None]:

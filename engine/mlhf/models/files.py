@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -17,6 +16,7 @@ from mlhf.core.config import Component
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.build import build
+from mlhf.models.inputs import images, rows
 from mlhf.models.loss import LossName
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -77,8 +77,9 @@ class LoadedModel:
         """Return predictions for raw inputs.
 
         Returns:
-            Classification: labels (B,). Text: the most likely next token after each character,
-            (B, T). Regression: values (B, K) in the targets' own units.
+            Classification: labels (B,); see also ``predict_names``. Text: the most likely next
+            token after each character, (B, T). Regression: values (B, K) in the targets' own
+            units.
         """
         outputs = self(inputs)
         if self.info.task != "regression":
@@ -86,26 +87,47 @@ class LoadedModel:
         mean = torch.tensor(self.preprocessing["target_mean"])
         return outputs * torch.tensor(self.preprocessing["target_std"]) + mean
 
+    def predict_names(self, inputs: Any) -> list[str]:
+        """Return the name of each input's class: its number where the data set has no names.
+
+        Raises:
+            DataError: The model is not a classifier, or as ``prepare``.
+        """
+        if self.info.task != "classification":
+            raise DataError(f"a model of {self.info.task} has no classes; use predict")
+        names = self.info.class_names or tuple(map(str, range(self.info.outputs)))
+        return [names[label] for label in self.predict(inputs).tolist()]
+
     def prepare(self, inputs: Any) -> Tensor:
         """Return raw inputs as the module takes them.
 
         Args:
-            inputs: Images (B, C, H, W) in the units of the training files (0 to 255 for
-                decoded images). Tables: encoded columns (B, F), or a list of rows, each a
-                mapping from column names to values. Texts: strings of one length, or tokens
-                (B, T).
+            inputs: What the data set's files hold. Images: arrays (B, C, H, W), (B, H, W, C) or
+                of one channel (B, H, W), in the units of the training files (0 to 255 for
+                decoded images); or encoded images, paths, or Pillow's images. Tables: a
+                DataFrame, rows as mappings from column names to values or as sequences of the
+                columns' values, or encoded columns (B, F). Texts: strings of one length, or
+                tokens (B, T).
 
         Raises:
-            DataError: The inputs are not of this form.
+            DataError: The inputs are not of this form, or hold NaN or infinite values.
         """
         if self.info.kind == "text":
             return self._tokens(inputs)
-        if self.info.kind == "table" and isinstance(inputs, Sequence):
-            inputs = self._rows(inputs)
-        values = torch.as_tensor(inputs).to(torch.float64)
-        if values.shape[1:] != self.info.input_shape:
-            needed = ", ".join(map(str, ("B", *self.info.input_shape)))
+        shape = self.info.input_shape
+        if self.info.kind == "table":
+            inputs = rows(inputs, self.preprocessing.get("columns"))
+        elif len(shape) == 3:
+            inputs = images(inputs, (shape[0], shape[1], shape[2]), self.preprocessing)
+        try:
+            values = torch.as_tensor(inputs).to(torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"the inputs are no numbers: {str(error)[:200]}") from None
+        if values.shape[1:] != shape:
+            needed = ", ".join(map(str, ("B", *shape)))
             raise DataError(f"inputs of shape {tuple(values.shape)}; needed: ({needed})")
+        if not values.isfinite().all():
+            raise DataError("the inputs hold NaN or infinite values")
         column = (-1, *(1,) * (values.ndim - 2))
         mean, std = (
             torch.tensor(self.preprocessing[key], dtype=torch.float64).reshape(column)
@@ -129,29 +151,6 @@ class LoadedModel:
         if tokens.min() < 0 or tokens.max() >= self.info.outputs:
             raise DataError(f"tokens must lie between 0 and {self.info.outputs - 1}")
         return tokens
-
-    def _rows(self, rows: Sequence[Any]) -> Any:
-        """Encode rows given as mappings; anything else passes through."""
-        if not rows or not isinstance(rows[0], Mapping):
-            return rows
-        columns = self.preprocessing.get("columns")
-        if columns is None:
-            raise DataError("the model was trained on arrays, which have no column names")
-        encoded = []
-        for row in rows:
-            values: list[float] = []
-            for column in columns:
-                name, categories = column["name"], column["categories"]
-                if name not in row:
-                    raise DataError(f"a row lacks the column {name!r}")
-                if categories is None:
-                    values.append(float(row[name]))
-                elif row[name] in categories:
-                    values += [float(row[name] == each) for each in categories]
-                else:
-                    raise DataError(f"column {name!r}: unknown category {row[name]!r}")
-            encoded.append(values)
-        return np.array(encoded, np.float64)
 
 
 def load_model(folder: str | Path) -> LoadedModel:

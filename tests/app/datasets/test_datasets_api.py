@@ -140,7 +140,8 @@ def test_upload_then_use(
     body = response.json()
     assert response.headers["location"] == f"/v1/datasets/{body['id']}"
     assert body["source"] == "uploaded"
-    assert body["params"] == params
+    channels = {"channels": 3} if case in ("images", "hf") else {}  # decided by the files
+    assert body["params"] == {**params, **channels}
     assert info.items() <= body["info"].items()
     assert client.get(f"/v1/datasets/{body['id']}").json() == body
 
@@ -149,7 +150,7 @@ def test_upload_then_use(
             Context(session, settings, storage), body["id"], {"train_samples": 2}
         )
         assert resolved.family == format
-        assert resolved.params == {**params, "train_samples": 2}
+        assert resolved.params == {**params, **channels, "train_samples": 2}
         assert resolved.info.train_samples == 2
         assert resolved.sha256 == body["sha256"]
         assert resolved.root is not None
@@ -172,6 +173,18 @@ def test_the_answer_says_what_was_understood(client: TestClient) -> None:
     assert client.get(f"/v1/datasets/{body['id']}").json() == body
     listed = client.get("/v1/datasets").json()["data"]
     assert all(dataset["report"] is None for dataset in listed)
+
+
+def test_what_is_no_image_is_left_out_and_named(client: TestClient) -> None:
+    content = _folder_zip(
+        **{"README.txt": b"no", "train/cat/x.py": b"no", "test/cat/1.png": _png()}
+    )
+    body = _post(client, "image_folder", [("a.zip", content)]).json()
+    assert body["info"]["input_shape"] == [3, 9, 9]
+    assert body["params"] == {"size": 9, "channels": 3}
+    assert body["report"]["ignored"][:2] == ["README.txt", "train/cat/x.py"]
+    assert body["report"]["ignored"][2].startswith("test/: 1 files")
+    assert [s["source"] for s in body["report"]["splits"]] == ["train/<class>/", "val/<class>/"]
 
 
 def test_the_digest_is_of_the_content(client: TestClient) -> None:
@@ -225,7 +238,7 @@ BAD: dict[str, tuple[str, list[tuple[str, bytes]], Any, str]] = {
         {},
         "/file",
     ),
-    "script": ("image_folder", [("a.zip", _folder_zip(**{"train/cat/x.py": b"no"}))], {}, "/file"),
+    "no images": ("image_folder", [("a.zip", _npz(x=RNG.standard_normal(3)))], {}, "/file"),
     "npz as zip": ("image_folder", [("a.zip", NPZ)], {}, "/file"),
     "cut parquet": ("hf_images", [("train-0.parquet", _hf()[:-100])], {}, "/file"),
     "no parquet": ("hf_images", [("train-0.parquet", CSV)], {}, "/file"),

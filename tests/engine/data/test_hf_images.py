@@ -13,6 +13,7 @@ from mlhf.data.specs import (
     DATASETS,
     describe,
     digest,
+    inspect,
     validate,
 )
 
@@ -90,7 +91,9 @@ def test_columns_can_be_named(tmp_path, images):
         ([0, 70_000] * 20, "label 70000 is out of range"),
         ([0, 500] * 20, "without gaps"),
         ([None, 1] * 20, "missing labels"),
-        (["a", "b"] * 20, "no label column"),
+        ([[1]] * 40, "no label column"),
+        ([float("nan"), 1.0] * 20, "NaN"),
+        (list(range(40)), "40 different labels of 40 samples are no classes"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path, images, labels, message):
@@ -112,7 +115,7 @@ def test_labels_beyond_the_named_classes_are_refused(tmp_path, images):
 def test_a_bad_image_is_named(tmp_path, images, broken, message):
     images[20] = broken
     write(tmp_path / "train.parquet", images, [0, 1] * 20)
-    describe("hf_images", SMALL, tmp_path)
+    describe("hf_images", {**SMALL, "channels": 3}, tmp_path)
     with pytest.raises(DataError, match=message):
         validate("hf_images", SMALL, tmp_path)
 
@@ -174,6 +177,58 @@ def test_more_rows_than_bytes_are_refused(tmp_path, encode, rng):
 def test_a_set_beyond_memory_is_refused_before_reading(tmp_path, rng):
     write(tmp_path / "train.parquet", [rng.bytes(40) for _ in range(6000)], [0, 1] * 3000)
     with pytest.raises(SpecError) as caught:
-        describe("hf_images", {"size": 512}, tmp_path)
+        describe("hf_images", {"size": 512, "channels": 3}, tmp_path)
     assert caught.value.pointer == "/params/size"
-    assert describe("hf_images", {"size": 512, "train_samples": 10, "test_samples": 9}, tmp_path)
+    few = {"size": 512, "channels": 3, "train_samples": 10, "test_samples": 9}
+    assert describe("hf_images", few, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["cat", "dog"] * 20, ("cat", "dog")),
+        ([1.5, 0.5] * 20, ("0.5", "1.5")),
+        ([True, False] * 20, ("false", "true")),
+        (pa.array(["b", "a"] * 20).dictionary_encode(), ("a", "b")),
+        ([1, 2] * 20, ("1", "2")),
+    ],
+)
+def test_labels_of_any_kind_are_classes(tmp_path, images, labels, names):
+    write(tmp_path / "train.parquet", images, labels)
+    write(tmp_path / "test.parquet", images, labels)
+    found = inspect("hf_images", SMALL, tmp_path)
+    assert (found.info.outputs, found.info.class_names) == (2, names)
+    assert [c.train for c in found.report.classes] == [20, 20]
+    given = labels.to_pylist() if isinstance(labels, pa.Array) else labels
+    arrays = read(tmp_path)
+    for split in (arrays.train, arrays.test):
+        assert split.targets.tolist() == [sorted(set(given)).index(label) for label in given]
+    other = [*given[1:], "x"] if isinstance(given[0], str) else None
+    if other:
+        write(tmp_path / "test.parquet", images, other)
+        with pytest.raises(DataError, match="label 'x' in row 40 is not among those"):
+            describe("hf_images", SMALL, tmp_path)
+
+
+def test_an_id_is_no_label(tmp_path, images):
+    ids = list(range(40))
+    table = pa.table({"id": ids, "image": pa.array(images, pa.binary()), "kind": [0, 1, 2, 1] * 10})
+    pq.write_table(table, tmp_path / "train.parquet")
+    found = inspect("hf_images", SMALL, tmp_path)
+    assert (found.info.outputs, found.report.label) == (3, "kind")
+    assert found.report.ignored == ["column id"]
+    table = table.append_column("shape", pa.array([0, 1] * 20))
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"which column .*`label_column` to one of: kind, shape"):
+        describe("hf_images", SMALL, tmp_path)
+    assert describe("hf_images", {**SMALL, "label_column": "shape"}, tmp_path).outputs == 2
+    old = {**SMALL, "rules": 1}
+    assert describe("hf_images", old, tmp_path).outputs == 40
+
+
+def test_the_size_is_that_of_the_files(tmp_path, images):
+    write(tmp_path / "train.parquet", images, [0, 1] * 20)
+    found = inspect("hf_images", {}, tmp_path)
+    assert found.info.input_shape == (3, 9, 11)
+    assert found.settled == {"channels": 3, "size": [9, 11]}
+    assert describe("hf_images", {"rules": 1}, tmp_path).input_shape == (3, 32, 32)

@@ -11,6 +11,7 @@ from mlhf.data.specs import (
     DATASETS,
     describe,
     digest,
+    inspect,
     validate,
 )
 
@@ -73,6 +74,80 @@ def test_without_a_test_folder_some_images_are_held_out(root):
     )
 
 
+def write(root, encode, names, size=(12, 12, 3)):
+    """Write an image at each path of a folder."""
+    for at, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(np.full(size, 10 * at, np.uint8)))
+
+
+def split(name, count):
+    return [f"{name}/{label}/{index}.png" for label in "ab" for index in range(count)]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_the_test_split_has_many_names(tmp_path, encode, name):
+    write(tmp_path, encode, split("train", 4) + split(name, 4))
+    found = inspect("image_folder", {}, tmp_path)
+    assert (found.info.train_samples, found.info.test_samples) == (8, 8)
+    assert [s.source for s in found.report.splits] == ["train/<class>/", f"{name}/<class>/"]
+    assert [(c.name, c.train, c.test) for c in found.report.classes] == [("a", 4, 4), ("b", 4, 4)]
+
+
+def test_a_third_split_is_reported_or_chosen(tmp_path, encode):
+    write(tmp_path, encode, split("train", 4) + split("val", 3) + split("test", 2))
+    found = inspect("image_folder", {}, tmp_path)
+    assert found.info.test_samples == 6
+    assert found.report.ignored == ["test/: 4 files; `test_split` chooses the test split"]
+    assert describe("image_folder", {"test_split": "test"}, tmp_path).test_samples == 4
+    with pytest.raises(SpecError) as caught:
+        describe("image_folder", {"test_split": "valid"}, tmp_path)
+    assert caught.value.pointer == "/params/test_split"
+
+
+def test_images_in_folders_of_a_class_are_of_the_class(tmp_path, encode):
+    write(tmp_path, encode, [*split("train", 4), *split("val", 4), "train/a/sub/9.png"])
+    assert describe("image_folder", {}, tmp_path).train_samples == 9
+    assert describe("image_folder", {"rules": 1}, tmp_path).train_samples == 8
+
+
+def test_folders_of_classes_alone_are_split(tmp_path, encode):
+    write(tmp_path, encode, [f"{label}/{index}.png" for label in "ab" for index in range(5)])
+    arrays = DATASETS["image_folder"].read(ImageFolderParams(), tmp_path)
+    assert (len(arrays.train.inputs), len(arrays.test.inputs)) == (8, 2)
+    assert len(digest("image_folder", {}, tmp_path)) == 64
+    (tmp_path / "a" / "README.md").write_text("about")
+    assert inspect("image_folder", {}, tmp_path).report.ignored == ["a/README.md"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ([(28, 28), (28, 28)], (1, 28, 28)),
+        ([(28, 20, 3), (28, 20, 3)], (3, 28, 20)),
+        ([(28, 28), (28, 28, 3)], (3, 28, 28)),
+        ([(28, 28), (30, 28)], (1, 224, 224)),
+        ([(600, 600), (600, 600)], (1, 224, 224)),
+    ],
+)
+def test_size_and_channels_are_those_of_the_files(tmp_path, encode, sizes, shape):
+    for name, size in zip("ab", sizes, strict=True):
+        write(tmp_path, encode, [f"train/{name}/{index}.png" for index in range(3)], size)
+    found = inspect("image_folder", {}, tmp_path)
+    assert found.info.input_shape == shape
+    again = describe("image_folder", found.settled, tmp_path)
+    assert again == found.info
+    assert describe("image_folder", {"rules": 1}, tmp_path).input_shape == (3, 224, 224)
+    assert describe("image_folder", {"size": (8, 9)}, tmp_path).input_shape[1:] == (8, 9)
+
+
+def test_progress_is_told(root):
+    seen = []
+    inspect("image_folder", {}, root, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (24, 24)
+
+
 def test_a_subset(root):
     assert read(root, train_samples=5).train.targets.shape == (5,)
     with pytest.raises(SpecError) as caught:
@@ -91,7 +166,7 @@ def test_the_digest_of_a_huge_set_needs_no_content(root, monkeypatch):
 
 def test_what_is_wrong_is_said(root, tmp_path_factory):
     with pytest.raises(DataError, match="no folder train/"):
-        describe("image_folder", {}, root / "train")
+        describe("image_folder", {}, root / "train" / "ant")
     (root / "val" / "dog").mkdir()
     with pytest.raises(DataError, match="val/dog: train/ has no such class"):
         describe("image_folder", {}, root)
@@ -101,7 +176,7 @@ def test_what_is_wrong_is_said(root, tmp_path_factory):
         describe("image_folder", {}, root)
     (root / "train" / "dog").rmdir()
     (root / "train" / "bee" / "9.png").write_bytes(b"broken")
-    assert describe("image_folder", {}, root).train_samples == 19
+    assert describe("image_folder", {"size": 8, "channels": 3}, root).train_samples == 19
     with pytest.raises(DataError, match=r"train/bee/9.png: not a readable image"):
         validate("image_folder", {}, root)
 

@@ -12,6 +12,7 @@ from mlhf.data.specs import (
     DATASETS,
     describe,
     digest,
+    inspect,
     validate,
 )
 
@@ -224,3 +225,68 @@ def test_exactly_one_file_is_needed(tmp_path):
     with pytest.raises(SpecError) as caught:
         describe("npz", {"test_samples": 3}, tmp_path / "a.npz")
     assert caught.value.pointer == "/params/test_samples"
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, bool])
+def test_one_hot_rows_are_classes_and_that_is_said(tmp_path, kind):
+    y = np.eye(3)[labels(12)].astype(kind)
+    np.savez(tmp_path / "d.npz", x=np.zeros((12, 2)), y=y)
+    found = inspect("npz", {}, tmp_path)
+    assert (found.info.task, found.info.outputs) == ("classification", 3)
+    assert found.report.guessed == ["y is one-hot: 3 classes"]
+    assert [c.train + c.test for c in found.report.classes] == [4, 4, 4]
+    arrays = read(tmp_path)
+    assert np.bincount(arrays.train.targets).sum() == len(arrays.train.inputs)
+    assert describe("npz", {"task": "regression"}, tmp_path).task == "regression"
+    if kind is not bool:
+        assert describe("npz", {"rules": 1}, tmp_path).task == "regression"
+
+
+def test_a_test_split_that_is_not_one_hot_is_refused(tmp_path):
+    y = np.eye(3)[labels(12)]
+    np.savez(tmp_path / "d.npz", x_train=np.zeros((12, 2)), y_train=y,
+             x_test=np.zeros((12, 2)), y_test=np.ones((12, 3)))  # fmt: skip
+    with pytest.raises(DataError, match="y_test: rows are not one-hot"):
+        validate("npz", {}, tmp_path)
+
+
+def test_several_labels_a_sample_are_learned_as_numbers_and_that_is_said(tmp_path):
+    y = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 3)
+    np.savez(tmp_path / "d.npz", x=np.zeros((12, 2)), y=y)
+    found = inspect("npz", {}, tmp_path)
+    assert (found.info.task, found.info.outputs) == ("regression", 3)
+    assert "multi-label" in found.report.guessed[0]
+
+
+def test_labels_from_one_leave_no_class_unused(tmp_path):
+    np.savez(tmp_path / "d.npz", x_train=np.zeros((12, 2)), y_train=labels(12) + 1,
+             x_test=np.zeros((3, 2)), y_test=[1, 3, 2])  # fmt: skip
+    found = inspect("npz", {}, tmp_path)
+    assert (found.info.outputs, found.info.class_names) == (3, ("1", "2", "3"))
+    assert found.report.guessed == ["labels run from 1 to 3: label 1 is the first class"]
+    assert read(tmp_path).test.targets.tolist() == [0, 2, 1]
+    assert read(tmp_path, first_label=0).info.outputs == 4
+    assert read(tmp_path, rules=1).info.outputs == 4
+    np.savez(tmp_path / "d.npz", x=np.zeros((12, 2)), y=labels(12))
+    assert read(tmp_path, first_label="auto").info.class_names is None
+    with pytest.raises(SpecError) as caught:
+        read(tmp_path, first_label=1)
+    assert caught.value.pointer == "/params/first_label"
+
+
+def test_decimal_labels_are_asked_about(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((12, 2)), y=labels(12).astype(float), note=np.ones(3))
+    found = inspect("npz", {}, tmp_path)
+    assert found.info.task == "regression"
+    assert "set `task` to classification" in found.report.guessed[0]
+    assert found.report.ignored == ["array note"]
+    found = inspect("npz", {"task": "classification"}, tmp_path)
+    assert (found.info.outputs, found.report.guessed) == (3, [])
+
+
+def test_numbers_that_hardly_repeat_are_no_classes(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((40, 2)), y=np.arange(40))
+    with pytest.raises(DataError, match=r"40 different labels of 40 samples .* `task`"):
+        describe("npz", {}, tmp_path)
+    assert describe("npz", {"task": "regression"}, tmp_path).outputs == 1
+    assert describe("npz", {"task": "classification"}, tmp_path).outputs == 40

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mlhf.core.config import Component
 from mlhf.core.errors import DataError
@@ -96,6 +97,75 @@ def test_rows_of_a_table_are_encoded_and_targets_come_in_their_units(tmp_path):
         loaded([{**rows[0], "colour": "green"}])
     with pytest.raises(DataError, match="lacks the column 'size'"):
         loaded([{}])
+
+
+def test_images_are_taken_as_they_are_stored(tmp_path):
+    saved(tmp_path, "image")
+    loaded = load_model(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    expected = loaded.prepare(pixels.transpose(0, 3, 1, 2))
+    pictures = [Image.fromarray(each) for each in pixels]
+    encoded = []
+    for at, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{at}.png")
+        encoded.append((tmp_path / f"{at}.png").read_bytes())
+    paths = [tmp_path / "0.png", str(tmp_path / "1.png")]
+    for given in (pixels, torch.from_numpy(pixels), pictures, encoded, paths):
+        assert torch.equal(loaded.prepare(given), expected)
+    for single in (pixels[0], pictures[0], encoded[0], paths[0]):
+        assert torch.equal(loaded.prepare(single), expected[:1])
+    names = loaded.predict_names(paths)
+    assert names == ["abcd"[label] for label in loaded.predict(pixels).tolist()]
+
+
+def test_grey_images_need_no_channel(tmp_path):
+    info = DataInfo("image", (1, 8, 8), 4, "classification", 100, 20)
+    network = build("mlp", {}, info, seed=0)
+    scaling = {"kind": "image", "mean": [1.0], "std": [2.0]}
+    save_model(tmp_path, network, Component(name="mlp", params={}), info, scaling, loss_name(info))
+    loaded = load_model(tmp_path)
+    pixels = np.arange(128, dtype=np.uint8).reshape(2, 8, 8)
+    expected = loaded.prepare(pixels[:, None])
+    for given in (pixels, pixels[..., None], pixels.tolist()):
+        assert torch.equal(loaded.prepare(given), expected)
+    assert loaded.predict_names(pixels[0]) == [str(loaded.predict(pixels)[0].item())]
+
+
+def test_rows_are_taken_as_the_file_holds_them(tmp_path):
+    name, params, info, preprocessing = CASES["table"]
+    notes = [
+        {"name": "size", "categories": None, "format": {"decimal": ",", "thousands": "."}},
+        {"name": "weight", "categories": None, "fill": 6.0},
+        {"name": "colour", "categories": ["blue", "red"], "missing": True},
+    ]
+    preprocessing = {**preprocessing, "columns": notes}
+    model = Component(name=name, params=params)
+    network = build(name, params, info, seed=0)
+    save_model(tmp_path, network, model, info, preprocessing, loss_name(info))
+    loaded = load_model(tmp_path)
+    expected = loaded.prepare([{"size": 1000.5, "weight": 6.0, "colour": "red"}])
+    for given in (
+        [["1.000,5", "6", "red"]],
+        [[1000.5, 6, "red"]],
+        {"size": "1.000,5", "weight": None, "colour": "red", "more": 1},
+        [{"size": 1000.5, "weight": "NA", "colour": "red"}],
+    ):
+        assert torch.equal(loaded.prepare(given), expected)
+    assert loaded.prepare([["1", "6", ""]])[0, 2:].tolist() == [0, 0]
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"colour": ["red"], "size": ["1.000,5"], "weight": [float("nan")]})
+    assert torch.equal(loaded.prepare(frame), expected)
+    for bad, message in (
+        ([[float("nan"), 6, "red"]], "column 'size': the value nan is missing"),
+        ([["x", 6, "red"]], "column 'size': 'x' is not a number"),
+        ([[1, 6]], "row 1 has 2 values; needed: size, weight, colour"),
+        (np.array([[np.nan, 1, 0, 1]]), "NaN or infinite"),
+        ([[1, 2, 3, "a"]], "has 4 values"),
+    ):
+        with pytest.raises(DataError, match=message):
+            loaded.predict(bad)
+    with pytest.raises(DataError, match="has no classes"):
+        loaded.predict_names([[1, 6, "red"]])
 
 
 def test_texts_of_any_length_are_taken(tmp_path):
