@@ -1,1 +1,1 @@
-"""What every part of the library stands on. Needs no torch, but for nothing here."""
+"""What every package of the library builds on. Nothing here needs torch."""

@@ -1,4 +1,4 @@
-"""Files that are either there and whole, or not there. Needs no torch."""
+"""Files that are either complete or absent, also after a crash. Needs no torch."""
 
 import contextlib
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Written:
-    """A file that is safely on the disk."""
+    """A file that is on the disk."""
 
     path: Path
     size: int
@@ -17,7 +17,7 @@ class Written:
 
 
 def write(path: Path, content: bytes) -> Written:
-    """Write a file under another name, wait for the disk, then give it its own."""
+    """Write a file under a temporary name, sync it to the disk, then rename it."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""The base of every specification, and the kinds of values they share. Needs no torch."""
+"""The base of every specification, and the types of values they share. Needs no torch."""
 
 from typing import Annotated, Any
 
@@ -9,20 +9,20 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """Base of every specification: unknown fields are errors, not typos that pass."""
+    """Base of every specification. Unknown fields are errors, so that a typo does not pass."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Component(Strict):
-    """A registered name and its parameters; which are allowed, the registry knows."""
+    """A registered name and its parameters, which the registry checks."""
 
     name: str = Field(min_length=1, max_length=100)
     params: dict[str, Any] = Field(default_factory=dict)
 
 
 class DatasetSource(Component):
-    """A data set family, its parameters, and the folder its files lie in.
+    """A data set family, its parameters, and the folder its files are in.
 
     ``root`` is set by whoever runs the engine, never by a user of the service.
     """

@@ -12,20 +12,16 @@ from mlhf.core.config import Strict
 from mlhf.core.errors import SpecError, error_message
 
 P = TypeVar("P", bound=Strict)
-R = TypeVar("R")
 
 MAX_NESTING = 40
 
 
-def lookup(registry: Mapping[str, R], name: str, what: str) -> R:
-    """Return the registered entry, or raise a SpecError at ``/name`` that lists the names."""
-    if name not in registry:
-        raise SpecError("/name", f"unknown {what} {name!r}; known: {', '.join(sorted(registry))}")
-    return registry[name]
-
-
 def parse_params(kind: type[P], params: Mapping[str, Any]) -> P:
-    """Validate ``params``; the first mistake becomes a SpecError under ``/params``."""
+    """Return ``params`` as an object of the class.
+
+    Raises:
+        SpecError: at the first mistake, under ``/params``.
+    """
     _refuse_deep(params)
     try:
         return kind.model_validate(dict(params))
@@ -37,10 +33,10 @@ def parse_params(kind: type[P], params: Mapping[str, Any]) -> P:
 
 
 def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:
-    """Turn pydantic's location into a JSON pointer.
+    """Return pydantic's location as a JSON pointer.
 
-    Locations also name the union member that was tried; those steps are not in the value,
-    and are left out.
+    Locations also name the union member that was tried. Those steps are not in the value, and
+    are left out.
     """
     pointer = ""
     for at, step in enumerate(loc):

@@ -1,4 +1,4 @@
-"""Arrays as the families hand them over: NumPy only, not yet normalised."""
+"""The arrays that families return: NumPy, not yet normalised."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ def fixed_order(count: int) -> Array:
     return np.random.RandomState(0).permutation(count)
 
 
-def chosen(available: int, wanted: int | None, parameter: str) -> Array:
+def subset_indices(available: int, wanted: int | None, parameter: str) -> Array:
     """Return the indices of the first ``wanted`` samples of the fixed order, sorted.
 
     Args:
@@ -75,11 +75,11 @@ def chosen(available: int, wanted: int | None, parameter: str) -> Array:
     """
     if wanted is None or wanted == available:
         return np.arange(available)
-    counted(available, wanted, parameter)
+    subset_size(available, wanted, parameter)
     return np.sort(fixed_order(available)[:wanted])
 
 
-def counted(available: int, wanted: int | None, parameter: str) -> int:
+def subset_size(available: int, wanted: int | None, parameter: str) -> int:
     """Return how many samples a split will have. Raises SpecError when too many are wanted."""
     if wanted is None:
         return available
@@ -90,7 +90,7 @@ def counted(available: int, wanted: int | None, parameter: str) -> int:
     return wanted
 
 
-def part(split: str, count: int) -> Array:
+def part_indices(split: str, count: int) -> Array:
     """Return the indices of a part of ``count`` training samples: all, meta or compare."""
     cut = round(0.6 * count)
     return {"all": np.arange(count), "meta": np.arange(cut), "compare": np.arange(cut, count)}[

@@ -1,4 +1,4 @@
-"""What Arrow raises on broken files, as DataError."""
+"""Errors of Arrow on broken files, raised as DataError."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ with from_extra("data"):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say which file is broken. Names inside it that are not UTF-8 count as broken too."""
+    """Raise DataError, which names the file, where Arrow cannot read it or its text is not UTF-8."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

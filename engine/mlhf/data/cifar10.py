@@ -11,8 +11,8 @@ from mlhf.data.arrays import (
     Arrays,
     Split,
     checked_labels,
-    chosen,
-    counted,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.files import parquet_files
 from mlhf.data.images import collect, half_size
@@ -86,8 +86,8 @@ def describe(params: Cifar10Params, root: Path | None) -> DataInfo:
         input_shape=(3, params.size, params.size),
         outputs=_CLASSES,
         task="classification",
-        train_samples=counted(len(train), params.train_samples, "train_samples"),
-        test_samples=counted(test, params.test_samples, "test_samples"),
+        train_samples=subset_size(len(train), params.train_samples, "train_samples"),
+        test_samples=subset_size(test, params.test_samples, "test_samples"),
         class_names=_NAMES,
     )
 
@@ -103,8 +103,8 @@ def read(params: Cifar10Params, root: Path | None) -> Arrays:
     info = describe(params, root)
     train, test = _open(root, "train"), _open(root, "test")
     part = _part(params, train.count)
-    rows = part[chosen(len(part), params.train_samples, "train_samples")]
-    test_rows = chosen(test.count, params.test_samples, "test_samples")
+    rows = part[subset_indices(len(part), params.train_samples, "train_samples")]
+    test_rows = subset_indices(test.count, params.test_samples, "test_samples")
     return Arrays(info, _split(train, rows, params.size), _split(test, test_rows, params.size))
 
 

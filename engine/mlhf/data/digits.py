@@ -13,10 +13,10 @@ from mlhf.data.arrays import (
     Array,
     Arrays,
     Split,
-    chosen,
-    counted,
     held_out,
-    part,
+    part_indices,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.info import DataInfo
 from mlhf.data.params import DigitsParams
@@ -32,8 +32,8 @@ def describe(params: DigitsParams, root: Path | None) -> DataInfo:
         input_shape=(1, 8, 8),
         outputs=10,
         task="classification",
-        train_samples=counted(len(train), params.train_samples, "train_samples"),
-        test_samples=counted(len(test), params.test_samples, "test_samples"),
+        train_samples=subset_size(len(train), params.train_samples, "train_samples"),
+        test_samples=subset_size(len(test), params.test_samples, "test_samples"),
         class_names=tuple("0123456789"),
     )
 
@@ -48,14 +48,14 @@ def read(params: DigitsParams, root: Path | None) -> Arrays:
     info = describe(params, root)
     images, labels = _load()
     train, test = _rows(params)
-    train = train[chosen(len(train), params.train_samples, "train_samples")]
-    test = test[chosen(len(test), params.test_samples, "test_samples")]
+    train = train[subset_indices(len(train), params.train_samples, "train_samples")]
+    test = test[subset_indices(len(test), params.test_samples, "test_samples")]
     return Arrays(info, Split(images[train], labels[train]), Split(images[test], labels[test]))
 
 
 def _rows(params: DigitsParams) -> tuple[Array, Array]:
     train, test = held_out(_COUNT, _TEST_FRACTION)
-    return train[part(params.split, len(train))], test
+    return train[part_indices(params.split, len(train))], test
 
 
 def digest(root: Path | None) -> str:

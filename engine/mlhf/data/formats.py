@@ -1,4 +1,4 @@
-"""The formats in which a data set of one's own is given. Imports nothing of the readers."""
+"""The file formats of data sets that users bring. Imports no reader."""
 
 from typing import Literal, get_args
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlhf.core.errors import DataError
 from mlhf.data import files
-from mlhf.data.arrays import Array, Arrays, Split, chosen, counted, held_out
+from mlhf.data.arrays import Array, Arrays, Split, held_out, subset_indices, subset_size
 from mlhf.data.files import parquet_files
 from mlhf.data.image_size import Decoding, checked, conversions, decoding
 from mlhf.data.images import collect
@@ -120,8 +120,8 @@ def read(params: HfImagesParams, root: Path | None) -> Arrays:
     how = decoding(params, _SIDE, opened.encoded())
     info = _info(params, opened, how)
     train_rows, test_rows = opened.rows(params)
-    train_rows = train_rows[chosen(len(train_rows), params.train_samples, "train_samples")]
-    test_rows = test_rows[chosen(len(test_rows), params.test_samples, "test_samples")]
+    train_rows = train_rows[subset_indices(len(train_rows), params.train_samples, "train_samples")]
+    test_rows = test_rows[subset_indices(len(test_rows), params.test_samples, "test_samples")]
     test_labels = opened.train_labels if opened.test is None else opened.test_labels
     return Arrays(
         info,
@@ -144,8 +144,8 @@ def _info(params: HfImagesParams, opened: _Opened, how: Decoding) -> DataInfo:
         input_shape=how.shape,
         outputs=opened.classes.count,
         task="classification",
-        train_samples=counted(len(train_rows), params.train_samples, "train_samples"),
-        test_samples=counted(len(test_rows), params.test_samples, "test_samples"),
+        train_samples=subset_size(len(train_rows), params.train_samples, "train_samples"),
+        test_samples=subset_size(len(test_rows), params.test_samples, "test_samples"),
         class_names=opened.classes.names,
     )
     total = info.train_samples + info.test_samples

@@ -18,9 +18,9 @@ from mlhf.data.arrays import (
     Arrays,
     Split,
     checked_labels,
-    chosen,
-    counted,
-    part,
+    part_indices,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.images import half_size
 from mlhf.data.info import DataInfo
@@ -67,14 +67,14 @@ def present(root: Path) -> bool:
 
 def describe(params: MnistParams, root: Path, names: tuple[str, ...]) -> DataInfo:
     """Read the headers."""
-    train = len(part(params.split, find(root, "train").count))
+    train = len(part_indices(params.split, find(root, "train").count))
     return DataInfo(
         kind="image",
         input_shape=(1, params.size, params.size),
         outputs=_CLASSES,
         task="classification",
-        train_samples=counted(train, params.train_samples, "train_samples"),
-        test_samples=counted(find(root, "test").count, params.test_samples, "test_samples"),
+        train_samples=subset_size(train, params.train_samples, "train_samples"),
+        test_samples=subset_size(find(root, "test").count, params.test_samples, "test_samples"),
         class_names=names,
     )
 
@@ -85,8 +85,8 @@ def read(params: MnistParams, root: Path, names: tuple[str, ...]) -> Arrays:
     splits = {}
     for name, wanted in (("train", params.train_samples), ("test", params.test_samples)):
         found = find(root, name)
-        rows = part(params.split if name == "train" else "all", found.count)
-        rows = rows[chosen(len(rows), wanted, f"{name}_samples")]
+        rows = part_indices(params.split if name == "train" else "all", found.count)
+        rows = rows[subset_indices(len(rows), wanted, f"{name}_samples")]
         images = read_array(found.images, 3)[rows, None]
         labels = checked_labels(read_array(found.labels, 1), found.labels.name, _CLASSES)[rows]
         splits[name] = Split(images if params.size == _SIDE else half_size(images), labels)

@@ -15,9 +15,9 @@ from mlhf.data.arrays import (
     Arrays,
     Lazy,
     Split,
-    chosen,
-    counted,
     held_out,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.formats import IMAGE_SUFFIXES
 from mlhf.data.image_size import Decoding, checked, conversions, decoding
@@ -138,8 +138,8 @@ def read(params: ImageFolderParams, root: Path | None) -> Arrays:
     train, test = layout.both(params)
     how = _decoding(params, layout, train, test)
     info = _info(params, layout, train, test, how)
-    train = train.take(chosen(len(train.paths), params.train_samples, "train_samples"))
-    test = test.take(chosen(len(test.paths), params.test_samples, "test_samples"))
+    train = train.take(subset_indices(len(train.paths), params.train_samples, "train_samples"))
+    test = test.take(subset_indices(len(test.paths), params.test_samples, "test_samples"))
     train_split, test_split = (_split(each, layout.root, how) for each in (train, test))
     return Arrays(info, train_split, test_split, notes=how.note())
 
@@ -169,8 +169,8 @@ def _info(
         input_shape=how.shape,
         outputs=len(layout.names),
         task="classification",
-        train_samples=counted(len(train.paths), params.train_samples, "train_samples"),
-        test_samples=counted(len(test.paths), params.test_samples, "test_samples"),
+        train_samples=subset_size(len(train.paths), params.train_samples, "train_samples"),
+        test_samples=subset_size(len(test.paths), params.test_samples, "test_samples"),
         class_names=layout.names,
     )
 

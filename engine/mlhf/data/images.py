@@ -12,8 +12,9 @@ from mlhf.data.arrays import Array
 
 T = TypeVar("T")
 
-# Small parts: many items a task for small images, many tasks a chunk for large ones.
-_CHUNK, _PART = 128, 16
+# A task decodes several images, as starting one costs time; a chunk has many tasks, as large
+# images take long.
+_CHUNK, _PER_TASK = 128, 16
 
 
 def map_in_threads(function: Callable[[T], Array], items: Iterable[T]) -> Iterator[Array]:
@@ -25,9 +26,9 @@ def map_in_threads(function: Callable[[T], Array], items: Iterable[T]) -> Iterat
     items = iter(items)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while chunk := list(islice(items, _CHUNK)):
-            parts = [chunk[at : at + _PART] for at in range(0, len(chunk), _PART)]
-            done = pool.map(lambda part: [function(item) for item in part], parts)
-            yield np.stack([result for part in done for result in part])
+            tasks = [chunk[at : at + _PER_TASK] for at in range(0, len(chunk), _PER_TASK)]
+            done = pool.map(lambda items: [function(item) for item in items], tasks)
+            yield np.stack([result for results in done for result in results])
 
 
 def collect(stacks: Iterable[Array], count: int, shape: tuple[int, ...]) -> Array:

@@ -1,4 +1,4 @@
-"""Arrays as tensors: what the training loop reads batches from."""
+"""Data sets as tensors, of which the training loop reads batches."""
 
 from pathlib import Path
 from typing import Any

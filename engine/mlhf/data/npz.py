@@ -15,11 +15,11 @@ from mlhf.data.arrays import (
     Split,
     check_finite,
     checked_labels,
-    chosen,
     class_count,
-    counted,
     held_out,
     held_out_count,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.info import DataInfo, Task
 from mlhf.data.labels import Classes, classes_of
@@ -163,8 +163,8 @@ def _info(params: NpzParams, members: _Members, targets: _Targets) -> DataInfo:
         input_shape=shape,
         outputs=targets.outputs,
         task=targets.task,
-        train_samples=counted(train_count, params.train_samples, "train_samples"),
-        test_samples=counted(test_count, params.test_samples, "test_samples"),
+        train_samples=subset_size(train_count, params.train_samples, "train_samples"),
+        test_samples=subset_size(test_count, params.test_samples, "test_samples"),
         class_names=None if targets.classes is None else targets.classes.names,
     )
 
@@ -183,8 +183,8 @@ def read(params: NpzParams, root: Path | None) -> Arrays:
         train, test = (x[rows], y[rows]), (x[test_rows], y[test_rows])
     return Arrays(
         info,
-        _split(train, chosen(len(train[0]), params.train_samples, "train_samples")),
-        _split(test, chosen(len(test[0]), params.test_samples, "test_samples")),
+        _split(train, subset_indices(len(train[0]), params.train_samples, "train_samples")),
+        _split(test, subset_indices(len(test[0]), params.test_samples, "test_samples")),
     )
 
 

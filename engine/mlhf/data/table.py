@@ -15,10 +15,10 @@ from mlhf.data.arrays import (
     Arrays,
     Split,
     check_finite,
-    chosen,
-    counted,
     held_out,
     held_out_count,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.formats import TABLE_SUFFIXES
 from mlhf.data.info import DataInfo, Task
@@ -130,8 +130,8 @@ def read(params: TableParams, root: Path | None) -> Arrays:
         at += column.width
     targets = _targets(params, found)
     train, test = held_out(rows, params.test_fraction)
-    train = train[chosen(len(train), params.train_samples, "train_samples")]
-    test = test[chosen(len(test), params.test_samples, "test_samples")]
+    train = train[subset_indices(len(train), params.train_samples, "train_samples")]
+    test = test[subset_indices(len(test), params.test_samples, "test_samples")]
     return Arrays(
         found.info,
         Split(inputs[train], targets[train]),
@@ -177,8 +177,8 @@ def _described(params: TableParams, root: Path | None) -> _Described:
         input_shape=(features,),
         outputs=len(names_of_classes) if names_of_classes else 1,
         task=task,
-        train_samples=counted(table.num_rows - test, params.train_samples, "train_samples"),
-        test_samples=counted(test, params.test_samples, "test_samples"),
+        train_samples=subset_size(table.num_rows - test, params.train_samples, "train_samples"),
+        test_samples=subset_size(test, params.test_samples, "test_samples"),
         class_names=names_of_classes,
     )
     return _Described(info, columns, typed)

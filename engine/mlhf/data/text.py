@@ -13,9 +13,9 @@ from mlhf.data.arrays import (
     Array,
     Arrays,
     Split,
-    chosen,
-    counted,
-    part,
+    part_indices,
+    subset_indices,
+    subset_size,
 )
 from mlhf.data.info import DataInfo
 from mlhf.data.params import TextParams
@@ -98,15 +98,15 @@ def digest(root: Path | None) -> str:
 def _info(params: TextParams, scan: _Scan) -> DataInfo:
     train = _train_length(scan.length, params)
     counts = [_windows(length, params) for length in (train, scan.length - train)]
-    counts[0] = len(part(params.split, counts[0]))
+    counts[0] = len(part_indices(params.split, counts[0]))
     vocabulary = len(scan.characters)
     return DataInfo(
         kind="text",
         input_shape=(params.sequence_length,),
         outputs=vocabulary,
         task="language",
-        train_samples=counted(counts[0], params.train_samples, "train_samples"),
-        test_samples=counted(counts[1], params.test_samples, "test_samples"),
+        train_samples=subset_size(counts[0], params.train_samples, "train_samples"),
+        test_samples=subset_size(counts[1], params.test_samples, "test_samples"),
         vocabulary=vocabulary,
     )
 
@@ -128,8 +128,8 @@ def _windows(length: int, params: TextParams) -> int:
 
 
 def _starts(length: int, params: TextParams, parameter: str, split: str = "all") -> Array:
-    windows = part(split, _windows(length, params))
-    windows = windows[chosen(len(windows), getattr(params, parameter), parameter)]
+    windows = part_indices(split, _windows(length, params))
+    windows = windows[subset_indices(len(windows), getattr(params, parameter), parameter)]
     return windows.astype(np.int64) * params.sequence_length
 
 

@@ -1,4 +1,4 @@
-"""From a model's name and parameters to its module."""
+"""Building a model by its name and parameters."""
 
 from typing import Any
 

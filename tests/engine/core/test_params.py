@@ -7,7 +7,7 @@ from pydantic import Field
 
 from mlhf.core.config import Strict
 from mlhf.core.errors import SpecError
-from mlhf.core.params import lookup, parse_params
+from mlhf.core.params import parse_params
 
 
 class Inner(Strict):
@@ -52,9 +52,3 @@ def test_deep_nesting_is_refused_without_recursion():
     assert caught.value.pointer == "/params"
     while value:  # taken apart by hand: freeing it at once would recurse
         value = value[0]
-
-
-def test_an_unknown_name_lists_the_known():
-    with pytest.raises(SpecError, match="known: a, b") as caught:
-        lookup({"b": 1, "a": 2}, "c", "thing")
-    assert caught.value.pointer == "/name"

@@ -7,6 +7,9 @@ from mlhf.core.errors import SpecError
 from mlhf.core.registry import Registry, Spec
 from mlhf.data.specs import DATASETS
 from mlhf.models.specs import MODELS
+from mlhf.optimizers.specs import OPTIMIZERS
+
+SPECS = [*DATASETS.values(), *MODELS.values(), *OPTIMIZERS.values()]
 
 THINGS = Registry("thing", [Spec(n, "A thing.", Strict, "json:dumps") for n in ("b", "a")])
 
@@ -30,6 +33,6 @@ def test_the_implementation_is_imported_when_it_is_asked_for():
     assert THINGS["a"].load()([1]) == "[1]"
 
 
-@pytest.mark.parametrize("spec", [*DATASETS.values(), *MODELS.values()], ids=lambda s: s.name)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
 def test_every_target_is_there(spec):
     assert spec.load() is not None
