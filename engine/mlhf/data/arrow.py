@@ -13,7 +13,7 @@ with from_extra("data"):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise DataError, which names the file, where Arrow cannot read it or its text is not UTF-8."""
+    """Raise DataError with the name of the file if Arrow cannot read it, or it is not UTF-8."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
