@@ -192,7 +192,7 @@ class MetaSettings(Strict):
             if not evolved:
                 raise ValueError("`search` is for MLHF's Kronecker form: choose another estimator")
             return estimator
-        if unroll is None or not evolved:  # no unroll: another field's mistake is told already
+        if unroll is None or not evolved:  # no unroll: another field's mistake is reported already
             return estimator
         if not isinstance(estimator, PES) or estimator.horizon != unroll:
             raise ValueError(
