@@ -1,7 +1,7 @@
 """The generalized Gauss-Newton matrix of a network's loss on one batch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,12 @@ from mlhf.curvature.forward_pass import (
 )
 from mlhf.curvature.hooks import hook_count
 from mlhf.curvature.linearize import Linearization
+from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
 from mlhf.curvature.symmetric import symmetric
+
+Indefinite = Literal["positive_part", "magnitude", "exact"]
 
 
 class GGN:
@@ -44,6 +47,10 @@ class GGN:
             Gradients and products are zero where the output does not depend on one.
         autocast: The dtype of a forward pass under autocast, such as ``torch.bfloat16``.
             Gradients and products then have the parameters' dtype.
+        indefinite: What stands for H_ℓ where the loss is not convex in the outputs: its
+            ``"positive_part"`` or ``"magnitude"`` (``positive_part.py``), for which G is
+            positive semi-definite, or ``"exact"``. For a loss that is not known to be convex
+            the first two take some products with H_ℓ alone.
         edges: Called after the forward pass; returns edges of its graph, such as a layer's
             output, at which the gradient is wanted too. That costs nothing.
 
@@ -67,10 +74,13 @@ class GGN:
         parameters: Sequence[Tensor] | None = None,
         *,
         autocast: torch.dtype | None = None,
+        indefinite: Indefinite = "positive_part",
         edges: Callable[[], Sequence[GradientEdge]] | None = None,
     ) -> None:
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
+        self._indefinite = indefinite
+        self._output_hessian: Product | None = None
         before = hook_count()
         z = forward_pass(model, x, self.parameters, autocast)
         hooked = hook_count() != before
@@ -149,8 +159,18 @@ class GGN:
             return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv
 
     def _apply_output_hessian(self, u: list[Tensor]) -> list[Tensor]:
-        """Return the matrix between Jᵀ and J, here H_ℓ, times u."""
-        return self._at.hessian_product(u)
+        """Return the matrix between Jᵀ and J, here H_ℓ or its positive part, times u."""
+        if self._output_hessian is None:
+            exact = self._at.hessian_product
+            kept = self._at.convex or self._indefinite == "exact"
+            self._output_hessian = (
+                exact
+                if kept
+                else positive_part(
+                    exact, self._at.gradient, magnitude=self._indefinite == "magnitude"
+                )
+            )
+        return self._output_hessian(u)
 
 
 def detached(z: Any) -> Any:

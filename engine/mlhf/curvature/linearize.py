@@ -277,8 +277,9 @@ class _NodeDoubleBackward:
         self._vjps: _Outputs = vjps if isinstance(vjps, tuple) else (vjps,)
 
     def __call__(self, inputs: Tangents) -> Any:
+        # A node called by hand leaves it to autograd to sum what was spread over a shape.
         pairs = [
-            (g, v)
+            (g, v if v.shape == g.shape else v.expand(g.shape))
             for g, v in zip(self._vjps, inputs, strict=True)
             if g is not None and v is not None
         ]

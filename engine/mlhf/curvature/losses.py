@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
 
 
@@ -24,11 +25,13 @@ class LossAt:
         value: ℓ(z, y), a scalar.
         gradient: ∂ℓ/∂z, shaped like z.
         hessian_product: u ↦ (∂²ℓ/∂z²)u, shaped like z.
+        convex: Whether ℓ is known to be convex in z.
     """
 
     value: Tensor
     gradient: Tensor
     hessian_product: Callable[[Tensor], Tensor]
+    convex: bool = True
 
 
 LossFunction = Callable[[Tensor, Tensor], LossAt]
@@ -128,7 +131,8 @@ def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
                 )
             return product
 
-        return LossAt(value.detach(), gradient.detach(), hessian_product)
+        convex = known_convex(value)
+        return LossAt(value.detach(), gradient.detach(), hessian_product, convex)
 
     return loss
 

@@ -147,6 +147,7 @@ def pcg(
     rtol: float = 0.0,
     atol: float = 1e-6,
     recompute_every: int | None = None,
+    least_curvature: Product | None = None,
     quadratic: Product | None = None,
     workspace: Workspace | None = None,
     overwrite: bool = False,
@@ -171,6 +172,8 @@ def pcg(
         atol: or below this.
         recompute_every: After so many iterations each, r is computed as b − Ax, for a product
             more: updated again and again, it drifts away from that by rounding.
+        least_curvature: p ↦ the value at or below which pᵀAp counts as negative; zero by
+            default. A direction of next to no curvature makes a step of any length.
         quadratic: v ↦ ⟨v, Av⟩. The last iteration then uses it in place of a whole product:
             x is the same, the residual after it stays unknown.
         workspace: Where to work; the result's residual then lives there, until its next use.
@@ -212,11 +215,12 @@ def pcg(
         elif quadratic is not None:
             curvature = quadratic(p)
         active = ~((norm < tolerance) | ended)  # a NaN goes on, and shows
-        flat = active & (curvature <= 0)
+        least = 0.0 if least_curvature is None else least_curvature(p).clamp_min(0)
+        flat = active & (curvature <= least)
         # Without a gradient there is no curvature along it either: that is no end.
         negative = flat & (ry > 0)
         moves = active & ~flat
-        length = torch.where(negative, ry / (ry - curvature), length)
+        length = torch.where(negative, ry / (ry + curvature.abs()), length)
         ended = ended | negative
         if i == 0:
             at_once = ended

@@ -19,6 +19,7 @@ from mlhf.curvature.losses import (
     named_loss,
     resolve_loss,
 )
+from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
 
 
@@ -31,11 +32,13 @@ class PytreeLossAt:
         gradient: ∂ℓ/∂z, one tensor like each output.
         hessian_product: u ↦ (∂²ℓ/∂z²)u, one tensor like each output. The matrix is dense
             across outputs.
+        convex: Whether ℓ is known to be convex in z.
     """
 
     value: Tensor
     gradient: list[Tensor]
     hessian_product: Callable[[Sequence[Tensor]], list[Tensor]]
+    convex: bool
 
 
 def graph_outputs(z: Any) -> list[Tensor]:
@@ -74,7 +77,7 @@ def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
         def product(u: Sequence[Tensor]) -> list[Tensor]:
             return [at.hessian_product(upcast(u[0])).to(dtype)]
 
-        return PytreeLossAt(at.value, [at.gradient.to(dtype)], product)
+        return PytreeLossAt(at.value, [at.gradient.to(dtype)], product, at.convex)
     return _of_function(_require_function(loss, z), z, y)
 
 
@@ -118,7 +121,7 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
         return [t.to(dtype) for t, dtype in zip(found, dtypes, strict=True)]
 
     grads = [g.detach().to(dtype) for g, dtype in zip(gradient, dtypes, strict=True)]
-    return PytreeLossAt(value.detach(), grads, hessian_product)
+    return PytreeLossAt(value.detach(), grads, hessian_product, known_convex(value))
 
 
 def _require_function(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:

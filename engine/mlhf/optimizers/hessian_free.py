@@ -53,8 +53,9 @@ class HessianFree:
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         tolerance: A solve stops moving once its residual's norm is below it.
         parameters: Which parameters to train, by default all that require a gradient.
-        curvature: Which matrix to use in place of G: ``EmpiricalFisher``, or ``Hessian`` with a
-            damping that makes it positive definite.
+        curvature: Which matrix to use in place of G, such as ``EmpiricalFisher`` or
+            ``Hessian``. A solve ends at a direction d where that is not positive enough:
+            dᵀ(H + S)d ≤ ½dᵀSd.
         micro_batch: The batch is computed in microbatches of this size, in the memory of one;
             each product then runs the forward passes again. ``MicrobatchCurvature``
             says when the result is that of the whole batch.
@@ -100,6 +101,7 @@ class HessianFree:
         )
         self._parameters = select_parameters(model, parameters)
         self._curvature_type = curvature
+        self._semidefinite = isinstance(curvature, type) and issubclass(curvature, GGN)
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
         self._autocast = autocast
         self._direction: Tensor | None = None  # d of the last step, flat
@@ -133,6 +135,7 @@ class HessianFree:
                 inverse,
                 iterations=self.iterations,
                 atol=self.tolerance,
+                least_curvature=None if self._semidefinite else matrix.least_curvature,
                 quadratic=matrix.quadratic,
                 workspace=self._buffers,
                 overwrite=True,
@@ -237,6 +240,10 @@ class _DampedMatrix:
     def quadratic(self, v: Tensor) -> Tensor:
         vgv = self._ggn.quadratic(unflatten(v, self._parameters))
         return vgv + torch.dot(v * self._shift, v)
+
+    def least_curvature(self, v: Tensor) -> Tensor:
+        """Return ½vᵀSv, of which vᵀ(G + S)v is at least twice as much for G ⪰ 0."""
+        return 0.5 * torch.dot(v * self._shift, v)
 
 
 def build_fixed(model: nn.Module, loss: Loss, params: FixedDampingParams, seed: int) -> HessianFree:

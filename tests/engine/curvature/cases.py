@@ -339,6 +339,9 @@ BAGS |= {
     f"bag_padded_{mode}": lambda mode=mode: Bag(mode, padding_idx=3) for mode in ("sum", "max")
 }
 BAGS["bag_padded"] = lambda: Bag("mean", padding_idx=3)
+BAGS["bag_spectral_norm"] = lambda: S(
+    nn.EmbeddingBag(7, 4, mode="max"), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
+)
 BAGS["bag_weighted"] = WeightedBag
 BAGS["bag_weighted_padded"] = lambda: WeightedBag(padding_idx=3)
 VECTORS = {  # (2, 4, 8) in, (2, 3) out

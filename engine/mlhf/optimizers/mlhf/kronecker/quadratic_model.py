@@ -10,7 +10,13 @@ from torch import Tensor
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
-from mlhf.optimizers.mlhf.kronecker.subspace import Array, bilinear, gram_matrix, minimum
+from mlhf.optimizers.mlhf.kronecker.subspace import (
+    Array,
+    bilinear,
+    gram_matrix,
+    minimum,
+    semidefinite,
+)
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -76,7 +82,7 @@ class QuadraticModel:
         linear_term = (stacked @ self._b).unsqueeze(1)
         on_host = np.array(torch.cat([gram, damping, linear_term], 1).tolist())
         m = len(on_host)
-        self.gram, self.linear_term = on_host[:, :m], on_host[:, -1]
+        self.gram, self.linear_term = semidefinite(on_host[:, :m]), on_host[:, -1]
         self.damped_gram = self.gram + on_host[:, m:-1]
         self.coefficients = minimum(self.damped_gram, self.linear_term)
 

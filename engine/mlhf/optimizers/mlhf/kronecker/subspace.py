@@ -44,6 +44,24 @@ def minimum(matrix: Array, linear_term: Array) -> Array:
     return np.array([v * w for v, w in zip(solution, inverse, strict=True)])
 
 
+def semidefinite(gram: Array) -> Array:
+    """Return a Gram matrix without what no positive semi-definite one has, beyond rounding.
+
+    Without curvatures below zero, that is, nor ones between two directions above the geometric
+    mean of their own. Losses that are not convex have both.
+    """
+    m: list[list[float]] = gram.tolist()
+    own = [max(row[i], 0.0) for i, row in enumerate(m)]
+    changed = False
+    for i, row in enumerate(m):
+        for j in range(len(row)):
+            bound = own[i] if i == j else math.sqrt(own[i] * own[j])
+            if not abs(row[j]) <= 1.001 * bound:  # NaN stays
+                row[j] = math.copysign(min(abs(row[j]), bound), row[j]) if i != j else own[i]
+                changed = True
+    return np.array(m) if changed else gram
+
+
 def bilinear(a: Array, matrix: Array, b: Array) -> float:
     """Return aᵀMb."""
     rows: list[list[float]] = matrix.tolist()

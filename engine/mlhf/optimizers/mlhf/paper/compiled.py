@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hooks import any_on
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
-from mlhf.optimizers.mlhf.paper.solve import Buffers, MLHFState, SolveStats, solve
+from mlhf.optimizers.mlhf.paper.solve import Buffers, MLHFState, PaperGGN, SolveStats, solve
 
 _log = logging.getLogger(__name__)
 _MAX_GRAPHS = 4  # kept at once
@@ -199,7 +198,7 @@ class CompiledSteps:
                 pytree.tree_unflatten(list(leaf), spec)
                 for leaf, spec in zip((xs, ys), inputs.specs, strict=True)
             )
-            ggn = GGN(_WithTensors(self._model, named), self._loss, x, y, leaves)
+            ggn = PaperGGN(_WithTensors(self._model, named), self._loss, x, y, leaves)
             with torch.no_grad():
                 state = MLHFState(d, r, s, p)
                 buffers = Buffers(d, leaves, fused=False, traced=True)

@@ -23,7 +23,14 @@ from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.paper.compiled import CompiledSteps, Execution, Settings
 from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, Wanted
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
-from mlhf.optimizers.mlhf.paper.solve import FLOOR, Buffers, MLHFState, SolveStats, solve
+from mlhf.optimizers.mlhf.paper.solve import (
+    FLOOR,
+    Buffers,
+    MLHFState,
+    PaperGGN,
+    SolveStats,
+    solve,
+)
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.protocol import State, StepResult
@@ -167,6 +174,7 @@ class PaperMLHF(MLHF):
             autocast=self._autocast,
             micro_batch=self._micro_batch,
             curvature_batch=self._curvature_batch,
+            curvature=PaperGGN,
         )
         with torch.no_grad():
             networks = self._damping.step, self._preconditioner.step

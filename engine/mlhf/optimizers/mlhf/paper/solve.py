@@ -1,17 +1,22 @@
 """One MLHF solve (paper, algorithm 2), the same code for the eager and the compiled step."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from mlhf.curvature.ggn import GGN
 from mlhf.curvature.pcg import MakesVectors, TorchVectors, Workspace, pcg
 from mlhf.curvature.protocol import Curvature
 from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.optimizers.mlhf.paper.kernels.vectors import FusedVectors
 
 FLOOR = 2e-5  # λ₀, added to the learned damping
+
+# The learned damping may become small: of a loss that is not convex all curvature counts.
+PaperGGN = partial(GGN, indefinite="magnitude")
 
 
 class Network(Protocol):
