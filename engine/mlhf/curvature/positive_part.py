@@ -17,7 +17,10 @@ Product = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _LARGEST = 64  # of the blocks that are computed in full, at one product a column
 _LANCZOS = 16  # products, where there are no such blocks
-_MEANS = {"MeanBackward0", "MeanBackward1", "SumBackward0", "SumBackward1"}
+_MEANS = {  # with weights that are not negative
+    *("MeanBackward0", "MeanBackward1", "SumBackward0", "SumBackward1"),
+    "MaskedFillBackward0",
+}
 _CONVEX = {  # in an affine function of z, the first input
     "BinaryCrossEntropyWithLogitsBackward0",
     "HuberLossBackward0",
@@ -25,6 +28,7 @@ _CONVEX = {  # in an affine function of z, the first input
     "SmoothL1LossBackward0",
 }
 _NLL = {"NllLossBackward0", "NllLoss2DBackward0"}
+_SCALED = {"MulBackward0", "MulBackward1", "DivBackward0", "DivBackward1"}
 _AFFINE = {
     *("CloneBackward0", "ExpandBackward0", "PermuteBackward0", "SelectBackward0"),
     *("SliceBackward0", "SqueezeBackward0", "SqueezeBackward1", "TBackward0"),
@@ -36,7 +40,8 @@ _AFFINE = {
 def known_convex(value: Tensor) -> bool:
     """Whether a loss is convex in the outputs by the form of its graph; else nothing is known.
 
-    Those are means and sums of torch's cross-entropy, squared, Huber and logistic losses.
+    Those are means, sums and multiples of torch's cross-entropy, squared, Huber and logistic
+    losses.
     """
     return value.grad_fn is None or _convex(value.grad_fn)
 
@@ -48,13 +53,27 @@ def _convex(node: Any) -> bool:
         return _convex(sources[0])
     if name == "AddBackward0":
         return node._saved_alpha == 1 and all(s is None or _convex(s) for s in sources)
+    if name in _SCALED and all(source is None for source in sources[1:]):
+        factor = node._saved_other
+        if isinstance(factor, Tensor) and (factor.ndim or factor.device.type != "cpu"):
+            return False  # it would be waited for
+        return bool(factor >= 0) and _convex(sources[0])
+    if name == "NegBackward0":  # as label smoothing has it, of sums of log-probabilities
+        while sources[0] is not None and sources[0].name() in _MEANS:
+            sources = [source for source, _ in sources[0].next_functions]
+        return _log_softmax(sources[0])
     if name in _NLL:
-        top = _top(sources[0])  # beneath a reshape of many positions
-        named = top is not None and top.name() == "LogSoftmaxBackward0"
-        return named and _affine(top.next_functions[0][0])
+        return _log_softmax(sources[0])
     if name in _CONVEX:
         return _affine(sources[0]) and all(s is None for s in sources[1:])
     return _affine(node)
+
+
+def _log_softmax(node: Any) -> bool:
+    """Whether this is the log-softmax of outputs, or a reshape of it."""
+    top = _top(node)
+    named = top is not None and top.name() == "LogSoftmaxBackward0"
+    return named and _affine(top.next_functions[0][0])
 
 
 def _affine(node: Any) -> bool:

@@ -48,7 +48,13 @@ CONVEX = {  # (loss, outputs, target, whether its form says so)
         lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1),
         [(3, 3)],
         torch.tensor([0, 1, 2]),
-        False,
+        True,
+    ),
+    "scaled": (
+        lambda z, y: 0.1 * F.cross_entropy(z, y) / 3,
+        [(3, 3)],
+        torch.tensor([0, 1, 2]),
+        True,
     ),
 }
 NOT_CONVEX = {
@@ -60,6 +66,7 @@ NOT_CONVEX = {
     "sequence": (_density, [(4, 10, 9)], 0.5),
     "elements": (lambda z, y: z.sin().sum(), [(40, 3)], None),
     "scalar": (lambda z, y: -z.square(), [()], None),
+    "negated": (lambda z, y: -0.1 * F.mse_loss(z, y), [(6, 3)], torch.ones(6, 3)),
     "norm": (lambda z, y: (z.norm(dim=-1) * y).mean(), [(6, 2)], torch.linspace(-1, 1, 6)),
 }
 
