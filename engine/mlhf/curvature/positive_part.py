@@ -29,21 +29,26 @@ _CONVEX = {  # in an affine function of z, the first input
 }
 _NLL = {"NllLossBackward0", "NllLoss2DBackward0"}
 _SCALED = {"MulBackward0", "MulBackward1", "DivBackward0", "DivBackward1"}
-_AFFINE = {
-    *("CloneBackward0", "ExpandBackward0", "PermuteBackward0", "SelectBackward0"),
-    *("SliceBackward0", "SqueezeBackward0", "SqueezeBackward1", "TBackward0"),
+_AFFINE = {  # of one input
+    *("AliasBackward0", "CloneBackward0", "ExpandBackward0", "NegBackward0", "PermuteBackward0"),
+    *("SelectBackward0", "SliceBackward0", "SqueezeBackward0", "SqueezeBackward1", "TBackward0"),
     *("ToCopyBackward0", "TransposeBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0"),
-    *("ViewBackward0", "torch::autograd::AccumulateGrad"),
+    "ViewBackward0",
+    *_MEANS,
 }
+_SUMS = {"AddBackward0", "CatBackward0", "StackBackward0", "SubBackward0"}
 
 
 def known_convex(value: Tensor) -> bool:
     """Whether a loss is convex in the outputs by the form of its graph; else nothing is known.
 
-    Those are means, sums and multiples of torch's cross-entropy, squared, Huber and logistic
-    losses.
+    Those are means, sums and multiples of squares, and of torch's cross-entropy, squared, Huber
+    and logistic losses, in affine functions of the outputs.
     """
-    return value.grad_fn is None or _convex(value.grad_fn)
+    try:
+        return value.grad_fn is None or _convex(value.grad_fn)
+    except RecursionError:
+        return False
 
 
 def _convex(node: Any) -> bool:
@@ -58,6 +63,8 @@ def _convex(node: Any) -> bool:
         if isinstance(factor, Tensor) and (factor.ndim or factor.device.type != "cpu"):
             return False  # it would be waited for
         return bool(factor >= 0) and _convex(sources[0])
+    if name == "PowBackward0":
+        return bool(node._saved_exponent == 2) and _affine(sources[0])
     if name == "NegBackward0":  # as label smoothing has it, of sums of log-probabilities
         while sources[0] is not None and sources[0].name() in _MEANS:
             sources = [source for source, _ in sources[0].next_functions]
@@ -70,22 +77,31 @@ def _convex(node: Any) -> bool:
 
 
 def _log_softmax(node: Any) -> bool:
-    """Whether this is the log-softmax of outputs, or a reshape of it."""
-    top = _top(node)
-    named = top is not None and top.name() == "LogSoftmaxBackward0"
-    return named and _affine(top.next_functions[0][0])
+    """Whether this is the log-softmax of affine functions of outputs, or a reshape of it."""
+    while node is not None and node.name() in _AFFINE - _MEANS - {"NegBackward0"}:
+        node = node.next_functions[0][0]
+    named = node is not None and node.name() == "LogSoftmaxBackward0"
+    return named and _affine(node.next_functions[0][0])
 
 
 def _affine(node: Any) -> bool:
-    top = _top(node)
-    return top is None or bool(top.name() == "torch::autograd::AccumulateGrad")
-
-
-def _top(node: Any) -> Any:
-    """Return the first node, from this one upwards, that does more than reorder."""
-    while node is not None and node.name() in _AFFINE and node.next_functions:
-        node = node.next_functions[0][0]
-    return node
+    """Whether all from here to the outputs adds, reorders, or multiplies by constants."""
+    seen: set[Any] = set()
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name, sources = node.name(), [source for source, _ in node.next_functions]
+        constant = name in _SCALED and sum(s is not None for s in sources) == 1
+        if name == "DivBackward0" and sources[0] is None:
+            return False  # a constant divided by an output
+        known = constant or name in _AFFINE or name in _SUMS
+        if not known and name != "torch::autograd::AccumulateGrad":
+            return False
+        stack += sources
+    return True
 
 
 def positive_part(product: Product, like: Sequence[Tensor], *, magnitude: bool = False) -> Product:

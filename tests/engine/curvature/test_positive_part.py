@@ -41,13 +41,19 @@ CONVEX = {  # (loss, outputs, target, whether its form says so)
         lambda z, y: F.cross_entropy(z[0], y) + z[1].square().mean(),
         [(3, 3), (3, 2)],
         torch.tensor([0, 1, 2]),
-        False,
+        True,
     ),
     "poisson": (lambda z, y: (z.exp() - z).mean(), [(6, 3)], None, False),
     "smoothed": (
         lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1),
         [(3, 3)],
         torch.tensor([0, 1, 2]),
+        True,
+    ),
+    "squares": (
+        lambda z, y: (z[0] - 2 * z[1][:, :3] - y).square().mean() + z[1].sum() / 7,
+        [(3, 3), (3, 4)],
+        torch.ones(3, 3),
         True,
     ),
     "scaled": (
@@ -66,6 +72,8 @@ NOT_CONVEX = {
     "sequence": (_density, [(4, 10, 9)], 0.5),
     "elements": (lambda z, y: z.sin().sum(), [(40, 3)], None),
     "scalar": (lambda z, y: -z.square(), [()], None),
+    "divided": (lambda z, y: (1 / z).mean(), [(6, 3)], None),
+    "product": (lambda z, y: (z[:, 0] * z[:, 1]).mean(), [(6, 2)], None),
     "negated": (lambda z, y: -0.1 * F.mse_loss(z, y), [(6, 3)], torch.ones(6, 3)),
     "norm": (lambda z, y: (z.norm(dim=-1) * y).mean(), [(6, 2)], torch.linspace(-1, 1, 6)),
 }
