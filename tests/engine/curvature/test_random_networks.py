@@ -6,15 +6,22 @@ The seed of a network that fails is in the falsifying example; ``random_case(see
 
 import os
 
+import pytest
 import torch
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import seed as start
-from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.ggn import GGN
 from tests.engine.curvature.cases import flat, split
 from tests.engine.curvature.random_networks import as_function, random_case
+
+hypothesis = pytest.importorskip("hypothesis")
+given, note, settings, start = (
+    hypothesis.given,
+    hypothesis.note,
+    hypothesis.settings,
+    hypothesis.seed,
+)
+HealthCheck, st = hypothesis.HealthCheck, hypothesis.strategies
 
 _NETWORKS = int(os.environ.get("MLHF_RANDOM_NETWORKS", "60"))
 _SEED = int(os.environ.get("MLHF_RANDOM_SEED", "0"))
