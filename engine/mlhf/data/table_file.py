@@ -77,6 +77,8 @@ def read_table(path: Path, params: TableParams, decimal: str = ".") -> pa.Table:
             table = _read_parquet(path)
         else:
             table = _read_csv(path, dialect, _conversion(params, decimal))
+            if params.rules != 1 and any(pa.types.is_binary(f.type) for f in table.schema):
+                raise _not_text(path, dialect)
         # Positions in dictionaries, and UTF-8, which Arrow does not check as it reads.
         table.validate(full=True)
         names = table.column_names
@@ -142,7 +144,8 @@ def read_dialect(path: Path, params: TableParams) -> Dialect:
     if not lines or not lines[0].strip():
         raise DataError(f"{path.name}: the first line has to name the columns")
     _refuse_other_text(path, lines, skip)
-    found = delimiter or max(_DELIMITERS, key=lines[0].count)
+    usual = _DELIMITERS[:3] if params.rules == 1 else _DELIMITERS
+    found = delimiter or max(usual, key=lines[0].count)
     names = tuple(cell.strip().strip('"') for cell in lines[0].split(found))
     _check_size(path, 1, len(names))
     return Dialect(encoding, found, skip, params.header, names, tuple(notes))
@@ -203,8 +206,6 @@ def _read_csv(path: Path, dialect: Dialect, conversion: csv.ConvertOptions) -> p
             f" (cells are separated by {dialect.delimiter!r}; `delimiter` changes that)"
         ) from None
     _check_size(path, table.num_rows, table.num_columns)
-    if any(pa.types.is_binary(field.type) for field in table.schema):
-        raise _not_text(path, dialect)
     return table
 
 

@@ -196,6 +196,11 @@ def test_a_type_follows_from_all_of_a_large_column(tmp_path):
 
 
 def test_the_rules_of_earlier_uploads_give_what_they_gave(tmp_path):
+    path = write(tmp_path, b"a,y,note\n1,0,gr\xfcn\n2,1,rot\n3,0,rot\n")
+    old = {"target": "y", "ignore": ["note"], "rules": 1}
+    assert describe("table", old, path).input_shape == (1,)
+    path = write(tmp_path, b"a|b|c,y\n1,0\n2,1\n3,0\n")
+    assert describe("table", {"target": "y", "rules": 1}, path).input_shape == (1,)
     path = write(tmp_path, column([f"{n},5" for n in range(9)], ";"))
     assert describe("table", {"target": "y", "rules": 1}, path).input_shape == (9,)
     path = write(tmp_path, column(["1", "?", "3", "4"]))
