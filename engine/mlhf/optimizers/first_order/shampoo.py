@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.protocol import Loss
+from mlhf.optimizers.eigenvectors import eigenvectors
 from mlhf.optimizers.first_order.first_order import FirstOrder, trained
 from mlhf.optimizers.params import ShampooParams
 
@@ -115,7 +116,7 @@ class Shampoo(torch.optim.Optimizer):
 
 def inverse_fourth_root(factor: Tensor, eps: float) -> Tensor:
     """Return (F + eps·λmax·I)^(−¼) of a symmetric positive semi-definite F, shape (n, n)."""
-    values, vectors = torch.linalg.eigh(factor)
+    values, vectors = eigenvectors(factor)
     values = values.clamp_min(0)
     shifted = (values + eps * values[-1]).clamp_min(1e-30)  # not 0, where F = 0
     root: Tensor = (vectors * shifted.pow(-0.25)) @ vectors.T

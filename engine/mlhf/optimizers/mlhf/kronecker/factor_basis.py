@@ -2,6 +2,9 @@
 
 ``rotate`` multiplies a matrix by U or Uᵀ from either side; ``refresh`` moves U to the
 eigenvectors of a factor.
+
+A coordinate that has had no gradient so far stays a basis vector itself, so that it does not
+move (``eigenvectors.py``).
 """
 
 from typing import Protocol
@@ -9,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mlhf.optimizers.eigenvectors import eigenvectors, live_coordinates
 from mlhf.optimizers.products import product
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.state import restored, restored_list
@@ -70,7 +74,7 @@ class Eigenbasis:
         self._vectors: Tensor | None = None
 
     def refresh(self, factor: Tensor) -> Tensor:
-        values, vectors = _eigenvectors(factor)
+        values, vectors = eigenvectors(factor)
         self._vectors = vectors.contiguous()
         return values
 
@@ -97,44 +101,76 @@ class LeadingEigenbasis:
     two was done by the previous refresh, on the factor of that time: its product was needed
     there for the projection. A single step in all can make for a bad start of a run.
 
-    U = H diag(V, I), where H is a product of ``count`` Householder reflections and V holds the
-    Ritz vectors in the span of H's first columns. U is never formed as an n × n matrix.
+    U = Π H diag(V, I), where H is a product of Householder reflections, one for each
+    eigenvector, and V holds the Ritz vectors in the span of H's first columns. The reflections
+    mix the first coordinates with the others. Π exchanges coordinates so that those are ones
+    with a gradient; it is the identity where all have one. U is never formed as an n × n
+    matrix.
 
     Args:
-        count: How many eigenvectors.
+        count: How many eigenvectors, at most: fewer coordinates may have a gradient.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
+        self._exchanged: Tensor | None = None  # Π, (2, k): pairs of coordinates
         self._reflections: tuple[Tensor, Tensor] | None = None  # H, as ``torch.geqrf`` gives it
         self._vectors: Tensor | None = None  # V
         self._image: Tensor | None = None  # the last factor times H's first columns
 
     def refresh(self, factor: Tensor) -> Tensor:
-        size, count = len(factor), self._count
-        image = self._initial_image(factor) if self._image is None else self._image
-        self._reflections = torch.geqrf(product(factor, image.T))
-        span = torch.linalg.householder_product(*self._reflections)
-        self._image = product(factor, span.T)
-        projected = span.T @ self._image
-        values, vectors = _eigenvectors(projected)
+        live = live_coordinates(factor)
+        count = self._count if live is None else min(self._count, len(live))
+        self._exchanged = None if live is None else _exchanges(live, count)
+        if live is not None and len(live) == count:  # there is no rest to leave out
+            self._reflections = self._image = None
+            first = self._exchange(torch.arange(len(factor), device=factor.device))[:count]
+            projected = factor[first.unsqueeze(1), first]
+        else:
+            projected = self._iterate(factor, count)
+        values, vectors = eigenvectors(projected)
         self._vectors = vectors.contiguous()
-        rest = (factor.diagonal().sum() - values.sum()) / (size - count)
-        return torch.cat([values, rest.expand(size - count)])
+        rest = (factor.diagonal().sum() - values.sum()) / (len(factor) - count)
+        return torch.cat([values, rest.expand(len(factor) - count)])
+
+    def _iterate(self, factor: Tensor, count: int) -> Tensor:
+        """Move H's first columns towards the leading eigenvectors; return the factor there."""
+        image = self._initial_image(factor) if self._image is None else self._image
+        self._reflections = torch.geqrf(self._exchange(product(factor, image.T)))
+        span = self._exchange(torch.linalg.householder_product(*self._reflections))
+        self._image = product(factor, span.T)
+        return span.T @ self._image
 
     def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
-        if self._reflections is None or self._vectors is None:
+        if self._vectors is None:
             return matrix
         vectors_first = left != transposed
-        matrix = matrix.clone() if vectors_first else self._reflect(matrix, left, transposed)
+        if vectors_first or self._exchanged is not None or self._reflections is None:
+            matrix = matrix.clone()
+        if not vectors_first:
+            matrix = self._reflect(self._exchange(matrix, left), left, transposed)
         vectors = self._vectors.T if transposed else self._vectors
-        leading = matrix[: self._count] if left else matrix[:, : self._count]
+        count = len(vectors)
+        leading = matrix[:count] if left else matrix[:, :count]
         leading.copy_(vectors @ leading if left else leading @ vectors)
-        return self._reflect(matrix, left, transposed) if vectors_first else matrix
+        if not vectors_first:
+            return matrix
+        return self._exchange(self._reflect(matrix, left, transposed), left)
+
+    def _exchange(self, tensor: Tensor, left: bool = True) -> Tensor:
+        """Multiply by Π from the left (rows), or the right, in place; it is its own inverse."""
+        if self._exchanged is not None:
+            to, source = self._exchanged.flatten(), self._exchanged.flip(0).flatten()
+            if left:
+                tensor[to] = tensor[source]
+            else:
+                tensor[:, to] = tensor[:, source]
+        return tensor
 
     def _reflect(self, matrix: Tensor, left: bool, transposed: bool) -> Tensor:
         """Return HM, HᵀM, MH or MHᵀ."""
-        assert self._reflections is not None
+        if self._reflections is None:
+            return matrix
         result: Tensor = torch.ormqr(*self._reflections, matrix, left, transposed)
         return result
 
@@ -147,24 +183,25 @@ class LeadingEigenbasis:
 
     def state_dict(self) -> State:
         reflections = None if self._reflections is None else list(self._reflections)
-        return {"reflections": reflections, "vectors": self._vectors, "image": self._image}
+        return {
+            "exchanged": self._exchanged,
+            "reflections": reflections,
+            "vectors": self._vectors,
+            "image": self._image,
+        }
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
+        exchanged = state.get("exchanged")  # older checkpoints have none
+        self._exchanged = None if exchanged is None else exchanged.to(like.device, copy=True)
         saved = restored_list(state["reflections"], like)
         self._reflections = None if saved is None else (saved[0], saved[1])
         self._vectors = restored(state["vectors"], like)
         self._image = restored(state["image"], like)
 
 
-def _eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and eigenvectors; NaN eigenvalues for a matrix that is not finite.
-
-    The training loop then sees a loss that is not finite, as with any other optimizer.
-    """
-    try:
-        values, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        if not bool(torch.isfinite(matrix).all()):
-            return matrix.new_full((len(matrix),), torch.nan), torch.eye(len(matrix)).to(matrix)
-        values, vectors = torch.linalg.eigh(matrix.double())
-    return values.to(matrix), vectors.to(matrix)
+def _exchanges(live: Tensor, count: int) -> Tensor | None:
+    """Return pairs of coordinates, (2, k), whose exchange makes the first ``count`` live."""
+    first = torch.ones(count, dtype=torch.bool, device=live.device)
+    first[live[live < count]] = False
+    dead = first.nonzero().squeeze(1)
+    return torch.stack([dead, live[live >= count][: len(dead)]]) if len(dead) else None

@@ -109,6 +109,7 @@ def test_it_goes_on_bit_for_bit_from_its_state(kind):
     state = {
         name: [t.contiguous() for t in held] if isinstance(held, list) else held.contiguous()
         for name, held in basis.state_dict().items()
+        if held is not None
     }
     other.load_state_dict(state, factor)
     m = torch.randn(20, 4)
@@ -117,3 +118,46 @@ def test_it_goes_on_bit_for_bit_from_its_state(kind):
             ours = basis.rotate(m, left=True, transposed=transposed)
             assert torch.equal(ours, other.rotate(m, left=True, transposed=transposed))
         assert torch.equal(basis.refresh(factor + 0.1), other.refresh(factor + 0.1))
+
+
+@pytest.mark.parametrize("live", [[0, 3, 7], [*range(5, 20)], [*range(19)], [4, 6, 9, 12, 19, 2]])
+@pytest.mark.parametrize("kind", [Eigenbasis, lambda: LeadingEigenbasis(5)], ids=["all", "leading"])
+def test_a_coordinate_without_a_gradient_is_a_basis_vector_exactly(kind, live):
+    """Whatever its index, and while other coordinates come alive."""
+    size, basis = 20, kind()
+    for alive in (live[:2], live[:4], live, live):
+        factor = torch.zeros(size, size)
+        factor[torch.tensor(alive).unsqueeze(1), alive] = _factor(
+            len(alive), min(len(alive), 9)
+        ).float()
+        diagonal = basis.refresh(factor)
+        u = basis.rotate(torch.eye(size), left=True, transposed=False)
+        for dead in set(range(size)) - set(alive):
+            assert u[dead].count_nonzero() == 1
+            assert u[:, u[dead].argmax()].count_nonzero() == 1
+        torch.testing.assert_close(u.T @ u, torch.eye(size))
+        torch.testing.assert_close(diagonal.sum(), factor.trace())
+        m = torch.randn(3, size)
+        for side in (True, False):
+            for transposed in (True, False):
+                expected = (
+                    (u.T if transposed else u) @ m.T if side else m @ (u.T if transposed else u)
+                )
+                got = basis.rotate(m.T if side else m, left=side, transposed=transposed)
+                torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    if len(live) <= 5 or isinstance(basis, Eigenbasis):
+        torch.testing.assert_close(u @ torch.diag(diagonal) @ u.T, factor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_coordinate_that_comes_alive_is_followed_and_the_state_says_which_are():
+    factor = torch.zeros(20, 20)
+    factor[8:, 8:] = _factor(12, 12).float()
+    basis, other = LeadingEigenbasis(5), LeadingEigenbasis(5)
+    basis.refresh(factor)
+    other.load_state_dict(basis.state_dict(), factor)
+    m = torch.randn(20, 4)
+    assert torch.equal(*(b.rotate(m, left=True, transposed=True) for b in (basis, other)))
+    whole = _factor(20, 20).float()
+    for _ in range(12):
+        diagonal = basis.refresh(whole)
+    torch.testing.assert_close(diagonal[:5], torch.linalg.eigvalsh(whole)[-5:])

@@ -1,0 +1,49 @@
+"""Eigenvectors of a running mean of outer products, which leave alone what has no gradient.
+
+A coordinate whose row of such a matrix is zero has had no gradient so far (a padding token, an
+input that is always 0). Any basis of the null space would do for the matrix, but one that mixed
+this coordinate with others would move it by their gradients. So it is an eigenvector itself,
+to the last bit.
+"""
+
+import torch
+from torch import Tensor
+
+
+def live_coordinates(factor: Tensor) -> Tensor | None:
+    """Return the coordinates whose row of a factor (n, n) is not zero; None where all are.
+
+    The factor is positive semi-definite, so that its diagonal decides. Waits for the device.
+    """
+    live = factor.diagonal() != 0
+    return None if bool(live.all()) else live.nonzero().squeeze(1)
+
+
+def eigenvectors(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues (n,), from the smallest, and eigenvectors of a factor (n, n).
+
+    Coordinates without a gradient come first. The eigenvalues of a factor that is not finite
+    are NaN: the training loop then sees a loss that is not finite, as with any optimizer.
+    """
+    live = live_coordinates(factor)
+    if live is None:
+        return _eigh(factor)
+    size, dead = len(factor), len(factor) - len(live)
+    values, vectors = _eigh(factor[live.unsqueeze(1), live])
+    is_dead = torch.ones(size, dtype=torch.bool, device=factor.device)
+    is_dead[live] = False
+    order = torch.arange(size, device=factor.device)
+    result = torch.zeros_like(factor)
+    result[order[is_dead], order[:dead]] = 1
+    result[live.unsqueeze(1), order[dead:]] = vectors
+    return torch.cat([values.new_zeros(dead), values]), result
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        if not bool(torch.isfinite(matrix).all()):
+            return matrix.new_full((len(matrix),), torch.nan), torch.eye(len(matrix)).to(matrix)
+        values, vectors = torch.linalg.eigh(matrix.double())
+    return values.to(matrix), vectors.to(matrix)
