@@ -23,6 +23,7 @@ METRICS: dict[str, str] = {
     "reduction_ratio": "Actual by predicted reduction of the batch's loss.",
     "momentum": "Coefficient of the last step in this one, from the quadratic model.",
     "step_factor": "What a learned network multiplies the step by.",
+    "skipped_steps": "Steps skipped so far because they were not finite; no point where none was.",
     "step_scale": "Factor by which bounds shortened the step.",
     "meta_loss_p": "Meta-loss of the preconditioner's network.",
     "meta_loss_s": "Meta-loss of the damping's network.",

@@ -37,6 +37,10 @@ class DataError(ValueError):
     """A data set or file that is absent, corrupt, or not in the format its loader reads."""
 
 
+class DivergedError(RuntimeError):
+    """Several steps in a row were not finite; the message says what was not, and what to do."""
+
+
 def error_message(error: Mapping[str, Any]) -> str:
     """Return the message of one of pydantic's errors, without the prefix it adds to ours.
 

@@ -11,7 +11,11 @@ from mlhf.optimizers.state import restored
 
 
 class Damping(Protocol):
-    """A rule for S in (G + S)d = ∇ℓ."""
+    """A rule for S in (G + S)d = ∇ℓ.
+
+    ``update`` and ``adapt`` replace what is state, and change no tensor of it in place: that is
+    how a step that turns out not to be finite is taken back.
+    """
 
     @property
     def scale(self) -> float | Tensor:
@@ -98,10 +102,9 @@ class AdamDamping:
         self.scale = damping
 
     def update(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        if self._second_moment is None:
-            self._second_moment = torch.zeros_like(gradient)
-        v = self._second_moment
-        v.mul_(self._beta2).addcmul_(gradient, gradient, value=1 - self._beta2)
+        before = torch.zeros_like(gradient) if self._second_moment is None else self._second_moment
+        v = self._second_moment = torch.mul(before, self._beta2)
+        v.addcmul_(gradient, gradient, value=1 - self._beta2)
         self.scale = self._damping * (1 + self._steps / self._growth_steps) ** self._growth_exponent
         self._steps += 1
         correction = 1 / math.sqrt(1 - self._beta2**self._steps)

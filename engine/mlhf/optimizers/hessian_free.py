@@ -28,6 +28,7 @@ from mlhf.optimizers.params import (
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.reevaluate import BatchReevaluator
 from mlhf.optimizers.state import restored
+from mlhf.optimizers.step_guard import StepGuard, add, check
 
 
 class HessianFree:
@@ -62,10 +63,12 @@ class HessianFree:
         curvature_batch: The matrix is computed over this many samples of each batch.
         autocast: The dtype of forward and backward passes under autocast, such as
             ``torch.bfloat16``; the solve and its inner products keep the parameters' dtype.
+        max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
+            next is an error.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
-        ValueError: where ``iterations`` is below 1.
+        ValueError: for an unknown loss, or an option out of range.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class HessianFree:
         micro_batch: int | None = None,
         curvature_batch: int | None = None,
         autocast: torch.dtype | None = None,
+        max_skipped_steps: int = 10,
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
@@ -106,9 +110,18 @@ class HessianFree:
         self._autocast = autocast
         self._direction: Tensor | None = None  # d of the last step, flat
         self._buffers: _Buffers | None = None
+        self._guard = StepGuard(model, max_skipped_steps, [self, self.damping])
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped so far, because they were not finite."""
+        return self._guard.skipped_steps
 
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y)."""
+        return self._guard.run(self._step, x, y)
+
+    def _step(self, x: Any, y: Any) -> StepResult:
         adaptive = self.damping if isinstance(self.damping, AdaptiveDamping) else None
         device = self._parameters[0].device
         reevaluator = (
@@ -124,7 +137,7 @@ class HessianFree:
                 shift = shift + self.weight_decay
             start = None
             if self._direction is not None and self.warm_start:
-                start = self._direction.mul_(self.warm_start)
+                start = self._direction * self.warm_start
             if self._buffers is None:
                 self._buffers = _Buffers(b)
             matrix = _DampedMatrix(ggn, shift, self._parameters, self._buffers.product)
@@ -141,11 +154,15 @@ class HessianFree:
                 overwrite=True,
             )
             self._direction = solved.x
+            # A gradient whose squares overflow would spoil their running mean.
+            found = {"gradient": [torch.dot(b, b)], "direction": [solved.x]}
+            _, size = check(ggn.loss, found)
             tiny = torch.finfo(b.dtype).tiny
             relative = solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
             stats = {"damping": self.damping.scale, "cg_residual": relative}
             if adaptive is None or reevaluator is None:
-                self._apply(solved.x)
+                update = unflatten(solved.x, self._parameters)
+                add(self._parameters, update, -self.lr, size, ggn.loss)
             else:
                 predicted = self._predicted_reduction(ggn, b, solved.x)
                 actual, before = self._apply_and_measure(reevaluator, ggn, x, y)
@@ -168,10 +185,15 @@ class HessianFree:
         )
 
     def state_dict(self) -> State:
-        return {"direction": self._direction, "damping": self.damping.state_dict()}
+        return {
+            "direction": self._direction,
+            "damping": self.damping.state_dict(),
+            "guard": self._guard.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         like = self._parameters[0]
+        self._guard.load_state_dict(state.get("guard"))
         self._direction = restored(state["direction"], like)
         self.damping.load_state_dict(state["damping"], like)
 
@@ -293,4 +315,5 @@ def _build(
         micro_batch=params.micro_batch,
         curvature_batch=params.curvature_batch,
         autocast=autocast_dtype(params.autocast),
+        max_skipped_steps=params.max_skipped_steps,
     )

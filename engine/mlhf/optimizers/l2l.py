@@ -21,9 +21,11 @@ from mlhf.optimizers.learned.kinds import Segment
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights, source_of
 from mlhf.optimizers.mlhf.paper.networks import columns
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
-from mlhf.optimizers.params import L2LParams
+from mlhf.optimizers.options import checked
+from mlhf.optimizers.params import L2LParams, LearningRate, NonNegative
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import restored
+from mlhf.optimizers.step_guard import StepGuard, check
 
 _CHUNK = 1 << 16  # coordinates at a time, since each takes hundreds of numbers
 _RANGE = 10.0  # p of the paper: smaller gradients than e^-p enter linearly
@@ -76,6 +78,13 @@ class L2L:
         meta_checkpoint: As for ``MLHF``.
         lr: Factor of the learned update.
         weight_decay: L2 penalty, part of the gradient.
+        max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
+            next is an error.
+
+    Raises:
+        CurvatureError: where no parameter requires a gradient.
+        DataError: where the meta-checkpoint cannot be read or used, or is another optimizer's.
+        ValueError: for an unknown loss, or an option out of range.
     """
 
     def __init__(
@@ -86,17 +95,27 @@ class L2L:
         *,
         lr: float = 1.0,
         weight_decay: float = 0.0,
+        max_skipped_steps: int = 10,
     ) -> None:
         self.model = model
-        self.lr = lr
-        self.weight_decay = weight_decay
+        self.lr = checked("lr", lr, LearningRate)
+        self.weight_decay = checked("weight_decay", weight_decay, NonNegative)
+        self._guard = StepGuard(model, max_skipped_steps)
         self._loss = autograd_loss(loss)
         self._rule = LSTMUpdate()
         load_weights({"update": self._rule.weights}, meta_checkpoint, L2L_FAMILY)
         self._parameters = trainable(model)
         self._state: Tensor | None = None
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped so far, because they were not finite."""
+        return self._guard.skipped_steps
+
     def step(self, x: Tensor, y: Tensor) -> StepResult:
+        return self._guard.run(self._step, x, y)
+
+    def _step(self, x: Tensor, y: Tensor) -> StepResult:
         loss = self._loss(self.model(x), y)
         gradients = torch.autograd.grad(
             loss, self._parameters, allow_unused=True, materialize_grads=True
@@ -105,6 +124,8 @@ class L2L:
             g = flatten(gradients)
             if self.weight_decay:
                 g.add_(flatten(self._parameters), alpha=self.weight_decay)
+            # From here on all is finite: the networks' states are bounded, and so is the update.
+            check(loss, {"gradient": [g]})
             state = self._rule.initial_state(g) if self._state is None else self._state.to(g)
             self._rule.weights.to(g)
             update = torch.empty_like(g)
@@ -118,9 +139,14 @@ class L2L:
         return StepResult(loss.detach())
 
     def state_dict(self) -> State:
-        return {"weights": dict(self._rule.weights.state_dict()), "state": self._state}
+        return {
+            "weights": dict(self._rule.weights.state_dict()),
+            "state": self._state,
+            "guard": self._guard.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
+        self._guard.load_state_dict(state.get("guard"))
         self._rule.weights.load_state_dict(state["weights"])
         self._state = restored(state["state"], self._parameters[0])
 
@@ -128,4 +154,11 @@ class L2L:
 def build(model: nn.Module, loss: Loss, params: L2LParams, seed: int) -> L2L:
     """Return ``l2l`` of the registry."""
     source = source_of(params.meta_checkpoint)
-    return L2L(model, loss, source, lr=params.lr, weight_decay=params.weight_decay)
+    return L2L(
+        model,
+        loss,
+        source,
+        lr=params.lr,
+        weight_decay=params.weight_decay,
+        max_skipped_steps=params.max_skipped_steps,
+    )

@@ -14,6 +14,7 @@ Positive = Annotated[float, Field(gt=0, le=1e12)]
 Iterations = Annotated[int, Field(ge=1, le=250, strict=True)]
 Interval = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Samples = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+SkippedSteps = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 Dimension = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 
 _L2 = "L2 penalty: this times the parameters is added to the gradient."
@@ -28,6 +29,10 @@ class RateParams(Strict):
         default_factory=Constant,
         description="How the learning rate changes over the run: constant, linear, cosine or "
         "step, each with an optional warm-up.",
+    )
+    max_skipped_steps: SkippedSteps = Field(
+        default=10,
+        description="A step that is not finite is skipped; after so many in a row the run ends.",
     )
 
 

@@ -11,15 +11,19 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of a step. Tensors stay on the device, so that no step waits for it.
+    """The result of a step. Tensors stay on the device.
 
     Attributes:
         loss: Mean loss of the batch before the step, a scalar without graph.
-        stats: Further scalars by name, the same names in every step.
+        stats: Further scalars by name, the same names in every step that was taken.
+        skipped: What was not finite, where the step was skipped for it (``StepGuard``).
+        skipped_steps: How many steps were skipped so far.
     """
 
     loss: Tensor
     stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+    skipped: str | None = None
+    skipped_steps: int = 0
 
 
 class Optimizer(Protocol):

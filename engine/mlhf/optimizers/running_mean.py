@@ -19,7 +19,7 @@ class RunningMean:
     """A running mean of each tensor in a list.
 
     Attributes:
-        values: The means; None before the first call of ``add``. They are updated in place.
+        values: The means; None before the first call of ``add``.
         count: How many times ``add`` was called.
     """
 
@@ -29,12 +29,13 @@ class RunningMean:
         self.count = 0
 
     def add(self, new: list[Tensor]) -> None:
-        """Include new values. The first list given is kept and written to."""
+        """Include new values. The means before are replaced, not changed: see ``StepGuard``."""
         self.count += 1
         if self.values is None:
             self.values = new
         elif new:
-            torch._foreach_lerp_(self.values, new, 1 - retention(self._decay, self.count))
+            weight = 1 - retention(self._decay, self.count)
+            self.values = list(torch._foreach_lerp(self.values, new, weight))
 
     def state_dict(self) -> State:
         return {"count": self.count, "values": self.values}

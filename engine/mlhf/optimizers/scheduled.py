@@ -1,5 +1,7 @@
 """An optimizer whose learning rate follows a schedule."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from mlhf.optimizers.protocol import (
@@ -14,6 +16,8 @@ from mlhf.optimizers.schedules import Schedule
 
 class Scheduled:
     """Sets the inner optimizer's rate before each step, and reports it as ``learning_rate``.
+
+    The schedule counts all steps of the run, those too that are skipped for not being finite.
 
     Args:
         inner: The optimizer; its present rate is the one that the schedule scales.
@@ -32,7 +36,7 @@ class Scheduled:
         self.inner.lr = self._base_lr * self._schedule.factor(self._steps, self._total_steps)
         result = self.inner.step(x, y)
         self._steps += 1
-        return StepResult(result.loss, {**result.stats, "learning_rate": self.inner.lr})
+        return replace(result, stats={**result.stats, "learning_rate": self.inner.lr})
 
     def state_dict(self) -> State:
         return {"steps": self._steps, "inner": self.inner.state_dict()}

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ _SUMMARIZED = (
     "test_loss",
     "train_accuracy",
     "test_accuracy",
+    "skipped_steps",
 )
 
 _MOST_PENDING = 2048  # steps whose values wait on the device
@@ -99,6 +100,8 @@ class CurveRecorder:
 class TrainingRecorder(CurveRecorder):
     """Turns steps and evaluations into points, and finds the first bad loss.
 
+    Of a step that was skipped, how many were so far is recorded, in place of its loss.
+
     Attributes:
         diverged_at: Where the loss was first not finite. Nothing is recorded after it.
     """
@@ -112,6 +115,13 @@ class TrainingRecorder(CurveRecorder):
     def step(self, at: Position, result: StepResult) -> None:
         """Record a step. Its values are read at the next flush."""
         self._pending.append((at, result))
+
+    def diverged(self, at: Position) -> None:
+        """Record that the run went no further: as a loss that is not finite, like any other."""
+        self._read()
+        if self.diverged_at is None:
+            self.add(at, {"batch_loss": math.nan})
+            self.diverged_at = at
 
     def evaluation(self, at: Position, values: Mapping[str, float]) -> dict[str, float]:
         """Record an evaluation; returns its values with the running loss among them."""
@@ -149,19 +159,23 @@ class TrainingRecorder(CurveRecorder):
         if not pending:
             return
         losses = torch.stack([result.loss for _, result in pending]).tolist()
-        columns: dict[str, list[float]] = {}
-        for name in pending[0][1].stats:
-            values = [result.stats[name] for _, result in pending]
+        taken = [result for _, result in pending if result.skipped is None]
+        columns: dict[str, Iterator[float]] = {}
+        for name in taken[0].stats if taken else ():
+            values = [result.stats[name] for result in taken]
             tensors = [v for v in values if isinstance(v, Tensor)]
-            columns[name] = (
+            columns[name] = iter(
                 torch.stack(tensors).tolist()
                 if len(tensors) == len(values)
                 else [float(v) for v in values]
             )
-        for i, (at, _) in enumerate(pending):
+        for i, (at, result) in enumerate(pending):
             if self.diverged_at is not None:
                 return
-            stats = {name: column[i] for name, column in columns.items()}
+            if result.skipped is not None:
+                self.add(at, {"skipped_steps": float(result.skipped_steps)})
+                continue
+            stats = {name: next(column) for name, column in columns.items()}
             self.add(at, {"batch_loss": losses[i], **stats})
             self._running[0] += losses[i]
             self._running[1] += 1

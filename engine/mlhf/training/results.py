@@ -13,8 +13,9 @@ class RunResult:
     """A run's end.
 
     Attributes:
-        status: ``succeeded``, ``diverged`` (a loss was not finite) or ``interrupted``
-            (``should_stop`` was true; there is a checkpoint if there is a run folder).
+        status: ``succeeded``, ``diverged`` (a loss was not finite, or too many steps in a row
+            were not) or ``interrupted`` (``should_stop`` was true; there is a checkpoint if
+            there is a run folder).
         reason: ``budget``, ``target``, or a sentence.
         totals: Steps, samples, epochs, and the seconds of each kind.
         summary: Each metric's last and best value, and the best one's step.

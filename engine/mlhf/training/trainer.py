@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mlhf.core.budget import total_steps
+from mlhf.core.errors import DivergedError
 from mlhf.core.metrics import reaches
 from mlhf.models.loss import LossName
 from mlhf.optimizers.protocol import Optimizer
@@ -57,6 +58,7 @@ class Trainer(RunLoop):
         self.recorder: TrainingRecorder = TrainingRecorder(attempt.emit, attempt.flush_seconds)
         self._device = next(model.parameters()).device
         self._evaluated_step = -1
+        self._failure: str | None = None  # why the optimizer gave up
         self._target_at: Position | None = None
         self._steps_per_evaluation = config.evaluation.every_epochs * self.order.steps_per_epoch
 
@@ -105,10 +107,16 @@ class Trainer(RunLoop):
         with self.clock.section("training"):
             indices = self.order.next()
             x, y = self.data.batch("train", indices, self._device)
-            result = self.optimizer.step(x, y)
+            try:
+                result = self.optimizer.step(x, y)
+            except DivergedError as error:
+                self._failure = str(error)
             self.step += 1
             self.samples += len(indices)
-            self.recorder.step(self._position(), result)
+            if self._failure is not None:
+                self.recorder.diverged(self._position())
+            else:
+                self.recorder.step(self._position(), result)
 
     def _averaged(self) -> tuple[nn.Module, Optimizer, Samples, torch.device, int]:
         return self.model, self.optimizer, self.data, self._device, self.config.batch_size
@@ -184,7 +192,11 @@ class Trainer(RunLoop):
 
     def _diverged(self) -> str | None:
         at = self.recorder.diverged_at
-        return None if at is None else f"the loss was not finite at step {at.step}"
+        if at is None:
+            return None
+        if self._failure is not None:
+            return f"at step {at.step} {self._failure}"
+        return f"the loss was not finite at step {at.step}"
 
 
 def _reached(target: Target, values: Mapping[str, float]) -> bool:

@@ -225,6 +225,24 @@ def test_points_end_at_the_first_loss_that_is_not_finite():
     assert recorder.summary()["batch_loss"] == {"last": math.inf, "best": 1.0, "best_step": 1}
 
 
+def test_a_skipped_step_is_counted_and_its_loss_is_left_out():
+    recorder, events = _recorder()
+    nan = torch.tensor(math.nan)
+    recorder.step(_at(1), StepResult(nan, {}, "inputs", 1))
+    recorder.step(_at(2), StepResult(torch.tensor(2.0), {"damping": 3.0}, skipped_steps=1))
+    recorder.step(_at(3), StepResult(nan, {}, "inputs", 2))
+    assert recorder.evaluation(_at(3), {})["running_loss"] == 2
+    recorder.flush()
+    assert [p["values"] for p in events[0]["points"]] == [
+        {"skipped_steps": 1.0},
+        {"batch_loss": 2.0, "damping": 3.0},
+        {"skipped_steps": 2.0},
+        {"running_loss": 2.0},
+    ]
+    assert recorder.diverged_at is None
+    assert recorder.summary()["skipped_steps"]["last"] == 2
+
+
 def test_accuracy_is_best_when_highest():
     recorder, _ = _recorder()
     for step, value in enumerate([0.2, 0.9, 0.5]):

@@ -9,6 +9,7 @@ import torch
 
 from mlhf import load_model, train
 from mlhf.core.errors import SpecError
+from mlhf.data.loading import Dataset
 from mlhf.optimizers.specs import OPTIMIZERS
 from mlhf.training import evaluation, trainer
 from mlhf.training.clock import Clock
@@ -190,11 +191,50 @@ def test_divergence_ends_the_run_and_its_points(config, points, tmp_path):
     result = train(run, on_event=events.append, run_dir=tmp_path)
     assert result.status == "diverged"
     losses = [(s, v["batch_loss"]) for s, v in points(events) if "batch_loss" in v]
+    skipped = [(s, v["skipped_steps"]) for s, v in points(events) if "skipped_steps" in v]
     assert not math.isfinite(losses[-1][1])
     assert all(math.isfinite(v) for _, v in losses[:-1])
-    assert result.totals["steps"] == losses[-1][0] == len(losses)
+    assert [count for _, count in skipped] == list(range(1, 11))
+    assert result.totals["steps"] == losses[-1][0] == len(losses) + len(skipped)
     assert f"step {losses[-1][0]}" in result.reason
+    assert "11 steps in a row" in result.reason
+    assert "lower lr" in result.reason
+    assert all(p.isfinite().all() for p in result.model.parameters())
     assert (tmp_path / "artifacts" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "mlhf"])
+def test_bad_batches_are_skipped_and_a_run_resumes_among_them(
+    config, points, tmp_path, optimizer, monkeypatch
+):
+    batch = Dataset.batch
+
+    def spoiled(self, split, indices, device="cpu"):
+        x, y = batch(self, split, indices, device)
+        training = split == "train" and torch.is_grad_enabled()  # neither evaluated nor averaged
+        bad = training and (indices % 100 == 7).any()
+        return (x.clone().fill_(math.nan) if bad else x), y
+
+    monkeypatch.setattr(Dataset, "batch", spoiled)
+    run = config(optimizer, budget={"epochs": 2})
+    whole = []
+    undisturbed = train(run, on_event=whole.append)
+    assert undisturbed.status == "succeeded"
+    skipped = [v["skipped_steps"] for _, v in points(whole) if "skipped_steps" in v]
+    assert skipped == list(range(1, len(skipped) + 1))
+    assert len(skipped) >= 3
+    assert undisturbed.summary["skipped_steps"]["last"] == len(skipped)
+    losses = [v["batch_loss"] for _, v in points(whole) if "batch_loss" in v]
+    assert len(losses) + len(skipped) == 20
+    assert all(map(math.isfinite, losses))
+
+    stop = next(s for s, v in points(whole) if "skipped_steps" in v)
+    events = []
+    train(run, events.append, tmp_path, should_stop=_stop_after(stop))
+    path = next(e["path"] for e in events if e["type"] == "checkpoint")
+    resumed = train(run, events.append, tmp_path, resume=path)
+    assert torch.equal(_weights(resumed.model), _weights(undisturbed.model))
+    assert resumed.summary == undisturbed.summary
 
 
 def test_artifacts_rebuild_the_model(config, tmp_path):

@@ -1,5 +1,6 @@
 """First-order optimizers: those of ``torch.optim``, and others with its interface."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlhf.optimizers.params import (
     SGDParams,
 )
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.step_guard import NotFinite, StepGuard, all_finite, check, large_number
 
 
 class FirstOrder:
@@ -29,6 +31,7 @@ class FirstOrder:
             parameter belongs to one of them.
         group_state: Entries of their parameter groups that are state (such as step counts),
             not hyperparameters.
+        max_skipped_steps: As for ``StepGuard``.
     """
 
     def __init__(
@@ -37,8 +40,12 @@ class FirstOrder:
         loss: Loss,
         inner: Sequence[torch.optim.Optimizer],
         group_state: Sequence[str] = (),
+        max_skipped_steps: int = 10,
     ) -> None:
         self.model = model
+        self._parameters = trained(model)
+        self._large = min(large_number(p.dtype) for p in self._parameters)
+        self._guard = StepGuard(model, max_skipped_steps)
         self._loss = autograd_loss(loss)
         self._inner = list(inner)
         self._group_state = group_state
@@ -54,19 +61,56 @@ class FirstOrder:
             for group in inner.param_groups:
                 group["lr"] = value
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped so far, because they were not finite."""
+        return self._guard.skipped_steps
+
     def step(self, x: Tensor, y: Tensor) -> StepResult:
+        return self._guard.run(self._step, x, y)
+
+    def _step(self, x: Tensor, y: Tensor) -> StepResult:
         for parameter in self.model.parameters():
             parameter.grad = None
         loss = self._loss(self.model(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
-        for inner in self._inner:
-            inner.step()
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        numbers = check(loss, {"gradient": gradients, "parameters": self._parameters})
+        if max(numbers) < self._large:
+            self._update()
+        else:
+            self._update_or_restore(loss)
         return StepResult(loss.detach())
 
+    def _update(self) -> None:
+        for inner in self._inner:
+            inner.step()
+
+    @torch.no_grad()
+    def _update_or_restore(self, loss: Tensor) -> None:
+        """Update a copy of state and parameters, in effect: they are kept if all is finite."""
+        parameters = [p.detach().clone() for p in self._parameters]
+        states = [copy.deepcopy(inner.state_dict()) for inner in self._inner]
+        try:
+            self._update()
+            kept = [inner.state_dict()["state"] for inner in self._inner]
+            finite = all_finite([self._parameters, kept])
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            finite = False  # no eigenvectors of a matrix with infinities
+        if not finite:
+            torch._foreach_copy_(tuple(self._parameters), parameters)
+            for inner, state in zip(self._inner, states, strict=True):
+                inner.load_state_dict(state)
+            raise NotFinite("updated parameters", loss)
+
     def state_dict(self) -> State:
-        return {"inner": [self._saved(inner) for inner in self._inner]}
+        return {
+            "inner": [self._saved(inner) for inner in self._inner],
+            "guard": self._guard.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
+        self._guard.load_state_dict(state.get("guard"))
         for inner, saved in zip(self._inner, state["inner"], strict=True):
             # Hyperparameters come from the specification, not from the checkpoint.
             groups = inner.state_dict()["param_groups"]
@@ -93,19 +137,26 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 def sgd(model: nn.Module, loss: Loss, params: SGDParams, seed: int) -> FirstOrder:
     """Return ``sgd`` of the registry."""
-    return FirstOrder(model, loss, [_sgd(model, params)])
+    return FirstOrder(
+        model, loss, [_sgd(model, params)], max_skipped_steps=params.max_skipped_steps
+    )
 
 
 def momentum(model: nn.Module, loss: Loss, params: MomentumParams, seed: int) -> FirstOrder:
     """Return ``momentum`` of the registry."""
-    return FirstOrder(model, loss, [_sgd(model, params, momentum=params.momentum)])
+    return FirstOrder(
+        model,
+        loss,
+        [_sgd(model, params, momentum=params.momentum)],
+        max_skipped_steps=params.max_skipped_steps,
+    )
 
 
 def nesterov(model: nn.Module, loss: Loss, params: MomentumParams, seed: int) -> FirstOrder:
     """Return ``nesterov`` of the registry."""
     is_nesterov = params.momentum > 0  # torch refuses Nesterov's without momentum
     inner = _sgd(model, params, momentum=params.momentum, nesterov=is_nesterov)
-    return FirstOrder(model, loss, [inner])
+    return FirstOrder(model, loss, [inner], max_skipped_steps=params.max_skipped_steps)
 
 
 def rmsprop(model: nn.Module, loss: Loss, params: RMSpropParams, seed: int) -> FirstOrder:
@@ -118,19 +169,19 @@ def rmsprop(model: nn.Module, loss: Loss, params: RMSpropParams, seed: int) -> F
         momentum=params.momentum,
         weight_decay=params.weight_decay,
     )
-    return FirstOrder(model, loss, [inner])
+    return FirstOrder(model, loss, [inner], max_skipped_steps=params.max_skipped_steps)
 
 
 def adam(model: nn.Module, loss: Loss, params: AdamParams, seed: int) -> FirstOrder:
     """Return ``adam`` of the registry."""
     inner = torch.optim.Adam(trained(model), **adam_options(params, trained(model)))
-    return FirstOrder(model, loss, [inner])
+    return FirstOrder(model, loss, [inner], max_skipped_steps=params.max_skipped_steps)
 
 
 def adamw(model: nn.Module, loss: Loss, params: AdamWParams, seed: int) -> FirstOrder:
     """Return ``adamw`` of the registry."""
     inner = torch.optim.AdamW(trained(model), **adam_options(params, trained(model)))
-    return FirstOrder(model, loss, [inner])
+    return FirstOrder(model, loss, [inner], max_skipped_steps=params.max_skipped_steps)
 
 
 def adam_options(params: AdamParams | MuonParams, parameters: list[nn.Parameter]) -> dict[str, Any]:

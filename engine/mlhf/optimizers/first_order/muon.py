@@ -40,7 +40,7 @@ def build(model: nn.Module, loss: Loss, params: MuonParams, seed: int) -> FirstO
         )
     if rest:
         inner.append(torch.optim.AdamW(rest, **adam_options(params, rest)))
-    return FirstOrder(model, loss, inner)
+    return FirstOrder(model, loss, inner, max_skipped_steps=params.max_skipped_steps)
 
 
 def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:

@@ -31,7 +31,7 @@ class ScheduleFreeAdamW(FirstOrder):
             eps=params.eps,
             weight_decay=params.weight_decay,
         )
-        super().__init__(model, loss, [inner], _GROUP_STATE)
+        super().__init__(model, loss, [inner], _GROUP_STATE, params.max_skipped_steps)
         self._schedule_free = inner
         self._train_weights: list[Tensor] | None = None  # while the average is in the model
         self._schedule_free.train()

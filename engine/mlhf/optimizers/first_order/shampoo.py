@@ -30,7 +30,7 @@ def build(model: nn.Module, loss: Loss, params: ShampooParams, seed: int) -> Fir
         precondition_every=params.precondition_every,
         block_size=params.block_size,
     )
-    return FirstOrder(model, loss, [inner])
+    return FirstOrder(model, loss, [inner], max_skipped_steps=params.max_skipped_steps)
 
 
 class Shampoo(torch.optim.Optimizer):

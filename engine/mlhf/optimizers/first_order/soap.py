@@ -29,7 +29,9 @@ def build(model: nn.Module, loss: Loss, params: SoapParams, seed: int) -> FirstO
         max_precondition_dim=params.max_dimension,
         eps=params.eps,
     )
-    return FirstOrder(model, loss, [inner], _GROUP_STATE)
+    return FirstOrder(
+        model, loss, [inner], _GROUP_STATE, max_skipped_steps=params.max_skipped_steps
+    )
 
 
 @cache

@@ -16,6 +16,7 @@ from mlhf.optimizers.params import KfacParams
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored_list
+from mlhf.optimizers.step_guard import StepGuard, add, check
 
 
 class Kfac:
@@ -44,6 +45,12 @@ class Kfac:
         norm_clip: ν is at most such that ν‖d‖ ≤ this.
         max_dimension: A larger factor keeps only its diagonal.
         seed: Of the sampled labels.
+        max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
+            next is an error.
+
+    Raises:
+        CurvatureError: where no parameter requires a gradient.
+        ValueError: for an unknown loss, or an option out of range.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Kfac:
         norm_clip: float | None = None,
         max_dimension: int = 4608,
         seed: int = 0,
+        max_skipped_steps: int = 10,
     ) -> None:
         self.model = model
         self.lr = lr
@@ -86,8 +94,19 @@ class Kfac:
         self._velocity: list[Tensor] | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._steps = 0
+        blocks = [b for block in self._blocks for b in (block, block.factors)]
+        state = (self, self._diagonal, self._generator, *blocks)
+        self._guard = StepGuard(model, max_skipped_steps, state)
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped so far, because they were not finite."""
+        return self._guard.skipped_steps
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
+        return self._guard.run(self._step, x, y)
+
+    def _step(self, x: Tensor, y: Tensor) -> StepResult:
         with torch.enable_grad(), recording([block.calls for block in self._blocks]):
             z = self.model(x)
         with torch.enable_grad():
@@ -100,17 +119,19 @@ class Kfac:
             direction = self._precondition(gradient)
             scale = self._scale(direction, gradient)
             torch._foreach_mul_(direction, scale)
-            if self._velocity is None:
-                self._velocity = direction
-            else:
-                torch._foreach_mul_(self._velocity, self._momentum)
-                torch._foreach_add_(self._velocity, direction)
-            torch._foreach_add_(self._parameters, self._velocity, alpha=-self.lr)
+            velocity = direction
+            if self._velocity is not None:
+                velocity = list(torch._foreach_mul(self._velocity, self._momentum))
+                torch._foreach_add_(velocity, direction)
+            self._velocity = velocity
+            _, size = check(loss, {"gradient": gradient, "direction": velocity})
+            add(self._parameters, velocity, -self.lr, size, loss)
         self._steps += 1
         return StepResult(loss.detach(), {"step_scale": scale})
 
     def state_dict(self) -> State:
         return {
+            "guard": self._guard.state_dict(),
             "steps": self._steps,
             "generator": self._generator.get_state(),
             "velocity": self._velocity,
@@ -123,6 +144,7 @@ class Kfac:
 
     def load_state_dict(self, state: State) -> None:
         like = self._parameters[0]
+        self._guard.load_state_dict(state.get("guard"))
         self._steps = int(state["steps"])
         self._generator.set_state(state["generator"])
         self._velocity = restored_list(state["velocity"], like)

@@ -37,6 +37,7 @@ class CommonOptions(TypedDict, total=False):
     weight_decay: float
     autocast: torch.dtype | None
     seed: int
+    max_skipped_steps: int
 
 
 class KroneckerOptions(CommonOptions, total=False):
@@ -102,6 +103,7 @@ class MLHF(metaclass=_VariantType):
         lr: Factor of the step; it may be set between steps.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         networks: The learned networks, by name.
+        skipped_steps: How many steps were skipped so far, because they were not finite.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
@@ -115,6 +117,10 @@ class MLHF(metaclass=_VariantType):
     lr: float
     weight_decay: float
     networks: Mapping[str, nn.Module]
+
+    @property
+    def skipped_steps(self) -> int:
+        raise NotImplementedError
 
     if TYPE_CHECKING:
 
@@ -217,6 +223,7 @@ def build(model: nn.Module, loss: Loss, params: MLHFParams, seed: int) -> MLHF:
             average=params.average,
             autocast=autocast,
             seed=seed,
+            max_skipped_steps=params.max_skipped_steps,
         )
     return MLHF(
         model,
@@ -230,4 +237,5 @@ def build(model: nn.Module, loss: Loss, params: MLHFParams, seed: int) -> MLHF:
         micro_batch=params.micro_batch,
         curvature_batch=params.curvature_batch,
         autocast=autocast,
+        max_skipped_steps=params.max_skipped_steps,
     )

@@ -94,6 +94,13 @@ class Basis:
         assert self._diagonal is not None
         return self._diagonal
 
+    @property
+    def state(self) -> list[object]:
+        """The objects whose attributes are its state, and its generator."""
+        blocks = [*self._layers, *(block for _, block in self._matrices)]
+        within = [item for block in blocks for item in block.state]
+        return [self, self._squares, self._generator, *within]
+
     def recording(self) -> AbstractContextManager[None]:
         """Record the layers' calls in the forward pass within."""
         return recording([block.calls for block in self._layers])

@@ -52,6 +52,11 @@ class Block:
         """The number of coordinates."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def state(self) -> list[object]:
+        """The objects whose attributes are the block's state."""
+        return [self, *self._bases]
+
     def rotate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return U_Lᵀ V U_R, (out, in), for V given as tensors shaped like the parameters."""
         matrix = tensors[0].flatten(1)
@@ -106,9 +111,10 @@ class Block:
             self._factors = [left, right]
             return
         kept = retention(decay, self._count)
-        self._factors[0].lerp_(left, 1 - kept)
+        old_left, old_right = self._factors  # replaced, not changed: see ``StepGuard``
+        self._factors = [torch.lerp(old_left, left, 1 - kept), old_right]
         if right is not None:
-            self._factors[1].lerp_(right, 1 - kept**interval)
+            self._factors[1] = torch.lerp(old_right, right, 1 - kept**interval)
 
     def _scale(self, left: Tensor) -> Tensor | float:
         """Return the factor of L ⊗ R, given L's diagonal in its basis."""

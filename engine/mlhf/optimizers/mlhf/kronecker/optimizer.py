@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +38,14 @@ from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import restored, restored_list
+from mlhf.optimizers.step_guard import (
+    NotFinite,
+    StepGuard,
+    add,
+    check,
+    large_number,
+    largest,
+)
 
 _BETA2 = 0.99
 _EPS = 1e-5
@@ -82,11 +91,13 @@ class KroneckerMLHF(AveragingMLHF):
         max_dimension: The largest factor that is kept in full; of a larger one the diagonal is.
         autocast: The dtype of forward and backward passes under autocast.
         seed: Of the random signs by which the trace of the loss's Hessian is estimated.
+        max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
+            next is an error.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
-        DataError: where the meta-checkpoint cannot be read, or is not of this variant.
-        ValueError: where ``iterations``, ``solve_every`` or ``average`` is out of range.
+        DataError: where the meta-checkpoint cannot be read or used, or is not of this variant.
+        ValueError: for an unknown loss, or an option out of range.
     """
 
     networks: dict[str, nn.Module]
@@ -112,6 +123,7 @@ class KroneckerMLHF(AveragingMLHF):
         max_dimension: int = 4608,
         autocast: torch.dtype | None = None,
         seed: int = 0,
+        max_skipped_steps: int = 10,
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
@@ -141,9 +153,19 @@ class KroneckerMLHF(AveragingMLHF):
         self._next_update = self._next_refresh = 0
         self._second_moment: Tensor | None = None  # v, in the basis
         self._last_step: Direction | None = None  # d'
+        state = [self, self._features, self._solver, *self._basis.state]
+        self._guard = StepGuard(model, max_skipped_steps, state)
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped so far, because they were not finite."""
+        return self._guard.skipped_steps
 
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y)."""
+        return self._guard.run(self._guarded_step, x, y)
+
+    def _guarded_step(self, x: Any, y: Any) -> StepResult:
         fraction = self._batch_fraction(x)
         due = self._steps >= self._next_update and 2 * fraction > 1
         with self._basis.recording() if due else nullcontext():
@@ -202,15 +224,19 @@ class KroneckerMLHF(AveragingMLHF):
         inverse = torch.add(s, basis.diagonal, alpha=on_diagonal).reciprocal_()
 
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
-        directions, coefficients = self._solver.solve(
-            ggn, b, s, inverse, last, penalty, self._steps
-        )
+        solved = self._solver.solve(ggn, b, s, inverse, last, penalty, self._steps)
+        if solved is None or not np.isfinite(solved[1]).all():
+            check(ggn.loss, {"gradient": [torch.dot(b, b)]})
+            raise NotFinite("direction", ggn.loss)
+        directions, coefficients = solved
         stats = {"damping": scale, "momentum": float(coefficients[1]), "step_factor": on_step}
         coefficients = coefficients * (on_step * fraction)
         coefficients[1] *= on_momentum
         self._last_step = combine(coefficients, directions)
         step = unflatten(self._last_step.in_parameters, self._parameters)
-        torch._foreach_add_(self._parameters, step, alpha=-self.lr)
+        large = not np.abs(coefficients).max() < large_number(b.dtype)
+        size = float(largest(step)) if large else 1.0  # next to nothing, then, for ``add``
+        add(self._parameters, step, -self.lr, size, ggn.loss)
         self._steps += 1
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
@@ -225,9 +251,9 @@ class KroneckerMLHF(AveragingMLHF):
             by_kind: The learned factors of the damping, one for each kind of parameter.
             fraction: The batch's size relative to the largest.
         """
-        if self._second_moment is None:
-            self._second_moment = torch.zeros_like(b)
-        self._second_moment.mul_(_BETA2).addcmul_(b, b, value=(1 - _BETA2) * fraction)
+        before = torch.zeros_like(b) if self._second_moment is None else self._second_moment
+        self._second_moment = torch.mul(before, _BETA2)  # replaced: see ``StepGuard``
+        self._second_moment.addcmul_(b, b, value=(1 - _BETA2) * fraction)
         correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
         s = self._second_moment.sqrt().mul_(correction).add_(_EPS)
@@ -248,6 +274,7 @@ class KroneckerMLHF(AveragingMLHF):
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
         return {
+            "guard": self._guard.state_dict(),
             "steps": self._steps,
             "largest": self._largest_batch,
             "average": self._average.state_dict(),
@@ -264,6 +291,7 @@ class KroneckerMLHF(AveragingMLHF):
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned."""
         like = self._parameters[0]
+        self._guard.load_state_dict(state.get("guard"))
         self._steps, self._largest_batch = int(state["steps"]), int(state["largest"])
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])

@@ -63,8 +63,8 @@ class Solver:
         last: Direction,
         penalty: Tensor,
         step: int,
-    ) -> tuple[list[Direction], Array]:
-        """Return directions and the coefficient of each in the step.
+    ) -> tuple[list[Direction], Array] | None:
+        """Return directions and the coefficient of each in the step; None if not finite.
 
         Waits for the device, since numbers decide what is computed.
 
@@ -79,8 +79,11 @@ class Solver:
         """
         model = QuadraticModel(ggn, self._basis, b, s)
         q = self._direction(inverse * b)
-        numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), penalty]
-        loss, norm, penalty_value = torch.stack(numbers).tolist()
+        numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), penalty, torch.dot(b, b)]
+        on_host: list[float] = torch.stack(numbers).tolist()
+        if not all(map(math.isfinite, on_host)):
+            return None
+        loss, norm, penalty_value, _ = on_host
         objective = loss + penalty_value
         outlier = self._is_outlier(norm)
         self._seen_negative = self._seen_negative or loss < 0

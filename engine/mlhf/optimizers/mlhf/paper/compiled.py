@@ -22,6 +22,7 @@ from mlhf.curvature.hooks import any_on
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.solve import Buffers, MLHFState, PaperGGN, SolveStats, solve
+from mlhf.optimizers.step_guard import all_finite
 
 _log = logging.getLogger(__name__)
 _MAX_GRAPHS = 4  # kept at once
@@ -101,8 +102,8 @@ class CompiledSteps:
             return None
         self._set_execution(graph.execution)
         with torch.no_grad():
-            loss, damping, residual = graph(inputs.tensors).unbind()
-        return loss, SolveStats(damping, residual)
+            loss, *stats = graph(inputs.tensors).unbind()
+        return loss, SolveStats(*stats)
 
     def _set_execution(self, execution: Execution) -> None:
         self.execution = execution
@@ -126,6 +127,8 @@ class CompiledSteps:
             self._step_counts[key] = self._step_counts.get(key, 0) + 1
             if self._graphs and self._step_counts[key] < _PATIENCE:
                 raise CannotCompile("this shape of batch is rare so far")
+        if not all_finite(inputs.tensors):
+            raise CannotCompile("on numbers that are not finite, results cannot be compared")
         try:
             graph = self._build(inputs, settings)
         except CannotCompile as error:
@@ -177,7 +180,10 @@ class CompiledSteps:
         return _Graph(run, inputs)
 
     def _body(self, inputs: "_Inputs", settings: Settings) -> Run:
-        """Return the step as a function of flat inputs; it overwrites state and buffers."""
+        """Return the step as a function of flat inputs; it overwrites state and buffers.
+
+        Where the direction is not finite, d and r stay.
+        """
         names = {id(p): name for name, p in self._model.named_parameters()}
         try:
             trained = [names[id(p)] for p in self._parameters]
@@ -202,8 +208,11 @@ class CompiledSteps:
             with torch.no_grad():
                 state = MLHFState(d, r, s, p)
                 buffers = Buffers(d, leaves, fused=False, traced=True)
+                before = d.clone()
                 stats = solve(ggn, rnn_s, rnn_p, state, buffers, **settings._asdict())
-                r.copy_(state.r)
+                finite = torch.isfinite(stats.direction)
+                d.copy_(torch.where(finite, d, before))
+                r.copy_(torch.where(finite, state.r, r))
             return torch.stack([t.to(d.dtype) for t in (ggn.loss, *stats)])
 
         return body

@@ -45,6 +45,8 @@ class CoordinateNetwork:
     def step(self, inputs: Sequence[Tensor], state: Tensor, offset: float = 0.0) -> Tensor:
         """Return the outputs (n,); the state (4H, n) is overwritten. Without autograd.
 
+        Where the first input is all NaN, the outputs are too, and the state stays.
+
         Args:
             inputs: Vectors (n,), not yet squashed.
         """
@@ -54,7 +56,7 @@ class CoordinateNetwork:
                 return operators.network_step(inputs, state, packed, self._edges, offset)
         with torch.no_grad():
             out, new = self._torch_forward(inputs, state, offset)
-        state.copy_(new)
+        _replace(state, new, inputs[0])
         return out
 
     def __call__(
@@ -77,7 +79,7 @@ class CoordinateNetwork:
         if self.choice(state).path != "torch":
             return operators.network_step(inputs, state, packed, self._edges, offset)
         out, new = self._torch_forward(inputs, state, offset, self.weights.unpacked(packed))
-        state.copy_(new)
+        _replace(state, new, inputs[0])
         return out
 
     def _torch_forward(
@@ -91,6 +93,10 @@ class CoordinateNetwork:
         weights = self.weights if weights is None else weights
         out, new = columns(squashed, state, weights, self.segments)
         return F.softplus(out) + offset, new
+
+
+def _replace(state: Tensor, new: Tensor, first: Tensor) -> None:
+    state.copy_(torch.where(first[:1].isnan(), state, new))
 
 
 def columns(

@@ -34,6 +34,7 @@ from mlhf.optimizers.mlhf.paper.solve import (
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.step_guard import NotFinite, StepGuard, add, check, large_number
 
 __all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
 
@@ -77,11 +78,13 @@ class PaperMLHF(MLHF):
         micro_batch: As for ``HessianFree``. This and the next two keep steps eager.
         curvature_batch: As for ``HessianFree``.
         autocast: As for ``HessianFree``.
+        max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
+            next is an error.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
-        DataError: where the meta-checkpoint cannot be read, or is not of this variant.
-        ValueError: where ``iterations`` is below 1.
+        DataError: where the meta-checkpoint cannot be read or used, or is not of this variant.
+        ValueError: for an unknown loss, or an option out of range.
     """
 
     networks: dict[str, NetworkWeights]
@@ -101,6 +104,7 @@ class PaperMLHF(MLHF):
         micro_batch: int | None = None,
         curvature_batch: int | None = None,
         autocast: torch.dtype | None = None,
+        max_skipped_steps: int = 10,
     ) -> None:
         if iterations < 1:
             raise ValueError("iterations must be at least 1")
@@ -132,6 +136,8 @@ class PaperMLHF(MLHF):
             if self._eager_reason
             else CompiledSteps(model, loss, self._parameters, self._damping, self._preconditioner)
         )
+        self._guard = StepGuard(model, max_skipped_steps)
+        self._gradients_are_large = False
         self._at_device_of(self._parameters[0].detach())
 
     @property
@@ -149,17 +155,40 @@ class PaperMLHF(MLHF):
         """Why it did not run faster; empty where nothing is in the way."""
         return self._execution.reason
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were skipped so far, because they were not finite."""
+        return self._guard.skipped_steps
+
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y)."""
+        return self._guard.run(self._step, x, y)
+
+    def _step(self, x: Any, y: Any) -> StepResult:
         state, buffers = self._at_device_of(self._parameters[0])
+        # Too large to be copied in every step. A gradient that is not finite leaves it; what the
+        # solve makes of a finite one is finite too, unless the numbers are very large.
+        names = ("damping", "preconditioner") if self._gradients_are_large else ()
+        copies = {name: getattr(state, name).clone() for name in names}
+        try:
+            return self._guarded_step(x, y, state, buffers)
+        except NotFinite:
+            for name, value in copies.items():
+                getattr(state, name).copy_(value)
+            raise
+
+    def _guarded_step(self, x: Any, y: Any, state: MLHFState, buffers: Buffers) -> StepResult:
         result = None
         if self._compiled is not None:
             result = self._compiled.step(x, y, state, self._settings)
         loss, stats = result or self._eager_step(x, y, state, buffers)
         with torch.no_grad():
-            torch._foreach_add_(
-                self._parameters, unflatten(state.d, self._parameters), alpha=-self.lr
+            gradient, size = check(
+                loss, {"gradient": [stats.gradient], "direction": [stats.direction]}
             )
+            self._gradients_are_large = gradient >= large_number(state.d.dtype)
+            update = unflatten(state.d, self._parameters)
+            add(self._parameters, update, -self.lr, size, loss)
         return StepResult(loss, {"damping": stats.damping, "cg_residual": stats.residual})
 
     def _eager_step(
@@ -178,7 +207,11 @@ class PaperMLHF(MLHF):
         )
         with torch.no_grad():
             networks = self._damping.step, self._preconditioner.step
+            before = state.d.clone()
             stats = solve(matrix, *networks, state, buffers, **self._settings._asdict())
+            if not bool(torch.isfinite(stats.direction)):
+                state.d.copy_(before)
+                state.r, buffers.r = buffers.r, state.r
             return matrix.loss, stats
 
     @property
@@ -198,10 +231,15 @@ class PaperMLHF(MLHF):
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
         weights = {name: dict(net.state_dict()) for name, net in self.networks.items()}
-        return {"networks": weights, "state": None if self._state is None else vars(self._state)}
+        return {
+            "networks": weights,
+            "state": None if self._state is None else dict(vars(self._state)),
+            "guard": self._guard.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned."""
+        self._guard.load_state_dict(state.get("guard"))
         for name, net in self.networks.items():
             net.load_state_dict(state["networks"][name])
         saved = state["state"]

@@ -62,10 +62,14 @@ class SolveStats(NamedTuple):
     Attributes:
         damping: The mean of the learned damping.
         residual: ‖r‖/‖b‖ at the end.
+        gradient: The largest magnitude in b.
+        direction: The largest magnitude in d.
     """
 
     damping: Tensor
     residual: Tensor
+    gradient: Tensor
+    direction: Tensor
 
 
 def solve(
@@ -81,11 +85,15 @@ def solve(
 ) -> SolveStats:
     """Solve for the step's direction, which becomes ``state.d``; the whole state is updated.
 
-    d is overwritten in place. The residual r swaps memory with ``buffers``.
+    d is overwritten in place. The residual r swaps memory with ``buffers``. Where loss or b are
+    not finite, both networks' states stay; where r₀ is not, the preconditioner's does; d and r
+    are NaN then.
     """
     b = flatten(curvature.gradient)
     if weight_decay:
         b.add_(flatten(curvature.parameters), alpha=weight_decay)
+    largest = torch.linalg.vector_norm(b, torch.inf)
+    b = _nan_unless_finite(b, largest + curvature.loss)
     shift = damping([b, state.r, state.d], state.damping, FLOOR)
     mean_damping = shift.mean()
     if weight_decay:
@@ -104,7 +112,7 @@ def solve(
         return buffers.product
 
     def inverse(r0: Tensor) -> Tensor:
-        return preconditioner([b, r0, state.d], state.preconditioner)
+        return preconditioner([_nan_unless_finite(b, r0), r0, state.d], state.preconditioner)
 
     solved = pcg(
         product,
@@ -121,5 +129,17 @@ def solve(
     state.r, buffers.r = solved.residual, state.r  # the next solve works in the old one
     tiny = torch.finfo(b.dtype).tiny
     return SolveStats(
-        mean_damping, solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
+        mean_damping,
+        solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny),
+        largest,
+        torch.linalg.vector_norm(solved.x, torch.inf),
     )
+
+
+def _nan_unless_finite(v: Tensor, needed: Tensor) -> Tensor:
+    """Return v, all NaN where ``needed`` has an element that is not finite.
+
+    NaN in a network's first input keeps its state, without waiting for the device.
+    """
+    finite = torch.isfinite(torch.linalg.vector_norm(needed, torch.inf))
+    return torch.where(finite, v, torch.nan)

@@ -225,6 +225,25 @@ def test_a_model_that_changes_as_it_is_called_stays_eager():
     assert "does not do the same each time" in fast.path_reason
 
 
+@pytest.mark.usefixtures("traced_only")
+def test_a_batch_that_is_not_finite_leaves_the_state_of_a_compiled_step():
+    torch.manual_seed(1)
+    eager, fast = _pair(Tanh().double())
+    batches = _batches(4, dtype=torch.float64)
+    spoiled = (batches[3][0].clone().index_fill_(0, torch.tensor([1]), torch.nan), batches[3][1])
+    assert fast.step(*spoiled).skipped == "inputs"
+    assert "cannot be compared" in fast.path_reason
+    _agree(eager, fast, batches[:2])
+    assert fast.path == "compiled"
+    before = copy.deepcopy((fast.model.state_dict(), fast.state_dict()["state"]))
+    assert fast.step(*spoiled).skipped == "inputs"
+    assert fast.path == "compiled"
+    after = fast.model.state_dict(), fast.state_dict()["state"]
+    for old, new in zip(before, after, strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    _agree(eager, fast, batches[2:])
+
+
 def _fails(traced, tensors):
     raise RuntimeError("no compiler")
 

@@ -6,6 +6,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -83,6 +86,10 @@ Tensor coordinate_network_step(const Tensor& a, const Tensor& b, const Tensor& c
                                const Tensor& packed, std::vector<int64_t> segments,
                                double offset) {
   Tensor out = torch::stable::empty_like(a);
+  if (a.numel() && std::isnan(read(checked_vector(a, "a", a.numel()))[0])) {
+    std::fill_n(write(out), out.numel(), std::numeric_limits<float>::quiet_NaN());
+    return out;
+  }
   run_forward(a, b, c, state, packed, segments, offset, state, out);
   return out;
 }

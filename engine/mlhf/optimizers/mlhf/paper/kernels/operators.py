@@ -20,7 +20,8 @@ _SETTING = "Tensor packed, int[] segments"
 # Registered for as long as it lives.
 _registered = library.Library("mlhf", "FRAGMENT")  # type: ignore[no-untyped-call]
 for _schema in (
-    # softplus(network(tanh inputs)) + offset; the state is overwritten.
+    # softplus(network(tanh inputs)) + offset; the state is overwritten, unless a[0] is NaN: then
+    # the outputs are NaN and the state stays.
     f"coordinate_network_step({_INPUTS}, Tensor(s!) state, {_SETTING}, float offset) -> Tensor",
     # The same and the new state, differentiable.
     f"coordinate_network({_INPUTS}, Tensor state, {_SETTING}, float offset) -> (Tensor, Tensor)",

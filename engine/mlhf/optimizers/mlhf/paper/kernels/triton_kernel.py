@@ -115,6 +115,8 @@ def _network(
     )
     tl.store(out + at, tl.where(y > 0, y, 0.0) + 2.0 * u * series + offset, ok)
     s = state_out + at
+    first = tl.load(a)
+    ok = ok & (first == first)  # NaN there: a step that is not finite leaves the state
     tl.store(s, p0, ok)
     tl.store(s + n, p1, ok)
     tl.store(s + 2 * n, p2, ok)
