@@ -64,6 +64,12 @@ class Epoch:
         """Batches per epoch."""
         return math.ceil(self.samples / self.batch_size)
 
+    @property
+    def batch_sizes(self) -> set[int]:
+        """How many samples its batches have: that of the full ones, and of a smaller last one."""
+        rest = self.samples % self.batch_size
+        return {min(self.batch_size, self.samples), rest or self.batch_size}
+
     def steps_for_samples(self, samples: int) -> int:
         """Return after how many steps at least that many samples have been used."""
         epochs, rest = divmod(samples, self.samples)

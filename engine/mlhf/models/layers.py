@@ -87,6 +87,17 @@ class Recurrent(nn.Module):
         return outputs
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm that takes one sample too where a group is a single value.
+
+    Such a value is its own mean: the result is the bias, whatever the batch. The functional
+    form refuses batches of one there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class PositionEmbedding(nn.Module):
     """(B, T, F) → (B, T, F): x plus a learned vector for each of the T places."""
 
@@ -161,7 +172,7 @@ def module(planned: Planned) -> nn.Module:
         case spec.LayerNorm() as layer:
             return nn.LayerNorm(source[1:] if len(source) == 2 else source, eps=layer.eps)
         case spec.GroupNorm() as layer:
-            return nn.GroupNorm(layer.groups, source[0], eps=layer.eps)
+            return GroupNorm(layer.groups, source[0], eps=layer.eps)
         case spec.Embedding() as layer:
             return nn.Embedding(planned.parameters // layer.dimension, layer.dimension)
         case spec.Lstm() | spec.Gru() as layer:

@@ -88,8 +88,8 @@ def resnet_plan(params: ResnetParams, data: DataInfo) -> ResnetPlan:
     return ResnetPlan(stem, first, tuple(blocks))
 
 
-def resnet_sizes(plan: ResnetPlan, data: DataInfo) -> tuple[int, int, int]:
-    """Return parameters, activations per sample, and depth in weighted layers.
+def resnet_sizes(plan: ResnetPlan, data: DataInfo) -> tuple[int, int, int, int]:
+    """Return parameters, activations per sample, depth in weighted layers, and the last pixels.
 
     A block computes batch norm, ReLU and convolution in turn; each hands on one tensor.
     """
@@ -115,7 +115,7 @@ def resnet_sizes(plan: ResnetPlan, data: DataInfo) -> tuple[int, int, int]:
     features = plan.features
     parameters += 2 * features + features * data.outputs + data.outputs
     activations += features * (2 * sides[0] * sides[1] + 1) + data.outputs
-    return parameters, activations, depth
+    return parameters, activations, depth, sides[0] * sides[1]
 
 
 def _after(sides: list[int], stride: int) -> list[int]:

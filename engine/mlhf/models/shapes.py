@@ -4,6 +4,7 @@ A shape is that of one sample: (C, H, W) an image, (T, F) a sequence, (F,) a vec
 with ``tokens`` set a text.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -49,6 +50,13 @@ class Planned:
     projection: int | None = None
 
     @property
+    def normalized_over(self) -> int | None:
+        """How few values of a sample batch norm takes a channel's mean over; None without it."""
+        if isinstance(self.layer, spec.BatchNorm):
+            return prod(self.source.sizes[1:])
+        return fewest(p.normalized_over for p in self.inner)
+
+    @property
     def depth(self) -> int:
         """Number of layers with weight matrices on the longest way through."""
         if isinstance(self.layer, spec.Lstm | spec.Gru):
@@ -57,6 +65,11 @@ class Planned:
             return 2  # queries, keys and values at once, then what mixes the heads
         weighted = spec.Linear | spec.Conv2d | spec.CausalConv1d | spec.Embedding
         return sum(p.depth for p in self.inner) + isinstance(self.layer, weighted)
+
+
+def fewest(counts: Iterable[int | None]) -> int | None:
+    """Return the smallest number of those that are there."""
+    return min((count for count in counts if count is not None), default=None)
 
 
 def input_shape(data: DataInfo) -> Shape:

@@ -13,7 +13,7 @@ from mlhf.models.layer_specs import SequentialParams
 from mlhf.models.params import CudaConvnetParams, MlpParams, ResnetParams
 from mlhf.models.recipes import cuda_convnet_plan, mlp_plan, sequential_plan
 from mlhf.models.resnet_plan import resnet_plan, resnet_sizes
-from mlhf.models.shapes import Planned, output_sizes
+from mlhf.models.shapes import Planned, fewest, output_sizes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,12 +31,15 @@ class ModelSummary:
         activations: Floats per sample kept for the backward pass, an estimate.
         depth: Layers with weights on the longest way through.
         output_shape: Shape of the output for one sample.
+        normalized_over: How few values of one sample a layer of batch norm takes a channel's
+            mean over; None without such a layer.
     """
 
     parameters: int
     activations: int
     depth: int
     output_shape: tuple[int, ...]
+    normalized_over: int | None
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,16 @@ def _summary_of(
             activations=prod(data.input_shape) + sum(p.activations for p in planned),
             depth=sum(p.depth for p in planned),
             output_shape=planned[-1].result.sizes,
+            normalized_over=fewest(p.normalized_over for p in planned),
         )
 
     return summarize
 
 
 def _summarize_resnet(params: ResnetParams, data: DataInfo) -> ModelSummary:
-    parameters, activations, depth = resnet_sizes(resnet_plan(params, data), data)
-    return ModelSummary(parameters, prod(data.input_shape) + activations, depth, output_sizes(data))
+    parameters, activations, depth, pixels = resnet_sizes(resnet_plan(params, data), data)
+    activations += prod(data.input_shape)
+    return ModelSummary(parameters, activations, depth, output_sizes(data), pixels)
 
 
 MODELS = Registry(

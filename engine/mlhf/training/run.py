@@ -10,19 +10,22 @@ import torch
 from torch import nn
 
 from mlhf.core import atomic_files
-from mlhf.core.budget import total_steps
+from mlhf.core.budget import Epoch, total_steps
 from mlhf.core.checked import checked
-from mlhf.core.errors import SpecError
+from mlhf.core.errors import SpecError, under
 from mlhf.core.events import OnEvent
 from mlhf.core.seeds import derive
 from mlhf.data.loading import Dataset, load
 from mlhf.data.specs import digest
+from mlhf.models import specs as models
 from mlhf.models.build import build as build_model
 from mlhf.models.files import save_model
 from mlhf.models.loss import loss_name
+from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.registry import build as build_optimizer
 from mlhf.training import environment
 from mlhf.training.attempt import Attempt
+from mlhf.training.batch_norm import check_batches, check_microbatches
 from mlhf.training.clock import Clock
 from mlhf.training.config import TrainConfig
 from mlhf.training.execution import execute
@@ -112,12 +115,24 @@ def build_network(config: TrainConfig, device: torch.device) -> tuple[nn.Module,
         DataError: if the data set cannot be read.
     """
     data = _at("/dataset", lambda: load(*_source(config)))
+    _check(config, data)
     seed = derive(config.seed, "initialization")
     model = _at(
         "/model", lambda: build_model(config.model.name, config.model.params, data.info, seed)
     ).to(device)
     torch.manual_seed(derive(config.seed, "dropout"))
     return model, data
+
+
+def _check(config: TrainConfig, data: Dataset) -> None:
+    """Refuse what would fail in the middle of a step."""
+    name, params = config.model.name, config.model.params
+    summary = _at("/model", lambda: models.summarize(name, params, data.info))
+    epoch = Epoch(data.size("train"), config.batch_size)
+    check_batches(summary, epoch)
+    chosen = config.optimizer
+    with under("/optimizer"):
+        check_microbatches(summary, optimizers.parse(chosen.name, chosen.params), epoch)
 
 
 def describe(config: TrainConfig, device: torch.device, model: nn.Module) -> dict[str, Any]:

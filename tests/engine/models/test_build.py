@@ -299,3 +299,12 @@ def test_any_chain_of_windows_is_refused_or_has_the_inferred_shape(chain, sides,
     network = build("sequential", params, data, seed=0)
     assert network(inputs(data)).shape == (2, 3)
     assert sum(p.numel() for p in network.parameters()) == summary.parameters
+
+
+def test_a_group_of_one_value_takes_a_batch_of_one():
+    layers = [{"type": "group_norm", "groups": 4}, {"type": "linear"}]
+    info = DataInfo("table", (4,), 2, "classification", 8, 2)
+    model = build("sequential", {"layers": layers}, info, 0)
+    x = torch.randn(3, 4)
+    assert torch.equal(model(x)[:1], model(x[:1]))
+    assert torch.equal(model[0](x), nn.GroupNorm(4, 4)(x))

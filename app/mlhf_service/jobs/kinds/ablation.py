@@ -7,11 +7,12 @@ from pydantic import Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from mlhf.ablation.config import SOLVER_VARIANTS, AblationConfig
-from mlhf.core.budget import total_steps
+from mlhf.core.budget import Epoch, total_steps
 from mlhf.core.config import Component
 from mlhf.core.errors import SpecError, under
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import PAPER, UNTRAINED
+from mlhf.training.batch_norm import check_batches
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import prepare_training
 from mlhf_service.jobs.kinds.networks import check_network
@@ -76,6 +77,8 @@ class Ablation(JobKind[AblationRequest]):
                 raise SpecError(f"{pointer}/name", f"Two tasks are called {name!r}.")
             sizes = {"/batch_size": task.batch_size}
             network = check_network(context, task.model, task.dataset, sizes, pointer)
+            with under(pointer):
+                check_batches(network.summary, Epoch(network.info.train_samples, task.batch_size))
             of_batch = 3 * network.summary.activations * task.batch_size
             floats = network.summary.parameters * (1 + _STATE_COPIES) + of_batch
             memory = network.check_memory(context, floats, of_batch)

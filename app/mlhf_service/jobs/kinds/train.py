@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlhf.core.budget import total_steps
+from mlhf.core.budget import Epoch, total_steps
 from mlhf.core.config import Component
 from mlhf.core.errors import under
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import UNTRAINED, family_of
+from mlhf.training.batch_norm import check_batches, check_microbatches
 from mlhf.training.config import TrainConfig
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import prepare_training
@@ -61,12 +62,15 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
         context, request.model, request.dataset, {"/batch_size": request.batch_size}
     )
     summary, info = network.summary, network.info
+    epoch = Epoch(info.train_samples, request.batch_size)
+    check_batches(summary, epoch)
     steps = total_steps(request.budget, info.train_samples, request.batch_size)
     runs, peak = [], (0, 0)
     for trial in trials:
         with under(trial.pointer):
             parsed = optimizers.parse(trial.optimizer.name, trial.optimizer.params)
             optimizers.check_run(parsed, steps)
+            check_microbatches(summary, parsed, epoch)
             params = parsed.model_dump(mode="json")
             pinned = None
             if params.get("meta_checkpoint", UNTRAINED) != UNTRAINED:
