@@ -19,6 +19,7 @@ from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
 from mlhf.curvature.symmetric import symmetric
+from mlhf.curvature.uses import Uses
 
 Indefinite = Literal["positive_part", "magnitude", "exact"]
 
@@ -85,7 +86,7 @@ class GGN:
         z = forward_pass(model, x, self.parameters, autocast)
         hooked = hook_count() != before
         watched = edges() if edges else []
-        found = graph_outputs(z)
+        found = self._outputs = graph_outputs(z)
         self.output: Any = detached(z)
         with full_precision(self._device):
             self._at = pytree_loss(loss, z, y)
@@ -134,23 +135,30 @@ class GGN:
         with full_precision(self._device):
             return self._linear.vjp(w)
 
-    def output_ratio(self, generator: torch.Generator) -> Tensor:
-        """Return an estimate of tr H_ℓ / ‖∂ℓ/∂z‖², a scalar of at least 0.
+    def uses(self) -> Uses:
+        """Return how the pass uses its parameters. Walks the graph: milliseconds."""
+        return Uses(self._outputs)
 
-        The trace is uᵀH_ℓu for random signs u (Hutchinson 1990). Where the data are fitted,
-        rounding could make it negative; it is clamped.
+    def output_trace(self, generator: torch.Generator) -> Tensor:
+        """Return an estimate of tr H_ℓ, a scalar of at least 0.
+
+        It is uᵀH_ℓu for random signs u (Hutchinson 1990). Where the data are fitted, rounding
+        could make it negative; it is clamped.
 
         Args:
             generator: On the CPU, wherever the model is.
         """
-        gradient = self._at.gradient
         signs = [
-            torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g) for g in gradient
+            torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g)
+            for g in self._at.gradient
         ]
         pairs = list(zip(signs, self.output_hessian(signs), strict=True))
-        trace = sum((dot(u, w) for u, w in pairs[1:]), dot(*pairs[0]))
-        square = sum((dot(g, g) for g in gradient[1:]), dot(gradient[0], gradient[0]))
-        return trace.clamp_min(0) / square.clamp_min(1e-30)
+        return sum((dot(u, w) for u, w in pairs[1:]), dot(*pairs[0])).clamp_min(0)
+
+    def output_gradient_square(self) -> Tensor:
+        """Return ‖∂ℓ/∂z‖², over all outputs, a scalar."""
+        first, *others = self._at.gradient
+        return sum((dot(g, g) for g in others), dot(first, first))
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with full_precision(self._device):

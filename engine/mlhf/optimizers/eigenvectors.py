@@ -20,11 +20,22 @@ def live_coordinates(factor: Tensor) -> Tensor | None:
 
 
 def eigenvectors(factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues (n,), from the smallest, and eigenvectors of a factor (n, n).
+    """Return eigenvalues, from the smallest, and eigenvectors of a factor or a stack of them.
 
     Coordinates without a gradient come first. The eigenvalues of a factor that is not finite
     are NaN: the training loop then sees a loss that is not finite, as with any optimizer.
+
+    Args:
+        factor: (n, n) or (E, n, n).
+
+    Returns:
+        Shapes (n,) and (n, n), or (E, n) and (E, n, n).
     """
+    if factor.ndim > 2:
+        if bool((factor.diagonal(dim1=-2, dim2=-1) != 0).all()):
+            return _eigh(factor)
+        values, vectors = zip(*(eigenvectors(f) for f in factor), strict=True)
+        return torch.stack(values), torch.stack(vectors)
     live = live_coordinates(factor)
     if live is None:
         return _eigh(factor)
@@ -44,6 +55,7 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(matrix)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         if not bool(torch.isfinite(matrix).all()):
-            return matrix.new_full((len(matrix),), torch.nan), torch.eye(len(matrix)).to(matrix)
+            identity = torch.eye(matrix.shape[-1]).to(matrix)
+            return matrix.new_full(matrix.shape[:-1], torch.nan), identity.expand_as(matrix)
         values, vectors = torch.linalg.eigh(matrix.double())
     return values.to(matrix), vectors.to(matrix)

@@ -57,7 +57,8 @@ class StepGuard:
     Args:
         model: The model that is trained.
         max_skipped_steps: After so many skipped steps in a row the next one raises.
-        state: Objects whose attributes are the optimizer's state, and generators. A step must
+        state: Objects whose attributes are the optimizer's state, and generators; a function
+            where steps make new ones. A step must
             replace these attributes, and change none in place before the last ``check``.
 
     Attributes:
@@ -68,11 +69,14 @@ class StepGuard:
     """
 
     def __init__(
-        self, model: nn.Module, max_skipped_steps: int, state: Sequence[object] = ()
+        self,
+        model: nn.Module,
+        max_skipped_steps: int,
+        state: Sequence[object] | Callable[[], Sequence[object]] = (),
     ) -> None:
         self._limit = checked("max_skipped_steps", max_skipped_steps, SkippedSteps)
         self._model = model
-        self._state = list(state)
+        self._state = state
         self.skipped_steps = 0
         self._in_a_row = 0
 
@@ -82,7 +86,8 @@ class StepGuard:
         Raises:
             DivergedError: where more than ``max_skipped_steps`` in a row were not finite.
         """
-        before = _Snapshot(self._model, self._state)
+        state = self._state() if callable(self._state) else self._state
+        before = _Snapshot(self._model, state)
         try:
             result = step(x, y)
         except NotFinite as error:

@@ -190,7 +190,7 @@ def test_a_kronecker_step_whose_curvature_is_not_finite_restores_the_basis(monke
         optimizer.step(x[i], y[i])
     before = copy.deepcopy((model.state_dict(), _without_counts(optimizer.state_dict())))
     with monkeypatch.context() as patch:
-        patch.setattr(GGN, "output_ratio", lambda self, generator: torch.tensor(torch.inf))
+        patch.setattr(GGN, "output_trace", lambda self, generator: torch.tensor(torch.inf))
         assert optimizer.step(x[3], y[3]).skipped == "direction"
     after = model.state_dict(), _without_counts(optimizer.state_dict())
     for mine, theirs in zip(*map(torch.utils._pytree.tree_leaves, (before, after)), strict=True):

@@ -7,17 +7,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
+from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.ggn import GGN
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import recording
-from mlhf.optimizers.learned.kinds import kind_of, positions_of
+from mlhf.optimizers.learned.kinds import KINDS, kind_of, positions_of
 from mlhf.optimizers.mlhf.kronecker.blocks import MatrixBlock, layer_blocks
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored
 
+_DENSE_KERNEL = KINDS.index("dense_kernel")
 _POSITION_DAMPING = 0.25  # factor of the damping of position embeddings
 
 
@@ -75,8 +77,14 @@ class Basis:
         in_layers = {id(p) for b in self._layers for p in b.parameters}
         rest = [i for i, p in enumerate(parameters) if id(p) not in in_layers]
         # A matrix too large both ways would gain nothing from two diagonals.
+        kernels = {
+            id(p)
+            for module in model.modules()
+            if isinstance(module, _ConvNd)
+            for p in module.parameters()
+        }
         self._matrices = [
-            (i, MatrixBlock([parameters[i]], max_dimension))
+            (i, MatrixBlock(parameters[i], max_dimension, id(parameters[i]) in kernels or None))
             for i in rest
             if parameters[i].ndim > 1 and min(parameters[i].flatten(1).shape) <= max_dimension
         ]
@@ -84,6 +92,7 @@ class Basis:
         self._unrotated = [i for i in rest if i not in with_block]
         self._indices = [[index[id(p)] for p in b.parameters] for b in self._layers]
         self._squares = RunningMean(decay)  # G's diagonal of the parameters without a block
+        self._output_square = RunningMean(decay)  # of the loss's gradient at a row of outputs
         self._generator = torch.Generator().manual_seed(seed)
         self._diagonal: Tensor | None = None
         self.segments = self._find_segments()
@@ -99,7 +108,18 @@ class Basis:
         """The objects whose attributes are its state, and its generator."""
         blocks = [*self._layers, *(block for _, block in self._matrices)]
         within = [item for block in blocks for item in block.state]
-        return [self, self._squares, self._generator, *within]
+        return [self, self._squares, self._output_square, self._generator, *within]
+
+    @property
+    def loss_scale(self) -> Tensor:
+        """The root mean square of the loss's gradient at a row of the outputs, a scalar.
+
+        It is in the loss's units: what is multiplied by it does not depend on the loss's scale.
+        Cross-entropy begins at about 1. Never quite 0.
+        """
+        assert self._output_square.values is not None
+        (square,) = self._output_square.values
+        return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
 
     def recording(self) -> AbstractContextManager[None]:
         """Record the layers' calls in the forward pass within."""
@@ -127,16 +147,33 @@ class Basis:
             ggn: G of that pass, made with ``edges``.
         """
         rows = _rows(ggn.output)
-        weight = (ggn.output_ratio(self._generator) / rows).sqrt()
+        square = ggn.output_gradient_square()
+        tiny = torch.finfo(square.dtype).tiny
+        weight = (ggn.output_trace(self._generator) / square.clamp_min(tiny) / rows).sqrt()
+        self._output_square.add([square * rows])
         at = 0
         for block in self._layers:
             calls = len(block.calls.edges)
             gradients = ggn.edge_gradients[at : at + calls]
             block.update(gradients, weight, rows, self._samples, self._decay)
             at += calls
+        self._decide(ggn)
         for i, matrix in self._matrices:
-            matrix.update(weight * ggn.gradient[i], rows, self._decay)
+            if not matrix.undecided:
+                matrix.update(weight * ggn.gradient[i], rows, self._decay)
         self._squares.add([(weight * ggn.gradient[i]).square() * rows for i in self._unrotated])
+
+    def _decide(self, ggn: GGN) -> None:
+        """Find out which parameters are kernels and which are stacks of matrices."""
+        undecided = [matrix for _, matrix in self._matrices if matrix.undecided]
+        if not undecided:
+            return
+        uses = ggn.uses()
+        for matrix in undecided:
+            (parameter,) = matrix.parameters
+            if uses.used(parameter):
+                matrix.decide(uses.is_kernel(parameter))
+        self.segments = self._find_segments()
 
     def refresh(self) -> None:
         """Move the basis to the running means' eigenvectors, and compute G's diagonal there."""
@@ -180,6 +217,7 @@ class Basis:
             "matrices": [b.state_dict() for _, b in self._matrices],
             "squares": self._squares.values,
             "count": self._squares.count,
+            "output_square": self._output_square.values,
             "generator": self._generator.get_state(),
             "diagonal": self._diagonal,
         }
@@ -192,7 +230,12 @@ class Basis:
             matrix.load_state_dict(saved, like)
         squares = {"values": state["squares"], "count": state["count"]}
         self._squares.load_state_dict(squares, like)
+        # Older checkpoints have none: then damping had its constant for a loss of scale 1.
+        output_square = state.get("output_square") or [like.new_ones(())]
+        output = {"values": output_square, "count": state["count"]}
+        self._output_square.load_state_dict(output, like)
         self._diagonal = restored(state["diagonal"], like)
+        self.segments = self._find_segments()
         self._generator.set_state(state["generator"])
 
     def _find_segments(self) -> list[Segment]:
@@ -210,6 +253,9 @@ class Basis:
                 positions = positions_of(path, module, name, parameter)
                 factor = 1.0 if positions == 1 else _POSITION_DAMPING * positions**-0.5
                 factors.setdefault(id(parameter), factor)
+        for _, matrix in self._matrices:
+            if matrix.is_stack:
+                kind[id(matrix.parameters[0])] = _DENSE_KERNEL
         rest = [self._parameters[i] for i in (*(i for i, _ in self._matrices), *self._unrotated)]
         sizes = [(b.size, b.parameters[0]) for b in self._layers]
         sizes += [(parameter.numel(), parameter) for parameter in rest]

@@ -5,6 +5,7 @@ A block is a matrix of parameters W (out, in) on which G ≈ L ⊗ R, with L (ou
 basis U_L ⊗ U_R: its entries are the products of the eigenvalues.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,39 +36,42 @@ class Block:
 
     Attributes:
         parameters: The same.
-        shape: (out, in), a bias's column counted.
+        size: The number of coordinates.
+        shape: (out, in), a bias's column counted; of a stack of matrices (E, out, in).
     """
 
     def __init__(self, parameters: Sequence[Tensor], max_dimension: int) -> None:
         self.parameters = list(parameters)
-        matrix = parameters[0].flatten(1)
-        self.shape = (len(matrix), matrix.shape[1] + len(parameters) - 1)
-        self._is_full = [size <= max_dimension for size in self.shape]
-        self._bases = [factor_basis(size, max_dimension) for size in self.shape]
+        self.size = sum(p.numel() for p in parameters)
+        self._max = max_dimension
         self._factors: list[Tensor] | None = None  # L and R
         self._count = 0
+        out = len(parameters[0])
+        self._set_shape(out, self.size // out)
 
-    @property
-    def size(self) -> int:
-        """The number of coordinates."""
-        return self.shape[0] * self.shape[1]
+    def _set_shape(self, *shape: int) -> None:
+        self.shape = shape
+        stack = shape[0] if len(shape) == 3 else None
+        self._is_full = [size <= self._max for size in shape[-2:]]
+        self._bases = [factor_basis(size, self._max, stack) for size in shape[-2:]]
 
     @property
     def state(self) -> list[object]:
         """The objects whose attributes are the block's state."""
-        return [self, *self._bases]
+        return [self, *(part for basis in self._bases for part in basis.state)]
 
     def rotate(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return U_Lᵀ V U_R, (out, in), for V given as tensors shaped like the parameters."""
-        matrix = tensors[0].flatten(1)
+        """Return U_Lᵀ V U_R, in this shape, for V given as tensors shaped like the parameters."""
         if len(tensors) == 2:
-            matrix = torch.cat([matrix, tensors[1].unsqueeze(1)], 1)
+            matrix = torch.cat([tensors[0].flatten(1), tensors[1].unsqueeze(1)], 1)
+        else:
+            matrix = tensors[0].reshape(self.shape)
         left, right = self._bases
         matrix = left.rotate(matrix, left=True, transposed=True)
         return right.rotate(matrix, left=False, transposed=False)
 
     def rotate_back(self, matrix: Tensor) -> list[Tensor]:
-        """Invert ``rotate``: return tensors shaped like the parameters, of a matrix (out, in)."""
+        """Invert ``rotate``: return tensors shaped like the parameters."""
         left, right = self._bases
         matrix = left.rotate(matrix, left=True, transposed=False)
         matrix = right.rotate(matrix, left=False, transposed=True)
@@ -77,14 +81,14 @@ class Block:
         return [matrix[:, :-1].reshape(weight.shape), matrix[:, -1].reshape(bias.shape)]
 
     def refresh(self) -> Tensor:
-        """Move the bases to the factors' eigenvectors; return G's diagonal there, (out, in)."""
+        """Move the bases to the factors' eigenvectors; return G's diagonal there."""
         if self._factors is None:  # the loss never reached it
             return self.parameters[0].new_zeros(self.shape)
         left, right = (
             basis.refresh(factor).clamp_min(0)
             for basis, factor in zip(self._bases, self._factors, strict=True)
         )
-        return torch.outer(left, right) * self._scale(left)
+        return left.unsqueeze(-1) * right.unsqueeze(-2) * self._scale(left)
 
     def state_dict(self) -> State:
         bases = [basis.state_dict() for basis in self._bases]
@@ -196,18 +200,59 @@ class MatrixBlock(Block):
     For labels as likely as the network says, N times the outer product of the mean gradient
     over N rows has the Fisher matrix as its mean (Liu et al. 2023). L and R are its partial
     traces, which determine the Kronecker product up to the trace that both have.
+
+    A parameter of three or more dimensions is a convolution's kernel, (out, in·…), or a stack
+    of matrices, (…, out, in), each with an L and an R of its own: experts, heads. Which it is
+    shows when it is used; until then its gradient is zero.
+
+    Args:
+        parameter: It.
+        max_dimension: The largest factor that is kept in full.
+        is_kernel: Whether it is a kernel; None where its use will tell.
     """
+
+    def __init__(self, parameter: Tensor, max_dimension: int, is_kernel: bool | None) -> None:
+        super().__init__([parameter], max_dimension)
+        self._is_kernel = True if parameter.ndim == 2 else is_kernel
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is not known yet if this is a kernel or a stack."""
+        return self._is_kernel is None
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether this is a stack of matrices."""
+        return self._is_kernel is False
+
+    def decide(self, is_kernel: bool) -> None:
+        """Say which it is."""
+        self._is_kernel = is_kernel
+        if not is_kernel:
+            *stack, out, inner = self.parameters[0].shape
+            self._set_shape(math.prod(stack), out, inner)
 
     def update(self, gradient: Tensor, rows: int, decay: float) -> None:
         """Update L and R from the gradient of a mean loss over ``rows`` rows of the output."""
-        g = gradient.flatten(1) * rows**0.5
-        left = g @ g.T if self._is_full[0] else g.square().sum(1)
-        right = g.T @ g if self._is_full[1] else g.square().sum(0)
+        g = gradient.reshape(self.shape) * rows**0.5
+        left = g @ g.mT if self._is_full[0] else g.square().sum(-1)
+        right = g.mT @ g if self._is_full[1] else g.square().sum(-2)
         self._update(left, right, decay)
 
     def _scale(self, left: Tensor) -> Tensor:
         tiny = torch.finfo(left.dtype).tiny
-        return 1 / left.sum().clamp_min(tiny)
+        return 1 / left.sum(-1).clamp_min(tiny)[..., None, None]
+
+    def state_dict(self) -> State:
+        return {**super().state_dict(), "is_kernel": self._is_kernel}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        # Older checkpoints took all of them for kernels.
+        is_kernel = state.get("is_kernel", True)
+        self._set_shape(len(self.parameters[0]), self.size // len(self.parameters[0]))
+        if is_kernel is not None:
+            self.decide(is_kernel)
+        super().load_state_dict(state, like)
 
 
 def layer_blocks(model: nn.Module, max_dimension: int) -> list[LayerBlock]:

@@ -7,6 +7,7 @@ factors are 1: learning starts there, and this is the control that it has to bea
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,8 @@ _DAMPING_RANGE = 2.3  # of a logarithm: from a tenth to ten times
 _STEP_RANGES = (2.3, 0.7, 0.35)
 _DECAY = 0.9  # of the features' running means
 _LONG_DECAY = 0.99
-_TINY = 1e-12
+_FLOOR = 1e-12  # of the first loss: lower ones count as that
+_TINY = sys.float_info.min
 
 
 class DampingNetwork(nn.Module):
@@ -75,11 +77,15 @@ class StepStats:
     diagonal_error: float | None = None
     predicted_reduction: float | None = None
 
-    def values(self) -> list[float | None]:
-        """Return the bounded values whose running means are kept; the log loss comes last."""
-        loss = max(self.loss, _TINY)  # NaN stays
+    def values(self, lowest: float) -> list[float | None]:
+        """Return the bounded values whose running means are kept; the log loss comes last.
+
+        Args:
+            lowest: Above 0; a loss below counts as this.
+        """
+        loss = max(self.loss, lowest)  # NaN stays
         predicted = self.predicted_reduction
-        reduction = None if predicted is None else max(predicted, _TINY) / loss
+        reduction = None if predicted is None else predicted / loss
         return [
             math.log(_clamp(self.alpha, 1e-3, 1e3)),
             _clamp(self.momentum, -2, 2),
@@ -99,10 +105,13 @@ class FeatureEMA:
         self._short: list[float] | None = None
         self._long = 0.0  # of the log loss
         self._first = 0.0  # the first log loss
+        self._lowest = _TINY
 
     def add(self, stats: StepStats) -> None:
         """Update each mean whose value was measured."""
-        values = stats.values()
+        if self._short is None:
+            self._lowest = max(_FLOOR * abs(stats.loss), _TINY)
+        values = stats.values(self._lowest)
         self._steps += 1
         if self._short is None:
             self._short = [0.0 if v is None else v for v in values]
@@ -152,6 +161,7 @@ class FeatureEMA:
             "short": self._short,
             "long": self._long,
             "first": self._first,
+            "lowest": self._lowest,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -159,6 +169,7 @@ class FeatureEMA:
         self._steps = int(state["steps"])
         self._short = None if short is None else [float(v) for v in short]
         self._long, self._first = float(state["long"]), float(state["first"])
+        self._lowest = float(state.get("lowest", 1e-12))  # of older checkpoints
 
 
 def _clamp(value: float, low: float, high: float) -> float:

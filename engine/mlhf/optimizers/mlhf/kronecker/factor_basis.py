@@ -7,6 +7,7 @@ A coordinate that has had no gradient so far stays a basis vector itself, so tha
 move (``eigenvectors.py``).
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -29,7 +30,8 @@ class FactorBasis(Protocol):
         """Move U to the eigenvectors of a factor; return the diagonal of UᵀFU, (n,).
 
         Args:
-            factor: F, (n, n); where the basis stays the identity, its diagonal (n,).
+            factor: F, (n, n); where the basis stays the identity, its diagonal (n,). For a
+                stack of bases, with the number of them as first dimension.
         """
         ...
 
@@ -37,18 +39,32 @@ class FactorBasis(Protocol):
         """Return UM, UᵀM, MU or MUᵀ, with the shape of M."""
         ...
 
+    @property
+    def state(self) -> list[object]:
+        """The objects whose attributes are its state."""
+        ...
+
     def state_dict(self) -> State: ...
 
     def load_state_dict(self, state: State, like: Tensor) -> None: ...
 
 
-def factor_basis(size: int, max_dimension: int) -> FactorBasis:
-    """Return a basis for a factor of this size; above ``max_dimension`` it is the identity."""
+def factor_basis(size: int, max_dimension: int, stack: int | None = None) -> FactorBasis:
+    """Return a basis for a factor of this size; above ``max_dimension`` it is the identity.
+
+    Args:
+        size: n.
+        max_dimension: The largest n with a basis.
+        stack: The number of bases, one for each factor of a stack; None for a single factor.
+    """
     if size > max_dimension:
         return IdentityBasis()
     if size <= _MAX_FULL:
-        return Eigenbasis()
-    return LeadingEigenbasis(min(size // _LEADING_DIVISOR, _MAX_LEADING))
+        return Eigenbasis()  # of any number of factors
+    count = min(size // _LEADING_DIVISOR, _MAX_LEADING)
+    if stack is None:
+        return LeadingEigenbasis(count)
+    return Stack([LeadingEigenbasis(count) for _ in range(stack)])
 
 
 class IdentityBasis:
@@ -60,6 +76,10 @@ class IdentityBasis:
     def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
         return matrix
 
+    @property
+    def state(self) -> list[object]:
+        return [self]
+
     def state_dict(self) -> State:
         return {}
 
@@ -68,7 +88,7 @@ class IdentityBasis:
 
 
 class Eigenbasis:
-    """All eigenvectors of the factor."""
+    """All eigenvectors of the factor, or of each factor of a stack."""
 
     def __init__(self) -> None:
         self._vectors: Tensor | None = None
@@ -81,9 +101,13 @@ class Eigenbasis:
     def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
         if self._vectors is None:
             return matrix
-        vectors = self._vectors.T if transposed else self._vectors
+        vectors = self._vectors.mT if transposed else self._vectors
         result: Tensor = vectors @ matrix if left else matrix @ vectors
         return result
+
+    @property
+    def state(self) -> list[object]:
+        return [self]
 
     def state_dict(self) -> State:
         return {"vectors": self._vectors}
@@ -181,6 +205,10 @@ class LeadingEigenbasis:
         image: Tensor = torch.linalg.qr(factor @ random)[0]
         return image
 
+    @property
+    def state(self) -> list[object]:
+        return [self]
+
     def state_dict(self) -> State:
         reflections = None if self._reflections is None else list(self._reflections)
         return {
@@ -197,6 +225,31 @@ class LeadingEigenbasis:
         self._reflections = None if saved is None else (saved[0], saved[1])
         self._vectors = restored(state["vectors"], like)
         self._image = restored(state["image"], like)
+
+
+class Stack:
+    """A basis for each factor of a stack, one after the other: long sides fill the processor."""
+
+    def __init__(self, bases: Sequence[FactorBasis]) -> None:
+        self._bases = list(bases)
+
+    def refresh(self, factor: Tensor) -> Tensor:
+        return torch.stack([b.refresh(f) for b, f in zip(self._bases, factor, strict=True)])
+
+    def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+        pairs = zip(self._bases, matrix, strict=True)
+        return torch.stack([b.rotate(m, left=left, transposed=transposed) for b, m in pairs])
+
+    @property
+    def state(self) -> list[object]:
+        return [part for basis in self._bases for part in basis.state]
+
+    def state_dict(self) -> State:
+        return {"stack": [b.state_dict() for b in self._bases]}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        for basis, saved in zip(self._bases, state["stack"], strict=True):
+            basis.load_state_dict(saved, like)
 
 
 def _exchanges(live: Tensor, count: int) -> Tensor | None:

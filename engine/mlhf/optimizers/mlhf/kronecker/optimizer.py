@@ -3,7 +3,8 @@
 On each batch, with gradient b and Gauss-Newton matrix G, in a basis U where G is nearly
 diagonal (``basis.py``):
 
-    s = λ_k (√v̂ + eps)          damping, v̂ the running mean of b² in the basis
+    s = λ_k (√v̂ + 1e-5 g)       damping, v̂ the running mean of b² in the basis, and g the
+                                root mean square of the loss's gradient at the outputs
     P = 1 / (D + s)              preconditioner, D the diagonal of the factored G
     d = argmin ½dᵀ(G + S)d − bᵀd over span{Pb, d', Pr₁, …}
     θ ← θ − d
@@ -48,7 +49,7 @@ from mlhf.optimizers.step_guard import (
 )
 
 _BETA2 = 0.99
-_EPS = 1e-5
+_EPS = 1e-5  # of the loss's scale
 
 
 def fresh_networks() -> dict[str, nn.Module]:
@@ -153,13 +154,15 @@ class KroneckerMLHF(AveragingMLHF):
         self._next_update = self._next_refresh = 0
         self._second_moment: Tensor | None = None  # v, in the basis
         self._last_step: Direction | None = None  # d'
-        state = [self, self._features, self._solver, *self._basis.state]
-        self._guard = StepGuard(model, max_skipped_steps, state)
+        self._guard = StepGuard(model, max_skipped_steps, self._guarded_state)
 
     @property
     def skipped_steps(self) -> int:
         """How many steps were skipped so far, because they were not finite."""
         return self._guard.skipped_steps
+
+    def _guarded_state(self) -> list[object]:
+        return [self, self._features, self._solver, *self._basis.state]
 
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y)."""
@@ -256,7 +259,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._second_moment.addcmul_(b, b, value=(1 - _BETA2) * fraction)
         correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
-        s = self._second_moment.sqrt().mul_(correction).add_(_EPS)
+        s = self._second_moment.sqrt().mul_(correction).add_(_EPS * self._basis.loss_scale)
         segments = self._basis.segments
         views = torch.split_with_sizes(s, [segment.size for segment in segments])
         factors = [scale * by_kind[seg.kind] * seg.damping_factor for seg in segments]

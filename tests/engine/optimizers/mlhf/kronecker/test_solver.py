@@ -71,7 +71,11 @@ def test_solves_are_dense_at_first_and_between_them_the_step_is_exact_along_one_
             shaped = [t.view(p.shape) for t, p in zip(pieces, parameters, strict=True)]
             rotated = optimizer._basis.rotate(shaped)
             moment = optimizer._second_moment / (1 - 0.99**optimizer._steps)
-            s = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5 * (moment.sqrt() + 1e-5)
+            s = (
+                30
+                * (1 + (optimizer._steps - 1) / 100) ** 0.5
+                * (moment.sqrt() + 1e-5 * optimizer._basis.loss_scale)
+            )
             # The slope of the model along d, at d, is zero.
             torch.testing.assert_close(b @ d, d @ g @ d + rotated @ (s * rotated))
     assert seen == [2] * 6 + [1, 2] + [1, 1, 2] * 5

@@ -1,0 +1,65 @@
+"""How a pass uses parameters: which of them are kernels of a convolution."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from mlhf.curvature.uses import Uses
+
+_X = torch.randn(2, 4, 9)
+
+
+def _uses(function, *shape):
+    parameter = nn.Parameter(torch.randn(*shape))
+    return Uses([function(parameter)]), parameter
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda w: F.conv1d(_X, w), (3, 4, 2)),
+        (lambda w: F.conv_transpose1d(_X, w), (4, 3, 2)),
+        (lambda w: F.conv2d(_X.unsqueeze(2), (w - w.mean()) / w.std()), (3, 4, 1, 2)),
+        (lambda w: F.conv1d(_X, (w * (torch.arange(2) > 0)).transpose(0, 1)), (4, 3, 2)),
+        (lambda w: F.conv1d(_X, w).flatten(1) @ torch.ones(24, 2), (3, 4, 2)),
+    ],
+    ids=["plain", "transposed", "standardized", "masked", "matrix product afterwards"],
+)
+def test_a_kernel_is_what_a_convolutions_weight_is_made_of(function, shape):
+    uses, parameter = _uses(function, *shape)
+    assert uses.used(parameter)
+    assert uses.is_kernel(parameter)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda w: torch.einsum("bit,eio->bo", _X, w), (8, 4, 3)),
+        (lambda w: torch.bmm(_X.transpose(1, 2), w), (2, 4, 3)),
+        (lambda w: _X.transpose(1, 2) @ w[1], (5, 4, 3)),
+        (lambda w: F.linear(_X.transpose(1, 2), w[0].T), (5, 4, 3)),
+        (lambda w: F.conv1d(_X + w, torch.ones(2, 4, 1)), (1, 4, 9)),
+        (lambda w: F.conv1d(_X, (w @ torch.ones(3, 2))), (3, 4, 3)),
+    ],
+    ids=["einsum", "bmm", "indexed", "linear", "input of a convolution", "makes a kernel"],
+)
+def test_other_uses_are_none(function, shape):
+    uses, parameter = _uses(function, *shape)
+    assert uses.used(parameter)
+    assert not uses.is_kernel(parameter)
+
+
+def test_both_parts_of_a_normalized_weight_are_kernels():
+    module = parametrizations.weight_norm(nn.Conv1d(4, 3, 2))
+    uses = Uses([module(_X)])
+    assert all(uses.is_kernel(p) for p in module.parametrizations.parameters())
+    assert not uses.is_kernel(module.bias)
+
+
+def test_what_is_not_used_is_neither():
+    used, other = (nn.Parameter(torch.ones(3, 4, 2)) for _ in range(2))
+    uses = Uses([F.conv1d(_X, used)])
+    assert not uses.used(other)
+    assert not uses.is_kernel(other)
