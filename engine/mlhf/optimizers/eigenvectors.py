@@ -34,8 +34,8 @@ def eigenvectors(factor: Tensor) -> tuple[Tensor, Tensor]:
     if factor.ndim > 2:
         if bool((factor.diagonal(dim1=-2, dim2=-1) != 0).all()):
             return _eigh(factor)
-        values, vectors = zip(*(eigenvectors(f) for f in factor), strict=True)
-        return torch.stack(values), torch.stack(vectors)
+        each = [eigenvectors(f) for f in factor]
+        return torch.stack([v for v, _ in each]), torch.stack([u for _, u in each])
     live = live_coordinates(factor)
     if live is None:
         return _eigh(factor)
