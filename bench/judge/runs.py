@@ -16,7 +16,7 @@ from bench.harness.statistics import Curve
 from bench.judge.contenders import Contender, Params
 from bench.judge.tasks import BenchmarkTask
 from mlhf.core.events import encode
-from mlhf.optimizers.specs import parse
+from mlhf.optimizers.specs import OPTIMIZERS
 from mlhf.training.config import Evaluation, Target, TrainConfig
 
 # Tuning evaluates this many samples of each split: enough to tell settings apart.
@@ -46,7 +46,7 @@ class Run:
         """
         params = {**self.contender.params, **self.setting}
         if self.contender.category == "candidate":
-            filled = parse(self.contender.optimizer, params).model_dump(mode="json")
+            filled = OPTIMIZERS.parse(self.contender.optimizer, params).model_dump(mode="json")
             # Parameters that are off are left out: they may be newer than finished runs.
             filled = {k: v for k, v in filled.items() if v is not None and v is not False}
             if "meta_checkpoint" not in params:  # the context's, not the product's default

@@ -20,10 +20,10 @@ def test_a_job_is_checked_without_torch() -> None:
 import sys
 from mlhf.models.specs import MODELS, summarize
 from mlhf.data.specs import describe
-from mlhf.optimizers.specs import OPTIMIZERS, parse
+from mlhf.optimizers.specs import OPTIMIZERS
 info = describe("digits", {}, None)
 summarize("mlp", {}, info)
-[parse(name, {}) for name in OPTIMIZERS]
+[OPTIMIZERS.parse(name, {}) for name in OPTIMIZERS]
 assert "torch" not in sys.modules
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -32,13 +32,13 @@ def test_a_job_file_is_a_job(path):
     job = _read(path)
     tasks = getattr(job, "tasks", [job])
     for task in tasks:
-        data.parse(task.dataset.name, task.dataset.params)
-        models.parse(task.model.name, task.model.params)
+        data.DATASETS.parse(task.dataset.name, task.dataset.params)
+        models.MODELS.parse(task.model.name, task.model.params)
     for optimizer in getattr(job, "optimizers", []):
         for name, values in (optimizer.grid or {"": [None]}).items():
             for value in values:
                 extra = {name: value} if name else {}
-                optimizers.parse(optimizer.name, {**optimizer.params, **extra})
+                optimizers.OPTIMIZERS.parse(optimizer.name, {**optimizer.params, **extra})
 
 
 def test_there_is_a_job_of_each_sort():

@@ -12,7 +12,6 @@ from mlhf.data.specs import (
     DATASETS,
     DataInfo,
     describe,
-    parse,
 )
 from mlhf_service.context import Context
 from mlhf_service.datasets import repository
@@ -64,7 +63,7 @@ def resolve_dataset(context: Context, name: str, params: dict[str, Any]) -> Reso
         params = {**stored.params, **params}
         if not root.is_dir():
             missing = "the files of this data set are gone; upload it again."
-    parsed = parse(family, params).model_dump(mode="json", exclude_unset=True)
+    parsed = DATASETS.parse(family, params).model_dump(mode="json", exclude_unset=True)
     if missing is not None:
         raise SpecError("/name", missing)
     if stored is not None and parsed == stored.params:

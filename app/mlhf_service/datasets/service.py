@@ -63,7 +63,7 @@ def parse_params(text: str, format: str) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise Invalid.at("/params", "params must be a JSON object.")
     try:
-        parsed = specs.parse(format, params).model_dump(mode="json", exclude_unset=True)
+        parsed = specs.DATASETS.parse(format, params).model_dump(mode="json", exclude_unset=True)
         if "\0" in str(parsed):
             raise Invalid.at("/params", "NUL characters are not allowed.")
         json.dumps(parsed, ensure_ascii=False).encode()  # no lone surrogates
@@ -87,7 +87,7 @@ def check(
     """
     try:
         found = specs.inspect(format, params, folder)
-        params = specs.parse(format, {**found.settled, **params}).model_dump(
+        params = specs.DATASETS.parse(format, {**found.settled, **params}).model_dump(
             mode="json", exclude_unset=True
         )
         sha256 = specs.digest(format, params, folder)

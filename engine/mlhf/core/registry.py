@@ -1,4 +1,4 @@
-"""Registries of components: specifications by name, their implementations imported on first use.
+"""Registries of components: found by name, their parameters checked, imported on first use.
 
 Needs no torch, so that the service can list, describe and check what only the trainer runs.
 """
@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
+from pydantic import ValidationError
+
 from mlhf.core.config import Strict
-from mlhf.core.errors import SpecError
+from mlhf.core.errors import SpecError, error_message
 
 Implementation = TypeVar("Implementation")
+
+MAX_NESTING = 40
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,57 @@ class Registry(Mapping[str, AnySpec]):
             known = ", ".join(sorted(self._specs))
             raise SpecError("/name", f"unknown {self._noun} {name!r}; known: {known}")
         return self._specs[name]
+
+    def parse(self, name: str, params: Mapping[str, Any]) -> Any:
+        """Return checked parameters of the entry of that name, an instance of its ``params``.
+
+        Raises:
+            SpecError: at ``/name``, or under ``/params`` at the first mistake.
+        """
+        kind = self.find(name).params
+        _refuse_deep(params)
+        try:
+            return kind.model_validate(dict(params))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            keep_last = first["type"] == "missing"
+            pointer = "/params" + _pointer(first["loc"], params, keep_last)
+            raise SpecError(pointer, error_message(first)) from None
+
+
+def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:
+    """Return pydantic's location as a JSON pointer.
+
+    Locations also name the union member that was tried. Those steps are not in the value, and
+    are left out.
+    """
+    pointer = ""
+    for at, step in enumerate(loc):
+        if _holds(value, step):
+            value = value[step]
+        elif not (keep_last and at == len(loc) - 1):
+            continue
+        pointer += "/" + str(step).replace("~", "~0").replace("/", "~1")
+    return pointer
+
+
+def _holds(value: Any, step: int | str) -> bool:
+    if isinstance(value, list | tuple):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, Mapping) and step in value
+
+
+def _refuse_deep(params: Any) -> None:
+    """Bound the nesting before anything recursive walks the value."""
+    level = [params]
+    for _ in range(MAX_NESTING):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    raise SpecError("/params", f"nested deeper than {MAX_NESTING} levels")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

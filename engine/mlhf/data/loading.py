@@ -10,7 +10,7 @@ from torch import Tensor
 from mlhf.data import preprocessing
 from mlhf.data.arrays import Array, Lazy, Split
 from mlhf.data.info import DataInfo
-from mlhf.data.specs import DATASETS, parse
+from mlhf.data.specs import DATASETS
 
 
 class Dataset:
@@ -127,7 +127,7 @@ def load(name: str, params: dict[str, Any], root: str | Path | None = None) -> D
         SpecError: The parameters are wrong, or ask for more than the files hold.
         DataError: The files are absent, corrupt, or not of this form.
     """
-    parsed = parse(name, params)
+    parsed = DATASETS.parse(name, params)
     arrays = DATASETS[name].read(parsed, None if root is None else Path(root))
     fitted = preprocessing.fit(arrays)
     train, test = (_held(split, arrays.info, fitted) for split in (arrays.train, arrays.test))

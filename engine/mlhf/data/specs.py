@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlhf.core.errors import DataError
-from mlhf.core.params import parse_params
 from mlhf.core.registry import Registry, Spec
 from mlhf.data.arrays import Arrays
 from mlhf.data.info import DataInfo
@@ -29,7 +28,6 @@ __all__ = [
     "describe",
     "digest",
     "inspect",
-    "parse",
     "validate",
 ]
 
@@ -168,11 +166,6 @@ DATASETS = Registry(
 )
 
 
-def parse(name: str, params: dict[str, Any]) -> CommonParams:
-    """Return the checked parameters. Raises SpecError at ``/name`` or under ``/params``."""
-    return parse_params(DATASETS.find(name).params, params)
-
-
 def describe(name: str, params: dict[str, Any], root: str | Path | None = None) -> DataInfo:
     """Return shapes and sizes, reading headers and metadata only where the format allows it.
 
@@ -180,13 +173,13 @@ def describe(name: str, params: dict[str, Any], root: str | Path | None = None) 
         SpecError: The parameters are wrong, or ask for more than the files hold.
         DataError: The files are absent or not of this form.
     """
-    parsed = parse(name, params)
+    parsed = DATASETS.parse(name, params)
     return DATASETS[name].describe(parsed, _path(root))
 
 
 def validate(name: str, params: dict[str, Any], root: str | Path | None = None) -> DataInfo:
     """Check all of the content once, without torch and in bounded memory. Raises as describe."""
-    parsed = parse(name, params)
+    parsed = DATASETS.parse(name, params)
     return DATASETS[name].validate(parsed, _path(root))
 
 
@@ -201,13 +194,13 @@ def inspect(
     Args:
         progress: Called now and then with how many samples of how many are checked.
     """
-    parsed = parse(name, params)
+    parsed = DATASETS.parse(name, params)
     return DATASETS[name].inspect(parsed, _path(root), progress)
 
 
 def digest(name: str, params: dict[str, Any], root: str | Path | None = None) -> str:
     """Return the sha256 of the files' content (or the library's data), in hex."""
-    parse(name, params)
+    DATASETS.parse(name, params)
     return DATASETS[name].digest(_path(root))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mlhf.data.info import DataInfo
-from mlhf.models.specs import MODELS, parse
+from mlhf.models.specs import MODELS
 
 
 def build(name: str, params: dict[str, Any], info: DataInfo, seed: int) -> nn.Module:
@@ -20,7 +20,7 @@ def build(name: str, params: dict[str, Any], info: DataInfo, seed: int) -> nn.Mo
     Raises:
         SpecError: The parameters are wrong or do not fit the data.
     """
-    parsed = parse(name, params)
+    parsed = MODELS.parse(name, params)
     module = MODELS[name].load()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also seed accelerators and not restore them.

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from mlhf.core.config import Strict
-from mlhf.core.params import parse_params
 from mlhf.core.registry import Registry, Spec
 from mlhf.data.info import DataInfo
 from mlhf.models.layer_specs import SequentialParams
@@ -111,16 +109,11 @@ MODELS = Registry(
 )
 
 
-def parse(name: str, params: dict[str, Any]) -> Strict:
-    """Return the checked parameters. Raises SpecError at ``/name`` or under ``/params``."""
-    return parse_params(MODELS.find(name).params, params)
-
-
 def summarize(name: str, params: dict[str, Any], data: DataInfo) -> ModelSummary:
     """Return the sizes of a model on these data.
 
     Raises:
         SpecError: The parameters are wrong or do not fit the data.
     """
-    parsed = parse(name, params)
+    parsed = MODELS.parse(name, params)
     return MODELS[name].summarize(parsed, data)

@@ -9,7 +9,7 @@ from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.params import RateParams
 from mlhf.optimizers.protocol import Optimizer
 from mlhf.optimizers.scheduled import scheduled
-from mlhf.optimizers.specs import OPTIMIZERS, check_run, parse
+from mlhf.optimizers.specs import OPTIMIZERS, check_run
 
 
 def build(
@@ -35,7 +35,7 @@ def build(
         SpecError: for an unknown name, parameters that do not fit it, or a schedule that needs
             ``total_steps``.
     """
-    checked = parse(name, params)
+    checked = OPTIMIZERS.parse(name, params)
     check_run(checked, total_steps)
     optimizer = OPTIMIZERS[name].load()(model, loss, checked, seed)
     if not isinstance(checked, RateParams):

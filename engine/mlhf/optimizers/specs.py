@@ -1,11 +1,10 @@
 """The registry of optimizers. Imports no torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlhf.core.config import Strict
-from mlhf.core.params import parse_params
 from mlhf.core.registry import Registry, Spec
 from mlhf.optimizers.params import (
     AdamDampingParams,
@@ -179,15 +178,6 @@ OPTIMIZERS = Registry(
         ),
     ),
 )
-
-
-def parse(name: str, params: Mapping[str, Any]) -> Strict:
-    """Check an optimizer's name and parameters.
-
-    Raises:
-        SpecError: at ``/name`` or ``/params/<field>``.
-    """
-    return parse_params(OPTIMIZERS.find(name).params, params)
 
 
 def check_run(params: Strict, total_steps: int | None) -> None:

@@ -27,7 +27,7 @@ from mlhf.core.process import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from mlhf.data.specs import describe
 from mlhf.models.specs import summarize
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
-from mlhf.optimizers.specs import parse
+from mlhf.optimizers.specs import OPTIMIZERS
 from tests.data_folder import root_or_skip
 
 _TASK = tasks("tiny")[0]
@@ -334,7 +334,9 @@ def test_transfer_needs_no_tuning(tmp_path):
 def test_all_are_tuned_by_the_same_budget():
     for each in CONTENDERS:
         assert len(each.grid) == (0 if each.category == "candidate" else 9)
-        checked = [parse(each.optimizer, {**each.params, **setting}) for setting in each.grid]
+        checked = [
+            OPTIMIZERS.parse(each.optimizer, {**each.params, **setting}) for setting in each.grid
+        ]
         assert len({c.model_dump_json() for c in checked}) == len(checked)
     assert at_edge([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}], {"lr": 0.3}) == ["lr"]
     assert at_edge([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}], {"lr": 0.2}) == []

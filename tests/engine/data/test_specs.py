@@ -9,7 +9,6 @@ from mlhf.data.specs import (
     DATASETS,
     describe,
     digest,
-    parse,
     validate,
 )
 
@@ -34,7 +33,7 @@ from mlhf.data.specs import (
 )
 def test_the_pointer_leads_to_the_mistake(name, params, pointer):
     with pytest.raises(SpecError) as caught:
-        parse(name, params)
+        DATASETS.parse(name, params)
     assert caught.value.pointer == pointer
 
 

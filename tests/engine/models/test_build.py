@@ -8,7 +8,7 @@ from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.build import build
 from mlhf.models.recipes import sequential_plan
-from mlhf.models.specs import parse, summarize
+from mlhf.models.specs import MODELS, summarize
 
 hypothesis = pytest.importorskip("hypothesis")
 event, given, settings, st = (
@@ -213,7 +213,7 @@ def test_every_layer_has_the_inferred_shape(case):
     network = build(name, params, data, seed=0)
     x = inputs(data)
     for planned, layer_module in zip(
-        sequential_plan(parse(name, params), data), network, strict=True
+        sequential_plan(MODELS.parse(name, params), data), network, strict=True
     ):
         x = layer_module(x)
         assert x.shape[1:] == planned.result.sizes

@@ -7,7 +7,7 @@ import pytest
 
 from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
-from mlhf.models.specs import MODELS, parse, summarize
+from mlhf.models.specs import MODELS, summarize
 
 IMAGE = DataInfo("image", (3, 32, 32), 10, "classification", 100, 20)
 TINY = DataInfo("image", (1, 2, 2), 10, "classification", 100, 20)
@@ -139,4 +139,4 @@ def test_sizes_beyond_any_memory_are_only_numbers():
 
 
 def test_parse_fills_in_the_defaults():
-    assert parse("mlp", {}).model_dump()["hidden"] == [128, 64]
+    assert MODELS.parse("mlp", {}).model_dump()["hidden"] == [128, 64]

@@ -12,7 +12,7 @@ from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.build import build as build_model
 from mlhf.optimizers.registry import build
-from mlhf.optimizers.specs import OPTIMIZERS, parse
+from mlhf.optimizers.specs import OPTIMIZERS
 from mlhf.training import checkpoint
 
 # What each reports of a step; the paper's variant under a name of its own.
@@ -229,5 +229,5 @@ def test_mlhf_is_compiled_where_that_is_asked_for():
 )
 def test_wrong_parameters_are_pointed_at(name, params, pointer):
     with pytest.raises(SpecError) as error:
-        parse(name, params)
+        OPTIMIZERS.parse(name, params)
     assert error.value.pointer == pointer

@@ -7,8 +7,7 @@ from typing import Any
 from mlhf.core.config import Component
 from mlhf.core.errors import SpecError, under
 from mlhf.data.info import DataInfo
-from mlhf.models import specs as models
-from mlhf.models.specs import ModelSummary
+from mlhf.models.specs import MODELS, ModelSummary
 from mlhf_service.context import Context
 from mlhf_service.datasets.resolve import resolve_dataset
 from mlhf_service.jobs.kinds.protocol import Estimate
@@ -79,8 +78,8 @@ def check_network(
     with under(f"{pointer}/dataset"):
         info = resolve_dataset(context, dataset.name, dataset.params).info
     with under(f"{pointer}/model"):
-        params = models.parse(model.name, model.params)
-        summary = models.MODELS[model.name].summarize(params, info)
+        params = MODELS.parse(model.name, model.params)
+        summary = MODELS[model.name].summarize(params, info)
     limit = context.settings.max_parameters
     if summary.parameters > limit:
         raise SpecError(

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from mlhf.core.budget import Epoch, total_steps
 from mlhf.core.config import Component
 from mlhf.core.errors import under
-from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import UNTRAINED, family_of
+from mlhf.optimizers.specs import OPTIMIZERS, check_run
 from mlhf.training.batch_norm import check_batches, check_microbatches
 from mlhf.training.config import TrainConfig
 from mlhf_service.context import Context
@@ -68,8 +68,8 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
     runs, peak = [], (0, 0)
     for trial in trials:
         with under(trial.pointer):
-            parsed = optimizers.parse(trial.optimizer.name, trial.optimizer.params)
-            optimizers.check_run(parsed, steps)
+            parsed = OPTIMIZERS.parse(trial.optimizer.name, trial.optimizer.params)
+            check_run(parsed, steps)
             check_microbatches(summary, parsed, epoch)
             params = parsed.model_dump(mode="json")
             pinned = None
@@ -79,7 +79,7 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
                 with under("/params/meta_checkpoint"):
                     pinned = resolve(context.session, family, params["meta_checkpoint"])
                 params["meta_checkpoint"] = pinned
-        spec = optimizers.OPTIMIZERS[trial.optimizer.name]
+        spec = OPTIMIZERS[trial.optimizer.name]
         of_batch = summary.activations * request.batch_size * (3 if spec.second_order else 2)
         peak = max(peak, (summary.parameters * (1 + spec.state_copies) + of_batch, of_batch))
         config = TrainConfig(

@@ -85,7 +85,7 @@ def _whole(task):
     """A task with all defaults filled in."""
     family = TaskFamily.model_validate(task)
     model, dataset = (
-        specs.parse(component.name, component.params).model_dump()
+        specs.OPTIMIZERS.parse(component.name, component.params).model_dump()
         for specs, component in ((models, family.model), (data, family.dataset))
     )
     return family.model_dump() | {"model": model, "dataset": (family.dataset.name, dataset)}
