@@ -63,7 +63,8 @@ def parse_params(text: str, format: str) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise Invalid.at("/params", "params must be a JSON object.")
     try:
-        parsed = specs.DATASETS.parse(format, params).model_dump(mode="json", exclude_unset=True)
+        checked = specs.DATASETS.parse(format, params)
+        parsed: dict[str, Any] = checked.model_dump(mode="json", exclude_unset=True)
         if "\0" in str(parsed):
             raise Invalid.at("/params", "NUL characters are not allowed.")
         json.dumps(parsed, ensure_ascii=False).encode()  # no lone surrogates
