@@ -132,7 +132,7 @@ def _check(config: TrainConfig, data: Dataset) -> None:
     check_batches(summary, epoch)
     chosen = config.optimizer
     with under("/optimizer"):
-        check_microbatches(summary, optimizers.parse(chosen.name, chosen.params), epoch)
+        check_microbatches(summary, optimizers.OPTIMIZERS.parse(chosen.name, chosen.params), epoch)
 
 
 def describe(config: TrainConfig, device: torch.device, model: nn.Module) -> dict[str, Any]:
