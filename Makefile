@@ -6,7 +6,9 @@ PORT ?= 8000
 DATA_DIR ?= .mlhf
 
 PYTEST = $(BIN)/python -m pytest
-BOTH_CORES := --numprocesses 2 --dist worksteal
+# One process more than cores: tests of whole services wait more than they compute. One test at a
+# time: the longest, which come first (tests/conftest.py), are not dealt to one process.
+SPREAD := --numprocesses 3 --dist load --maxschedchunk 1
 
 .PHONY: demo serve test test-quick test-bare coverage lint format docs clean
 
@@ -38,10 +40,10 @@ serve: $(VENV)/.installed  ## Keep the service running on PORT, its state in DAT
 	@$(BIN)/mlhf serve --port $(PORT) --data-dir $(DATA_DIR)
 
 test: $(VENV)/.installed-dev  ## Run all tests.
-	@$(PYTEST) $(BOTH_CORES)
+	@$(PYTEST) $(SPREAD)
 
 test-quick: $(VENV)/.installed-dev  ## Run the tests that need neither much time nor a service.
-	@$(PYTEST) $(BOTH_CORES) -m 'not slow and not services'
+	@$(PYTEST) $(SPREAD) -m 'not slow and not services'
 
 # As on a machine without data sets, servers, a browser, and packages that only tests need: all
 # that is missing must be skipped.
@@ -49,7 +51,7 @@ test-bare: $(VENV)/.installed-dev  ## Run the tests of real data sets where ther
 	@MLHF_TEST_BARE=1 $(PYTEST) -p no:hypothesispytest -p no:schemathesis -m data
 
 coverage: $(VENV)/.installed-dev  ## Run all tests, and print how much of the code they run.
-	@$(PYTEST) $(BOTH_CORES) --cov
+	@$(PYTEST) $(SPREAD) --cov
 
 lint: $(VENV)/.installed-dev  ## Check format, lint and types.
 	@$(BIN)/ruff format --check .

@@ -33,13 +33,17 @@ if machine.BARE:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their fixtures, give services time, skip what needs a missing GPU."""
+    """Mark tests by their fixtures, give services time, skip what needs a missing GPU.
+
+    The longest come first: what is long and comes last is waited for by idle processes.
+    """
     for item in items:
         for fixture, marker in _MARKER_OF_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
         if item.get_closest_marker("services"):
             item.add_marker(pytest.mark.timeout(_SERVICES_SECONDS))
+    items.sort(key=_length, reverse=True)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
         return
@@ -48,3 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _length(item: pytest.Item) -> int:
+    return 2 * bool(item.get_closest_marker("services")) + bool(item.get_closest_marker("slow"))

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mlhf_service.database import Database
@@ -36,14 +37,15 @@ class Service:
     def when_checkpointed(self, act: Callable[[int], None], go_on: bool = True) -> threading.Thread:
         """Call ``act(trainer's pid)`` in the middle of a run, its first checkpoint committed.
 
-        The trainer is held still from its first checkpoint on, so that it cannot end before
+        A checkpoint before the first step, as a slow start makes one due, does not count. The
+        trainer is held still from its first checkpoint on, so that it cannot end before
         its worker has written that down, however fast it is and however slow the machine.
         """
 
         def wait() -> None:
             spool = self.settings.spool_dir
             until(
-                lambda: any(spool.glob("*/checkpoints/step-*.safetensors")) and trainers(),
+                lambda: _checkpoint_files(spool) and trainers(),
                 "no trainer has written a checkpoint",
             )
             (pid, *_) = trainers()
@@ -66,7 +68,7 @@ class Service:
         return thread
 
     def _checkpoint_written(self) -> bool:
-        return any(artifact.kind == "checkpoint" for artifact in self.all(Artifact))
+        return any(a.kind == "checkpoint" and (a.step or 0) > 0 for a in self.all(Artifact))
 
     def all(self, table: Any) -> list[Any]:
         with self.database.read() as session:
@@ -90,6 +92,11 @@ class Service:
         rows = [p for p in self.all(Point) if p.run_id == run_id and p.metric == metric]
         assert len(rows) == len({p.step for p in rows})
         return {p.step: p.value if p.nonfinite is None else p.nonfinite for p in rows}
+
+
+def _checkpoint_files(spool: Path) -> list[Path]:
+    found = spool.glob("*/checkpoints/step-*.safetensors")
+    return [path for path in found if int(path.stem.removeprefix("step-")) > 0]
 
 
 def trainers() -> list[int]:
