@@ -1,7 +1,7 @@
 """The generalized Gauss-Newton matrix of a network's loss on one batch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,11 @@ class GGN:
         indefinite: Indefinite = "positive_part",
         edges: Callable[[], Sequence[GradientEdge]] | None = None,
     ) -> None:
+        if indefinite not in get_args(Indefinite):
+            raise ValueError(
+                f"indefinite={indefinite!r} is not allowed: it should be one of "
+                f"{', '.join(map(repr, get_args(Indefinite)))}"
+            )
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
         self._indefinite = indefinite

@@ -155,6 +155,21 @@ def named_loss(name: str) -> LossFunction:
     return LOSSES[name]
 
 
+def check_loss(loss: Any) -> None:
+    """Check that a loss is a known name or a function.
+
+    Raises:
+        ValueError: where it is not.
+    """
+    if isinstance(loss, str):
+        named_loss(loss)
+    elif not callable(loss):
+        raise ValueError(
+            f"loss={loss!r} is not allowed: it should be a name ({', '.join(LOSSES)}), or a "
+            "function (z, y) ↦ scalar of what the model returns"
+        )
+
+
 def resolve_loss(loss: Loss) -> LossFunction:
     """Return a loss with derivatives, given its name or a function (z, y) ↦ scalar."""
     return named_loss(loss) if isinstance(loss, str) else from_function(loss)
@@ -162,9 +177,9 @@ def resolve_loss(loss: Loss) -> LossFunction:
 
 def autograd_loss(loss: Loss) -> Callable[[Any, Any], Tensor]:
     """Return a function (z, y) ↦ scalar for autograd, given a loss's name or such a function."""
+    check_loss(loss)
     if not isinstance(loss, str):
         return loss
-    named_loss(loss)
     if loss == "cross_entropy":
         return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1))
     if loss == "binary_cross_entropy":

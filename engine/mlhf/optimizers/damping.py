@@ -6,10 +6,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from mlhf.optimizers.options import check_options
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.state import restored
 
 
+@runtime_checkable
 class Damping(Protocol):
     """A rule for S in (G + S)d = ∇ℓ.
 
@@ -52,9 +54,14 @@ class AdaptiveDamping(Damping, Protocol):
 
 
 class FixedDamping:
-    """S = λI, without a preconditioner: a constant one would change nothing."""
+    """S = λI, without a preconditioner: a constant one would change nothing.
+
+    Raises:
+        ValueError: for λ out of range.
+    """
 
     def __init__(self, damping: float = 1.0) -> None:
+        check_options(damping=damping)
         self.scale = damping
 
     def update(self, gradient: Tensor) -> tuple[float, None]:
@@ -80,6 +87,9 @@ class AdamDamping:
         growth_exponent: a.
         beta2: Decay of the running mean.
         eps: Added to √v̂.
+
+    Raises:
+        ValueError: for an option out of range.
     """
 
     def __init__(
@@ -90,6 +100,13 @@ class AdamDamping:
         beta2: float = 0.99,
         eps: float = 1e-5,
     ) -> None:
+        check_options(
+            damping=damping,
+            growth_steps=growth_steps,
+            growth_exponent=growth_exponent,
+            beta2=beta2,
+            eps=eps,
+        )
         self._damping = damping
         self._growth_steps = growth_steps
         self._growth_exponent = growth_exponent

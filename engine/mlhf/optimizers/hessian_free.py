@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.ggn import GGN
+from mlhf.curvature.losses import check_loss
 from mlhf.curvature.microbatches import batch_curvature, count_samples, split_batch
 from mlhf.curvature.pcg import Workspace, pcg
 from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
@@ -20,6 +21,7 @@ from mlhf.optimizers.damping import (
     FixedDamping,
 )
 from mlhf.optimizers.levenberg_marquardt import LevenbergMarquardt
+from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.params import (
     AdamDampingParams,
     FixedDampingParams,
@@ -27,7 +29,7 @@ from mlhf.optimizers.params import (
 )
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.reevaluate import BatchReevaluator
-from mlhf.optimizers.state import restored
+from mlhf.optimizers.state import check_state, restored, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, add, check
 
 
@@ -89,8 +91,23 @@ class HessianFree:
         autocast: torch.dtype | None = None,
         max_skipped_steps: int = 10,
     ) -> None:
-        if iterations < 1:
-            raise ValueError("iterations must be at least 1")
+        check_model(model)
+        check_loss(loss)
+        check_autocast(autocast)
+        check_options(
+            iterations=iterations,
+            lr=lr,
+            warm_start=warm_start,
+            weight_decay=weight_decay,
+            tolerance=tolerance,
+            micro_batch=micro_batch,
+            curvature_batch=curvature_batch,
+        )
+        if damping not in ("adam", "fixed") and not isinstance(damping, Damping):
+            raise ValueError(
+                f"damping={damping!r} is not allowed: it should be 'adam', 'fixed', or a Damping, "
+                "such as FixedDamping(0.1)"
+            )
         self.model = model
         self.loss = loss
         self.iterations = iterations
@@ -188,11 +205,14 @@ class HessianFree:
         return {
             "direction": self._direction,
             "damping": self.damping.state_dict(),
+            "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         like = self._parameters[0]
+        check_state(self, state, ("direction", "damping"), self._parameters, self.model)
+        check_state(self.damping, state["damping"], self.damping.state_dict())
         self._guard.load_state_dict(state.get("guard"))
         self._direction = restored(state["direction"], like)
         self.damping.load_state_dict(state["damping"], like)

@@ -21,10 +21,10 @@ from mlhf.optimizers.learned.kinds import Segment
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights, source_of
 from mlhf.optimizers.mlhf.paper.networks import columns
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
-from mlhf.optimizers.options import checked
-from mlhf.optimizers.params import L2LParams, LearningRate, NonNegative
+from mlhf.optimizers.options import check_model, check_options
+from mlhf.optimizers.params import L2LParams
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import restored
+from mlhf.optimizers.state import check_state, restored, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, check
 
 _CHUNK = 1 << 16  # coordinates at a time, since each takes hundreds of numbers
@@ -97,9 +97,11 @@ class L2L:
         weight_decay: float = 0.0,
         max_skipped_steps: int = 10,
     ) -> None:
+        check_model(model)
+        check_options(lr=lr, weight_decay=weight_decay)
         self.model = model
-        self.lr = checked("lr", lr, LearningRate)
-        self.weight_decay = checked("weight_decay", weight_decay, NonNegative)
+        self.lr = lr
+        self.weight_decay = weight_decay
         self._guard = StepGuard(model, max_skipped_steps)
         self._loss = autograd_loss(loss)
         self._rule = LSTMUpdate()
@@ -142,10 +144,12 @@ class L2L:
         return {
             "weights": dict(self._rule.weights.state_dict()),
             "state": self._state,
+            "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
+        check_state(self, state, ("weights", "state"), self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         self._rule.weights.load_state_dict(state["weights"])
         self._state = restored(state["state"], self._parameters[0])

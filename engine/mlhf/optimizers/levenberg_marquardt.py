@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mlhf.optimizers.options import check_options
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.state import restored
 
@@ -25,6 +26,9 @@ class LevenbergMarquardt:
         decrease: Factor of a λ that was too large.
         increase: Factor of a λ that was too small.
         bounds: The smallest and the largest λ.
+
+    Raises:
+        ValueError: for an option out of range.
     """
 
     def __init__(
@@ -34,6 +38,12 @@ class LevenbergMarquardt:
         increase: float = 3.0,
         bounds: tuple[float, float] = (0.3, 1e6),
     ) -> None:
+        check_options(damping=damping, decrease=decrease, increase=increase)
+        low, high = bounds
+        if not 0 <= low <= high:
+            raise ValueError(
+                f"bounds={bounds!r} is not allowed: it should be (low, high) with 0 <= low <= high"
+            )
         self._start = damping
         self._decrease = decrease
         self._increase = increase

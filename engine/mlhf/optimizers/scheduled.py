@@ -12,6 +12,7 @@ from mlhf.optimizers.protocol import (
     StepResult,
 )
 from mlhf.optimizers.schedules import Schedule
+from mlhf.optimizers.state import check_state
 
 
 class Scheduled:
@@ -42,6 +43,7 @@ class Scheduled:
         return {"steps": self._steps, "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
+        check_state(self.inner, state, ("steps", "inner"))
         self._steps = int(state["steps"])
         self.inner.load_state_dict(state["inner"])
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.core.errors import DivergedError
-from mlhf.optimizers.options import checked
-from mlhf.optimizers.params import SkippedSteps
+from mlhf.optimizers.options import check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
 
 _log = logging.getLogger(__name__)
@@ -58,8 +57,8 @@ class StepGuard:
         model: The model that is trained.
         max_skipped_steps: After so many skipped steps in a row the next one raises.
         state: Objects whose attributes are the optimizer's state, and generators; a function
-            where steps make new ones. A step must
-            replace these attributes, and change none in place before the last ``check``.
+            where steps make new ones. A step must replace these attributes, and change none in
+            place before the last ``check``.
 
     Attributes:
         skipped_steps: How many steps were skipped so far.
@@ -74,7 +73,9 @@ class StepGuard:
         max_skipped_steps: int,
         state: Sequence[object] | Callable[[], Sequence[object]] = (),
     ) -> None:
-        self._limit = checked("max_skipped_steps", max_skipped_steps, SkippedSteps)
+        check_options(max_skipped_steps=max_skipped_steps)
+        check_model(model)
+        self._limit = max_skipped_steps
         self._model = model
         self._state = state
         self.skipped_steps = 0

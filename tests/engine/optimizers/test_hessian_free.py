@@ -153,11 +153,6 @@ def test_it_works_alone_on_regression():
     assert last < 1e-5
 
 
-def test_iterations_must_be_positive():
-    with pytest.raises(ValueError, match="at least 1"):
-        HessianFree(nn.Linear(2, 2), iterations=0)
-
-
 def _problem(dtype=torch.float64):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to(dtype)

@@ -18,6 +18,7 @@ from mlhf.optimizers.params import (
     SGDParams,
 )
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.state import check_state, shapes_of
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, all_finite, check, large_number
 
 
@@ -106,10 +107,12 @@ class FirstOrder:
     def state_dict(self) -> State:
         return {
             "inner": [self._saved(inner) for inner in self._inner],
+            "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
+        check_state(self, state, ("inner",), self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         for inner, saved in zip(self._inner, state["inner"], strict=True):
             # Hyperparameters come from the specification, not from the checkpoint.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.eigenvectors import eigenvectors
 from mlhf.optimizers.first_order.first_order import FirstOrder, trained
+from mlhf.optimizers.options import check_options
 from mlhf.optimizers.params import ShampooParams
 
 
@@ -62,6 +63,14 @@ class Shampoo(torch.optim.Optimizer):
         precondition_every: int = 10,
         block_size: int = 1024,
     ) -> None:
+        check_options(
+            lr=lr,
+            eps=eps,
+            matrix_eps=matrix_eps,
+            weight_decay=weight_decay,
+            precondition_every=precondition_every,
+            block_size=block_size,
+        )
         options = {
             "lr": lr,
             "betas": betas,

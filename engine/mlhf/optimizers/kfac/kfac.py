@@ -12,10 +12,11 @@ from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.kfac.layers import Call, Layer, layers_of
+from mlhf.optimizers.options import check_model, check_options
 from mlhf.optimizers.params import KfacParams
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.running_mean import RunningMean
-from mlhf.optimizers.state import restored_list
+from mlhf.optimizers.state import check_state, restored_list, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, add, check
 
 
@@ -72,6 +73,26 @@ class Kfac:
         seed: int = 0,
         max_skipped_steps: int = 10,
     ) -> None:
+        check_model(model)
+        check_options(
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            damping=damping,
+            decay=decay,
+            fisher=fisher,
+            factors_every=factors_every,
+            inverse_every=inverse_every,
+            kl_clip=kl_clip,
+            norm_clip=norm_clip,
+            max_dimension=max_dimension,
+            seed=seed,
+        )
+        if callable(loss) and fisher != "empirical":
+            raise ValueError(
+                f"fisher={fisher!r} is not allowed with a loss function: no labels can be drawn "
+                "for it. Take fisher='empirical', or a loss by its name"
+            )
         self.model = model
         self.lr = lr
         self.loss = loss
@@ -131,6 +152,7 @@ class Kfac:
 
     def state_dict(self) -> State:
         return {
+            "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
             "steps": self._steps,
             "generator": self._generator.get_state(),
@@ -144,6 +166,8 @@ class Kfac:
 
     def load_state_dict(self, state: State) -> None:
         like = self._parameters[0]
+        needed = ("steps", "generator", "velocity", "diagonal", "blocks")
+        check_state(self, state, needed, self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         self._steps = int(state["steps"])
         self._generator.set_state(state["generator"])

@@ -8,12 +8,15 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from mlhf.core.atomic_files import Written, write
 from mlhf.core.errors import DataError
 from mlhf.optimizers.learned.families import FORMAT, KRONECKER, SHIPPED, UNTRAINED, family_in
 from mlhf.optimizers.learned.kinds import KINDS
+
+_UNREADABLE = (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,57 @@ class MetaCheckpoint:
         a kernel those of another kernel, a bias those of another bias, else those of the first.
 
         Raises:
-            DataError: where names or shapes do not fit.
+            DataError: where names or shapes do not fit, or weights are not finite numbers.
         """
+        _check_weights(self.weights, networks)
+        if not isinstance(self.lineage, Mapping):
+            raise DataError(
+                "The meta-checkpoint's lineage should be an object with the history of its "
+                f"training, not {self.lineage!r}."
+            )
         kinds = self.kinds
         for name, network in networks.items():
-            values = dict(self.weights.get(name, {}))
-            expected = {k: v.shape for k, v in network.state_dict().items()}
-            if {k: v.shape for k, v in values.items()} != expected:
-                raise DataError(f"The meta-checkpoint does not fit the network {name!r}.")
+            values = self.weights[name]
             source = [_nearest(k, kinds) for k in range(len(KINDS))]
             network.load_state_dict(
                 {k: v[source] if v.ndim and len(v) == len(KINDS) else v for k, v in values.items()}
             )
+
+
+def _check_weights(
+    weights: Mapping[str, Mapping[str, Tensor]], networks: Mapping[str, nn.Module]
+) -> None:
+    """Check weights before any is copied.
+
+    Raises:
+        DataError: naming the first fault.
+    """
+    expected = {
+        f"{network}.{name}": tuple(value.shape)
+        for network, module in networks.items()
+        for name, value in module.state_dict().items()
+    }
+    found = {
+        f"{network}.{name}": value
+        for network, values in weights.items()
+        for name, value in values.items()
+    }
+    for name in [n for n in expected if n not in found]:
+        raise DataError(f"The meta-checkpoint does not fit: it lacks {name}.")
+    for name in [n for n in found if n not in expected]:
+        raise DataError(f"The meta-checkpoint does not fit: it has {name}, which is not needed.")
+    for name, value in found.items():
+        if tuple(value.shape) != expected[name]:
+            raise DataError(
+                f"The meta-checkpoint does not fit: {name} has shape {tuple(value.shape)}, not "
+                f"{expected[name]}."
+            )
+        if not value.is_floating_point():
+            raise DataError(
+                f"The meta-checkpoint's {name} should be floating-point numbers, not {value.dtype}."
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise DataError(f"The meta-checkpoint's {name} holds NaN or infinity.")
 
 
 def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCheckpoint:
@@ -94,10 +136,12 @@ def load_meta_checkpoint(path: str | Path, optimizer: str = KRONECKER) -> MetaCh
                 weights.setdefault(network, {})[name] = file.get_tensor(key)
             lineage = json.loads(metadata["lineage"])
             family = family_in(str(metadata["optimizer"]), weights)
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"The meta-checkpoint {path.name} cannot be read: {error}") from error
     if family != optimizer:
         raise DataError(f"The meta-checkpoint {path.name} is for {family}, not for {optimizer}.")
+    if not isinstance(lineage, dict):
+        raise DataError(f"The meta-checkpoint {path.name} has no lineage: {lineage!r}.")
     return MetaCheckpoint(family, weights, lineage)
 
 
@@ -116,11 +160,21 @@ def load_weights(
 
     Raises:
         DataError: where the file cannot be read, is of another family, or does not fit.
+        ValueError: where ``meta_checkpoint`` is none of these.
     """
     if isinstance(meta_checkpoint, str | Path):
         meta_checkpoint = load_meta_checkpoint(meta_checkpoint, optimizer)
-    if meta_checkpoint is not None:
-        meta_checkpoint.into(networks)
+    if meta_checkpoint is None:
+        return
+    if not isinstance(meta_checkpoint, MetaCheckpoint):
+        raise ValueError(
+            f"meta_checkpoint={meta_checkpoint!r} is not allowed: it should be 'default', the "
+            "path of a file, a MetaCheckpoint, or None"
+        )
+    family = family_in(meta_checkpoint.optimizer, meta_checkpoint.weights)
+    if family != optimizer:
+        raise DataError(f"The meta-checkpoint is for {family}, not for {optimizer}.")
+    meta_checkpoint.into(networks)
 
 
 def source_of(name: str) -> str | None:

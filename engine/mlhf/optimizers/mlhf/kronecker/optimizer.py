@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.ggn import GGN
+from mlhf.curvature.losses import check_loss
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.learned.families import KRONECKER
@@ -37,8 +38,9 @@ from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
+from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import restored, restored_list
+from mlhf.optimizers.state import check_state, restored, restored_list, shapes_of
 from mlhf.optimizers.step_guard import (
     NotFinite,
     StepGuard,
@@ -50,6 +52,7 @@ from mlhf.optimizers.step_guard import (
 
 _BETA2 = 0.99
 _EPS = 1e-5  # of the loss's scale
+_STATE = ("steps", "largest", "average", "moment", "last", "solver", "basis", "networks")
 
 
 def fresh_networks() -> dict[str, nn.Module]:
@@ -126,10 +129,24 @@ class KroneckerMLHF(AveragingMLHF):
         seed: int = 0,
         max_skipped_steps: int = 10,
     ) -> None:
-        if iterations < 1:
-            raise ValueError("iterations must be at least 1")
-        if solve_every < 1:
-            raise ValueError("solve_every must be at least 1")
+        check_model(model)
+        check_loss(loss)
+        check_autocast(autocast)
+        check_options(
+            iterations=iterations,
+            solve_every=solve_every,
+            lr=lr,
+            average=average,
+            weight_decay=weight_decay,
+            damping=damping,
+            growth_steps=growth_steps,
+            decay=decay,
+            update_every=update_every,
+            refresh_every=refresh_every,
+            samples=samples,
+            max_dimension=max_dimension,
+            seed=seed,
+        )
         self.model, self.loss, self.lr = model, loss, lr
         self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
@@ -277,6 +294,7 @@ class KroneckerMLHF(AveragingMLHF):
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
         return {
+            "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
             "steps": self._steps,
             "largest": self._largest_batch,
@@ -294,6 +312,7 @@ class KroneckerMLHF(AveragingMLHF):
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned."""
         like = self._parameters[0]
+        check_state(self, state, _STATE, self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         self._steps, self._largest_batch = int(state["steps"]), int(state["largest"])
         self._average.load_state_dict(state["average"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.losses import check_loss
 from mlhf.curvature.microbatches import batch_curvature
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import unflatten
@@ -33,7 +34,9 @@ from mlhf.optimizers.mlhf.paper.solve import (
 )
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.mlhf.variants import MLHF
+from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.state import check_state, shapes_of
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, add, check, large_number
 
 __all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
@@ -106,8 +109,19 @@ class PaperMLHF(MLHF):
         autocast: torch.dtype | None = None,
         max_skipped_steps: int = 10,
     ) -> None:
-        if iterations < 1:
-            raise ValueError("iterations must be at least 1")
+        check_model(model)
+        check_loss(loss)
+        check_autocast(autocast)
+        check_options(
+            iterations=iterations,
+            lr=lr,
+            weight_decay=weight_decay,
+            tolerance=tolerance,
+            kernel=kernel,
+            compile=compile,
+            micro_batch=micro_batch,
+            curvature_batch=curvature_batch,
+        )
         self.model = model
         self.loss = loss
         self.iterations = iterations
@@ -234,11 +248,13 @@ class PaperMLHF(MLHF):
         return {
             "networks": weights,
             "state": None if self._state is None else dict(vars(self._state)),
+            "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned."""
+        check_state(self, state, ("networks", "state"), self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         for name, net in self.networks.items():
             net.load_state_dict(state["networks"][name])

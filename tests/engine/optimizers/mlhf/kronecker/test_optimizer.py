@@ -239,7 +239,7 @@ def test_a_model_without_parameters_is_refused():
 def test_the_other_variants_meta_checkpoint_is_refused():
     from mlhf.core.errors import DataError
 
-    with pytest.raises(DataError, match="fit"):
+    with pytest.raises(DataError, match="is for mlhf, not for mlhf_paper"):
         MLHF(_model(), meta_checkpoint=_loud(), variant="paper")
 
 
