@@ -71,7 +71,7 @@ class Supervisor:
         self._take_lock()
         if self._api:
             self._socket = bind(settings.host, settings.port)
-        if self._embedded and settings.broker == "filesystem://":
+        if self._embedded and settings.broker.startswith("filesystem:"):
             clear_broker(settings)
         try:
             require_broker(settings)

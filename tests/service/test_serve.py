@@ -196,6 +196,9 @@ def test_the_address_is_printed_when_it_answers(serving: Serving) -> None:
     serving.start("serve")
     until(lambda: "MLHF serves" in serving.output(), "no address was printed")
     assert serving.client.get("/readyz") == {"status": "ok"}
+    until(lambda: "Ctrl-C stops it" in serving.output(), "the second line was not printed")
+    lines = serving.output().splitlines()
+    assert [line.split()[0] for line in lines] == ["MLHF", "Pages:"], lines
 
 
 def test_it_serves_in_a_folder_with_modules_of_our_names(serving: Serving, tmp_path: Path) -> None:
