@@ -163,9 +163,14 @@ class Rows:
         return run.id
 
     def points(
-        self, run_id: str, metric: str, values: dict[int, float], seconds: float = 0.5
+        self,
+        run_id: str,
+        metric: str,
+        values: dict[int, float],
+        seconds: float = 0.5,
+        cpu: float | None = None,
     ) -> None:
-        """Add points by step: 10 samples, 0.1 epochs and ``seconds`` each step."""
+        """Add points by step: 10 samples, 0.1 epochs, ``seconds`` and ``cpu`` seconds each step."""
         with self.database.write() as session:
             for step, value in values.items():
                 finite = value - value == 0
@@ -178,6 +183,7 @@ class Rows:
                         samples=10 * step,
                         epoch=step / 10,
                         wall_seconds=seconds * step,
+                        cpu_seconds=None if cpu is None else cpu * step,
                         value=value if finite else None,
                         nonfinite=None if finite else name,
                     )

@@ -53,11 +53,15 @@ def get_comparison(
     """Compare runs: final and best values, and what it took each to reach the target.
 
     A target is reached at the first measurement at or below it (accuracies: at or above);
-    nothing is interpolated. Runs that differ only in their seed form a group, with mean,
-    standard deviation and range.
+    nothing is interpolated. A run that has not ended and has not reached it is unfinished, not
+    missed. Runs that differ only in their seed form a group, with mean, standard deviation and
+    range over seeds; runs of the same seed are averaged first, and count as one.
+
+    `cpu_seconds` are the CPU seconds of training, of all threads. Where the thread that trains
+    had a processor for less than 80 % of its seconds, a warning says that the machine was shared.
     """
     runs = service.runs_to_compare(session, run or [], job)
-    compared = service.compare(session, runs, metric, target)
+    compared = service.compare(session, runs, metric, target, x)
     session.close()  # drawing takes long, and needs no connection
     if format == "json":
         return compared.comparison

@@ -7,12 +7,14 @@ from typing import Any, Literal
 import numpy as np
 
 from mlhf.core.metrics import higher_is_better
-from mlhf_service.comparisons.schemas import ComparedGroup
+from mlhf_service.comparisons.legend import legend
+from mlhf_service.comparisons.schemas import ComparedGroup, ComparedRun
 from mlhf_service.comparisons.service import Compared
 from mlhf_service.kit.drawing import (
     AXIS_LABELS,
     dress,
     log_ticks,
+    mark_above,
     new_figure,
     plain,
     render,
@@ -37,17 +39,25 @@ def comparison_figure(
     figure = new_figure(4.9 * len(axes) + 2.4 * columns + 0.6, 4.6)
     panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
     figure.suptitle(_title(compared), fontsize=11)
+    runs = {run.run_id: run for run in compared.comparison.runs}
     for number, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
         for index, group in enumerate(compared.comparison.groups):
-            series = [compared.curves[run_id] for run_id in group.run_ids]
-            _draw_group(panel, axis, group, series, style_of(index))
+            label = plain(legend(group, runs, 38), 90)
+            _draw_group(panel, axis, group, label, style_of(index))
+            for run_id in group.run_ids:
+                one = compared.curves[run_id].on(axis)
+                _draw_rest(panel, axis, one, runs[run_id], group, style_of(index)[0])
         _draw_target(panel, compared.comparison.target)
         dress(panel, AXIS_LABELS[axis], metric.replace("_", " ") if number == 0 else "")
         short_ticks(panel)
     values = [v for s in compared.curves.values() if len(v := s.value[np.isfinite(s.value)])]
     if values and not higher_is_better(metric) and min(float(v.min()) for v in values) > 0:
-        for panel in panels:
-            log_ticks(panel, max(float(v[0]) for v in values))
+        for panel, axis in zip(panels, axes, strict=True):
+            top = log_ticks(panel, max(float(v[0]) for v in values))
+            for index, group in enumerate(compared.comparison.groups):
+                for run_id in group.run_ids:
+                    one = compared.curves[run_id]
+                    mark_above(panel, one.axis(axis), one.value, top, style_of(index)[0])
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
         figure.legend(
@@ -59,16 +69,14 @@ def comparison_figure(
 
 
 def _draw_group(
-    panel: Any, axis: Axis, group: ComparedGroup, series: Sequence[Series], style: tuple[str, Any]
+    panel: Any, axis: Axis, group: ComparedGroup, label: str, style: tuple[str, Any]
 ) -> None:
     colour, dashes = style
     curve = group.curve
-    x = np.array(getattr(curve, axis), dtype=float)
-    mean, low, high = (
+    x, mean, low, high = (
         np.array([math.nan if v is None else v for v in column], dtype=float)
-        for column in (curve.mean, curve.min, curve.max)
+        for column in (getattr(curve, axis), curve.mean, curve.min, curve.max)
     )
-    seeds = f" ({group.n} seeds)" if group.n > 1 else ""
     marker = "o" if 0 < len(x) <= 30 else ""
     panel.plot(
         x,
@@ -78,25 +86,24 @@ def _draw_group(
         linewidth=1.9,
         marker=marker,
         markersize=3,
-        label=plain(group.label, 38) + seeds,
+        label=label,
         zorder=3,
     )
     if group.n > 1:
         panel.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=2)
-    for one in series:
-        _draw_rest(panel, axis, one, curve.steps[-1] if curve.steps else -1, colour)
 
 
-def _draw_rest(panel: Any, axis: Axis, one: Series, until: int, colour: str) -> None:
+def _draw_rest(
+    panel: Any, axis: Axis, one: Series, run: ComparedRun, group: ComparedGroup, colour: str
+) -> None:
     """Thinly, where one run went on alone; and a cross where it left the finite numbers."""
-    fine = np.isfinite(one.value)
+    until = group.curve.steps[-1] if group.curve.steps else -1
     at = one.axis(axis)
-    rest = fine & (one.step >= until)
+    rest = np.isfinite(one.value) & (one.step >= until)
     if rest.sum() > 1:
         panel.plot(at[rest], one.value[rest], color=colour, linewidth=0.8, alpha=0.6, zorder=2)
-    if fine.any() and not fine.all():
-        last = np.flatnonzero(fine)[-1]
-        panel.plot(at[last], one.value[last], "x", color=colour, markersize=7, zorder=4)
+    if cross := one.leaves(axis, run.diverged_at):
+        panel.plot(*cross, "x", color=colour, markersize=7, zorder=4)
 
 
 def _draw_target(panel: Any, target: float | None) -> None:

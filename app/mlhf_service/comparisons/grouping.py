@@ -13,10 +13,15 @@ _SECTIONS = ("optimizer", "model", "dataset")
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration under different seeds."""
+    """Runs of one configuration, under one seed or several."""
 
     label: str
     runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The different seeds, in the order of the runs. Further runs of a seed repeat it."""
+        return tuple(dict.fromkeys(run.seed for run in self.runs))
 
 
 def group(runs: Sequence[Run]) -> list[Group]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from mlhf.training.config import TargetMetric
 from mlhf_service.runs.metrics import Number
-from mlhf_service.runs.schemas import Reached
+from mlhf_service.runs.schemas import Position, TargetStatus
 from mlhf_service.runs.status import Status
 
 # What can be a target can be compared.
@@ -23,6 +23,18 @@ class Ratios(BaseModel):
     steps: float | None = None
     samples: float | None = None
     wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+
+
+class Measure(BaseModel):
+    """What a run reached in one metric."""
+
+    final: Number | None = Field(
+        description="The last value; of a run that goes on, so far. NaN if the run diverged."
+    )
+    best: float | None = Field(description="The best finite value.")
+    final_ratio: float | None = Field(default=None, description="Over the best of the runs.")
+    best_ratio: float | None = Field(default=None, description="Over the best of the runs.")
 
 
 class ComparedRun(BaseModel):
@@ -38,25 +50,40 @@ class ComparedRun(BaseModel):
     optimizer: str
     seed: int
     batch_size: int | None
-    final_loss: Number | None = Field(
-        description="The compared metric; when that is an accuracy, the loss on the same set."
+    measures: dict[str, Measure] = Field(description="By metric; the split is in its name.")
+    final_loss: Number | None = Field(description="Of the comparison's `loss_metric`.")
+    best_loss: Number | None = Field(description="Of the comparison's `loss_metric`.")
+    final_accuracy: Number | None = Field(description="Of the comparison's `accuracy_metric`.")
+    best_accuracy: Number | None = Field(description="Of the comparison's `accuracy_metric`.")
+    target_status: TargetStatus | None = Field(
+        description="Null when there is no target. A run that has not ended of itself is "
+        "`unfinished`, not `missed`."
     )
-    best_loss: Number | None
-    final_accuracy: Number | None = Field(
-        description="On the test set, unless the compared metric is another accuracy."
+    to_target: Position | None = Field(
+        description="What it took; null unless the target was reached."
     )
-    best_accuracy: Number | None
-    to_target: Reached | None = Field(description="Null when the target was missed.")
+    diverged_at: Position | None = Field(
+        description="The first step whose loss was not finite, if the run diverged."
+    )
+    processor_share: float | None = Field(
+        description="Which fraction of its seconds of training the run had a processor; null "
+        "where that was not counted."
+    )
     ratio_to_best: Ratios
 
 
 class Band(BaseModel):
-    """A number over the seeds of a group."""
+    """A number over the seeds of a group; runs of one seed are averaged first."""
 
-    n: int = Field(description="Runs that have the number.")
-    missing: int = Field(description="Runs that have not; with any, mean and std are null.")
+    n: int = Field(description="Seeds that have the number.")
+    missing: int = Field(
+        description="Seeds that ended without it; with any, mean and std are null."
+    )
+    unfinished: int = Field(
+        description="Seeds that may yet have it, or were stopped before: they are in no mean."
+    )
     mean: float | None
-    std: float | None = Field(description="Of the sample (n - 1); null for a single run.")
+    std: float | None = Field(description="Of the sample (n - 1); null for a single seed.")
     min: float | None
     max: float | None
 
@@ -64,19 +91,35 @@ class Band(BaseModel):
 class ToTarget(BaseModel):
     """What it took a group's runs to reach the target."""
 
-    missed: int = Field(description="Runs that did not reach it; with any, the means are null.")
+    reached: int = Field(description="Seeds that reached it.")
+    missed: int = Field(description="Seeds that ended without; with any, the means are null.")
+    unfinished: int = Field(
+        description="Seeds that may yet reach it, or were stopped before: they are in no mean."
+    )
     steps: Band
     samples: Band
     wall_seconds: Band
+    cpu_seconds: Band
+
+
+class MeasureBands(BaseModel):
+    """One metric over the seeds of a group."""
+
+    final: Band
+    best: Band
 
 
 class GroupCurve(BaseModel):
-    """The metric over a group's runs, at the steps that all of them measured."""
+    """The metric over a group's seeds, at the steps that all of those with points measured."""
 
+    seeds: int = Field(description="Seeds that have points.")
     steps: list[int]
     samples: list[float]
     epochs: list[float]
-    wall_seconds: list[float] = Field(description="Mean over the runs.")
+    wall_seconds: list[float] = Field(description="Mean over the seeds.")
+    cpu_seconds: list[float | None] = Field(
+        description="Mean over the seeds; null where one has none."
+    )
     mean: list[float | None] = Field(description="Null where a run's value is not finite.")
     std: list[float | None]
     min: list[float | None]
@@ -90,8 +133,13 @@ class ComparedGroup(BaseModel):
 
     label: str
     run_ids: list[str]
-    seeds: list[int]
-    n: int
+    seeds: list[int] = Field(description="The different ones.")
+    n: int = Field(description="How many different seeds there are.")
+    repeats: int = Field(
+        description="Runs beyond the first of their seed. They add nothing to n: runs of one "
+        "configuration and seed are not independent, and are averaged before the seeds are."
+    )
+    measures: dict[str, MeasureBands] = Field(description="By metric; the split is in its name.")
     final_loss: Band
     best_loss: Band
     final_accuracy: Band
@@ -114,6 +162,9 @@ class Warning(BaseModel):
         "evaluation",
         "seeds",
         "single_seed",
+        "repeats",
+        "shared_machine",
+        "cpu_seconds",
         "unfinished",
         "diverged",
         "not_measured",
@@ -126,6 +177,14 @@ class Comparison(BaseModel):
     """Runs side by side."""
 
     metric: ComparedMetric
+    loss_metric: str = Field(
+        description="What `final_loss` and `best_loss` are of: the compared metric, or the loss "
+        "of the same split."
+    )
+    accuracy_metric: str = Field(
+        description="What `final_accuracy` and `best_accuracy` are of: the compared metric, or "
+        "`test_accuracy`."
+    )
     target: float | None = Field(
         description="As asked for, else the target all the runs were given."
     )

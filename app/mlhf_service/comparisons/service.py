@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import get_args
 
 from sqlalchemy.orm import Session
 
 from mlhf.core.metrics import higher_is_better, json_number
 from mlhf_service.comparisons import warnings
+from mlhf_service.comparisons.clocks import processor_share
 from mlhf_service.comparisons.grouping import Group, group
 from mlhf_service.comparisons.schemas import (
     Band,
@@ -16,20 +18,24 @@ from mlhf_service.comparisons.schemas import (
     ComparedMetric,
     ComparedRun,
     Comparison,
+    Measure,
+    MeasureBands,
     Ratios,
     ToTarget,
 )
 from mlhf_service.comparisons.statistics import band, group_curve
 from mlhf_service.kit.problems import FieldError, Invalid, NotFound
-from mlhf_service.runs import repository
+from mlhf_service.runs import outcomes, repository
 from mlhf_service.runs.curves import Series
+from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.schemas import Reached
+from mlhf_service.runs.status import ACTIVE
 
 MOST_RUNS = 64
 MOST_RUNS_OF_A_JOB = 1024
 _MEASURES = ("final_loss", "best_loss", "final_accuracy", "best_accuracy")
-_EFFORTS = ("steps", "samples", "wall_seconds")
+_EFFORTS = ("steps", "samples", "wall_seconds", "cpu_seconds")
+METRICS: tuple[ComparedMetric, ...] = get_args(ComparedMetric)
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,12 @@ def compare(
     runs: Sequence[Run],
     metric: ComparedMetric | None = None,
     target: float | None = None,
+    x: Axis | None = None,
 ) -> Compared:
     """Compare runs by one metric.
 
     Args:
+        x: The axis by which they will be looked at, for the warnings about it.
         metric: Default: that of the target the runs were given in common, else train_loss.
         target: Default: that common target, where its metric is the compared one.
     """
@@ -81,26 +89,28 @@ def compare(
         target = common[1]
     loss = metric.replace("accuracy", "loss")
     accuracy = metric if higher_is_better(metric) else "test_accuracy"
-    curves = repository.curves_of(session, [r.id for r in runs], [loss, accuracy, metric])
+    curves = repository.curves_of(session, [r.id for r in runs], METRICS)
 
     groups = group(runs)
     label_of = {run.id: one.label for one in groups for run in one.runs}
     shown = [_run(run, label_of[run.id], curves[run.id], loss, accuracy) for run in runs]
     if target is not None:
-        for one in shown:
-            one.to_target = _reached(curves[one.run_id].get(metric), target)
+        for run, one in zip(runs, shown, strict=True):
+            _set_target(one, run, curves[run.id].get(metric), target)
     _set_ratios(shown)
 
     main = {run.id: curves[run.id].get(metric) or Series.of(run.id, metric, []) for run in runs}
     by_id = {one.run_id: one for one in shown}
     comparison = Comparison(
         metric=metric,
+        loss_metric=loss,
+        accuracy_metric=accuracy,
         target=target,
         runs=shown,
         groups=[
             _group(one, [by_id[r.id] for r in one.runs], main, target is not None) for one in groups
         ],
-        warnings=warnings.find(groups, curves, metric),
+        warnings=warnings.find(groups, curves, metric, x),
     )
     return Compared(comparison, groups, main)
 
@@ -115,6 +125,12 @@ def _common_target(runs: Sequence[Run]) -> tuple[ComparedMetric, float] | None:
 
 
 def _run(run: Run, label: str, curves: dict[str, Series], loss: str, accuracy: str) -> ComparedRun:
+    diverged = outcomes.diverged(run)
+    measures: dict[str, Measure] = {
+        name: _measure(one, diverged) for name in METRICS if (one := curves.get(name))
+    }
+    absent = Measure(final=None, best=None)
+    of_loss, of_accuracy = measures.get(loss, absent), measures.get(accuracy, absent)
     return ComparedRun(
         run_id=run.id,
         job_id=run.job_id,
@@ -126,79 +142,126 @@ def _run(run: Run, label: str, curves: dict[str, Series], loss: str, accuracy: s
         optimizer=run.optimizer,
         seed=run.seed,
         batch_size=run.config.get("batch_size"),
-        final_loss=_final(curves.get(loss)),
-        best_loss=_best(curves.get(loss)),
-        final_accuracy=_final(curves.get(accuracy)),
-        best_accuracy=_best(curves.get(accuracy)),
+        measures=measures,
+        final_loss=of_loss.final,
+        best_loss=of_loss.best,
+        final_accuracy=of_accuracy.final,
+        best_accuracy=of_accuracy.best,
+        target_status=None,
         to_target=None,
+        diverged_at=outcomes.diverged_at(run),
+        processor_share=processor_share(run),
         ratio_to_best=Ratios(),
     )
 
 
-def _final(series: Series | None) -> Any:
-    return json_number(float(series.value[-1])) if series is not None else None
-
-
-def _best(series: Series | None) -> float | None:
-    if series is None:
-        return None
+def _measure(series: Series, diverged: bool) -> Measure:
+    """Last and best value. What a run that diverged measured before is not its final value."""
     finite = [v for v in series.value.tolist() if math.isfinite(v)]
     choose: Callable[..., float | None] = max if higher_is_better(series.metric) else min
-    return choose(finite, default=None)
+    final = math.nan if diverged else float(series.value[-1])
+    return Measure(final=json_number(final), best=choose(finite, default=None))
 
 
-def _reached(series: Series | None, target: float) -> Reached | None:
+def _set_target(shown: ComparedRun, run: Run, series: Series | None, target: float) -> None:
     at = series.first_reaching(target) if series is not None else None
-    if series is None or at is None:
-        return None
-    return Reached(
-        step=int(series.step[at]),
-        samples=int(series.samples[at]),
-        epoch=float(series.epoch[at]),
-        wall_seconds=float(series.wall_seconds[at]),
-    )
-
-
-def _measure(run: ComparedRun, name: str) -> float | None:
-    """One of the numbers of a run, where it has a finite one."""
-    if name in _EFFORTS:
-        if run.to_target is None:
-            return None
-        return float(getattr(run.to_target, "step" if name == "steps" else name))
-    value = getattr(run, name)
-    return value if isinstance(value, float) else None
+    if series is not None and at is not None:
+        shown.to_target = series.position(at)
+    shown.target_status = outcomes.target_status(run, at is not None, series is not None)
 
 
 def _set_ratios(runs: Sequence[ComparedRun]) -> None:
     for name in (*_MEASURES, *_EFFORTS):
-        values = [v for run in runs if (v := _measure(run, name)) is not None]
-        if not values:
-            continue
-        best = max(values) if higher_is_better(name) else min(values)
-        for run in runs:
-            value = _measure(run, name)
-            if value is not None and best > 0:
-                setattr(run.ratio_to_best, name, value / best)
+        ratios = _ratios([_number_of(run, name) for run in runs], higher_is_better(name))
+        for run, ratio in zip(runs, ratios, strict=True):
+            setattr(run.ratio_to_best, name, ratio)
+    for metric in METRICS:
+        measures = [m for run in runs if (m := run.measures.get(metric))]
+        higher = higher_is_better(metric)
+        finals = _ratios([_finite(m.final) for m in measures], higher)
+        bests = _ratios([m.best for m in measures], higher)
+        for measure, final, best in zip(measures, finals, bests, strict=True):
+            measure.final_ratio, measure.best_ratio = final, best
+
+
+def _ratios(values: Sequence[float | None], higher: bool) -> list[float | None]:
+    """Each value over the best; None where there is none, or the best is not positive."""
+    known = [v for v in values if v is not None]
+    best = (max(known) if higher else min(known)) if known else 0.0
+    return [value / best if value is not None and best > 0 else None for value in values]
+
+
+def _number_of(run: ComparedRun, name: str) -> float | None:
+    """One of the numbers of a run, where it has a finite one."""
+    if name not in _EFFORTS:
+        return _finite(getattr(run, name))
+    if run.to_target is None:
+        return None
+    value = getattr(run.to_target, "step" if name == "steps" else name)
+    return None if value is None else float(value)
+
+
+def _finite(value: float | str | None) -> float | None:
+    return None if isinstance(value, str) else value
 
 
 def _group(
     group: Group, runs: Sequence[ComparedRun], curves: dict[str, Series], has_target: bool
 ) -> ComparedGroup:
-    def over(name: str) -> Band:
-        return band([_measure(run, name) for run in runs])
+    seeds = [[run for run in runs if run.seed == seed] for seed in group.seeds]
+
+    def over(number: Callable[[ComparedRun], float | None]) -> Band:
+        return _over_seeds(seeds, number, lambda run: run.status in ACTIVE)
+
+    def effort(name: str) -> Band:
+        return _over_seeds(
+            seeds, lambda run: _number_of(run, name), lambda run: run.target_status == "unfinished"
+        )
+
+    def of_metric(metric: str) -> MeasureBands:
+        absent = Measure(final=None, best=None)
+        return MeasureBands(
+            final=over(lambda run: _finite(run.measures.get(metric, absent).final)),
+            best=over(lambda run: run.measures.get(metric, absent).best),
+        )
 
     to_target = None
     if has_target:
+        steps = effort("steps")
         to_target = ToTarget(
-            missed=sum(run.to_target is None for run in runs),
-            **{name: over(name) for name in _EFFORTS},
+            reached=steps.n,
+            missed=steps.missing,
+            unfinished=steps.unfinished,
+            **{name: effort(name) for name in _EFFORTS},
         )
     return ComparedGroup(
         label=group.label,
         run_ids=[run.run_id for run in runs],
-        seeds=[run.seed for run in runs],
-        n=len(runs),
+        seeds=list(group.seeds),
+        n=len(seeds),
+        repeats=len(runs) - len(seeds),
         to_target=to_target,
-        curve=group_curve([curves[run.run_id] for run in runs]),
-        **{name: over(name) for name in _MEASURES},
+        curve=group_curve([[curves[run.run_id] for run in of] for of in seeds]),
+        measures={m: of_metric(m) for m in METRICS if any(m in run.measures for run in runs)},
+        **{name: over(partial(_number_of, name=name)) for name in _MEASURES},
     )
+
+
+def _over_seeds(
+    seeds: Sequence[Sequence[ComparedRun]],
+    number: Callable[[ComparedRun], float | None],
+    unfinished: Callable[[ComparedRun], bool],
+) -> Band:
+    """A number over seeds; that of a seed is the mean over its runs that are done with it."""
+    values: list[float | None] = []
+    waiting = 0
+    for runs in seeds:
+        done = [run for run in runs if number(run) is not None or not unfinished(run)]
+        known = [value for run in done if (value := number(run)) is not None]
+        if not done:
+            waiting += 1
+        elif len(known) < len(done):
+            values.append(None)
+        else:
+            values.append(math.fsum(known) / len(known))
+    return band(values, waiting)

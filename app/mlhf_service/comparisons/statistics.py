@@ -13,14 +13,20 @@ from mlhf_service.runs.downsample import select
 _MOST_POINTS = 2000
 
 
-def band(values: Sequence[float | None]) -> Band:
-    """Mean, deviation and range; a value that is absent or not finite makes the mean null."""
+def band(values: Sequence[float | None], unfinished: int = 0) -> Band:
+    """Mean, deviation and range; a value that is absent or not finite makes the mean null.
+
+    Args:
+        values: One a seed, of those seeds that have it or ended without it.
+        unfinished: How many seeds may yet have it.
+    """
     fine = [float(v) for v in values if v is not None and math.isfinite(v)]
     missing = len(values) - len(fine)
     whole = bool(fine) and not missing
     return Band(
         n=len(fine),
         missing=missing,
+        unfinished=unfinished,
         mean=math.fsum(fine) / len(fine) if whole else None,
         std=float(np.std(fine, ddof=1)) if whole and len(fine) > 1 else None,
         min=min(fine, default=None),
@@ -28,16 +34,25 @@ def band(values: Sequence[float | None]) -> Band:
     )
 
 
-def group_curve(series: Sequence[Series]) -> GroupCurve:
-    """Mean and band at the steps that all curves have; empty where one has no points."""
-    steps = series[0].step
+def group_curve(seeds: Sequence[Sequence[Series]]) -> GroupCurve:
+    """Mean and band over seeds, at the steps that all curves with points have.
+
+    Args:
+        seeds: For each seed the curves of its runs, which are averaged first.
+    """
+    seeds = [curves for of in seeds if (curves := [one for one in of if len(one)])]
+    series = [one for curves in seeds for one in curves]
+    steps = series[0].step if series else np.empty(0, dtype=np.int64)
     for one in series[1:]:
         steps = np.intersect1d(steps, one.step)
-    rows = [np.searchsorted(one.step, steps) for one in series]
+
+    def of_seed(curves: Sequence[Series], column: str) -> npt.NDArray[np.float64]:
+        rows = [getattr(one, column)[np.searchsorted(one.step, steps)] for one in curves]
+        return _mean(np.array(rows, dtype=np.float64))
 
     def stacked(column: str) -> npt.NDArray[np.float64]:
-        parts = [getattr(one, column)[at] for one, at in zip(series, rows, strict=True)]
-        return np.array(parts, dtype=np.float64)
+        values = [of_seed(curves, column) for curves in seeds]
+        return np.array(values, dtype=np.float64).reshape(len(seeds), len(steps))
 
     values = stacked("value")
     whole = np.isfinite(values).all(axis=0)
@@ -51,12 +66,14 @@ def group_curve(series: Sequence[Series]) -> GroupCurve:
         return [v if math.isfinite(v) else None for v in kept(column)]
 
     with np.errstate(invalid="ignore"):
-        std = values.std(axis=0, ddof=1) if len(series) > 1 else np.full(len(steps), np.nan)
+        std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(steps), np.nan)
     return GroupCurve(
+        seeds=len(seeds),
         steps=steps[keep].tolist(),
-        samples=kept(stacked("samples").mean(axis=0)),
-        epochs=kept(stacked("epoch").mean(axis=0)),
-        wall_seconds=kept(stacked("wall_seconds").mean(axis=0)),
+        samples=kept(_mean(stacked("samples"))),
+        epochs=kept(_mean(stacked("epoch"))),
+        wall_seconds=kept(_mean(stacked("wall_seconds"))),
+        cpu_seconds=finite(_mean(stacked("cpu_seconds"))),
         mean=finite(mean),
         std=finite(np.where(whole, std, np.nan)),
         min=finite(np.where(np.isfinite(values), values, np.inf).min(axis=0, initial=np.inf)),
@@ -67,5 +84,8 @@ def group_curve(series: Sequence[Series]) -> GroupCurve:
 
 
 def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The mean over the first axis; empty if there is nothing."""
+    if not len(values):
+        return np.empty(values.shape[1:], dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(values.mean(axis=0))

@@ -1,10 +1,12 @@
 """A comparison as a table, one row a run."""
 
-from mlhf_service.comparisons.schemas import Comparison
+from mlhf_service.comparisons.schemas import ComparedRun, Comparison, Measure
+from mlhf_service.comparisons.service import METRICS
 from mlhf_service.runs import csv_text
 
 _RUN = (
     "run_id",
+    "job_id",
     "name",
     "group",
     "optimizer",
@@ -13,39 +15,59 @@ _RUN = (
     "seed",
     "batch_size",
     "status",
-    "final_loss",
-    "best_loss",
-    "final_accuracy",
-    "best_accuracy",
 )
 _REACHED = {
     "steps_to_target": "step",
     "samples_to_target": "samples",
     "epochs_to_target": "epoch",
     "seconds_to_target": "wall_seconds",
+    "cpu_seconds_to_target": "cpu_seconds",
 }
-_RATIOS = (
-    "final_loss",
-    "best_loss",
-    "final_accuracy",
-    "best_accuracy",
-    "steps",
-    "samples",
-    "wall_seconds",
-)
+_RATIOS = ("steps", "samples", "wall_seconds", "cpu_seconds")
+# Of every metric; the columns are named final_train_loss, best_test_accuracy_ratio and so on.
+_VALUES = {"final_{}": "final", "best_{}": "best"}
+_VALUE_RATIOS = {"final_{}_ratio": "final_ratio", "best_{}_ratio": "best_ratio"}
 
 
 def to_csv(comparison: Comparison) -> bytes:
-    """CSV; a cell is empty where there is no value (a target that was missed)."""
-    header = [*_RUN, "metric", "target", *_REACHED, *(f"{name}_ratio" for name in _RATIOS)]
+    """CSV, with the same columns whatever is compared.
+
+    A cell is empty where there is no value; ``target_status`` says why a target was not reached.
+    """
+    header = [
+        *_RUN,
+        *_named(_VALUES),
+        "diverged_at_step",
+        "processor_share",
+        *("metric", "target", "target_status"),
+        *_REACHED,
+        *_named(_VALUE_RATIOS),
+        *(f"{name}_ratio" for name in _RATIOS),
+    ]
     rows = [
         [
             *(getattr(run, name) for name in _RUN),
-            comparison.metric,
-            comparison.target,
+            *_of_metrics(run, _VALUES),
+            getattr(run.diverged_at, "step", None),
+            run.processor_share,
+            *(comparison.metric, comparison.target, run.target_status),
             *(getattr(run.to_target, name, None) for name in _REACHED.values()),
+            *_of_metrics(run, _VALUE_RATIOS),
             *(getattr(run.ratio_to_best, name) for name in _RATIOS),
         ]
         for run in comparison.runs
     ]
     return csv_text.table(header, rows)
+
+
+def _named(columns: dict[str, str]) -> list[str]:
+    return [form.format(metric) for metric in METRICS for form in columns]
+
+
+def _of_metrics(run: ComparedRun, columns: dict[str, str]) -> list[object]:
+    absent = Measure(final=None, best=None)
+    return [
+        getattr(run.measures.get(metric, absent), field)
+        for metric in METRICS
+        for field in columns.values()
+    ]

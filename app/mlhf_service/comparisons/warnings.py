@@ -4,41 +4,56 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from mlhf_service.comparisons import clocks
 from mlhf_service.comparisons.grouping import Group
 from mlhf_service.comparisons.schemas import Warning
+from mlhf_service.runs import outcomes
 from mlhf_service.runs.curves import Series
+from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.models import Run
-
-_TERMINAL = ("succeeded", "failed", "cancelled")
+from mlhf_service.runs.status import TERMINAL
 
 
 def find(
-    groups: Sequence[Group], curves: dict[str, dict[str, Series]], metric: str
+    groups: Sequence[Group],
+    curves: dict[str, dict[str, Series]],
+    metric: str,
+    x: Axis | None = None,
 ) -> list[Warning]:
-    """All reasons for caution, the most serious first."""
+    """All reasons for caution, the most serious first.
+
+    Args:
+        x: The axis by which the runs will be looked at, if one was chosen.
+    """
     runs = [run for group in groups for run in group.runs]
     return [
         *_state(runs, curves, metric),
         *(w for rule in _DIFFERENCES if (w := _difference(runs, *rule))),
+        *_seconds(runs, curves, x),
         *_seeds(groups),
     ]
 
 
 def _state(runs: Sequence[Run], curves: dict[str, dict[str, Series]], metric: str) -> list[Warning]:
     found = []
-    unfinished = [run.id for run in runs if run.status not in _TERMINAL]
+    unfinished = [run.id for run in runs if run.status not in TERMINAL]
     if unfinished:
         text = (
             f"{len(unfinished)} of {len(runs)} runs have not finished: their numbers will change."
         )
         found.append(Warning(code="unfinished", message=text, run_ids=unfinished))
-    diverged = [run.id for run in runs if (run.error or {}).get("type") == "/problems/diverged"]
+    diverged = [run.id for run in runs if outcomes.diverged(run)]
     stopped = [r.id for r in runs if r.status in ("failed", "cancelled") and r.id not in diverged]
     if stopped:
         text = f"{len(stopped)} of {len(runs)} runs ended before their budget was spent."
         found.append(Warning(code="unfinished", message=text, run_ids=stopped))
     if diverged:
-        text = f"{len(diverged)} of {len(runs)} runs diverged."
+        text = (
+            f"{len(diverged)} of {len(runs)} runs diverged: their final values are NaN, and a "
+            "group with one has no mean."
+        )
         found.append(Warning(code="diverged", message=text, run_ids=diverged))
     absent = [run.id for run in runs if metric not in curves[run.id]]
     if absent:
@@ -97,16 +112,65 @@ def _said(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def _seconds(
+    runs: Sequence[Run], curves: dict[str, dict[str, Series]], x: Axis | None
+) -> list[Warning]:
+    found = []
+    shared = [run for run in runs if clocks.had_to_share(run)]
+    if shared:
+        least = min(clocks.processor_share(run) or 0.0 for run in shared)
+        text = (
+            f"The machine was shared: {len(shared)} of {len(runs)} runs had a processor for less "
+            f"than {clocks.LEAST_SHARE:.0%} of their seconds of training (the least: "
+            f"{least:.0%}). Compare CPU seconds (x=cpu_seconds) rather than seconds."
+        )
+        found.append(
+            Warning(code="shared_machine", message=text, run_ids=[run.id for run in shared])
+        )
+    measured = [run for run in runs if curves[run.id]]
+    uncounted = [
+        run.id
+        for run in measured
+        if any(bool(np.isnan(one.cpu_seconds).any()) for one in curves[run.id].values())
+    ]
+    if uncounted and (x == "cpu_seconds" or len(uncounted) < len(measured)):
+        text = (
+            f"{len(uncounted)} of {len(runs)} runs have no CPU seconds: they were trained before "
+            "these were counted."
+        )
+        found.append(Warning(code="cpu_seconds", message=text, run_ids=uncounted))
+    gpu = [run.id for run in runs if clocks.on_gpu(run)]
+    if gpu and x == "cpu_seconds":
+        text = (
+            f"{len(gpu)} of {len(runs)} runs were trained on a GPU: CPU seconds do not count what "
+            "it computed."
+        )
+        found.append(Warning(code="cpu_seconds", message=text, run_ids=gpu))
+    return found
+
+
 def _seeds(groups: Sequence[Group]) -> list[Warning]:
     found = []
-    sets = {tuple(sorted(run.seed for run in group.runs)) for group in groups}
+    sets = {tuple(sorted(group.seeds)) for group in groups}
     if len(sets) > 1:
-        first = sorted(run.seed for run in groups[0].runs)
-        other = [g for g in groups if sorted(run.seed for run in g.runs) != first]
+        first = sorted(groups[0].seeds)
+        other = [group for group in groups if sorted(group.seeds) != first]
         ids = [run.id for group in other for run in group.runs]
         text = "Groups were run with different seeds: their means are not over the same draws."
         found.append(Warning(code="seeds", message=text, run_ids=ids))
-    single = [group.runs[0].id for group in groups if len(group.runs) == 1]
+    repeats = [
+        run.id
+        for group in groups
+        for i, run in enumerate(group.runs)
+        if run.seed in [before.seed for before in group.runs[:i]]
+    ]
+    if repeats:
+        text = (
+            f"{len(repeats)} runs repeat the configuration and the seed of another: they are no "
+            "further seeds. Runs of one seed are averaged first, and count once."
+        )
+        found.append(Warning(code="repeats", message=text, run_ids=repeats))
+    single = [group.runs[0].id for group in groups if len(group.seeds) == 1]
     if single and len(groups) > 1:
         text = (
             f"{len(single)} of {len(groups)} configurations were run with a single seed: "

@@ -18,7 +18,10 @@ class CloneRequest(Strict):
 
 
 class Progress(BaseModel):
-    """How far a job is, summed over its runs."""
+    """How far a job is: sums over its runs, and the mean of their fractions.
+
+    A run that failed or was cancelled counts as far as it came.
+    """
 
     step: int = 0
     total_steps: int | None = None

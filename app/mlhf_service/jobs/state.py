@@ -9,9 +9,8 @@ from mlhf_service.jobs import repository
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.transitions import allowed, job_status
 from mlhf_service.runs.models import Run
+from mlhf_service.runs.outcomes import diverged
 from mlhf_service.runs.status import TERMINAL
-
-DIVERGED = "/problems/diverged"
 
 
 class IllegalTransitionError(RuntimeError):
@@ -45,8 +44,8 @@ def settle(session: Session, job: Job) -> None:
     """Update the job's status from its runs'. The caller holds the job's lock."""
     session.flush()
     runs = repository.runs_of(session, job.id)
-    diverged = sum(_diverged(run) for run in runs)
-    status = job_status((r.status for r in runs), job.desired == "cancel", diverged)
+    lost = sum(map(diverged, runs))
+    status = job_status((r.status for r in runs), job.desired == "cancel", lost)
     if status in TERMINAL or (status == "paused" and job.desired == "pause"):
         job.desired = None
     if status == job.status:
@@ -59,11 +58,7 @@ def settle(session: Session, job: Job) -> None:
     if status in TERMINAL:
         job.finished_at = now()
     if status == "failed":
-        job.error = next((r.error for r in runs if r.error and not _diverged(r)), None) or next(
+        job.error = next((r.error for r in runs if r.error and not diverged(r)), None) or next(
             (r.error for r in runs if r.error), None
         )
     repository.add_event(session, job.id, "status", {"status": status, "error": job.error})
-
-
-def _diverged(run: Run) -> bool:
-    return run.status == "failed" and (run.error or {}).get("type") == DIVERGED

@@ -5,6 +5,7 @@ from collections import Counter
 from mlhf_service.database import now
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.schemas import JobView, Progress, RunCounts
+from mlhf_service.runs import outcomes
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import TERMINAL
 
@@ -35,15 +36,17 @@ def view(job: Job) -> JobView:
 
 
 def progress(job: Job) -> Progress:
-    """Sums over the runs; the fraction is their mean, an ended run counting as whole."""
+    """Sums over the runs; the fraction is the mean of theirs."""
     parts = [run.progress or {} for run in job.runs]
     totals = [part.get("total_steps") for part in parts]
     known = [t for t in totals if t is not None]
-    fraction = sum(_fraction(run) for run in job.runs) / max(1, len(job.runs))
+    fraction = sum(map(outcomes.fraction, job.runs)) / max(1, len(job.runs))
+    # Nothing is left to do of a run that has ended, however far it came.
+    spent = sum(_spent(run) for run in job.runs) / max(1, len(job.runs))
     eta = None
-    if job.status == "running" and job.started_at is not None and 0 < fraction < 1:
+    if job.status == "running" and job.started_at is not None and 0 < spent < 1:
         elapsed = (now() - job.started_at).total_seconds()
-        eta = elapsed * (1 - fraction) / fraction
+        eta = elapsed * (1 - spent) / spent
     return Progress(
         step=sum(part.get("step", 0) for part in parts),
         total_steps=sum(known) if parts and len(known) == len(parts) else None,
@@ -54,7 +57,5 @@ def progress(job: Job) -> Progress:
     )
 
 
-def _fraction(run: Run) -> float:
-    if run.status in TERMINAL:
-        return 1.0
-    return float((run.progress or {}).get("fraction", 0.0))
+def _spent(run: Run) -> float:
+    return 1.0 if run.status in TERMINAL else outcomes.fraction(run)

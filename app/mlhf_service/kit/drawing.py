@@ -1,6 +1,7 @@
 """How our charts look. matplotlib is imported where one is drawn, and used without pyplot."""
 
 import io
+import math
 import threading
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ AXIS_LABELS = {
     "steps": "steps",
     "epochs": "epochs",
     "wall_seconds": "training time (s)",
+    "cpu_seconds": "CPU time of training (s)",
 }
 
 _GRID, _TEXT = "#e3e3e3", "#333333"
@@ -44,25 +46,50 @@ def dress(axes: Any, xlabel: str, ylabel: str) -> None:
     axes.margins(x=0.01)
 
 
-def log_ticks(axes: Any, start: float) -> None:
+def log_ticks(axes: Any, start: float) -> float | None:
     """Log scale on y, with plain numbers also where less than a decade is shown.
 
     Args:
         start: The largest initial loss. Curves that diverge leave the picture above it, so
             that the others stay distinguishable.
+
+    Returns:
+        The upper edge where curves leave the picture; ``mark_above`` shows which do.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    if high > 8 * start > low:
-        axes.set_ylim(top=8 * start)
-        high = 8 * start
+    top = 8 * start if high > 8 * start > low else None
+    if top is not None:
+        axes.set_ylim(top=top)
+        high = top
     if low <= 0:
-        return
+        return top
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    return top
+
+
+def mark_above(axes: Any, x: Any, y: Any, top: float | None, colour: str) -> None:
+    """Mark at the picture's upper edge where a curve leaves it."""
+    above = [] if top is None else [i for i, v in enumerate(y.tolist()) if top < v < math.inf]
+    if not above:
+        return
+    known = axes.get_legend_handles_labels()[1]
+    label = "beyond the picture"
+    axes.plot(
+        float(x[above[0]]),
+        top,
+        "^",
+        color=colour,
+        markersize=6,
+        clip_on=False,
+        zorder=5,
+        linestyle="none",
+        label="_" + label if label in known else label,
+    )
 
 
 def short_ticks(axes: Any) -> None:

@@ -205,9 +205,9 @@ class Attempt:
         with self.database.read() as session:
             try:
                 run = session.get_one(Run, self.claim.run_id)
-                rendered = curve_files.render_all(session, run)
+                diverged = outcome.event.get("status") == "diverged"
+                rendered = curve_files.render_all(session, run, diverged)
                 if outcome.kind == "finished":
-                    diverged = outcome.event["status"] == "diverged"
                     rendered |= KINDS[run.kind].files_of(session, run, diverged)
             except SQLAlchemyError:
                 raise

@@ -9,9 +9,10 @@ from mlhf_service.database import db_now
 from mlhf_service.jobs import repository as jobs
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.outbox import Outbox
-from mlhf_service.jobs.state import DIVERGED, move
+from mlhf_service.jobs.state import move
 from mlhf_service.kit.problems import document
 from mlhf_service.runs.models import Run
+from mlhf_service.runs.status import DIVERGED
 
 _MAX_BACKOFF_SECONDS = 30.0
 
@@ -49,7 +50,8 @@ def _lost(session: Session, job: Job, run: Run, reason: str, max_attempts: int) 
     data = {"run_id": run.id, "level": "warning", "message": f"attempt {run.attempt}: {reason}"}
     jobs.add_event(session, job.id, "log", data)
     if run.failures >= max_attempts:
-        detail = f"Given up after {run.failures} attempts that did not end. The last: {reason}"
+        attempts = f"{run.failures} of {run.attempt} attempts did not end"
+        detail = f"Given up: {attempts}. The last: {reason}"
         move(session, run, "failed", document(500, "lost", "The run was lost", detail))
     else:
         backoff = 0.0 if run.failures == 1 else 2.0 ** (run.failures - 2)

@@ -137,6 +137,7 @@ class Ingestor:
                 "samples": point["samples"],
                 "epoch": point["epoch"],
                 "wall_seconds": point["wall_seconds"],
+                "cpu_seconds": point["cpu_seconds"],
                 # JSON has no NaN: what is not finite comes as a string.
                 "value": None if isinstance(value, str) else value,
                 "nonfinite": value if isinstance(value, str) else None,
@@ -173,7 +174,7 @@ def upsert(session: Session, rows: list[dict[str, Any]]) -> None:
     dialect: Any = sqlite if sqlite_backend else postgresql
     unique = {(row["metric"], row["step"]): row for row in rows}  # one INSERT hits a row once
     statement = dialect.insert(Point).values(list(unique.values()))
-    columns = ("samples", "epoch", "wall_seconds", "value", "nonfinite")
+    columns = ("samples", "epoch", "wall_seconds", "cpu_seconds", "value", "nonfinite")
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["run_id", "metric", "step"],

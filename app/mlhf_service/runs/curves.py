@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mlhf.core.metrics import NonFinite, json_number, reaches
 from mlhf_service.runs.downsample import select
 from mlhf_service.runs.metrics import Axis, number
+from mlhf_service.runs.schemas import Position
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -20,7 +21,9 @@ class Series:
     """One metric of one run, ordered by step; ``value`` may hold NaN and infinities.
 
     Attributes:
-        total: How many points there were before any were left out.
+        cpu_seconds: NaN where they were not counted.
+        total: How many points there were before any were left out to draw fewer.
+        unplaced: How many were left out because they have no place on an axis.
     """
 
     run_id: str
@@ -29,12 +32,17 @@ class Series:
     samples: Ints
     epoch: Floats
     wall_seconds: Floats
+    cpu_seconds: Floats
     value: Floats
     total: int
+    unplaced: int = 0
 
     @classmethod
     def of(cls, run_id: str, metric: str, rows: Sequence[Any]) -> "Series":
-        """Build it from rows (step, samples, epoch, wall_seconds, value, nonfinite)."""
+        """Build it from rows.
+
+        Each is (step, samples, epoch, wall_seconds, cpu_seconds, value, nonfinite).
+        """
         return cls(
             run_id,
             metric,
@@ -42,7 +50,8 @@ class Series:
             np.array([r[1] for r in rows], dtype=np.int64),
             np.array([r[2] for r in rows], dtype=np.float64),
             np.array([r[3] for r in rows], dtype=np.float64),
-            np.array([number(r[4], r[5]) for r in rows], dtype=np.float64),
+            np.array([np.nan if r[4] is None else r[4] for r in rows], dtype=np.float64),
+            np.array([number(r[5], r[6]) for r in rows], dtype=np.float64),
             len(rows),
         )
 
@@ -56,6 +65,7 @@ class Series:
             "samples": self.samples,
             "epochs": self.epoch,
             "wall_seconds": self.wall_seconds,
+            "cpu_seconds": self.cpu_seconds,
         }
         return columns[x]
 
@@ -63,14 +73,34 @@ class Series:
         """Leave points out where there are more than ``limit``."""
         if limit is None or len(self) <= limit:
             return self
-        keep = select(self.value, limit)
+        return self._at(select(self.value, limit))
+
+    def _at(self, rows: npt.NDArray[Any]) -> "Series":
         return replace(
             self,
-            step=self.step[keep],
-            samples=self.samples[keep],
-            epoch=self.epoch[keep],
-            wall_seconds=self.wall_seconds[keep],
-            value=self.value[keep],
+            step=self.step[rows],
+            samples=self.samples[rows],
+            epoch=self.epoch[rows],
+            wall_seconds=self.wall_seconds[rows],
+            cpu_seconds=self.cpu_seconds[rows],
+            value=self.value[rows],
+        )
+
+    def on(self, x: Axis) -> "Series":
+        """The points that have a place on the axis: those from before CPU time have no such."""
+        placed = np.isfinite(self.axis(x))
+        count = int(placed.sum())
+        return replace(self._at(placed), total=count, unplaced=len(self) - count)
+
+    def position(self, at: int) -> Position:
+        """What it took to the point of this index."""
+        cpu = float(self.cpu_seconds[at])
+        return Position(
+            step=int(self.step[at]),
+            samples=int(self.samples[at]),
+            epoch=float(self.epoch[at]),
+            wall_seconds=float(self.wall_seconds[at]),
+            cpu_seconds=cpu if np.isfinite(cpu) else None,
         )
 
     @property
@@ -86,8 +116,28 @@ class Series:
         hits = (i for i, v in enumerate(self.value.tolist()) if reaches(self.metric, v, target))
         return next((i for i in hits if np.isfinite(self.value[i])), None)
 
-    def rows(self) -> Iterator[tuple[str, str, int, int, float, float, float]]:
+    def leaves(self, x: Axis, diverged_at: Position | None) -> tuple[float, float] | None:
+        """Where to mark that a curve ends because its run diverged, as (x, value).
+
+        The loss of some batch is the first that is not finite. A curve of evaluations may end
+        long before, with numbers that look well: it is marked at the step of divergence, at the
+        height of its last finite value. None for a curve that stays finite.
+        """
+        fine = np.isfinite(self.value)
+        if not fine.any() or (fine.all() and diverged_at is None):
+            return None
+        before = fine if fine.all() else fine[: int(np.argmin(fine))]
+        if not len(before):
+            return None
+        last = int(np.flatnonzero(before)[-1])
+        place = None if diverged_at is None else diverged_at.on(x)
+        at = float(self.axis(x)[last]) if place is None else place
+        return (at, float(self.value[last])) if np.isfinite(at) else None
+
+    def rows(self) -> Iterator[tuple[str, str, int, int, float, float, float | None, float]]:
         """The points in long format, in the order of ``curve_files.COLUMNS``."""
-        columns = (self.step, self.samples, self.epoch, self.wall_seconds, self.value)
-        for numbers in zip(*(c.tolist() for c in columns), strict=True):
-            yield (self.run_id, self.metric, *numbers)
+        columns = (self.step, self.samples, self.epoch, self.wall_seconds)
+        cpu = [None if np.isnan(seconds) else seconds for seconds in self.cpu_seconds.tolist()]
+        numbers = zip(*(c.tolist() for c in columns), cpu, self.value.tolist(), strict=True)
+        for row in numbers:
+            yield (self.run_id, self.metric, *row)

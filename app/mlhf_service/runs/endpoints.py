@@ -114,10 +114,12 @@ def get_curves(
 ) -> Any:
     """Curves of one run; CSV and Parquet hold all the axes, one row a point.
 
-    `wall_seconds` counts training only: evaluation, checkpoints, compiling and pauses are
-    not in it.
+    `wall_seconds` and `cpu_seconds` count training only: evaluation, checkpoints, compiling and
+    pauses are not in them. `cpu_seconds` are those of all threads, and not what a GPU computes.
+    Points of runs from before they were counted have none: by `x=cpu_seconds` such points are
+    absent, in files the cell is empty.
     """
-    series = service.curves(session, run_id, metric, max_points)
+    series = service.curves(session, run_id, metric, max_points, x if format == "json" else None)
     if format == "json":
         body = _curves(run_id, x, series).model_dump_json().encode()
         return downloads.send_bytes(request.headers, body, "application/json")
@@ -142,6 +144,7 @@ def _curves(run_id: str, x: Axis, series: list[Series]) -> Curves:
                 points=one.pairs(x),
                 total_points=one.total,
                 downsampled=one.downsampled,
+                unplaced=one.unplaced,
                 method=METHOD if one.downsampled else None,
             )
             for one in series

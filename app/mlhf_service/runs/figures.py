@@ -9,12 +9,14 @@ from mlhf_service.kit.drawing import (
     COLOURS,
     dress,
     log_ticks,
+    mark_above,
     new_figure,
     plain,
     render,
     short_ticks,
 )
 from mlhf_service.runs.curves import Series
+from mlhf_service.runs.schemas import Position
 
 _LOSSES = (
     ("batch_loss", "each batch", "#b9b9b9", 0.7),
@@ -34,8 +36,8 @@ _ACCURACIES = (
 _DRAWN_POINTS = 2000
 
 
-def run_figure(name: str, series: Sequence[Series]) -> bytes:
-    """Draw one run as PNG, by samples."""
+def run_figure(name: str, series: Sequence[Series], diverged_at: Position | None = None) -> bytes:
+    """Draw one run as PNG, by samples; where it diverged its curves end in a cross."""
     found = {one.metric: one.at_most(_DRAWN_POINTS) for one in series if len(one)}
     accuracies = any(metric in found for metric, *_ in _ACCURACIES)
     figure = new_figure(9.6 if accuracies else 6.0, 4.2)
@@ -43,19 +45,29 @@ def run_figure(name: str, series: Sequence[Series]) -> bytes:
     figure.suptitle(plain(name, 90), fontsize=11)
 
     meta = any(metric in found for metric, *_ in _META_LOSSES)
-    drawn = _draw(panels[0], found, _META_LOSSES if meta else _LOSSES)
+    drawn = _draw(panels[0], found, _META_LOSSES if meta else _LOSSES, diverged_at)
     dress(panels[0], "samples", "meta-loss" if meta else "loss")
-    if drawn and min(float(np.min(v)) for v in drawn) > 0:
-        log_ticks(panels[0], max(float(v[0]) for v in drawn))
+    if drawn and min(float(np.min(y)) for _, y, _ in drawn) > 0:
+        top = log_ticks(panels[0], max(float(y[0]) for _, y, _ in drawn))
+        for x, y, colour in drawn:
+            mark_above(panels[0], x, y, top, colour)
+        if top is not None:
+            panels[0].legend(frameon=False, fontsize=9)
     short_ticks(panels[0])
     if accuracies:
-        _draw(panels[1], found, _ACCURACIES)
+        _draw(panels[1], found, _ACCURACIES, diverged_at)
         dress(panels[1], "samples", "accuracy")
         short_ticks(panels[1])
     return render(figure)
 
 
-def _draw(axes: Any, found: dict[str, Series], lines: Sequence[tuple[str, str, str, float]]) -> Any:
+def _draw(
+    axes: Any,
+    found: dict[str, Series],
+    lines: Sequence[tuple[str, str, str, float]],
+    diverged_at: Position | None,
+) -> list[tuple[Any, Any, str]]:
+    """Draw what there is of the lines; returns their places, values and colours."""
     drawn = []
     for metric, label, colour, width in lines:
         if metric not in found:
@@ -67,10 +79,12 @@ def _draw(axes: Any, found: dict[str, Series], lines: Sequence[tuple[str, str, s
         x, y = one.samples[fine], one.value[fine]
         marker = "o" if len(x) <= 40 and width > 1 else ""
         axes.plot(x, y, color=colour, linewidth=width, label=label, marker=marker, markersize=3)
-        drawn.append(y)
-        if not fine.all():
-            at = one.samples[~fine][0]
-            axes.axvline(at, color=colour, linewidth=0.8, linestyle=":")
+        drawn.append((x, y, colour))
+        if cross := one.leaves("samples", diverged_at):
+            axes.plot(*cross, "x", color=colour, markersize=7, zorder=4)
+    if drawn and diverged_at is not None:
+        label = f"diverged at step {diverged_at.step:,}"
+        axes.axvline(diverged_at.samples, color="#555555", lw=0.8, linestyle=":", label=label)
     if drawn:
         axes.legend(frameon=False, fontsize=9)
     else:

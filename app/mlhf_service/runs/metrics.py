@@ -8,7 +8,7 @@ from pydantic import Field
 from mlhf.ablation.config import SOLVER_VARIANTS
 from mlhf.core.metrics import NonFinite
 
-Axis = Literal["samples", "steps", "epochs", "wall_seconds"]
+Axis = Literal["samples", "steps", "epochs", "wall_seconds", "cpu_seconds"]
 
 METRICS: dict[str, str] = {
     "train_loss": "Loss over the training set.",

@@ -68,6 +68,7 @@ class Point(Base):
     samples: Mapped[int] = mapped_column(BigInteger)
     epoch: Mapped[float] = mapped_column(Float(53))
     wall_seconds: Mapped[float] = mapped_column(Float(53))
+    cpu_seconds: Mapped[float | None] = mapped_column(Float(53))  # null: not counted
     value: Mapped[float | None] = mapped_column(Float(53))
     # SQLite stores NaN as NULL: what is not finite is kept by name.
     nonfinite: Mapped[str | None] = mapped_column(String(10))

@@ -18,6 +18,7 @@ _COLUMNS = (
     Point.samples,
     Point.epoch,
     Point.wall_seconds,
+    Point.cpu_seconds,
     Point.value,
     Point.nonfinite,
 )

@@ -1,12 +1,14 @@
 """What a client is shown of runs."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from mlhf_service.runs.metrics import Axis, Number
 from mlhf_service.runs.status import Status
+
+TargetStatus = Literal["reached", "missed", "unfinished", "not_measured"]
 
 
 class MetricSummary(BaseModel):
@@ -17,13 +19,29 @@ class MetricSummary(BaseModel):
     best_step: int | None = None
 
 
-class Reached(BaseModel):
-    """What it took to the first measurement at or beyond the target."""
+class Position(BaseModel):
+    """How far a training was."""
 
     step: int
     samples: int
     epoch: float
-    wall_seconds: float
+    wall_seconds: float = Field(description="Of training alone.")
+    cpu_seconds: float | None = Field(
+        default=None,
+        description="CPU seconds of training, of all threads; null in runs from before they "
+        "were counted.",
+    )
+
+    def on(self, x: Axis) -> float | None:
+        """Its place on an axis of curves; None if it has none there."""
+        places: dict[Axis, float | None] = {
+            "steps": self.step,
+            "samples": self.samples,
+            "epochs": self.epoch,
+            "wall_seconds": self.wall_seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
+        return places[x]
 
 
 class TargetView(BaseModel):
@@ -31,7 +49,14 @@ class TargetView(BaseModel):
 
     metric: str
     value: float
-    reached: Reached | None = Field(description="Null when it was missed, or not reached yet.")
+    status: TargetStatus = Field(
+        description="`missed`: the run ended by its budget, or diverged, without reaching it. "
+        "`unfinished`: it has not reached it, and may yet, or was stopped before. "
+        "`not_measured`: the run does not measure this metric."
+    )
+    reached: Position | None = Field(
+        description="The first measurement at or beyond it; null unless the status is `reached`."
+    )
 
 
 class RunItem(BaseModel):
@@ -47,11 +72,18 @@ class RunItem(BaseModel):
     optimizer: str
     seed: int
     attempts: int = Field(description="How often it was started; more than 1 after a resume.")
-    progress: dict[str, Any] | None
+    progress: dict[str, Any] | None = Field(
+        description="How far it is, in steps, samples, epochs and seconds of training; where it "
+        "diverged, to there."
+    )
     summary: dict[str, MetricSummary] | None = Field(description="By metric, so far.")
     totals: dict[str, Any] | None = Field(
-        description="Steps, samples, epochs; seconds of training, and apart from them those of "
-        "evaluation, checkpoints and compiling."
+        description="Steps, samples, epochs; seconds and CPU seconds of training, and apart "
+        "from them seconds of evaluation, checkpoints and compiling. `processor_share`: which "
+        "fraction of the seconds of training the run had a processor. Absent: not counted."
+    )
+    diverged_at: Position | None = Field(
+        description="The first step whose loss was not finite, if the run diverged."
     )
     error: dict[str, Any] | None
     created_at: datetime
@@ -78,6 +110,10 @@ class CurveSeries(BaseModel):
     points: list[tuple[float, Number]] = Field(description="Pairs [x, value] by ascending step.")
     total_points: int
     downsampled: bool
+    unplaced: int = Field(
+        description="Points that are not given because they have no place on the axis: CPU "
+        "seconds were not counted when they were measured."
+    )
     method: str | None = Field(description="How points were chosen, where some were left out.")
 
 

@@ -13,13 +13,13 @@ from mlhf_service.kit.problems import (
     NotFound,
     Problem,
 )
-from mlhf_service.runs import repository
+from mlhf_service.runs import outcomes, repository
 from mlhf_service.runs.curves import Series
-from mlhf_service.runs.metrics import METRICS
+from mlhf_service.runs.metrics import METRICS, Axis
 from mlhf_service.runs.models import Artifact, Run
 from mlhf_service.runs.schemas import (
     ArtifactView,
-    Reached,
+    Position,
     RunItem,
     RunView,
     TargetView,
@@ -45,22 +45,28 @@ def item(run: Run) -> RunItem:
 
 def view(session: Session, run: Run) -> RunView:
     """A run in full."""
+    metrics = repository.metrics_of(session, run.id)
     return RunView(
         **_fields(run),
         config=run.config,
         environment=run.environment,
         data=run.data_info,
-        target=_target(session, run),
-        metrics=repository.metrics_of(session, run.id),
+        target=_target(session, run, metrics),
+        metrics=metrics,
     )
 
 
 def curves(
-    session: Session, run_id: str, metrics: Sequence[str] | None, max_points: int | None
+    session: Session,
+    run_id: str,
+    metrics: Sequence[str] | None,
+    max_points: int | None,
+    x: Axis | None = None,
 ) -> list[Series]:
     """Curves of a run; all that there are when ``metrics`` is None.
 
-    A metric that can be measured but was not gives an empty series.
+    A metric that can be measured but was not gives an empty series. With ``x``, only points that
+    have a place on that axis are given.
     """
     find(session, run_id)
     found = {s.metric: s for s in repository.curves(session, run_id, metrics)}
@@ -70,7 +76,7 @@ def curves(
         message = f"unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}"
         raise Invalid(message, [FieldError(pointer="metric", detail=message)])
     series = (found.get(m) or Series.of(run_id, m, []) for m in wanted)
-    return [one.at_most(max_points) for one in series]
+    return [(one if x is None else one.on(x)).at_most(max_points) for one in series]
 
 
 def artifacts(session: Session, run_id: str) -> list[ArtifactView]:
@@ -105,9 +111,10 @@ def _fields(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer,
         "seed": run.seed,
         "attempts": run.attempt,
-        "progress": run.progress,
+        "progress": outcomes.progress(run),
         "summary": run.summary,
         "totals": run.totals,
+        "diverged_at": outcomes.diverged_at(run),
         "error": run.error,
         "created_at": run.created_at,
         "started_at": run.started_at,
@@ -115,7 +122,7 @@ def _fields(run: Run) -> dict[str, Any]:
     }
 
 
-def _target(session: Session, run: Run) -> TargetView | None:
+def _target(session: Session, run: Run, metrics: Sequence[str]) -> TargetView | None:
     target = run.config.get("target")
     if target is None:
         return None
@@ -123,13 +130,15 @@ def _target(session: Session, run: Run) -> TargetView | None:
     point = repository.first_reaching(session, run.id, metric, value)
     reached = None
     if point is not None:
-        reached = Reached(
+        reached = Position(
             step=point.step,
             samples=point.samples,
             epoch=point.epoch,
             wall_seconds=point.wall_seconds,
+            cpu_seconds=point.cpu_seconds,
         )
-    return TargetView(metric=metric, value=value, reached=reached)
+    status = outcomes.target_status(run, reached is not None, metric in metrics)
+    return TargetView(metric=metric, value=value, status=status, reached=reached)
 
 
 def _artifact(artifact: Artifact) -> ArtifactView:

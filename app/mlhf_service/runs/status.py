@@ -7,3 +7,4 @@ Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelle
 STATUSES: tuple[Status, ...] = get_args(Status)
 ACTIVE = frozenset[str]({"queued", "running", "paused"})
 TERMINAL = frozenset[str](STATUSES) - ACTIVE
+DIVERGED = "/problems/diverged"  # the type of the error of a run that diverged

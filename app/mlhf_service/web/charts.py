@@ -5,41 +5,48 @@ from typing import Any
 import numpy as np
 
 from mlhf.core.metrics import higher_is_better
-from mlhf_service.comparisons.schemas import ComparedGroup, GroupCurve
+from mlhf_service.comparisons.legend import legend
+from mlhf_service.comparisons.schemas import ComparedGroup, ComparedRun, GroupCurve
 from mlhf_service.comparisons.service import Compared
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.downsample import select
 from mlhf_service.runs.metrics import Axis
 
-_AXES: tuple[Axis, ...] = ("samples", "wall_seconds")
+_AXES: tuple[Axis, ...] = ("samples", "wall_seconds", "cpu_seconds")
 _MOST_POINTS = 500
 
 
 def charts(compared: Compared) -> dict[str, Any]:
     """Each group's mean and band, where single runs went on alone, and where they diverged."""
     comparison = compared.comparison
+    runs = {run.run_id: run for run in comparison.runs}
     return {
         "metric": comparison.metric,
         "target": comparison.target,
         "log": not higher_is_better(comparison.metric),
         "groups": [
-            _group(group, [compared.curves[run_id] for run_id in group.run_ids])
+            _group(group, runs, [compared.curves[run_id] for run_id in group.run_ids])
             for group in comparison.groups
         ],
     }
 
 
-def _group(group: ComparedGroup, series: list[Series]) -> dict[str, Any]:
+def _group(
+    group: ComparedGroup, runs: dict[str, ComparedRun], series: list[Series]
+) -> dict[str, Any]:
     curve = group.curve
     until = curve.steps[-1] if curve.steps else -1
-    seeds = f" ({group.n} seeds)" if group.n > 1 else ""
     return {
-        "label": group.label + seeds,
+        "label": legend(group, runs),
         "axes": {
             axis: {
                 **_mean(curve, axis, group.n > 1),
                 "rests": [rest for one in series if len(rest := _rest(one, until, axis)) > 1],
-                "crosses": [cross for one in series if (cross := _cross(one, axis))],
+                "crosses": [
+                    cross
+                    for one in series
+                    if (cross := one.leaves(axis, runs[one.run_id].diverged_at))
+                ],
             }
             for axis in _AXES
         },
@@ -49,7 +56,8 @@ def _group(group: ComparedGroup, series: list[Series]) -> dict[str, Any]:
 def _mean(curve: GroupCurve, axis: Axis, banded: bool) -> dict[str, Any]:
     mean = np.array([np.nan if v is None else v for v in curve.mean], dtype=np.float64)
     keep = select(mean, _MOST_POINTS).tolist()
-    x: list[float] = getattr(curve, axis)
+    x: list[float | None] = getattr(curve, axis)
+    keep = [i for i in keep if x[i] is not None]
     return {
         "points": [(x[i], curve.mean[i]) for i in keep],
         "band": [(x[i], curve.min[i], curve.max[i]) for i in keep] if banded else None,
@@ -58,20 +66,9 @@ def _mean(curve: GroupCurve, axis: Axis, banded: bool) -> dict[str, Any]:
 
 def _rest(one: Series, until: int, axis: Axis) -> list[tuple[float, float | None]]:
     """A run's curve from where not all runs of its group have one."""
-    pairs = one.at_most(_MOST_POINTS)
+    pairs = one.on(axis).at_most(_MOST_POINTS)
     return [
         (x, y if isinstance(y, float) else None)
         for step, (x, y) in zip(pairs.step.tolist(), pairs.pairs(axis), strict=True)
         if step >= until
     ]
-
-
-def _cross(one: Series, axis: Axis) -> tuple[float, float] | None:
-    """The last finite point before a curve leaves the finite numbers."""
-    fine = np.isfinite(one.value)
-    if fine.all() or not fine.any():
-        return None
-    before = np.flatnonzero(fine[: int(np.argmin(fine))])
-    if not len(before):
-        return None
-    return float(one.axis(axis)[before[-1]]), float(one.value[before[-1]])

@@ -132,7 +132,7 @@ class MetaTrainer(RunLoop):
     def _flush(self) -> None:
         # Iterations may have no points; their progress is reported all the same.
         moved, self._reported_step = self.step != self._reported_step, self.step
-        self.recorder.flush(self._progress(), force=moved)
+        self.recorder.flush(self.progress, force=moved)
 
     def _unroll(self, start: InnerState) -> UnrollResult:
         models = self._models_of(start.task)

@@ -49,6 +49,7 @@ def execute(
             data=data,
         )
     )
+    attempt.emit(loop.progress())  # after a resume fewer steps may count than were reported
     outcome = loop.run()
     loop.finish()
     result = RunResult(outcome.status, outcome.reason, loop.totals(), loop.summary())

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -23,25 +23,32 @@ _SUMMARIZED = (
     "skipped_steps",
 )
 
+Progress = Callable[[], Event]
+
 _MOST_PENDING = 2048  # steps whose values wait on the device
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is."""
+    """How far a run is.
+
+    Attributes:
+        step: Steps taken.
+        samples: Training samples used.
+        epoch: Passes over the training set.
+        wall_seconds: Seconds of training, by the wall clock.
+        cpu_seconds: CPU seconds of training, of all threads of the process; None where they
+            were not counted from the run's beginning.
+    """
 
     step: int
     samples: int
     epoch: float
     wall_seconds: float
+    cpu_seconds: float | None = None
 
-    def to_dict(self) -> dict[str, float]:
-        return {
-            "step": self.step,
-            "samples": self.samples,
-            "epoch": self.epoch,
-            "wall_seconds": self.wall_seconds,
-        }
+    def to_dict(self) -> dict[str, float | None]:
+        return asdict(self)
 
 
 class CurveRecorder:
@@ -67,8 +74,8 @@ class CurveRecorder:
         """Return whether it is time to flush."""
         return time.monotonic() - self._flushed >= self._flush_seconds
 
-    def flush(self, progress: Event | None = None, *, force: bool = False) -> None:
-        """Emit the points so far, then how far the run is.
+    def flush(self, progress: Progress | None = None, *, force: bool = False) -> None:
+        """Emit the points so far, then how far the run is with them.
 
         Without points ``progress`` is only emitted if ``force`` is set.
         """
@@ -79,7 +86,7 @@ class CurveRecorder:
             self._emit(event("points", points=self._ready))
             self._ready = []
         if progress is not None:
-            self._emit(progress)
+            self._emit(progress())
 
     def summarize(self, metric: str, value: float, step: int) -> None:
         """Take a value into its metric's summary."""
@@ -141,7 +148,7 @@ class TrainingRecorder(CurveRecorder):
         """Return whether it is time to flush."""
         return len(self._pending) >= _MOST_PENDING or super().due()
 
-    def flush(self, progress: Event | None = None, *, force: bool = False) -> None:
+    def flush(self, progress: Progress | None = None, *, force: bool = False) -> None:
         self._read()
         super().flush(progress, force=force)
 

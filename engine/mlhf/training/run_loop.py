@@ -79,13 +79,22 @@ class RunLoop(ABC):
         """Bring the result into its final form, after the loop."""
 
     def totals(self) -> dict[str, float]:
-        """Return how much was done, and where the seconds went."""
+        """Return how much was done, and where the seconds went.
+
+        ``cpu_seconds`` and ``processor_share`` are of training: ``Clock`` says what they count.
+        They are absent where an earlier attempt did not count them.
+        """
         at = self._end()
+        cpu = {
+            "cpu_seconds": at.cpu_seconds,
+            "processor_share": self.clock.processor_share("training"),
+        }
         return {
             "steps": at.step,
             "samples": at.samples,
             "epochs": at.epoch,
             "wall_seconds": at.wall_seconds,
+            **{name: value for name, value in cpu.items() if value is not None},
             "evaluation_seconds": self.clock.seconds("evaluation"),
             "checkpoint_seconds": self.clock.seconds("checkpoint"),
             "compile_seconds": self.clock.seconds("compile"),
@@ -139,22 +148,33 @@ class RunLoop(ABC):
         return self._position()
 
     def _position(self) -> Position:
-        return Position(self.step, self.samples, self._epoch(), self.clock.seconds("training"))
+        return Position(
+            self.step,
+            self.samples,
+            self._epoch(),
+            self.clock.seconds("training"),
+            self.clock.cpu_seconds("training"),
+        )
 
-    def _fraction(self) -> float:
+    def _fraction(self, at: Position) -> float:
         """Return which fraction of the run is done, from 0 to 1."""
-        return self.step / self.total_steps if self.total_steps else 0.0
+        return at.step / self.total_steps if self.total_steps else 0.0
 
     def _flush(self) -> None:
         """Emit the points so far, then the progress."""
-        self.recorder.flush(self._progress())
+        self.recorder.flush(self.progress)
 
-    def _progress(self) -> Event:
+    def progress(self) -> Event:
+        """Return how far the run is: to where it diverged, if it did, as its totals have it."""
+        at = self._end()
         return event(
             "progress",
-            step=self.step,
+            step=at.step,
             total_steps=self.total_steps,
-            epoch=self._epoch(),
-            samples=self.samples,
-            fraction=self._fraction(),
+            epoch=at.epoch,
+            samples=at.samples,
+            fraction=self._fraction(at),
+            wall_seconds=at.wall_seconds,
+            cpu_seconds=at.cpu_seconds,
+            processor_share=self.clock.processor_share("training"),
         )

@@ -137,10 +137,10 @@ class Trainer(RunLoop):
             with self.clock.section("training"):
                 torch.cuda.synchronize(self._device)
 
-    def _fraction(self) -> float:
-        fractions = [super()._fraction()]
+    def _fraction(self, at: Position) -> float:
+        fractions = [super()._fraction(at)]
         if self.config.budget.wall_seconds:
-            fractions.append(self.clock.seconds("training") / self.config.budget.wall_seconds)
+            fractions.append(at.wall_seconds / self.config.budget.wall_seconds)
         return min(1.0, max(fractions))
 
     def _over(self) -> str | None:

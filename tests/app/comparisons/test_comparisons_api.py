@@ -29,7 +29,7 @@ def job(rows: Any) -> str:
             name=f"=cmd {optimizer}",
             config={"seed": seed, "target": TARGET},
         )
-        rows.points(run, "train_loss", values, seconds)
+        rows.points(run, "train_loss", values, seconds, cpu=1.5 if optimizer == "adam" else 0.5)
         rows.points(run, "test_accuracy", {0: 0.1, 30: 0.9 + seed / 100}, seconds)
     return str(job)
 
@@ -44,10 +44,23 @@ def test_runs_by_hand(client: TestClient, job: str) -> None:
     body = _get(client, job=job)
     assert (body["metric"], body["target"]) == ("train_loss", 0.5)
     a0, a1, h0, h1 = body["runs"]
-    assert a0["to_target"] == {"step": 20, "samples": 200, "epoch": 2.0, "wall_seconds": 20.0}
+    assert a0["to_target"] == {
+        "step": 20,
+        "samples": 200,
+        "epoch": 2.0,
+        "wall_seconds": 20.0,
+        "cpu_seconds": 30.0,
+    }
     assert a1["to_target"]["step"] == 10
-    assert h0["to_target"] == {"step": 10, "samples": 100, "epoch": 1.0, "wall_seconds": 40.0}
+    assert h0["to_target"] == {
+        "step": 10,
+        "samples": 100,
+        "epoch": 1.0,
+        "wall_seconds": 40.0,
+        "cpu_seconds": 5.0,
+    }
     assert h1["to_target"] is None
+    assert [run["target_status"] for run in body["runs"]] == ["reached"] * 3 + ["missed"]
     assert (a1["final_loss"], a1["best_loss"]) == (0.6, 0.3)
     assert (h1["final_loss"], h1["best_loss"]) == ("NaN", 0.8)
     assert (a1["final_accuracy"], a1["best_accuracy"]) == (0.91, 0.91)
@@ -59,6 +72,7 @@ def test_runs_by_hand(client: TestClient, job: str) -> None:
         "steps": 2.0,
         "samples": 2.0,
         "wall_seconds": 2.0,
+        "cpu_seconds": 6.0,
     }
     assert h0["ratio_to_best"]["final_loss"] == 1.0
     assert h0["ratio_to_best"]["wall_seconds"] == 4.0
@@ -72,6 +86,7 @@ def test_groups_by_hand(client: TestClient, job: str) -> None:
     assert adam["final_loss"] == {
         "n": 2,
         "missing": 0,
+        "unfinished": 0,
         "mean": 0.5,
         "std": pytest.approx(math.sqrt(0.02)),
         "min": 0.4,
@@ -114,9 +129,164 @@ def test_csv(client: TestClient, job: str) -> None:
     table = list(csv.DictReader(io.StringIO(response.text)))
     assert [row["samples_to_target"] for row in table] == ["200", "100", "100", ""]
     assert [row["seconds_to_target"] for row in table] == ["20.0", "10.0", "40.0", ""]
-    assert table[3]["final_loss"] == "NaN"
+    assert [row["cpu_seconds_to_target"] for row in table] == ["30.0", "15.0", "5.0", ""]
+    assert [row["target_status"] for row in table] == ["reached"] * 3 + ["missed"]
+    assert table[3]["final_train_loss"] == "NaN"
+    assert table[0]["final_test_accuracy"] == "0.9"
+    assert table[0]["final_test_loss"] == ""
+    assert not [name for name in table[0] if name.startswith(("final_loss", "final_acc"))]
     assert table[0]["name"] == "'=cmd adam"
     assert table[0]["samples_ratio"] == "2.0"
+
+
+def test_every_number_names_its_split(client: TestClient, rows: Any, job: str) -> None:
+    body = _get(client, job=job)
+    assert (body["loss_metric"], body["accuracy_metric"]) == ("train_loss", "test_accuracy")
+    assert body["runs"][0]["measures"] == {
+        "train_loss": {"final": 0.4, "best": 0.4, "final_ratio": 4.0, "best_ratio": 4.0},
+        "test_accuracy": {
+            "final": 0.9,
+            "best": 0.9,
+            "final_ratio": pytest.approx(0.9 / 0.91),
+            "best_ratio": pytest.approx(0.9 / 0.91),
+        },
+    }
+    adam = body["groups"][0]["measures"]
+    assert adam["test_accuracy"]["final"]["mean"] == pytest.approx(0.905)
+    by_test = _get(client, job=job, metric="test_accuracy")
+    assert (by_test["loss_metric"], by_test["accuracy_metric"]) == ("test_loss", "test_accuracy")
+    assert by_test["runs"][0]["final_loss"] is None, "no test loss was measured"
+    assert by_test["runs"][0]["measures"] == body["runs"][0]["measures"]
+
+
+@pytest.fixture
+def unfinished(rows: Any) -> str:
+    """Three seeds: one has reached the target, one trains, one waits."""
+    job = rows.job(kind="sweep", status="running")
+    for seed, status in enumerate(["succeeded", "running", "queued"]):
+        run = rows.run(job, position=seed, status=status, config={"seed": seed, "target": TARGET})
+        if status != "queued":
+            values = {0: 2.0, 10: 0.4} if status == "succeeded" else {0: 2.0, 10: 1.0}
+            rows.points(run, "train_loss", values)
+    return str(job)
+
+
+def test_a_run_that_goes_on_has_not_missed_its_target(client: TestClient, unfinished: str) -> None:
+    body = _get(client, job=unfinished)
+    assert [r["target_status"] for r in body["runs"]] == ["reached", "unfinished", "unfinished"]
+    (group,) = body["groups"]
+    to = group["to_target"]
+    assert (to["reached"], to["missed"], to["unfinished"]) == (1, 0, 2)
+    assert (to["samples"]["mean"], to["samples"]["n"], to["samples"]["unfinished"]) == (100, 1, 2)
+    assert group["final_loss"]["mean"] == pytest.approx(0.7), "of the two that have one"
+    assert (group["final_loss"]["unfinished"], group["final_loss"]["missing"]) == (1, 0)
+    assert group["curve"]["mean"] == [2.0, 0.7], "what waits hides nothing"
+    text = client.get("/v1/comparisons", params={"job": unfinished, "format": "csv"}).text
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [row["target_status"] for row in table] == ["reached", "unfinished", "unfinished"]
+
+
+def test_runs_of_one_seed_are_not_seeds(client: TestClient, rows: Any) -> None:
+    job = rows.job()
+    for position, (seed, loss, seconds) in enumerate([(0, 0.2, 1.0), (0, 0.4, 3.0), (1, 0.6, 1.0)]):
+        run = rows.run(job, position=position, config={"seed": seed, "target": TARGET})
+        rows.points(run, "train_loss", {0: 2.0, 10: loss}, seconds)
+    body = _get(client, job=job)
+    (group,) = body["groups"]
+    assert (group["n"], group["repeats"], group["seeds"]) == (2, 1, [0, 1])
+    assert len(group["run_ids"]) == 3
+    assert group["final_loss"]["n"] == 2
+    assert group["final_loss"]["mean"] == pytest.approx(0.45), "of 0.3 and 0.6"
+    assert group["final_loss"]["std"] == pytest.approx(0.3 / math.sqrt(2))
+    assert group["to_target"]["missed"] == 1, "one seed of two"
+    assert "repeats" in _codes(body)
+    repeated = body["warnings"][_codes(body).index("repeats")]["run_ids"]
+    assert repeated == group["run_ids"][1:2]
+    svg = client.get("/v1/comparisons", params={"job": job, "format": "svg"}).text
+    assert "(2 seeds, 3 runs)" in svg
+
+
+def test_repeats_of_a_single_seed_have_no_deviation(client: TestClient, rows: Any) -> None:
+    runs = [rows.run(), rows.run(), rows.run(optimizer="hf")]
+    for run, loss in zip(runs, (0.2, 0.4, 0.6), strict=True):
+        rows.points(run, "train_loss", {0: 2.0, 10: loss})
+    body = _get(client, run=runs)
+    assert (body["groups"][0]["n"], body["groups"][0]["final_loss"]["std"]) == (1, None)
+    assert {"repeats", "single_seed"} <= set(_codes(body))
+    single = body["warnings"][_codes(body).index("single_seed")]
+    assert single["message"].startswith("2 of 2"), "repeats do not make it several seeds"
+
+
+@pytest.fixture
+def diverged(rows: Any) -> str:
+    """Two seeds whose evaluations are finite; the first diverged between two of them."""
+    job = rows.job()
+    end = {"steps": 15, "samples": 150, "epochs": 1.5, "wall_seconds": 7.5, "cpu_seconds": 9.0}
+    fields = {"status": "failed", "error": {"type": "/problems/diverged"}, "totals": end}
+    for seed in range(2):
+        run = rows.run(job, position=seed, config={"seed": seed}, **({} if seed else fields))
+        rows.points(
+            run, "train_loss", {0: 2.0, 10: 1.0} if seed == 0 else {0: 2.0, 10: 1.0, 20: 0.5}
+        )
+    return str(job)
+
+
+def test_a_run_that_diverged_has_no_final_value(client: TestClient, diverged: str) -> None:
+    body = _get(client, job=diverged, target=0.1)
+    first, second = body["runs"]
+    assert (first["final_loss"], first["best_loss"]) == ("NaN", 1.0)
+    assert first["diverged_at"]["step"] == 15
+    assert second["diverged_at"] is None
+    assert [run["target_status"] for run in body["runs"]] == ["missed", "missed"]
+    assert body["groups"][0]["final_loss"]["mean"] is None
+    assert (body["groups"][0]["final_loss"]["missing"]) == 1
+    svg = client.get("/v1/comparisons", params={"job": diverged, "format": "svg"}).text
+    assert "2 seeds, 1 diverged" in svg
+
+
+SHARED = {"steps": 10, "samples": 100, "epochs": 1.0, "wall_seconds": 5.0, "processor_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("share", "device", "shared"),
+    [(0.5, "cpu", True), (0.79, "cpu", True), (0.81, "cpu", False), (0.5, "cuda", False)],
+)
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_shared_machine_is_told(
+    client: TestClient, rows: Any, share: float, device: str, shared: bool, threads: int
+) -> None:
+    environment = {"device": device, "threads": threads}
+    runs = [
+        rows.run(environment=environment, totals={**SHARED, "processor_share": 1.0}),
+        rows.run(
+            environment=environment, totals={**SHARED, "processor_share": share}, config={"seed": 1}
+        ),
+    ]
+    body = _get(client, run=runs)
+    assert ("shared_machine" in _codes(body)) is shared
+    if shared:
+        warning = body["warnings"][_codes(body).index("shared_machine")]
+        assert warning["run_ids"] == [runs[1]]
+        assert "cpu_seconds" in warning["message"]
+    assert body["runs"][1]["processor_share"] == share
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_runs_without_cpu_seconds_are_named(client: TestClient, rows: Any) -> None:
+    runs = [rows.run(), rows.run(config={"seed": 1})]
+    for run in runs:
+        rows.points(run, "train_loss", {0: 2.0, 10: 1.0})
+    assert "cpu_seconds" not in _codes(_get(client, run=runs))
+    by_cpu = _get(client, run=runs, x="cpu_seconds")
+    assert by_cpu["warnings"][_codes(by_cpu).index("cpu_seconds")]["run_ids"] == runs
+    newer = rows.run(config={"seed": 2}, environment={"device": "cuda"})
+    rows.points(newer, "train_loss", {0: 2.0, 10: 1.0}, cpu=1.0)
+    mixed = _get(client, run=[*runs, newer])
+    assert mixed["warnings"][_codes(mixed).index("cpu_seconds")]["run_ids"] == runs
+    by_cpu = _get(client, run=[*runs, newer], x="cpu_seconds")
+    gpu = [w for w in by_cpu["warnings"] if "GPU" in w["message"]]
+    assert [w["run_ids"] for w in gpu] == [[newer]]
 
 
 def _codes(body: Any) -> list[str]:
@@ -176,7 +346,7 @@ def test_a_run_that_measured_nothing(client: TestClient, rows: Any) -> None:
         assert client.get("/v1/comparisons", params={"run": runs, "format": form}).is_success
 
 
-@pytest.mark.parametrize("x", [None, "samples", "steps", "epochs", "wall_seconds"])
+@pytest.mark.parametrize("x", [None, "samples", "steps", "epochs", "wall_seconds", "cpu_seconds"])
 def test_pictures(client: TestClient, job: str, x: str | None) -> None:
     params = {"job": job, "format": "png", **({"x": x} if x else {})}
     response = client.get("/v1/comparisons", params=params)

@@ -8,8 +8,11 @@ from mlhf_service.comparisons.statistics import band, group_curve
 from mlhf_service.runs.curves import Series
 
 
-def _series(values: dict[int, float], seconds: float = 1.0) -> Series:
-    rows = [(s, 10 * s, s / 10, seconds * s, v, None) for s, v in values.items()]
+def _series(values: dict[int, float], seconds: float = 1.0, cpu: float | None = None) -> Series:
+    rows = [
+        (s, 10 * s, s / 10, seconds * s, None if cpu is None else cpu * s, v, None)
+        for s, v in values.items()
+    ]
     return Series.of("run_x", "train_loss", rows)
 
 
@@ -30,6 +33,7 @@ def test_one_value_has_no_deviation() -> None:
     assert band([2.0]).model_dump() == {
         "n": 1,
         "missing": 0,
+        "unfinished": 0,
         "mean": 2.0,
         "std": None,
         "min": 2.0,
@@ -39,31 +43,48 @@ def test_one_value_has_no_deviation() -> None:
 
 
 def test_a_curve_over_the_steps_all_runs_have() -> None:
-    one = _series({0: 4.0, 5: 2.0, 10: 1.0, 13: 0.5}, seconds=1.0)
-    two = _series({0: 2.0, 5: 1.0, 10: 0.0, 15: 9.0}, seconds=3.0)
-    curve = group_curve([one, two])
+    one = _series({0: 4.0, 5: 2.0, 10: 1.0, 13: 0.5}, seconds=1.0, cpu=2.0)
+    two = _series({0: 2.0, 5: 1.0, 10: 0.0, 15: 9.0}, seconds=3.0, cpu=4.0)
+    curve = group_curve([[one], [two]])
     assert curve.steps == [0, 5, 10]
     assert curve.samples == [0, 50, 100]
     assert curve.wall_seconds == [0, 10, 20]
+    assert curve.cpu_seconds == [0, 15, 30]
     assert curve.mean == [3.0, 1.5, 0.5]
     assert curve.std == pytest.approx([math.sqrt(2), math.sqrt(0.5), math.sqrt(0.5)])
     assert (curve.min, curve.max) == ([2.0, 1.0, 0.0], [4.0, 2.0, 1.0])
 
 
 def test_a_seed_that_diverges_is_not_averaged_away() -> None:
-    curve = group_curve([_series({0: 4.0, 5: math.inf}), _series({0: 2.0, 5: 1.0})])
+    curve = group_curve([[_series({0: 4.0, 5: math.inf})], [_series({0: 2.0, 5: 1.0})]])
     assert curve.mean == [3.0, None]
     assert curve.std[1] is None
     assert (curve.min[1], curve.max[1]) == (1.0, 1.0)
 
 
 def test_curves_without_a_common_step() -> None:
-    assert group_curve([_series({0: 1.0}), _series({})]).steps == []
-    assert group_curve([_series({})]).mean == []
+    assert group_curve([[_series({0: 1.0})], [_series({1: 1.0})]]).steps == []
+    assert group_curve([[_series({})]]).mean == []
+
+
+def test_a_seed_that_waits_does_not_hide_the_others() -> None:
+    curve = group_curve([[_series({0: 4.0, 5: 2.0})], [_series({})]])
+    assert (curve.seeds, curve.mean) == (1, [4.0, 2.0])
+    assert curve.cpu_seconds == [None, None]
+
+
+def test_repeats_of_a_seed_count_once() -> None:
+    repeats = [_series({0: 4.0, 5: 2.0}, seconds=1.0), _series({0: 4.0, 5: 4.0}, seconds=3.0)]
+    curve = group_curve([repeats, [_series({0: 4.0, 5: 1.0}, seconds=1.0)]])
+    assert curve.seeds == 2
+    assert curve.mean == [4.0, 2.0]  # of 3 and 1
+    assert curve.wall_seconds == [0, 7.5]  # of 10 and 5
+    assert curve.std[1] == pytest.approx(math.sqrt(2))
+    assert group_curve([repeats]).std == [None, None], "one seed has no deviation"
 
 
 def test_long_curves_are_thinned() -> None:
-    curve = group_curve([_series({step: 1 / (step + 1) for step in range(5000)})])
+    curve = group_curve([[_series({step: 1 / (step + 1) for step in range(5000)})]])
     assert len(curve.steps) <= 2000
     assert curve.downsampled
     assert (curve.total_points, curve.steps[-1]) == (5000, 4999)

@@ -43,6 +43,7 @@ def test_json_keeps_what_is_not_finite_by_name(client: TestClient, run: str) -> 
                 ],
                 "total_points": 5,
                 "downsampled": False,
+                "unplaced": 0,
                 "method": None,
             }
         ],
@@ -56,6 +57,26 @@ def test_every_axis(client: TestClient, run: str, x: str, last: float) -> None:
     body = client.get(f"/v1/runs/{run}/curves", params={"x": x}).json()
     assert [s["metric"] for s in body["series"]] == ["test_accuracy", "train_loss"]
     assert body["series"][0]["points"] == [[0, 0.1], [last, 0.9]]
+
+
+def test_cpu_seconds_are_an_axis_and_a_column(client: TestClient, rows: Any) -> None:
+    run = rows.run()
+    rows.points(run, "train_loss", {0: 4.0, 10: 2.0}, seconds=0.5, cpu=0.75)
+    url = f"/v1/runs/{run}/curves"
+    body = client.get(url, params={"x": "cpu_seconds"}).json()
+    assert body["series"][0]["points"] == [[0, 4.0], [7.5, 2.0]]
+    table = list(csv.DictReader(io.StringIO(client.get(url, params={"format": "csv"}).text)))
+    assert [(row["wall_seconds"], row["cpu_seconds"]) for row in table][1] == ("5.0", "7.5")
+
+
+def test_points_from_before_cpu_seconds_say_that_they_have_none(
+    client: TestClient, run: str
+) -> None:
+    body = client.get(f"/v1/runs/{run}/curves", params={"x": "cpu_seconds"}).json()
+    assert [(s["points"], s["unplaced"]) for s in body["series"]] == [([], 2), ([], 5)]
+    content = client.get(f"/v1/runs/{run}/curves", params={"format": "parquet"}).content
+    column = pq.read_table(io.BytesIO(content)).column("cpu_seconds")
+    assert column.null_count == len(column) == 7
 
 
 def test_csv_in_long_format(client: TestClient, run: str) -> None:
@@ -73,6 +94,7 @@ def test_csv_in_long_format(client: TestClient, run: str) -> None:
         "samples": "40",
         "epoch": "0.4",
         "wall_seconds": "2.0",
+        "cpu_seconds": "",
         "value": "-0.125",
     }
 

@@ -90,7 +90,14 @@ def test_one_run_tells_all(client: TestClient, rows: Any) -> None:
     assert body["target"] == {
         "metric": "train_loss",
         "value": 0.5,
-        "reached": {"step": 4, "samples": 40, "epoch": 0.4, "wall_seconds": 2.0},
+        "status": "reached",
+        "reached": {
+            "step": 4,
+            "samples": 40,
+            "epoch": 0.4,
+            "wall_seconds": 2.0,
+            "cpu_seconds": None,
+        },
     }
 
 
@@ -101,6 +108,58 @@ def test_a_target_of_accuracy_is_reached_from_below(client: TestClient, rows: An
     rows.points(missed, "test_accuracy", {0: float("inf"), 1: 0.89})
     assert client.get(f"/v1/runs/{hit}").json()["target"]["reached"]["step"] == 1
     assert client.get(f"/v1/runs/{missed}").json()["target"]["reached"] is None
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "found"),
+    [
+        ("queued", None, "unfinished"),
+        ("running", None, "unfinished"),
+        ("paused", None, "unfinished"),
+        ("cancelled", None, "unfinished"),
+        ("failed", "/problems/lost", "unfinished"),
+        ("failed", "/problems/diverged", "missed"),
+        ("succeeded", None, "missed"),
+    ],
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_only_a_run_that_ended_of_itself_has_missed_its_target(
+    client: TestClient, rows: Any, status: str, error: str | None, found: str
+) -> None:
+    target = {"metric": "train_loss", "value": 0.1}
+    run = rows.run(status=status, error=error and {"type": error}, config={"target": target})
+    rows.points(run, "train_loss", {0: 1.0})
+    assert client.get(f"/v1/runs/{run}").json()["target"]["status"] == found
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_target_that_a_run_does_not_measure_is_not_missed(client: TestClient, rows: Any) -> None:
+    run = rows.run(config={"target": {"metric": "test_accuracy", "value": 0.9}})
+    assert client.get(f"/v1/runs/{run}").json()["target"]["status"] == "not_measured"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_run_that_diverged_counts_to_where_it_did(client: TestClient, rows: Any) -> None:
+    totals = {"steps": 10, "samples": 640, "epochs": 0.4, "wall_seconds": 1.0, "cpu_seconds": 2.0}
+    run = rows.run(
+        status="failed",
+        error={"type": "/problems/diverged"},
+        totals=totals,
+        progress={"step": 10, "total_steps": 40, "fraction": 0.25},
+    )
+    body = client.get(f"/v1/runs/{run}").json()
+    assert body["diverged_at"] == {
+        "step": 10,
+        "samples": 640,
+        "epoch": 0.4,
+        "wall_seconds": 1.0,
+        "cpu_seconds": 2.0,
+    }
+    assert body["progress"]["fraction"] == 0.25
+    stopped_by_target = rows.run(progress={"step": 10, "total_steps": 40, "fraction": 0.25})
+    body = client.get(f"/v1/runs/{stopped_by_target}").json()
+    assert body["progress"]["fraction"] == 1.0
+    assert body["diverged_at"] is None
 
 
 @pytest.mark.parametrize("path", ["nope", "run_0", "run_%00", "%F0%9F%98%80", "run_" + "0" * 36])

@@ -52,6 +52,55 @@ def test_sections_do_not_overlap_and_the_rest_counts_nowhere():
     assert other.seconds("training") == 7
 
 
+def test_cpu_seconds_count_the_same_sections_over_all_attempts():
+    wall, cpu, thread = Time(), Time(), Time()
+    clock = Clock(wall, cpu, thread)
+    for passed in (1.0, 2.0):  # outside, then inside
+        wall.now += passed
+        cpu.now += 3 * passed
+        thread.now += 0.7 * passed
+        if passed == 1.0:
+            assert clock.processor_share("training") is None, "nothing was counted yet"
+            clock._switch("training")
+    clock._switch(None)
+    assert clock.cpu_seconds("training") == 6
+    assert clock.cpu_seconds("evaluation") == 0
+    assert clock.processor_share("training") == pytest.approx(0.7)
+    resumed = Clock(wall, cpu, thread)
+    resumed.load_state_dict(json.loads(json.dumps(clock.state_dict())))
+    with resumed.section("training"):
+        wall.now += 2
+        cpu.now += 1
+        thread.now += 1
+    assert resumed.cpu_seconds("training") == 7
+    assert resumed.processor_share("training") == pytest.approx(2.4 / 4)
+
+
+def test_a_state_from_before_cpu_seconds_leaves_them_unknown_for_good():
+    time = Time()
+    clock = Clock(time, time, time)
+    old = {"training": 5.0, "evaluation": 1.0, "checkpoint": 0.0, "compile": 0.0}
+    clock.load_state_dict(old)
+    with clock.section("training"):
+        time.now += 1
+        assert clock.seconds("training") == 6
+        assert clock.cpu_seconds("training") is None
+    again = Clock(time, time, time)
+    again.load_state_dict(json.loads(json.dumps(clock.state_dict(), allow_nan=False)))
+    assert again.seconds("training") == 6
+    assert again.cpu_seconds("training") is None
+    assert again.processor_share("training") is None
+
+
+def test_the_clock_reads_this_process():
+    clock = Clock()
+    with clock.section("training"):
+        while (clock.cpu_seconds("training") or 0) < 0.01:
+            pass
+    assert clock.seconds("training") >= 0.01 - 1e-3
+    assert 0 < (clock.processor_share("training") or 0) < 1.1
+
+
 def test_a_section_ends_with_an_error():
     time = Time()
     clock = Clock(time)
@@ -195,8 +244,8 @@ def test_nothing_is_told_before_a_flush_and_then_all_at_once():
     for step in range(1, 4):
         recorder.step(_at(step), StepResult(torch.tensor(float(step)), {"damping": 2.0}))
     assert events == []
-    recorder.flush(event("progress"))
-    recorder.flush(event("progress"))
+    recorder.flush(lambda: event("progress"))
+    recorder.flush(lambda: event("progress"))
     assert [e["type"] for e in events] == ["points", "progress"]
     assert [p["values"] for p in events[0]["points"]] == [
         {"batch_loss": float(step), "damping": 2.0} for step in (1, 2, 3)

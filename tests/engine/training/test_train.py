@@ -200,6 +200,10 @@ def test_divergence_ends_the_run_and_its_points(config, points, tmp_path):
     assert "11 steps in a row" in result.reason
     assert "lower lr" in result.reason
     assert all(p.isfinite().all() for p in result.model.parameters())
+    progress = [e for e in events if e["type"] == "progress"][-1]
+    assert progress["step"] == result.totals["steps"], "the steps after it count nowhere"
+    assert progress["samples"] == result.totals["samples"]
+    assert progress["fraction"] == result.totals["steps"] / 1000
     assert (tmp_path / "artifacts" / "model.safetensors").exists()
 
 
@@ -235,6 +239,31 @@ def test_bad_batches_are_skipped_and_a_run_resumes_among_them(
     resumed = train(run, events.append, tmp_path, resume=path)
     assert torch.equal(_weights(resumed.model), _weights(undisturbed.model))
     assert resumed.summary == undisturbed.summary
+
+
+def test_cpu_seconds_are_beside_the_wall_seconds_and_add_up_over_attempts(config, tmp_path):
+    first, second = [], []
+    asked = iter([False] * 6)
+    train(
+        config(),
+        on_event=first.append,
+        run_dir=tmp_path,
+        should_stop=lambda: next(asked, True),
+    )
+    made = [e["path"] for e in first if e["type"] == "checkpoint"]
+    result = train(config(), on_event=second.append, run_dir=tmp_path, resume=made[-1])
+
+    def cpu(events):
+        return [p["cpu_seconds"] for e in events if e["type"] == "points" for p in e["points"]]
+
+    both = [*cpu(first), *cpu(second)]
+    assert both == sorted(both)
+    assert cpu(first)[-1] > 0
+    assert result.totals["cpu_seconds"] >= cpu(second)[-1]
+    assert 0 < result.totals["processor_share"] < 1.1
+    resumed = [e for e in second if e["type"] in ("started", "progress")][:2]
+    assert resumed[1]["type"] == "progress", "what it resumes from is told at once"
+    assert resumed[1]["step"] == resumed[0]["resumed_from_step"] > 0
 
 
 def test_artifacts_rebuild_the_model(config, tmp_path):
