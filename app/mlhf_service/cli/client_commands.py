@@ -100,8 +100,18 @@ def watch(job: str, url: Url = DEFAULT_URL) -> None:
 def compare(
     run: Annotated[list[str] | None, typer.Argument(help="Runs to compare.")] = None,
     job: Annotated[str | None, typer.Option(help="Compare all runs of this job.")] = None,
-    target: Annotated[float | None, typer.Option(help="Loss to reach.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Write a .png or .svg here.")] = None,
+    target: Annotated[float | None, typer.Option(help="Loss or accuracy to reach.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What to compare, such as test_accuracy.")
+    ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option(
+            help="The figure's axis: samples, steps, epochs, wall_seconds or cpu_seconds. "
+            "By samples and by wall_seconds when absent."
+        ),
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Write a .png, .svg or .csv here.")] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -110,10 +120,11 @@ def compare(
 
     with _connect(url) as client:
         chosen = run or (client.job(job)["run_ids"] if job else [])
-        result = client.compare(chosen, target=target)
+        options = {"target": target, "metric": metric, "x": x}
+        result = client.compare(chosen, **options)
         if figure is not None:
             kind = figure.suffix.lstrip(".") or "png"
-            figure.write_bytes(client.figure(chosen, kind, target=target))
+            figure.write_bytes(client.figure(chosen, kind, **options))
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:
@@ -262,6 +273,8 @@ def _show(found: list[Any], as_json: bool, columns: list[str], rows: list[list[A
 
 
 def _last(run: dict[str, Any], metric: str) -> Any:
+    if run.get("diverged_at"):
+        return "diverged"
     return ((run.get("summary") or {}).get(metric) or {}).get("last")
 
 

@@ -57,9 +57,12 @@ class _View:
         run = self._client.get(f"/v1/runs/{run_id}")
         if run["status"] != "running":
             task = self._rows.pop(run_id)
-            self._bars.update(task, completed=1.0, note=f"{run['status']}, {_loss(run)}")
+            done = (run.get("progress") or {}).get("fraction", 0.0)
+            self._bars.update(task, completed=done, note=f"{run['status']}, {_loss(run)}")
 
 
 def _loss(run: Json) -> str:
+    if run.get("diverged_at"):
+        return f"diverged at step {run['diverged_at']['step']:,}"
     last: Any = ((run.get("summary") or {}).get("train_loss") or {}).get("last")
     return f"train loss {last:{loss_form(last)}}" if isinstance(last, float) else ""

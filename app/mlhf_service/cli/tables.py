@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlhf_service.client.client import Json
+from mlhf_service.runs.metrics import label
 
 NONE = "–"
 
@@ -55,30 +56,40 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
     """A line for each group of seeds: final loss, and the cost of the target; the best in bold."""
     console = console or Console()
     target = comparison["target"]
-    table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("optimizer")
-    for name in ("seeds", "final loss", "accuracy", "samples*", "seconds*"):
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1))
+    table.add_column("optimizer", overflow="fold", min_width=9)
+    loss, accuracy = comparison["loss_metric"], comparison["accuracy_metric"]
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for metric in (loss, accuracy):  # a word a line: 80 columns must do
+        heading = f"final {label(metric)}".replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in ("samples*", "seconds*", "CPU s*"):
         table.add_column(name, justify="right", no_wrap=True)
     groups = comparison["groups"]
-    finals = [_mean(g["final_loss"]) for g in groups]
-    samples = [_mean(g["to_target"]["samples"]) if g["to_target"] else None for g in groups]
-    seconds = [_mean(g["to_target"]["wall_seconds"]) if g["to_target"] else None for g in groups]
-    for group, final, sample, second in zip(groups, finals, samples, seconds, strict=True):
-        missed = group["to_target"]["missed"] if group["to_target"] else 0
+    finals = [_mean(group["final_loss"]) for group in groups]
+    efforts = [
+        ([(group["to_target"] or {}).get(name) for group in groups], form)
+        for name, form in (("samples", ",.0f"), ("wall_seconds", ".2f"), ("cpu_seconds", ".2f"))
+    ]
+    for i, (group, final) in enumerate(zip(groups, finals, strict=True)):
         table.add_row(
-            group["label"],
-            str(group["n"]),
+            Text(group["label"]),
+            str(group["n"]) + (f"\n{len(group['run_ids'])} runs" if group["repeats"] else ""),
             _best(_spread(group["final_loss"], loss_form(final)), final, finals),
             _spread(group["final_accuracy"], ".3f"),
-            _best(_reached(sample, missed, group["n"], ",.0f"), sample, samples),
-            _best(_reached(second, missed, group["n"], ".2f"), second, seconds),
+            *(
+                _best(_reached(bands[i], form), _mean(bands[i]), [_mean(b) for b in bands])
+                for bands, form in efforts
+            ),
         )
     console.print(table)
-    metric = comparison["metric"].replace("_", " ")
     if target is None:
         console.print("* to a target: none was given.")
     else:
-        console.print(f"* until the {metric} first reached {target:g}, training time only.")
+        console.print(
+            f"* until the {label(comparison['metric'])} first reached {target:g}, training only; "
+            "CPU s: of all threads."
+        )
     for warning in comparison["warnings"]:
         console.print(f"[yellow]note:[/yellow] {warning['message']}")
 
@@ -95,14 +106,24 @@ def _mean(band: Json | None) -> float | None:
 def _spread(band: Json | None, form: str) -> str:
     if not band or band["mean"] is None:
         return NONE
-    spread = f" ± {band['std']:{form}}" if band["std"] is not None else ""
-    return f"{band['mean']:{form}}{spread}"
+    spread = f"\n± {band['std']:{form}}" if band["std"] is not None else ""
+    return f"{band['mean']:{form}}{spread}{_so_far(band)}"
 
 
-def _reached(mean: float | None, missed: int, runs: int, form: str) -> str:
-    if mean is not None:
-        return f"{mean:{form}}"
-    return f"missed ({missed}/{runs})" if missed else NONE
+def _reached(band: Json | None, form: str) -> str:
+    """What the target took, of those seeds that have reached it while none has missed it."""
+    if band is None:
+        return NONE
+    if band["mean"] is not None:
+        return f"{band['mean']:{form}}{_so_far(band)}"
+    seeds = band["n"] + band["missing"] + band["unfinished"]
+    if band["missing"]:
+        return f"missed\n({band['missing']}/{seeds})"
+    return f"unfinished\n({band['unfinished']}/{seeds})" if band["unfinished"] else NONE
+
+
+def _so_far(band: Json) -> str:
+    return f"\n{band['n']}/{band['n'] + band['unfinished']} so far" if band["unfinished"] else ""
 
 
 def _best(text: str, value: float | None, values: Sequence[float | None]) -> str:

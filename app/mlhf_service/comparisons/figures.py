@@ -23,6 +23,7 @@ from mlhf_service.kit.drawing import (
 )
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.metrics import Axis
+from mlhf_service.runs.metrics import label as metric_label
 
 _LEGEND_ROWS = 18
 
@@ -48,7 +49,7 @@ def comparison_figure(
                 one = compared.curves[run_id].on(axis)
                 _draw_rest(panel, axis, one, runs[run_id], group, style_of(index)[0])
         _draw_target(panel, compared.comparison.target)
-        dress(panel, AXIS_LABELS[axis], metric.replace("_", " ") if number == 0 else "")
+        dress(panel, AXIS_LABELS[axis], metric_label(metric) if number == 0 else "")
         short_ticks(panel)
     values = [v for s in compared.curves.values() if len(v := s.value[np.isfinite(s.value)])]
     if values and not higher_is_better(metric) and min(float(v.min()) for v in values) > 0:
@@ -126,5 +127,5 @@ def _title(compared: Compared) -> str:
         for names in ({r.model for r in runs}, {r.dataset for r in runs})
         if len(names) == 1
     ]
-    what = compared.comparison.metric.replace("_", " ")
+    what = metric_label(compared.comparison.metric)
     return plain(f"{what}: {' on '.join(shared)}" if shared else what, 90)

@@ -15,8 +15,8 @@ METRICS: dict[str, str] = {
     "test_loss": "Loss over the test set.",
     "train_accuracy": "Fraction of the training set that is classified correctly.",
     "test_accuracy": "Fraction of the test set that is classified correctly.",
-    "running_loss": "Mean batch loss since the evaluation before.",
-    "batch_loss": "Loss of each batch, before its step.",
+    "running_loss": "Mean loss of the training batches since the evaluation before.",
+    "batch_loss": "Loss of each training batch, before its step.",
     "learning_rate": "Learning rate of each step, by its schedule.",
     "damping": "Scale of the damping; the mean over kinds of parameters where these differ.",
     "cg_residual": "Relative residual at the end of conjugate gradients.",
@@ -37,6 +37,15 @@ METRICS: dict[str, str] = {
         form.metric("residual"): f"‖r‖/‖b‖ of {form.name!r} (ablation)." for form in SOLVER_VARIANTS
     },
 }
+
+# What is measured on training batches, and does not say so in its name.
+_LABELS = {"running_loss": "running train loss", "batch_loss": "train batch loss"}
+
+
+def label(metric: str) -> str:
+    """A metric's name as people are shown it; of a loss or an accuracy it names the split."""
+    return _LABELS.get(metric, metric.replace("_", " "))
+
 
 # A number, or the name of one that JSON cannot hold.
 Number = Annotated[float | NonFinite, Field(description="NaN and infinities are given by name.")]

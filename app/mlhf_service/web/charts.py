@@ -10,29 +10,32 @@ from mlhf_service.comparisons.schemas import ComparedGroup, ComparedRun, GroupCu
 from mlhf_service.comparisons.service import Compared
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.downsample import select
-from mlhf_service.runs.metrics import Axis
+from mlhf_service.runs.metrics import Axis, label
 
-_AXES: tuple[Axis, ...] = ("samples", "wall_seconds", "cpu_seconds")
 _MOST_POINTS = 500
 
 
-def charts(compared: Compared) -> dict[str, Any]:
-    """Each group's mean and band, where single runs went on alone, and where they diverged."""
+def charts(compared: Compared, x: Axis = "wall_seconds") -> dict[str, Any]:
+    """Each group's mean and band, where single runs went on alone, and where they diverged.
+
+    By samples, and by ``x`` beside it.
+    """
     comparison = compared.comparison
     runs = {run.run_id: run for run in comparison.runs}
     return {
-        "metric": comparison.metric,
+        "metric": label(comparison.metric),
+        "x": x,
         "target": comparison.target,
         "log": not higher_is_better(comparison.metric),
         "groups": [
-            _group(group, runs, [compared.curves[run_id] for run_id in group.run_ids])
+            _group(group, runs, [compared.curves[run_id] for run_id in group.run_ids], x)
             for group in comparison.groups
         ],
     }
 
 
 def _group(
-    group: ComparedGroup, runs: dict[str, ComparedRun], series: list[Series]
+    group: ComparedGroup, runs: dict[str, ComparedRun], series: list[Series], x: Axis
 ) -> dict[str, Any]:
     curve = group.curve
     until = curve.steps[-1] if curve.steps else -1
@@ -48,7 +51,7 @@ def _group(
                     if (cross := one.leaves(axis, runs[one.run_id].diverged_at))
                 ],
             }
-            for axis in _AXES
+            for axis in dict.fromkeys(("samples", x))
         },
     }
 

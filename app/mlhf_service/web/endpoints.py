@@ -11,14 +11,17 @@ from starlette.staticfiles import StaticFiles
 from mlhf_service.api.dependencies import ReadSession
 from mlhf_service.catalogue import service as catalogue
 from mlhf_service.comparisons import service as comparisons
+from mlhf_service.comparisons.legend import seeds
 from mlhf_service.comparisons.schemas import ComparedMetric
 from mlhf_service.jobs import repository as job_rows
 from mlhf_service.jobs import service as jobs
 from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.models import Job
+from mlhf_service.kit.drawing import AXIS_LABELS
 from mlhf_service.kit.pagination import Cursor, Order, paginate
 from mlhf_service.kit.problems import BadRequest
 from mlhf_service.runs import service as runs
+from mlhf_service.runs.metrics import METRICS, Axis, label
 from mlhf_service.runs.status import ACTIVE, STATUSES, Status
 from mlhf_service.web import views
 from mlhf_service.web.charts import charts
@@ -132,6 +135,8 @@ def run_page(request: Request, session: ReadSession, run_id: str) -> Response:
         run=run,
         job=jobs.find(session, run.job_id),
         artifacts=runs.artifacts(session, run_id),
+        labels={name: label(name) for name in METRICS},
+        axes=AXIS_LABELS,
         active=run.status in ACTIVE,
     )
 
@@ -144,22 +149,27 @@ def compare_page(
     job: _Id | None = None,
     metric: ComparedMetric | Literal[""] = "",
     target: _Text = "",
+    x: Axis = "wall_seconds",
 ) -> Response:
     """Runs side by side."""
     chosen = comparisons.runs_to_compare(session, run or [], job)
     wanted = _number(target)
-    compared = comparisons.compare(session, chosen, metric or None, wanted)
+    compared = comparisons.compare(session, chosen, metric or None, wanted, x)
     comparison = compared.comparison
     return page(
         request,
         "compare.html",
         comparison=comparison,
-        charts=charts(compared),
+        charts=charts(compared, x),
+        x=x,
+        axes=AXIS_LABELS,
+        seeds=seeds,
         by_id={one.run_id: one for one in comparison.runs},
         run=run or [],
         job=job,
-        metrics=list(ComparedMetric.__args__),  # type: ignore[attr-defined]
+        metrics=comparisons.METRICS,
         address=query(run=run, job=job, metric=metric, target=wanted),
+        drawn=query(x=None if x == "wall_seconds" else x),
         active=any(one.status in ACTIVE for one in chosen),
     )
 

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from mlhf_service.database import now
+from mlhf_service.runs.metrics import label
 
 NONE = "–"
 _DAY = 86_400
@@ -76,7 +77,7 @@ def when(at: datetime | None) -> Markup | str:
 
 def words(name: str) -> str:
     """``train_loss`` → ``train loss``."""
-    return name.replace("_", " ")
+    return label(name)
 
 
 def query(**values: object) -> str:

@@ -18,20 +18,60 @@ def test_a_loss_is_never_shown_as_zeros(loss, shown):
 
 def test_a_small_final_loss_can_be_told_from_another():
     groups = [
-        {
-            "label": label,
-            "n": 2,
-            "final_loss": {"mean": mean, "std": mean / 10},
-            "final_accuracy": None,
-            "to_target": None,
-        }
+        _group(label, final_loss=_band(mean, mean / 10))
         for label, mean in (("soap", 7.3e-5), ("mlhf", 2.4e-5), ("adamw", 0.0936))
     ]
+    shown = _comparison(groups)
+    for part in ("7.3e-05 ", "± 7.3e-06", "2.4e-05 ", "± 2.4e-06", "0.0936 ", "± 0.0094"):
+        assert part in shown
+
+
+def _band(mean=None, std=None, n=2, missing=0, unfinished=0):
+    return {"mean": mean, "std": std, "n": n, "missing": missing, "unfinished": unfinished}
+
+
+def _group(label, runs=2, **fields):
+    empty = {"final_loss": _band(), "final_accuracy": None, "to_target": None, "repeats": 0}
+    return {"label": label, "n": 2, "run_ids": ["run"] * runs, **empty, **fields}
+
+
+def _comparison(groups, target=None):
     out = io.StringIO()
-    comparison = {"target": None, "metric": "train_loss", "groups": groups, "warnings": []}
-    print_comparison(comparison, Console(file=out, width=100))
-    for shown in ("7.3e-05 ± 7.3e-06", "2.4e-05 ± 2.4e-06", "0.0936 ± 0.0094"):
-        assert shown in out.getvalue()
+    comparison = {
+        "target": target,
+        "metric": "train_loss",
+        "loss_metric": "train_loss",
+        "accuracy_metric": "test_accuracy",
+        "groups": groups,
+        "warnings": [],
+    }
+    print_comparison(comparison, Console(file=out, width=80))
+    return out.getvalue()
+
+
+def _efforts(**band):
+    names = ("samples", "wall_seconds", "cpu_seconds")
+    return {name: _band(**band) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("band", "shown"),
+    [
+        ({"mean": 150.0}, "150 "),
+        ({"mean": 150.0, "n": 1, "unfinished": 1}, "1/2 so far"),
+        ({"n": 0, "unfinished": 2}, "unfinished"),
+        ({"n": 1, "missing": 1}, "(1/2)"),
+        ({"n": 0, "missing": 1, "unfinished": 1}, "(1/2)"),
+    ],
+)
+def test_what_a_target_took_is_told_as_far_as_it_is_known(band, shown):
+    assert shown in _comparison([_group("adam", to_target=_efforts(**band))], target=0.1)
+
+
+def test_a_comparison_names_splits_seeds_and_repeats():
+    shown = _comparison([_group("adam", runs=3, repeats=1), _group("[b]odd")])
+    for part in ("train", "loss", "test", "accuracy", "CPU s*", "3 runs", "[b]odd"):
+        assert part in shown
 
 
 def test_an_upload_is_shown_with_what_was_understood() -> None:

@@ -156,7 +156,63 @@ def test_a_comparison_shows_its_numbers(client: TestClient, rows: Rows) -> None:
     for link in re.findall(r'href="(/v1/comparisons\?[^"]+)"', html):
         assert client.get(link.replace("&amp;", "&")).status_code == 200
     missed = text_of(client.get(f"{address}&target=0.3").text)
-    assert "missed missed missed" in missed
+    assert "missed missed missed missed" in missed
+    for shown in ("Final train loss", "Best train loss", "Final test accuracy"):
+        assert shown in text
+    by_test = text_of(client.get(f"{address}&metric=test_accuracy").text)
+    assert "Final test loss" in by_test
+    assert "CPU time of training (s)</h2>" in client.get(f"{address}&x=cpu_seconds").text
+
+
+def test_a_run_that_goes_on_has_not_missed_its_target(client: TestClient, rows: Rows) -> None:
+    job = rows.job(kind="sweep", status="running")
+    states = ["succeeded", "running", "cancelled"]
+    for seed, status in enumerate(states):
+        run = rows.run(job, position=seed, status=status, config={"seed": seed})
+        rows.points(run, "train_loss", {0: 1.0, 1: 0.05 if status == "succeeded" else 0.5}, cpu=2.0)
+    text = text_of(client.get(f"/compare?job={job}&target=0.1").text)
+    assert "10 1 of 3 so far" in text
+    assert "not yet not yet not yet not yet" in text
+    assert "unfinished unfinished unfinished unfinished" in text
+    assert "missed" not in text
+
+
+def test_repeats_of_a_seed_are_told_from_seeds(client: TestClient, rows: Rows) -> None:
+    job = rows.job(kind="sweep")
+    for position, seed in enumerate((0, 0, 1)):
+        run = rows.run(job, position=position, config={"seed": seed})
+        rows.points(run, "train_loss", {0: 1.0, 1: 0.5})
+    text = text_of(client.get(f"/compare?job={job}").text)
+    assert "mean of 2 seeds, 3 runs" in text
+    assert "averaged first" in text
+
+
+def test_a_run_that_diverged_is_shown_as_one(client: TestClient, rows: Rows) -> None:
+    error = {
+        "type": "/problems/diverged",
+        "title": "Diverged",
+        "status": 422,
+        "detail": "at step 3",
+    }
+    job = rows.job(kind="sweep", status="failed", error=error)
+    totals = {"steps": 3, "samples": 30, "epochs": 0.3, "wall_seconds": 1.5}
+    summary = {"train_loss": {"last": 0.5, "best": 0.5, "best_step": 1}}
+    progress = {"step": 3, "total_steps": 10, "samples": 30, "epoch": 0.3, "fraction": 0.3}
+    for seed in range(2):
+        fields = {"status": "failed", "error": error, "totals": totals} if seed else {}
+        run = rows.run(
+            job, position=seed, config={"seed": seed}, summary=summary, progress=progress, **fields
+        )
+        rows.points(run, "train_loss", {0: 1.0, 1: 0.5})
+    html = client.get(f"/jobs/{job}").text
+    assert "diverged at step 3" in text_of(html)
+    assert "NaN" in text_of(html), "0.5 is not what it ended with"
+    assert "65 %" in text_of(html), "one run is done, the other came to 30 %"
+    page = client.get(f"/runs/{run}").text
+    assert "&#34;step&#34;: 3" in page
+    assert "CPU time of training not counted" in text_of(page)
+    compared = text_of(client.get(f"/compare?job={job}").text)
+    assert "diverged at step 3" in compared
 
 
 def test_seeds_of_one_configuration_are_one_group(client: TestClient, rows: Rows) -> None:

@@ -7,7 +7,7 @@ const COLOURS = 7;
 const DASHES = [[[], "solid"], [[8, 4], "dashed"], [[2, 3], "dotted"]];
 const HEIGHT = 340;
 const FEW = 40; // points of a line, up to which each is marked
-export const AXES = { samples: "samples", steps: "steps", epochs: "epochs", wall_seconds: "training time (s)" };
+export const AXES = { samples: "samples", steps: "steps", epochs: "epochs", wall_seconds: "training time (s)", cpu_seconds: "CPU time of training (s)" };
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 const short = (value) => (value == null ? "–" : String(Number(value.toPrecision(4))));
@@ -80,6 +80,7 @@ export class Chart {
     const values = lines.flatMap(all).map(([, value]) => value).filter((value) => value != null);
     this.empty = !values.length;
     this.logarithmic = log && values.every((value) => value > 0);
+    this.above = this.logarithmic ? lines.filter((line) => this.leaving(line)).map(({ label }) => label) : [];
     const shape = lines.map(({ label, band, rests = [] }) => [label, Boolean(band), rests.length]);
     const key = JSON.stringify([shape, x, y, this.logarithmic, this.empty]);
     if (key !== this.key || !this.plot) {
@@ -126,10 +127,20 @@ export class Chart {
   // What diverges leaves the picture at the top, so that the others can still be told apart.
   range(low, high) {
     if (!(low > 0)) return [0.1, 1];
-    const starts = this.content.lines.map((line) => all(line).find(([, y]) => y > 0)?.[1] ?? 0);
-    const top = Math.max(low, Math.min(high, 8 * Math.max(...starts)));
+    const top = Math.max(low, Math.min(high, this.top()));
     const margin = Math.max(1.02, (top / low) ** 0.04);
     return [low / margin, top * margin];
+  }
+
+  top() {
+    const starts = this.content.lines.map((line) => all(line).find(([, y]) => y > 0)?.[1] ?? 0);
+    return 8 * Math.max(...starts);
+  }
+
+  // The first point at which a line is above the picture; decorate marks it.
+  leaving(line) {
+    const top = this.top();
+    return all(line).find(([, y]) => y > top);
   }
 
   decorate(u) {
@@ -164,6 +175,16 @@ export class Chart {
         ctx.moveTo(x - size, y + size);
         ctx.lineTo(x + size, y - size);
         ctx.stroke();
+      }
+      const leaving = this.logarithmic && this.leaving(line);
+      if (leaving) {
+        const x = u.valToPos(leaving[0], "x", true);
+        ctx.fillStyle = colour(index);
+        ctx.beginPath();
+        ctx.moveTo(x, top);
+        ctx.lineTo(x - size, top + 2 * size);
+        ctx.lineTo(x + size, top + 2 * size);
+        ctx.fill();
       }
     }
     ctx.restore();

@@ -11,7 +11,11 @@ const axis = document.getElementById("axis");
 const logY = document.getElementById("log-y");
 const note = document.getElementById("chart-note");
 const chart = new Chart(place);
-const words = (name) => name.replaceAll("_", " ");
+const labels = JSON.parse(metric.dataset.labels);
+const words = (name) => labels[name] ?? name.replaceAll("_", " ");
+// Where the run diverged: its curves end there, whatever they last measured.
+const PLACES = { samples: "samples", steps: "step", epochs: "epoch", wall_seconds: "wall_seconds", cpu_seconds: "cpu_seconds" };
+const diverged = () => JSON.parse(document.getElementById("state").dataset.diverged);
 let shown = "";
 
 // Both losses first, then each metric by itself; new ones appear as they are measured.
@@ -40,14 +44,19 @@ function line(series) {
     else if (!wild) crosses.push([x, before ?? 0]);
     wild = typeof value !== "number";
   }
+  const end = diverged()?.[PLACES[axis.value]];
+  if (end != null && before != null && !crosses.length) crosses.push([end, before]);
   return { label: words(series.metric), points, crosses };
 }
 
 function describe(curves) {
   const parts = [];
-  for (const { metric: name, points, downsampled, total_points: total } of curves) {
+  const end = diverged();
+  if (end) parts.push(`The run diverged at step ${end.step.toLocaleString("en")} (×).`);
+  for (const { metric: name, points, downsampled, total_points: total, unplaced } of curves) {
+    if (unplaced) parts.push(`${unplaced.toLocaleString("en")} points of ${words(name)} have no CPU time: it was not counted when they were measured.`);
     const wild = points.filter(([, value]) => typeof value !== "number");
-    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${axis.value === "wall_seconds" ? "s of training" : axis.value} on (×).`);
+    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${axis.value.endsWith("_seconds") ? "s" : axis.value} on (×).`);
     if (downsampled) parts.push(`${points.length.toLocaleString("en")} of ${total.toLocaleString("en")} points of ${words(name)} are drawn; lowest and highest are among them.`);
   }
   note.textContent = parts.join(" ");
@@ -60,13 +69,14 @@ async function draw() {
   const response = await fetch(`/v1/runs/${place.dataset.run}/curves?${query}`).catch(() => undefined);
   if (!response?.ok) return;
   const text = await response.text();
-  const key = `${query} ${logY.checked} ${text}`;
+  const key = `${query} ${logY.checked} ${JSON.stringify(diverged())} ${text}`;
   if (key === shown) return;
   shown = key;
   const { series } = JSON.parse(text);
   const target = names.includes(place.dataset.targetMetric) ? Number(place.dataset.target) : undefined;
-  chart.show({ lines: series.map(line), x: AXES[axis.value], y: names.length > 1 ? words(names[0]).split(" ")[1] : words(names[0]), log: logY.checked, target });
+  chart.show({ lines: series.map(line), x: AXES[axis.value], y: names.length > 1 ? words(names[0]).split(" ").at(-1) : words(names[0]), log: logY.checked, target });
   describe(series);
+  if (chart.above.length) note.textContent += ` ▲: ${chart.above.join(", ")} leaves the picture above.`;
 }
 
 async function update() {
