@@ -137,7 +137,7 @@ class Ingestor:
                 "samples": point["samples"],
                 "epoch": point["epoch"],
                 "wall_seconds": point["wall_seconds"],
-                "cpu_seconds": point["cpu_seconds"],
+                "cpu_seconds": point.get("cpu_seconds"),
                 # JSON has no NaN: what is not finite comes as a string.
                 "value": None if isinstance(value, str) else value,
                 "nonfinite": value if isinstance(value, str) else None,

@@ -175,6 +175,9 @@ def test_divergence_is_told_clearly_and_its_curve_kept(worker: Service, submit: 
     curves = [worker.curve(run.id, metric) for metric in ("batch_loss", "train_loss")]
     last = [curve[max(curve)] for curve in curves]
     assert set(last) & {"NaN", "Infinity"}, "of a step that was refused, or of an evaluation"
+    # Job, run and error agree on where.
+    assert run.progress["step"] == run.totals["steps"]  # type: ignore[index]
+    assert f"step {run.totals['steps']} " in run.error["detail"]  # type: ignore[index]
     names = {a.name for a in worker.all(Artifact)}
     assert {"curves.csv", "curves.parquet", "curves.png", "config.json"} <= names
 

@@ -14,6 +14,7 @@ const chart = new Chart(place);
 const labels = JSON.parse(metric.dataset.labels);
 const words = (name) => labels[name] ?? name.replaceAll("_", " ");
 // Where the run diverged: its curves end there, whatever they last measured.
+const UNITS = { wall_seconds: "s of training", cpu_seconds: "s of CPU time" };
 const PLACES = { samples: "samples", steps: "step", epochs: "epoch", wall_seconds: "wall_seconds", cpu_seconds: "cpu_seconds" };
 const diverged = () => JSON.parse(document.getElementById("state").dataset.diverged);
 let shown = "";
@@ -56,7 +57,7 @@ function describe(curves) {
   for (const { metric: name, points, downsampled, total_points: total, unplaced } of curves) {
     if (unplaced) parts.push(`${unplaced.toLocaleString("en")} points of ${words(name)} have no CPU time: it was not counted when they were measured.`);
     const wild = points.filter(([, value]) => typeof value !== "number");
-    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${axis.value.endsWith("_seconds") ? "s" : axis.value} on (×).`);
+    if (wild.length) parts.push(`${words(name)} is ${wild[0][1]} from ${wild[0][0].toLocaleString("en")} ${UNITS[axis.value] ?? axis.value} on (×).`);
     if (downsampled) parts.push(`${points.length.toLocaleString("en")} of ${total.toLocaleString("en")} points of ${words(name)} are drawn; lowest and highest are among them.`);
   }
   note.textContent = parts.join(" ");
