@@ -49,7 +49,9 @@ def _context(output, **changes):
 
 
 def _strip(points):
-    return [{k: v for k, v in p.items() if k != "wall_seconds"} for p in points]
+    return [
+        {k: v for k, v in p.items() if k not in ("wall_seconds", "cpu_seconds")} for p in points
+    ]
 
 
 def _rows(folder):
