@@ -29,7 +29,7 @@ from mlhf.optimizers.params import (
 )
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.reevaluate import BatchReevaluator
-from mlhf.optimizers.state import check_state, restored, shapes_of
+from mlhf.optimizers.state import check_state, copied, restored, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, add, check
 
 
@@ -201,6 +201,7 @@ class HessianFree:
             curvature=self._curvature_type,
         )
 
+    @copied
     def state_dict(self) -> State:
         return {
             "direction": self._direction,

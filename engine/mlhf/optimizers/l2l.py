@@ -24,7 +24,7 @@ from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.options import check_model, check_options
 from mlhf.optimizers.params import L2LParams
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import check_state, restored, shapes_of
+from mlhf.optimizers.state import check_state, copied, restored, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, check
 
 _CHUNK = 1 << 16  # coordinates at a time, since each takes hundreds of numbers
@@ -140,6 +140,7 @@ class L2L:
             )
         return StepResult(loss.detach())
 
+    @copied
     def state_dict(self) -> State:
         return {
             "weights": dict(self._rule.weights.state_dict()),

@@ -34,10 +34,7 @@ class Optimizer(Protocol):
         ...
 
     def state_dict(self) -> State:
-        """Return the state as a tree of dicts with string keys, lists, tensors and JSON values.
-
-        The tensors are the live ones: copy them before the next step.
-        """
+        """Return a copy of the state: dicts with string keys, lists, tensors and JSON values."""
         ...
 
     def load_state_dict(self, state: State) -> None:

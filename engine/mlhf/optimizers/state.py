@@ -1,11 +1,43 @@
-"""Reading tensors back from a saved state, and whether it is this optimizer's at all."""
+"""Saving a state, reading it back, and whether it is this optimizer's at all."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from mlhf.core.errors import DataError
+from mlhf.optimizers.protocol import State
+
+T = TypeVar("T")
+
+
+def copied(state_dict: Callable[[T], State]) -> Callable[[T], State]:
+    """Make a method ``state_dict`` return copies of the tensors.
+
+    Otherwise a state that is kept in memory would change with the next step.
+    """
+
+    @functools.wraps(state_dict)
+    def copy(self: T) -> State:
+        return tensors_copied(state_dict(self))
+
+    return copy
+
+
+def tensors_copied(state: State) -> State:
+    """Return the same tree of dicts, lists and values with copies of its tensors."""
+    return {name: _copy(item) for name, item in state.items()}
+
+
+def _copy(item: Any) -> Any:
+    if isinstance(item, Tensor):
+        return item.detach().clone()
+    if isinstance(item, dict):
+        return tensors_copied(item)
+    if isinstance(item, (list, tuple)):
+        return [_copy(each) for each in item]
+    return item
 
 
 def restored(saved: Tensor | None, like: Tensor) -> Tensor | None:

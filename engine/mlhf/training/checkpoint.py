@@ -27,7 +27,7 @@ _KEPT = 2
 def save(path: Path, tree: Tree) -> Written:
     """Write a tree. The file is either there and whole or not there."""
     tensors: dict[str, Tensor] = {}
-    skeleton = _strip(tree, tensors)
+    skeleton = _strip(tree, tensors, set())
     metadata = {"format": _FORMAT, "tree": json.dumps(skeleton)}
     return write(path, safetensors.torch.save(tensors, metadata))
 
@@ -64,18 +64,22 @@ def save_step(folder: Path, step: int, tree: Tree) -> Written:
     return written
 
 
-def _strip(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _strip(value: Any, tensors: dict[str, Tensor], storages: set[int]) -> Any:
     if isinstance(value, Tensor):
         name = f"t{len(tensors)}"
-        # A copy: the format refuses tensors that share memory, as tied weights do.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensor = value.detach().to("cpu").contiguous()
+        # The format refuses tensors that share memory, as tied weights do.
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
         return {"$tensor": name}
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value) or "$tensor" in value:
             raise TypeError("a checkpoint's dicts have string keys, none of them $tensor")
-        return {key: _strip(item, tensors) for key, item in value.items()}
+        return {key: _strip(item, tensors, storages) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strip(item, tensors) for item in value]
+        return [_strip(item, tensors, storages) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")

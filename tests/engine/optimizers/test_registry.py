@@ -109,6 +109,37 @@ def test_restored_from_a_file_it_goes_on_bit_for_bit(name, params, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+IN_MEMORY = [*((name, {}) for name in OPTIMIZERS), ("mlhf", {"variant": "paper"})]
+
+
+@pytest.mark.parametrize(("name", "params"), IN_MEMORY)
+def test_a_state_kept_in_memory_does_not_change_with_later_steps(name, params):
+    model, x, y = _problem()
+    optimizer = build(name, params, model)
+    torch.manual_seed(2)
+    for i in range(4):
+        optimizer.step(x[i], y[i])
+    weights, state = copy.deepcopy(model.state_dict()), optimizer.state_dict()
+    rng = torch.get_rng_state()
+
+    def three_steps_later(model, optimizer):
+        torch.set_rng_state(rng)
+        for i in range(4, 7):
+            optimizer.step(x[i], y[i])
+        return copy.deepcopy(model.state_dict())
+
+    after = three_steps_later(model, optimizer)
+    other, _, _ = _problem()
+    second = build(name, params, other)
+    other.load_state_dict(weights)
+    second.load_state_dict(state)
+    three_steps_later(other, second)  # the state is neither optimizer's
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(state)
+    again = three_steps_later(model, optimizer)
+    assert all(torch.equal(again[key], after[key]) for key in after)
+
+
 def _numbers(value):
     if isinstance(value, torch.Tensor):
         return value.numel() if value.ndim else 0

@@ -18,7 +18,7 @@ from mlhf.optimizers.params import (
     SGDParams,
 )
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import check_state, shapes_of
+from mlhf.optimizers.state import check_state, copied, shapes_of, tensors_copied
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, all_finite, check, large_number
 
 
@@ -104,6 +104,7 @@ class FirstOrder:
                 inner.load_state_dict(state)
             raise NotFinite("updated parameters", loss)
 
+    @copied
     def state_dict(self) -> State:
         return {
             "inner": [self._saved(inner) for inner in self._inner],
@@ -119,7 +120,7 @@ class FirstOrder:
             groups = inner.state_dict()["param_groups"]
             for group, group_state in zip(groups, saved["groups"], strict=True):
                 group.update(group_state)
-            entries = {int(index): entry for index, entry in saved["state"].items()}
+            entries = {int(index): tensors_copied(entry) for index, entry in saved["state"].items()}
             inner.load_state_dict({"state": entries, "param_groups": groups})
 
     def _saved(self, inner: torch.optim.Optimizer) -> State:

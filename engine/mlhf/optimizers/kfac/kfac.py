@@ -16,7 +16,7 @@ from mlhf.optimizers.options import check_model, check_options
 from mlhf.optimizers.params import KfacParams
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.running_mean import RunningMean
-from mlhf.optimizers.state import check_state, restored_list, shapes_of
+from mlhf.optimizers.state import check_state, copied, restored_list, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, add, check
 
 
@@ -150,6 +150,7 @@ class Kfac:
         self._steps += 1
         return StepResult(loss.detach(), {"step_scale": scale})
 
+    @copied
     def state_dict(self) -> State:
         return {
             "shapes": shapes_of(self._parameters),

@@ -40,7 +40,7 @@ from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import check_state, restored, restored_list, shapes_of
+from mlhf.optimizers.state import check_state, copied, restored, restored_list, shapes_of
 from mlhf.optimizers.step_guard import (
     NotFinite,
     StepGuard,
@@ -291,6 +291,7 @@ class KroneckerMLHF(AveragingMLHF):
         """Put the weights that steps start from back into the model."""
         self._average.swap_out()
 
+    @copied
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
         return {

@@ -36,7 +36,7 @@ from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import check_state, shapes_of
+from mlhf.optimizers.state import check_state, copied, shapes_of
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, add, check, large_number
 
 __all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
@@ -242,6 +242,7 @@ class PaperMLHF(MLHF):
         """Leave out the buffers: a pickle does not keep which of them share memory."""
         return {**vars(self), "_buffers": None}
 
+    @copied
     def state_dict(self) -> State:
         """Return the state; see ``Optimizer.state_dict``."""
         weights = {name: dict(net.state_dict()) for name, net in self.networks.items()}
