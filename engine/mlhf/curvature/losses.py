@@ -67,8 +67,8 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
     positions = max(y.numel(), 1)
     log_p = F.log_softmax(z, dim=-1)
     p = log_p.exp()
-    index = y.unsqueeze(-1)
-    value = log_p.gather(-1, index).sum().neg_().div_(positions)
+    index = y.long().unsqueeze(-1)
+    value = _at_labels(log_p, index).sum().neg_().div_(positions)
     one = torch.ones((), dtype=z.dtype, device=z.device).expand(index.shape)
     gradient = p.scatter_add(-1, index, -one).div_(positions)
     scaled = p / positions
@@ -77,6 +77,21 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
         return scaled * (u - (p * u).sum(-1, keepdim=True))
 
     return LossAt(value, gradient, hessian_product)
+
+
+def _at_labels(log_p: Tensor, index: Tensor) -> Tensor:
+    """Return log p of each label; the labels are looked at only where that fails (on a CPU)."""
+    try:
+        return log_p.gather(-1, index)
+    except RuntimeError:
+        least, most, classes = int(index.min()), int(index.max()), log_p.shape[-1]
+        if least >= 0 and most < classes:
+            raise
+        raise CurvatureError(
+            f"cross_entropy has labels from {least} to {most}, but the output has {classes} "
+            f"classes, 0 to {classes - 1}. For labels to be ignored give the loss as a function: "
+            "lambda z, y: F.cross_entropy(z, y, ignore_index=…)"
+        ) from None
 
 
 def mse(z: Tensor, y: Tensor) -> LossAt:
@@ -181,7 +196,7 @@ def autograd_loss(loss: Loss) -> Callable[[Any, Any], Tensor]:
     if not isinstance(loss, str):
         return loss
     if loss == "cross_entropy":
-        return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1))
+        return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1).long())
     if loss == "binary_cross_entropy":
         return lambda z, y: F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
     return F.mse_loss

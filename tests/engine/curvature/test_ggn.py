@@ -11,6 +11,7 @@ from torch import nn
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import trainable
 from mlhf.curvature.ggn import GGN
+from mlhf.curvature.losses import autograd_loss
 from tests.engine.curvature.cases import (
     ALL,
     FIRST,
@@ -226,6 +227,22 @@ def test_what_has_no_product_says_so():
         GGN(nn.Linear(3, 2), "mse", x, torch.randn(2, 1))
     with pytest.raises(ValueError, match="unknown loss"):
         GGN(nn.Linear(3, 2), "hinge", x, y)
+
+
+@pytest.mark.parametrize(("label", "shown"), [(2, "0 to 2"), (-100, "-100 to 0")])
+def test_labels_beyond_the_classes_are_named(label, shown):
+    x, y = torch.randn(2, 3), torch.tensor([0, label])
+    with pytest.raises(CurvatureError, match=f"labels from {shown}, but the output has 2 classes"):
+        GGN(nn.Linear(3, 2), "cross_entropy", x, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_are_integers_of_any_size(dtype):
+    model, x, y = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    small = GGN(model, "cross_entropy", x, y.to(dtype))
+    expected = F.cross_entropy(model(x), y)
+    assert torch.allclose(small.loss, expected.detach())
+    assert torch.equal(autograd_loss("cross_entropy")(model(x), y.to(dtype)), expected)
 
 
 def test_the_gradient_is_also_had_where_it_passes():

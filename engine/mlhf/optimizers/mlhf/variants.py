@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, over
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.autocast import autocast_dtype
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, source_of
@@ -106,7 +108,7 @@ class MLHF(metaclass=_VariantType):
         skipped_steps: How many steps were skipped so far, because they were not finite.
 
     Raises:
-        CurvatureError: where no parameter requires a gradient.
+        CurvatureError: where no parameter requires a gradient, or one has no shape yet.
         DataError: where the meta-checkpoint cannot be read, or is the other variant's.
         TypeError: for an option of the other variant.
         ValueError: for an unknown variant, or an option out of range.
@@ -205,6 +207,11 @@ def _make(
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(_CLASSES)}")
     if variant == "kronecker":
         options["seed"] = seed
+    if any(map(is_lazy, model.parameters())):
+        raise CurvatureError(
+            "the model has parameters whose shapes are not known yet (nn.Lazy…): run it once on a "
+            "batch before the optimizer is made"
+        )
     make: Callable[..., MLHF] = resolve_name(_CLASSES[variant])
     return make(model, loss, meta_checkpoint, **options)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import mlhf
+from mlhf.curvature.errors import CurvatureError
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
 from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 from mlhf.optimizers.mlhf.variants import KroneckerOptions, PaperOptions
@@ -32,6 +33,16 @@ def _batches(count):
         )
         for _ in range(count)
     ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_lazy_layers_have_to_be_run_before(variant):
+    model = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.LazyLinear(3))
+    with pytest.raises(CurvatureError, match="run it once on a batch"):
+        mlhf.MLHF(model, variant=variant)
+    (x, y), *_ = _batches(1)
+    model(x)
+    assert torch.isfinite(mlhf.MLHF(model, variant=variant).step(x, y).loss)
 
 
 def test_the_name_is_a_class_and_the_default_variant_kronecker():
