@@ -56,7 +56,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "no rotation: diagonals only": {"max_dimension": 0},
     "damping that does not grow": {"growth_steps": math.inf},
     "all eigenvectors of long sides": {"factor_basis._MAX_FULL": 1 << 60},
-    "position embeddings damped in full": {"basis.positions_of": lambda *_: 1},
+    "position embeddings damped in full": {"position_damping": False},
     "means from 16 samples": {"samples": 16},
     "each step solved": {"solve_every": 1},
     "measured each step": {"solver._LOW_LOSS": 0.0},

@@ -63,3 +63,36 @@ def test_what_is_not_used_is_neither():
     uses = Uses([F.conv1d(_X, used)])
     assert not uses.used(other)
     assert not uses.is_kernel(other)
+
+
+def _table(function, *shape):
+    parameter = nn.Parameter(torch.randn(*shape))
+    return Uses([function(parameter)]).per_row(parameter)
+
+
+_H = torch.randn(5, 4, 3, requires_grad=True)  # (samples, places, features)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "expected"),
+    [
+        (lambda w: _H + w, (4, 3), 5),
+        (lambda w: _H + w, (1, 4, 3), 5),
+        (lambda w: _H + w[:, :4], (1, 9, 3), 5),
+        (lambda w: torch.cat([_H, _H], 1) + F.dropout(w.expand(5, 8, 3)), (8, 3), 5),
+        (lambda w: _H + F.embedding(torch.arange(4), w), (9, 3), 5),
+        (lambda w: _H + F.embedding(torch.arange(4).expand(5, 4), w).float(), (9, 3), 5),
+        (lambda w: _H + w.index_select(0, torch.arange(4)), (9, 3), 5),
+        (lambda w: _H + w[0], (1, 3), 20),
+        (lambda w: _H + F.embedding(torch.tensor([[0, 1, 1, 2]] * 5), w), (9, 3), None),
+        (lambda w: _H + w, (3,), None),
+        (lambda w: _H @ (torch.ones(3, 2, requires_grad=True) + w), (3, 2), None),
+        (lambda w: _H + torch.tanh(w), (4, 3), None),
+    ],
+    ids=[
+        *("added", "with an axis of one", "sliced", "expanded", "looked up", "for each sample"),
+        *("selected", "the same for all", "tokens", "a bias", "part of a weight", "a function"),
+    ],
+)
+def test_how_often_a_row_of_a_table_is_used(function, shape, expected):
+    assert _table(function, *shape) == expected

@@ -1,6 +1,5 @@
 """Which of MLHF's six parameter kinds each parameter of a module is (paper, section 4)."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ KINDS = ("conv_kernel", "conv_bias", "dense_kernel", "dense_bias", "norm_gamma",
 _CONV_KERNEL, _CONV_BIAS, _DENSE_KERNEL, _DENSE_BIAS, _GAMMA, _BETA = range(6)
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
-_POSITION = re.compile(r"(?<![a-z])(position|(pos|wpe)(?![a-z]))")
 _DENSE = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase)
 
 
@@ -47,23 +45,6 @@ def kind_of(module: nn.Module, name: str, parameter: Tensor) -> int:
         return _DENSE_KERNEL
     is_scale = any(word in name for word in ("weight", "gamma", "scale"))
     return _GAMMA if is_scale else _DENSE_BIAS
-
-
-def positions_of(path: str, module: nn.Module, name: str, parameter: Tensor) -> int:
-    """Return the number of positions T of a position embedding (…, T, features), else 1.
-
-    Position embeddings are recognised by name: in an ``nn.Embedding`` or a module of unknown
-    type, ``position…``, ``pos`` or ``wpe`` is a word of the parameter's, the module's or its
-    class's name.
-
-    Args:
-        path: The module's, in the model.
-    """
-    known = isinstance(module, (_ConvNd, *_NORMS, *_DENSE, nn.MultiheadAttention))
-    if parameter.ndim < 2 or (known and not isinstance(module, nn.Embedding)):
-        return 1
-    names = f"{path.rpartition('.')[2]}.{type(module).__name__}.{name}"
-    return int(parameter.shape[-2]) if _POSITION.search(names.lower()) else 1
 
 
 def by_kind(model: nn.Module) -> tuple[list[nn.Parameter], list[Segment]]:

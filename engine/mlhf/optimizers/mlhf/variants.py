@@ -55,6 +55,7 @@ class KroneckerOptions(CommonOptions, total=False):
     refresh_every: int
     samples: int
     max_dimension: int
+    position_damping: bool
 
 
 class PaperOptions(CommonOptions, total=False):

@@ -2,17 +2,14 @@
 
 import itertools
 
-import pytest
 import torch
 from torch import nn
 
-from mlhf.models.layers import PositionEmbedding
 from mlhf.optimizers.learned.kinds import (
     KINDS,
     Segment,
     by_kind,
     kind_of,
-    positions_of,
     segments,
 )
 
@@ -65,35 +62,3 @@ def test_kinds_lie_together_and_shared_parameters_once():
 
 def test_neighbours_of_a_kind_are_one_segment():
     assert segments([(2, 1), (3, 1), (0, 5), (1, 2)]) == [Segment(0, 5, 1), Segment(5, 6, 2)]
-
-
-@pytest.mark.parametrize(
-    ("path", "module", "expected"),
-    [
-        ("1", PositionEmbedding(7, 3), 7),
-        ("transformer.wpe", nn.Embedding(9, 2), 9),
-        ("position_embeddings", nn.Embedding(9, 2), 9),
-        ("encoder.pos_embed", nn.Embedding(9, 2), 9),
-        ("transformer.wte", nn.Embedding(9, 2), 1),
-        ("composer", nn.Embedding(9, 2), 1),
-        ("posterior", nn.Embedding(9, 2), 1),
-        ("position.tokens", nn.Embedding(9, 2), 1),
-        ("position", nn.Linear(9, 2), 1),
-    ],
-)
-def test_position_embeddings_are_recognised_by_name(path, module, expected):
-    (name, parameter), *_ = module.named_parameters()
-    assert positions_of(path, module, name, parameter) == expected
-
-
-def test_a_models_own_position_parameter_is_recognised_too():
-    class Vit(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.pos_embed = nn.Parameter(torch.zeros(1, 5, 2))
-            self.pos_bias = nn.Parameter(torch.zeros(5))
-            self.token = nn.Parameter(torch.zeros(1, 1, 2))
-
-    model = Vit()
-    found = [positions_of("", model, n, p) for n, p in model.named_parameters()]
-    assert found == [5, 1, 1]

@@ -13,14 +13,13 @@ from torch.utils import _pytree as pytree
 from mlhf.curvature.ggn import GGN
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import recording
-from mlhf.optimizers.learned.kinds import KINDS, kind_of, positions_of
+from mlhf.optimizers.learned.kinds import KINDS, kind_of
 from mlhf.optimizers.mlhf.kronecker.blocks import MatrixBlock, layer_blocks
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored
 
 _DENSE_KERNEL = KINDS.index("dense_kernel")
-_POSITION_DAMPING = 0.25  # factor of the damping of position embeddings
 
 
 class Segment(NamedTuple):
@@ -29,12 +28,13 @@ class Segment(NamedTuple):
     Attributes:
         size: How many.
         kind: The kind of their parameters, an index into ``KINDS``.
-        damping_factor: What their damping is multiplied by.
+        positions: T, where they are a table of whose rows each belongs to one of T positions
+            and sees a T-th of the data; else 1.
     """
 
     size: int
     kind: int
-    damping_factor: float
+    positions: float
 
 
 class Basis:
@@ -157,23 +157,20 @@ class Basis:
             gradients = ggn.edge_gradients[at : at + calls]
             block.update(gradients, weight, rows, self._samples, self._decay)
             at += calls
-        self._decide(ggn)
+        self._observe(ggn, rows)
         for i, matrix in self._matrices:
             if not matrix.undecided:
                 matrix.update(weight * ggn.gradient[i], rows, self._decay)
         self._squares.add([(weight * ggn.gradient[i]).square() * rows for i in self._unrotated])
 
-    def _decide(self, ggn: GGN) -> None:
-        """Find out which parameters are kernels and which are stacks of matrices."""
-        undecided = [matrix for _, matrix in self._matrices if matrix.undecided]
-        if not undecided:
+    def _observe(self, ggn: GGN, rows: int) -> None:
+        """Look at how the pass uses the matrices without a layer, at first."""
+        if all(matrix.observed for _, matrix in self._matrices):
             return
         uses = ggn.uses()
-        for matrix in undecided:
-            (parameter,) = matrix.parameters
-            if uses.used(parameter):
-                matrix.decide(uses.is_kernel(parameter))
-        self.segments = self._find_segments()
+        found = [matrix.observe(uses, rows) for _, matrix in self._matrices]
+        if any(found):
+            self.segments = self._find_segments()
 
     def refresh(self) -> None:
         """Move the basis to the running means' eigenvectors, and compute G's diagonal there."""
@@ -239,27 +236,20 @@ class Basis:
         self._generator.set_state(state["generator"])
 
     def _find_segments(self) -> list[Segment]:
-        """Return the vector's segments, in order.
-
-        A row of a position embedding belongs to one of T positions. Its gradient is T times
-        smaller, but the root of its mean square, which the damping is proportional to, only √T
-        times. So its damping gets a factor.
-        """
+        """Return the vector's segments, in order."""
         kind: dict[int, int] = {}
-        factors: dict[int, float] = {}
-        for path, module in self._model.named_modules():
+        for module in self._model.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 kind.setdefault(id(parameter), kind_of(module, name, parameter))
-                positions = positions_of(path, module, name, parameter)
-                factor = 1.0 if positions == 1 else _POSITION_DAMPING * positions**-0.5
-                factors.setdefault(id(parameter), factor)
         for _, matrix in self._matrices:
             if matrix.is_stack:
                 kind[id(matrix.parameters[0])] = _DENSE_KERNEL
-        rest = [self._parameters[i] for i in (*(i for i, _ in self._matrices), *self._unrotated)]
-        sizes = [(b.size, b.parameters[0]) for b in self._layers]
-        sizes += [(parameter.numel(), parameter) for parameter in rest]
-        return [Segment(size, kind[id(p)], factors[id(p)]) for size, p in sizes]
+        found = [Segment(b.size, kind[id(b.parameters[0])], 1.0) for b in self._layers]
+        found += [
+            Segment(b.size, kind[id(b.parameters[0])], b.positions) for _, b in self._matrices
+        ]
+        rest = [self._parameters[i] for i in self._unrotated]
+        return found + [Segment(p.numel(), kind[id(p)], 1.0) for p in rest]
 
 
 def _rows(output: Any) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.curvature.pytree_loss import upcast
+from mlhf.curvature.uses import Uses
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.kfac.layers import Call, KroneckerLayer, layers_of
 from mlhf.optimizers.mlhf.kronecker.factor_basis import factor_basis
@@ -19,6 +20,7 @@ from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import retention
 from mlhf.optimizers.state import restored_list
 
+_OBSERVED_UPDATES = 20  # at so many it is looked at how a matrix is used
 _INPUT_ROWS = 1024  # of a layer's input are enough for R
 _DENSE_UPDATES = 20  # so many updates all include R; then, where a sample has many positions,
 _INPUT_INTERVAL = 2  # every second does
@@ -214,6 +216,37 @@ class MatrixBlock(Block):
     def __init__(self, parameter: Tensor, max_dimension: int, is_kernel: bool | None) -> None:
         super().__init__([parameter], max_dimension)
         self._is_kernel = True if parameter.ndim == 2 else is_kernel
+        self._positions: float | None = None
+
+    @property
+    def positions(self) -> float:
+        """T, if each row belongs to one of T positions and sees a T-th of the data; else 1."""
+        return self._positions or 1.0
+
+    def observe(self, uses: Uses, rows: int) -> bool:
+        """Look at how a pass uses the parameter; return whether that is news.
+
+        A chance may make tokens equally frequent in one batch, so that several are looked at.
+
+        Args:
+            uses: Of the pass.
+            rows: Over how many rows of the network's output the loss is a mean.
+        """
+        (parameter,) = self.parameters
+        if not uses.used(parameter):
+            return False
+        before = self._is_kernel, self._positions
+        if self.undecided:
+            self.decide(uses.is_kernel(parameter))
+        per_row = uses.per_row(parameter)
+        positions = 1.0 if per_row is None else max(1.0, rows / per_row)
+        self._positions = min(positions, self._positions or positions)
+        return before != (self._is_kernel, self._positions)
+
+    @property
+    def observed(self) -> bool:
+        """Whether enough passes were looked at."""
+        return self._positions is not None and self._count >= _OBSERVED_UPDATES
 
     @property
     def undecided(self) -> bool:
@@ -244,7 +277,8 @@ class MatrixBlock(Block):
         return 1 / left.sum(-1).clamp_min(tiny)[..., None, None]
 
     def state_dict(self) -> State:
-        return {**super().state_dict(), "is_kernel": self._is_kernel}
+        own = {"is_kernel": self._is_kernel, "positions": self._positions}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
         # Older checkpoints took all of them for kernels.
@@ -252,6 +286,7 @@ class MatrixBlock(Block):
         self._set_shape(len(self.parameters[0]), self.size // len(self.parameters[0]))
         if is_kernel is not None:
             self.decide(is_kernel)
+        self._positions = state.get("positions")
         super().load_state_dict(state, like)
 
 

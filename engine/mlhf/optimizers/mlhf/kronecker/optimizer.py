@@ -51,6 +51,8 @@ from mlhf.optimizers.step_guard import (
 )
 
 _BETA2 = 0.99
+_CURVATURE_SHARE = 1.0
+_LOWEST = 0.25
 _EPS = 1e-5  # of the loss's scale
 _STATE = ("steps", "largest", "average", "moment", "last", "solver", "basis", "networks")
 
@@ -93,6 +95,8 @@ class KroneckerMLHF(AveragingMLHF):
         refresh_every: Most steps between two updates of the eigenvectors; fewer at first.
         samples: How many samples of a batch a layer's factors are computed from.
         max_dimension: The largest factor that is kept in full; of a larger one the diagonal is.
+        position_damping: Whether the damping of what is spread over positions is limited by its
+            curvature.
         autocast: The dtype of forward and backward passes under autocast.
         seed: Of the random signs by which the trace of the loss's Hessian is estimated.
         max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
@@ -125,6 +129,7 @@ class KroneckerMLHF(AveragingMLHF):
         refresh_every: int = 40,
         samples: int = 32,
         max_dimension: int = 4608,
+        position_damping: bool = True,
         autocast: torch.dtype | None = None,
         seed: int = 0,
         max_skipped_steps: int = 10,
@@ -163,7 +168,7 @@ class KroneckerMLHF(AveragingMLHF):
             seed=seed,
         )
         self._update_every, self._refresh_every = update_every, refresh_every
-        self._autocast = autocast
+        self._autocast, self._position_damping = autocast, position_damping
         self._features = FeatureEMA()
         self._solver = Solver(self._basis, self._features, iterations, solve_every)
         self._steps = 0
@@ -278,10 +283,29 @@ class KroneckerMLHF(AveragingMLHF):
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
         s = self._second_moment.sqrt().mul_(correction).add_(_EPS * self._basis.loss_scale)
         segments = self._basis.segments
-        views = torch.split_with_sizes(s, [segment.size for segment in segments])
-        factors = [scale * by_kind[seg.kind] * seg.damping_factor for seg in segments]
-        torch._foreach_mul_(views, factors)
+        sizes = [segment.size for segment in segments]
+        views = torch.split_with_sizes(s, sizes)
+        torch._foreach_mul_(views, [scale * by_kind[segment.kind] for segment in segments])
+        if self._position_damping:
+            self._limit_by_curvature(views, torch.split_with_sizes(self._basis.diagonal, sizes))
         return scale * sum(by_kind) / len(by_kind), s
+
+    def _limit_by_curvature(self, damping: Sequence[Tensor], curvature: Sequence[Tensor]) -> None:
+        """Limit the damping of what is spread over positions to a share of its curvature.
+
+        A row that belongs to one of T positions sees a T-th of the data. Its gradient and its
+        curvature are T times smaller, but √v̂, which is mostly noise, only √T times. Where its
+        damping is therefore above its curvature, it is lowered, in the mean over the table, and
+        by at most √T and a constant.
+
+        Args:
+            damping: s by segment; changed in place.
+            curvature: D by segment.
+        """
+        for s, d, segment in zip(damping, curvature, self._basis.segments, strict=True):
+            if segment.positions > 1:
+                lowest = _LOWEST * segment.positions**-0.5
+                s.mul_((_CURVATURE_SHARE * d.sum() / s.sum()).clamp(lowest, 1.0))
 
     def eval_mode(self) -> None:
         """Put the averaged weights into the model; batch norm's statistics are not theirs."""

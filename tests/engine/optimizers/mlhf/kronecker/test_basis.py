@@ -66,10 +66,41 @@ def test_rotations_keep_lengths_and_come_back(most):
     assert bool((basis.diagonal >= 0).all())
 
 
-def test_what_is_spread_over_positions_has_a_share_of_the_damping():
-    model = nn.Sequential(nn.Linear(4, 3), PositionEmbedding(16, 3), nn.LayerNorm(3))
+class _Sequence(nn.Module):
+    """Tokens, tags called ``pos_embedding``, and places; an output for each token, or for all."""
+
+    def __init__(self, each):
+        super().__init__()
+        self.tokens, self.pos_embedding = nn.Embedding(9, 3), nn.Embedding(5, 3)
+        self.places, self.out = PositionEmbedding(6, 3), nn.Linear(3, 4)
+        self.each = each
+
+    def forward(self, x):
+        h = torch.tanh(self.places(self.tokens(x[..., 0]) + self.pos_embedding(x[..., 1])))
+        return self.out(h if self.each else h.sum(1))
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_a_rows_part_of_the_data_is_measured_whatever_its_name(each):
+    """A place has a sixth of the tokens, and all of the samples."""
+    torch.manual_seed(0)
+    model = _Sequence(each)
     basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
-    assert basis.segments == [(15, 2, 1.0), (48, 2, 0.0625), (3, 4, 1.0), (3, 5, 1.0)]
+    for _ in range(3):
+        x = torch.stack([torch.randint(0, n, (8, 6)) for n in (9, 5)], -1)
+        target = torch.randint(0, 4, (8, 6) if each else (8,))
+        _update(basis, model, "cross_entropy", x, target)
+    found = {segment.size: segment.positions for segment in basis.segments}
+    assert found == {16: 1.0, 27: 1.0, 15: 1.0, 18: 6.0 if each else 1.0}
+
+
+def test_tokens_that_are_equally_frequent_by_chance_are_no_positions():
+    model = nn.Sequential(nn.Embedding(6, 3), nn.Linear(3, 4))
+    basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
+    model[0].register_forward_hook(lambda module, x, z: z + 1)
+    for x, positions in ((torch.tensor([[0, 1, 2]]), 3.0), (torch.tensor([[0, 1, 1]]), 1.0)):
+        _update(basis, model, "cross_entropy", x, torch.zeros(1, 3, dtype=torch.long))
+        assert [s.positions for s in basis.segments] == [1.0, positions]
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
