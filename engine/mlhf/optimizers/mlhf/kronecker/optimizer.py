@@ -51,8 +51,8 @@ from mlhf.optimizers.step_guard import (
 )
 
 _BETA2 = 0.99
-_CURVATURE_SHARE = 1.0
-_LOWEST = 0.25
+_CURVATURE_SHARE = 0.5  # of the curvature: the most that damping over positions may be
+_LOWEST = 0.25  # of the damping, times √T: the least that is left of it
 _EPS = 1e-5  # of the loss's scale
 _STATE = ("steps", "largest", "average", "moment", "last", "solver", "basis", "networks")
 

@@ -178,7 +178,7 @@ def _written(state):
 def test_the_damping_is_its_formula_and_over_positions_at_most_the_curvature(
     curvature, limit, expected
 ):
-    """s = λ (√v̂ + 1e-5 g); of 4 positions' vectors in the mean D, but at least 1/(4√4) of it."""
+    """s = λ (√v̂ + 1e-5 g); of 4 positions' vectors in the mean D/2, but at least 1/(4√4) of it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(5, 3), PositionEmbedding(4, 3), nn.Linear(3, 5)).double()
     optimizer = MLHF(model, meta_checkpoint=None, position_damping=limit)
@@ -190,7 +190,7 @@ def test_the_damping_is_its_formula_and_over_positions_at_most_the_curvature(
     # All of these count as dense kernels, the third kind.
     full = 30 * 2 * (b.abs() + 3e-5)
     share = full[-12:].sum() * 0.4  # layers come first, then matrices in the parameters' order
-    optimizer._basis._diagonal = torch.full_like(b, float(curvature * share / 12))
+    optimizer._basis._diagonal = torch.full_like(b, float(2 * curvature * share / 12))
     scale, s = optimizer._damping(b, [1.0, 1.0, 2.0, 1.0, 1.0, 1.0], 1.0)
     assert scale == pytest.approx(30 * 7 / 6)
     fraction = torch.ones_like(b)
