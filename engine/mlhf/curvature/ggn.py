@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import (
     forward_pass,
     full_precision,
@@ -95,6 +96,7 @@ class GGN:
         self.output: Any = detached(z)
         with full_precision(self._device):
             self._at = pytree_loss(loss, z, y)
+            self._check_loss(model)
             self._linear = Linearization(found, self.parameters, hooked=hooked)
             self.loss = self._at.value
             self.gradient, self.edge_gradients = self._linear.gradients(self._at.gradient, watched)
@@ -164,6 +166,30 @@ class GGN:
         """Return ‖∂ℓ/∂z‖², over all outputs, a scalar."""
         first, *others = self._at.gradient
         return sum((dot(g, g) for g in others), dot(first, first))
+
+    def _check_loss(self, model: nn.Module) -> None:
+        """Refuse losses of which JᵀH_ℓJ and Jᵀ∂ℓ/∂z would miss a part, or all.
+
+        Raises:
+            CurvatureError: for a loss that depends on parameters beside the outputs, and for a
+                model that returns its own loss.
+        """
+        if self._at.leaves:
+            trained = {id(p) for p in self.parameters}
+            beside = {id(t) for t in self._at.leaves} & trained
+            names = [name for name, p in model.named_parameters() if id(p) in beside]
+            if beside:
+                raise CurvatureError(
+                    f"the loss depends on parameters beside the model's outputs: "
+                    f"{', '.join(names) or 'those given'}. Its gradient would miss that part. Take "
+                    "weight_decay for an L2 penalty, or let the model return what the loss needs"
+                )
+        if self._at.linear and all(t.ndim == 0 for t in self._outputs):
+            raise CurvatureError(
+                "the model returns a single number and the loss is linear in it, as where a model "
+                "computes its own loss: then there is no Gauss-Newton matrix. Let the model return "
+                "its outputs, such as logits, and give the loss as a function of them and y"
+            )
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with full_precision(self._device):

@@ -4,7 +4,7 @@ The named losses are convex in the output, so their Gauss-Newton matrices JᵀHJ
 semi-definite.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
+from mlhf.curvature.uses import leaves_of
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,19 @@ class LossAt:
         gradient: ∂ℓ/∂z, shaped like z.
         hessian_product: u ↦ (∂²ℓ/∂z²)u, shaped like z.
         convex: Whether ℓ is known to be convex in z.
+        linear: Whether ℓ is linear in z.
+        leaves: What ℓ depends on beside z, as tensors with a gradient.
     """
 
     value: Tensor
     gradient: Tensor
     hessian_product: Callable[[Tensor], Tensor]
     convex: bool = True
+    linear: bool = False
+    leaves: Sequence[Tensor] = ()
 
 
+IGNORED = -100  # the class of positions that cross-entropy leaves out, torch's default
 LossFunction = Callable[[Tensor, Tensor], LossAt]
 
 
@@ -58,20 +64,26 @@ def check_target(name: str, z: Tensor, y: Tensor) -> None:
 def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
     """Softmax cross-entropy, the mean over all positions.
 
+    Positions whose class is −100 are ignored, as torch does by default.
+
     Args:
         z: Logits, shape (..., C).
         y: Classes, integers of shape (...).
     """
     check_target("cross_entropy", z, y)
     z = z.detach()
-    positions = max(y.numel(), 1)
+    counted = y != IGNORED
+    # The mean is over the others. Divided by infinity, a position's part is 0.
+    count = counted.sum().to(z.dtype) if y.numel() else z.new_ones(())
+    divisor = torch.where(counted, count, torch.inf).unsqueeze(-1)
     log_p = F.log_softmax(z, dim=-1)
     p = log_p.exp()
-    index = y.long().unsqueeze(-1)
-    value = _at_labels(log_p, index).sum().neg_().div_(positions)
+    index = torch.where(counted, y, 0).long().unsqueeze(-1)
+    chosen = _at_labels(log_p, index).masked_fill_(~counted.unsqueeze(-1), 0)
+    value = chosen.sum().neg_().div_(count)
     one = torch.ones((), dtype=z.dtype, device=z.device).expand(index.shape)
-    gradient = p.scatter_add(-1, index, -one).div_(positions)
-    scaled = p / positions
+    gradient = p.scatter_add(-1, index, -one).div_(divisor)
+    scaled = p / divisor
 
     def hessian_product(u: Tensor) -> Tensor:
         return scaled * (u - (p * u).sum(-1, keepdim=True))
@@ -89,8 +101,8 @@ def _at_labels(log_p: Tensor, index: Tensor) -> Tensor:
             raise
         raise CurvatureError(
             f"cross_entropy has labels from {least} to {most}, but the output has {classes} "
-            f"classes, 0 to {classes - 1}. For labels to be ignored give the loss as a function: "
-            "lambda z, y: F.cross_entropy(z, y, ignore_index=…)"
+            f"classes, 0 to {classes - 1}. Labels of {IGNORED} are ignored; for others give the "
+            "loss as a function: lambda z, y: F.cross_entropy(z, y, ignore_index=…)"
         ) from None
 
 
@@ -128,14 +140,33 @@ def binary_cross_entropy(z: Tensor, y: Tensor) -> LossAt:
     return LossAt(value, (p - y).div_(count), hessian_product)
 
 
+def scalar(value: Any) -> Tensor:
+    """Return what a loss function returned, as a tensor without dimensions.
+
+    Raises:
+        CurvatureError: where it is not one number, or has no graph.
+    """
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise CurvatureError(f"the loss should return one number, a scalar tensor, not {what}")
+    if not value.requires_grad:
+        raise CurvatureError(
+            "the loss does not depend on the model's outputs by a graph: was it detached, or made "
+            "of numbers that are not tensors?"
+        )
+    return value.reshape(()) if value.ndim else value
+
+
 def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
     """Return a loss made of any twice differentiable ``function(z, y)``, by autograd in z."""
 
     def loss(z: Tensor, y: Tensor) -> LossAt:
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
-            value = function(leaf, y)
-            (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+            value = scalar(function(leaf, y))
+            (gradient,) = torch.autograd.grad(
+                value, leaf, create_graph=True, allow_unused=True, materialize_grads=True
+            )
 
         def hessian_product(u: Tensor) -> Tensor:
             if not gradient.requires_grad:  # the loss is linear in z
@@ -146,8 +177,10 @@ def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
                 )
             return product
 
+        others = [t for t in leaves_of(value) if t is not leaf]
+        linear = not gradient.requires_grad
         convex = known_convex(value)
-        return LossAt(value.detach(), gradient.detach(), hessian_product, convex)
+        return LossAt(value.detach(), gradient.detach(), hessian_product, convex, linear, others)
 
     return loss
 

@@ -18,9 +18,11 @@ from mlhf.curvature.losses import (
     check_target,
     named_loss,
     resolve_loss,
+    scalar,
 )
 from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
+from mlhf.curvature.uses import leaves_of
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,16 @@ class PytreeLossAt:
         hessian_product: u ↦ (∂²ℓ/∂z²)u, one tensor like each output. The matrix is dense
             across outputs.
         convex: Whether ℓ is known to be convex in z.
+        linear: Whether ℓ is linear in z.
+        leaves: What ℓ depends on beside z, as tensors with a gradient.
     """
 
     value: Tensor
     gradient: list[Tensor]
     hessian_product: Callable[[Sequence[Tensor]], list[Tensor]]
     convex: bool
+    linear: bool
+    leaves: Sequence[Tensor]
 
 
 def graph_outputs(z: Any) -> list[Tensor]:
@@ -77,7 +83,8 @@ def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
         def product(u: Sequence[Tensor]) -> list[Tensor]:
             return [at.hessian_product(upcast(u[0])).to(dtype)]
 
-        return PytreeLossAt(at.value, [at.gradient.to(dtype)], product, at.convex)
+        gradient = [at.gradient.to(dtype)]
+        return PytreeLossAt(at.value, gradient, product, at.convex, at.linear, at.leaves)
     return _of_function(_require_function(loss, z), z, y)
 
 
@@ -105,7 +112,7 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
                 flat[i] = upcast(t).detach().requires_grad_()
                 leaves.append(flat[i])
     with torch.enable_grad():
-        value = function(pytree.tree_unflatten(flat, spec), y)
+        value = scalar(function(pytree.tree_unflatten(flat, spec), y))
         gradient = torch.autograd.grad(
             value, leaves, create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -121,7 +128,10 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
         return [t.to(dtype) for t, dtype in zip(found, dtypes, strict=True)]
 
     grads = [g.detach().to(dtype) for g, dtype in zip(gradient, dtypes, strict=True)]
-    return PytreeLossAt(value.detach(), grads, hessian_product, known_convex(value))
+    outputs = {id(t) for t in leaves}
+    others = [t for t in leaves_of(value) if id(t) not in outputs]
+    convex = known_convex(value)
+    return PytreeLossAt(value.detach(), grads, hessian_product, convex, not curved, others)
 
 
 def _require_function(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:

@@ -99,6 +99,13 @@ def _has_one_source(node: Any) -> bool:
     return sum(source is not None for source, _ in node.next_functions) == 1
 
 
+def leaves_of(value: Tensor) -> list[Tensor]:
+    """Return the leaves that a value is made of: parameters, and other tensors with a gradient."""
+    if value.grad_fn is None:
+        return [value] if value.requires_grad else []
+    return [node.variable for node in _reachable([value.grad_fn]) if node.name() == _LEAF]
+
+
 def _reachable(roots: Iterable[Any], beyond: frozenset[str] = frozenset()) -> list[Any]:
     """Return all nodes that the roots depend on, but for those behind nodes of some names."""
     stack = list(dict.fromkeys(roots))

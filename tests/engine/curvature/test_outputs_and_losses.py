@@ -167,3 +167,106 @@ def test_an_embedding_that_scales_its_gradient_is_refused():
     ggn = GGN(model, "cross_entropy", torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]))
     with pytest.raises(CurvatureError, match="not its derivative"):
         ggn.product(ggn.gradient)
+
+
+def _masked():
+    model, x, _ = _three_classes()
+    return model, x, torch.tensor([0, -100, 2, 1, -100, -100, 0, 1])
+
+
+def _three_classes():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    return model, torch.randn(8, 4, dtype=D), torch.randint(0, 3, (8,))
+
+
+def test_cross_entropy_leaves_out_positions_of_class_minus_100():
+    model, x, y = _masked()
+    counted = y != -100
+    found = GGN(model, "cross_entropy", x, y)
+    expected = GGN(model, "cross_entropy", x[counted], y[counted])
+    assert_close(found.loss, expected.loss)
+    v = [torch.randn_like(p) for p in found.parameters]
+    for mine, theirs in (
+        (found.gradient, expected.gradient),
+        (found.product(v), expected.product(v)),
+    ):
+        assert_close(flat(mine), flat(theirs))
+    as_function = GGN(model, F.cross_entropy, x, y)
+    assert_close(flat(found.product(v)), flat(as_function.product(v)))
+
+
+@pytest.mark.parametrize("label", [3, -1, -99])
+def test_a_class_that_there_is_not_is_named(label):
+    model, x, y = _three_classes()
+    y[2] = label
+    with pytest.raises(CurvatureError, match=r"labels from .* 3 classes.* -100 are ignored"):
+        GGN(model, "cross_entropy", x, y)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_loss_that_depends_on_parameters_beside_the_outputs_is_refused(inside):
+    model, x, y = _three_classes()
+    if inside:
+
+        def loss(z, y):
+            return F.cross_entropy(z, y) + 0.1 * model[2].weight.square().sum()
+    else:
+
+        def loss(z, y):  # the model's own graph, by another way
+            return F.cross_entropy(z, y) + model[2](torch.ones(5, dtype=D)).sum()
+
+    with pytest.raises(CurvatureError, match=r"beside .* outputs: 2.weight.*weight_decay"):
+        GGN(model, loss, x, y)
+    others = [model[0].weight, model[0].bias]
+    GGN(model, loss, x, y, others)  # those it knows of are in the outputs alone
+
+
+def test_a_teacher_in_the_loss_is_no_parameter_of_the_model():
+    model, x, y = _three_classes()
+    teacher = nn.Linear(4, 3).double()
+
+    def loss(z, y):
+        return F.kl_div(
+            z.log_softmax(-1), teacher(x).log_softmax(-1), log_target=True, reduction="batchmean"
+        )
+
+    GGN(model, loss, x, y)
+
+
+class _OwnLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = _three_classes()[0]
+
+    def forward(self, batch):
+        return F.cross_entropy(self.inner(batch[0]), batch[1])
+
+
+def test_a_model_that_returns_its_own_loss_is_refused():
+    _, x, y = _three_classes()
+    with pytest.raises(CurvatureError, match=r"computes its own loss.* such as logits"):
+        GGN(_OwnLoss(), lambda z, y: z, (x, y), y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            lambda z, y: F.cross_entropy(z, y, reduction="none"),
+            r"one number, .* not a tensor \(8,\)",
+        ),
+        (lambda z, y: 3.0, "one number, .* not 3.0"),
+        (lambda z, y: z.detach().sum(), "was it detached"),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss, message):
+    model, x, y = _three_classes()
+    with pytest.raises(CurvatureError, match=message):
+        GGN(model, loss, x, y)
+
+
+def test_a_loss_of_one_element_is_a_number():
+    model, x, y = _three_classes()
+    found = GGN(model, lambda z, y: F.cross_entropy(z, y).reshape(1), x, y)
+    assert found.loss.shape == ()

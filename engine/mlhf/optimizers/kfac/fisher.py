@@ -12,12 +12,24 @@ import torch
 from torch import Tensor
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.losses import IGNORED
 from mlhf.curvature.protocol import Loss
 
 
 def rows(z: Tensor) -> int:
     """Return over how many rows (samples, or tokens) the loss of this output is a mean."""
-    return max(1, z.numel() // z.shape[-1]) if z.ndim > 1 else z.shape[0]
+    return max(1, z.numel() // z.shape[-1]) if z.ndim > 1 else z.numel()
+
+
+def row_weights(loss: Loss, z: Tensor, y: Tensor) -> Tensor | None:
+    """Return each row's weight in the mean, times the number of rows; None if all are 1.
+
+    Shape (..., 1), for cross-entropy alone: positions that it ignores have no weight.
+    """
+    if loss != "cross_entropy":
+        return None
+    counted = (y != IGNORED).to(z.dtype)
+    return counted.div_(counted.mean()).unsqueeze(-1)
 
 
 def sampled(loss: Loss, z: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import trainable
 from mlhf.curvature.losses import autograd_loss
 from mlhf.curvature.protocol import Loss
@@ -130,10 +131,15 @@ class Kfac:
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         with torch.enable_grad(), recording([block.calls for block in self._blocks]):
             z = self.model(x)
+        if not isinstance(z, Tensor) or not z.ndim:
+            what = "a single number" if isinstance(z, Tensor) else f"a {type(z).__name__}"
+            raise CurvatureError(
+                f"K-FAC needs a model that returns one tensor of outputs, not {what}"
+            )
         with torch.enable_grad():
             loss = self._function(z, y)
         due = self._steps % self._factors_every == 0
-        gradient = self._differentiate(z, loss, due)
+        gradient = self._differentiate(z, y, loss, due)
         with torch.no_grad():
             if self._weight_decay:
                 torch._foreach_add_(gradient, self._parameters, alpha=self._weight_decay)
@@ -178,18 +184,21 @@ class Kfac:
             block.factors.load_state_dict(saved["factors"], like)
             block.inverses = restored_list(saved["inverses"], like)
 
-    def _differentiate(self, z: Tensor, loss: Tensor, due: bool) -> list[Tensor]:
+    def _differentiate(self, z: Tensor, y: Tensor, loss: Tensor, due: bool) -> list[Tensor]:
         """Return ∇ℓ; update the factors where due."""
         edges = [edge for block in self._blocks for edge in block.calls.edges]
         rows = fisher.rows(z)
+        weights = fisher.row_weights(self.loss, z, y) if due else None
         at_edges: list[list[Tensor | None]] = []  # for each set of labels, by edge
         of_others: list[Tensor | None] = []  # the other parameters' gradients, summed over rows
         if due and self._fisher != "empirical":
             exact = self._fisher == "exact"
             if exact:
-                at_edges = [_grad(z, edges, g) for g in fisher.exact(self.loss, z.detach())]
+                labels = fisher.exact(self.loss, z.detach())
+                at_edges = [_grad(z, edges, _weighted(g, weights)) for g in labels]
             if not exact or self._others:
                 g = fisher.sampled(self.loss, z.detach(), self._generator)
+                g = _weighted(g, weights)
                 both = _grad(z, [*([] if exact else edges), *self._others], g)
                 of_others = both[len(both) - len(self._others) :]
                 if not exact:
@@ -202,9 +211,11 @@ class Kfac:
             for p, g in zip(self._parameters, gradients, strict=False)
         ]
         if empirical:
-            at_edges = [[None if g is None else g * rows for g in gradients[len(parameters) :]]]
+            # Only n of the N rows count; their gradients are N/n times as large as without a mask.
+            scale = rows if weights is None else rows * weights.max().rsqrt()
+            at_edges = [[None if g is None else g * scale for g in gradients[len(parameters) :]]]
             by_id = {id(p): g for p, g in zip(self._parameters, gradient, strict=True)}
-            of_others = [by_id[id(p)] * rows for p in self._others]
+            of_others = [by_id[id(p)] * scale for p in self._others]
         if due:
             self._update(at_edges, of_others, rows)
         for block in self._blocks:
@@ -282,6 +293,11 @@ class _Block:
         self.calls = LayerCalls(module)
         self.factors = RunningMean(decay)
         self.inverses: list[Tensor] | None = None
+
+
+def _weighted(g: Tensor, weights: Tensor | None) -> Tensor:
+    """Return gradients whose outer products have these weights in the mean over rows."""
+    return g if weights is None else g * weights.sqrt()
 
 
 def _grad(output: Tensor, inputs: Any, weights: Tensor | None) -> list[Tensor | None]:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.kfac import Kfac
@@ -353,3 +354,27 @@ def test_an_activation_in_place_changes_nothing():
     for model in (first, second):
         Kfac(model).step(x, y)
     assert torch.equal(_flat(first), _flat(second))
+
+
+@pytest.mark.parametrize("fisher", ["exact", "empirical"])
+def test_gradients_of_ignored_positions_count_for_nothing(fisher):
+    """G of a batch with positions that are ignored is that of the batch without them."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4, dtype=torch.float64)
+    x, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, -100, 3, 1, -100, 2])
+    found = []
+    for rows in (slice(None), y >= 0):
+        optimizer = Kfac(copy.deepcopy(model), fisher=fisher)
+        optimizer.step(x[rows], y[rows])
+        found.append(optimizer._blocks[0].factors.values[1])
+    assert torch.allclose(*found, rtol=1e-10)
+
+
+@pytest.mark.parametrize("output", [lambda z: (z, z), lambda z: z.sum()])
+def test_what_has_no_rows_is_refused(output):
+    class Model(nn.Linear):
+        def forward(self, x):
+            return output(super().forward(x))
+
+    with pytest.raises(CurvatureError, match="one tensor of outputs"):
+        Kfac(Model(3, 2), lambda z, y: z, fisher="empirical").step(torch.ones(4, 3), None)
