@@ -173,7 +173,10 @@ def pcg(
         recompute_every: After so many iterations each, r is computed as b − Ax, for a product
             more: updated again and again, it drifts away from that by rounding.
         least_curvature: p ↦ the value at or below which pᵀAp counts as negative; zero by
-            default. A direction of next to no curvature makes a step of any length.
+            default. A direction of next to no curvature makes a step of any length. Where this
+            is given, products may have NaN and infinities, as second derivatives have at a kink:
+            these count as negative curvature of the size of P⁻¹, and x₀ is left for zero if its
+            product has any.
         quadratic: v ↦ ⟨v, Av⟩. The last iteration then uses it in place of a whole product:
             x is the same, the residual after it stays unknown.
         workspace: Where to work; the result's residual then lives there, until its next use.
@@ -193,6 +196,10 @@ def pcg(
     else:
         torch.sub(b, product(x0), out=r)
         x = x0 if overwrite else x0.clone()
+        if least_curvature is not None:
+            usable = torch.isfinite(torch.linalg.vector_norm(r))
+            torch.where(usable, r, b, out=r)
+            torch.where(usable, x, torch.zeros_like(usable, dtype=x.dtype), out=x)
     if callable(inverse) and not isinstance(inverse, Tensor):
         inverse = inverse(r)
     on = TorchVectors(None, space.y) if inverse is None else vectors(inverse, space.y)
@@ -217,10 +224,17 @@ def pcg(
         active = ~((norm < tolerance) | ended)  # a NaN goes on, and shows
         least = 0.0 if least_curvature is None else least_curvature(p).clamp_min(0)
         flat = active & (curvature <= least)
+        size = curvature.abs()
+        if least_curvature is not None:
+            known = torch.isfinite(curvature)  # then so is Ap, since 0·∞ is NaN
+            flat = flat | (active & ~known)
+            size = torch.where(known, size, ry)
+            if ap is not None:
+                ap = torch.where(known, ap, torch.zeros_like(curvature))
         # Without a gradient there is no curvature along it either: that is no end.
         negative = flat & (ry > 0)
         moves = active & ~flat
-        length = torch.where(negative, ry / (ry + curvature.abs()), length)
+        length = torch.where(negative, ry / (ry + size), length)
         ended = ended | negative
         if i == 0:
             at_once = ended

@@ -58,7 +58,9 @@ class HessianFree:
         parameters: Which parameters to train, by default all that require a gradient.
         curvature: Which matrix to use in place of G, such as ``EmpiricalFisher`` or
             ``Hessian``. A solve ends at a direction d where that is not positive enough:
-            dᵀ(H + S)d ≤ ½dᵀSd.
+            dᵀ(H + S)d ≤ ½dᵀSd, or where second derivatives have no value, as at a kink. With
+            ``"fixed"`` damping a step may then be too long, since nothing bounds it:
+            ``LevenbergMarquardt`` rejects those that raise the loss.
         micro_batch: The batch is computed in microbatches of this size, in the memory of one;
             each product then runs the forward passes again. ``MicrobatchCurvature``
             says when the result is that of the whole batch.

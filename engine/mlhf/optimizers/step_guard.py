@@ -24,8 +24,9 @@ _ADVICE = {
     "loaded",
     "loss": "inputs, targets and parameters are finite, so the model or the loss overflows, or is "
     "undefined there: lower lr, raise the damping where there is one, scale inputs and targets",
-    "gradient": "the loss is finite, but not its derivative, as that of a norm or a root at 0: "
-    "add a small constant under it",
+    "gradient": "the loss is finite, but its gradient or the gradient's square is not: add a small "
+    "constant under a norm or a root that may be 0; where the loss is very large, lower lr, raise "
+    "the damping where there is one, scale inputs and targets",
     "direction": "loss and gradient are finite, but not the step made of them: raise the damping, "
     "lower lr, or scale inputs and targets",
     "updated parameters": "the step would have made them infinite: lower lr",

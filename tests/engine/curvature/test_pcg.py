@@ -216,3 +216,50 @@ def test_a_recomputed_residual_does_not_drift(preconditioned):
     assert drift[5] < 0.5 * drift[None]
     with pytest.raises(ValueError, match="recompute_every"):
         pcg(lambda v: v, b, recompute_every=0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("cheap_last", [False, True])
+def test_products_without_a_value_end_in_a_steepest_descent_step(bad, iterations, cheap_last):
+    """At the first direction; by half a step of P, as if the curvature were that of P⁻¹."""
+    a = torch.diag(torch.tensor([bad, 1.0, 2.0]))
+    b, inverse = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 1.0, 0.25])
+    for x0 in (None, torch.ones(3)):
+        result = pcg(
+            lambda v: a @ v,
+            b,
+            x0,
+            inverse,
+            iterations=iterations,
+            least_curvature=lambda p: torch.tensor(1e-3),
+            quadratic=(lambda v: v @ (a @ v)) if cheap_last else None,
+        )
+        assert torch.allclose(result.x, 0.5 * inverse * b)
+        assert result.negative_curvature
+        assert result.status == PCGStatus.NEGATIVE_CURVATURE
+
+
+def test_where_a_later_product_has_no_value_the_iterate_before_it_stays():
+    a, b = torch.diag(torch.tensor([1.0, 3.0, 5.0])), torch.tensor([1.0, 1.0, 1.0])
+    products = iter(range(10))
+
+    def product(v):
+        return a @ v if next(products) == 0 else v * torch.nan
+
+    first = pcg(lambda v: a @ v, b, iterations=1)
+    result = pcg(product, b, iterations=4, least_curvature=lambda p: torch.tensor(0.0))
+    assert torch.equal(result.x, first.x)
+    assert result.residual.isfinite().all()
+    assert result.iterations == 1
+
+
+def test_without_a_gradient_nothing_moves_whatever_the_products():
+    result = pcg(
+        lambda v: v * torch.nan,
+        torch.zeros(3),
+        torch.zeros(3),
+        iterations=3,
+        least_curvature=lambda p: torch.tensor(0.0),
+    )
+    assert torch.equal(result.x, torch.zeros(3))

@@ -97,12 +97,47 @@ def test_steps_stay_finite_and_the_loss_falls(name, optimizer):
     assert sum(losses[-5:]) / 5 < losses[0] - 0.1
 
 
-@pytest.mark.parametrize("optimizer", ["mlhf", "paper", "hf"])
-def test_a_kink_at_the_start_is_survived(optimizer):
+@pytest.mark.parametrize("damping", ["fixed", "adam"])
+def test_the_hessian_of_a_mixture_density_may_overflow(damping):
+    """Fixed damping bounds no step: the loss jumps to thousands here, and comes back."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 15))
+    optimizer = HessianFree(model, _density, damping, curvature=Hessian)
+    generator = torch.Generator().manual_seed(9)
+    losses = [float(optimizer.step(*_inverse(generator)).loss) for _ in range(60)]
+    assert optimizer.skipped_steps == 0
+    assert min(losses) < losses[0] - 0.5
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "hf_hessian_fixed"])
+def test_the_kink_of_a_norm_is_survived(name):
+    """All rows of z start at 0, where the norm has no second derivative; its first is 0."""
+    fixed = functools.partial(HessianFree, damping="fixed", curvature=Hessian)
     model = nn.Linear(8, 2)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
-    opt = OPTIMIZERS[optimizer](model, lambda z, y: (z.norm(dim=-1) * y).mean())
-    for _ in range(3):
-        opt.step(torch.randn(16, 8), torch.randn(16))
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
+    optimizer = {**OPTIMIZERS, "hf_hessian_fixed": fixed}[name](
+        model, lambda z, y: (z.norm(dim=-1) * y).mean()
+    )
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(16, 8, generator=generator), torch.randn(16, generator=generator)
+    for _ in range(5):
+        assert optimizer.step(x, y).skipped is None
+    assert not any(p.any() for p in model.parameters())
+    nn.init.constant_(model.bias, 0.1)  # off the kink
+    for _ in range(10):
+        assert optimizer.step(x, y.abs()).skipped is None
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_infonce_over_a_batch_of_48(name):
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(48, 3, generator=generator)
+    x = tuple(torch.cat([common, torch.randn(48, k, generator=generator)], 1) for k in (1, 2))
+    torch.manual_seed(3)
+    model = _Each(_mlp(4, 8), nn.Linear(5, 8))
+    optimizer = OPTIMIZERS[name](model, _contrast)
+    losses = [float(optimizer.step(x, None).loss) for _ in range(30)]
+    assert losses[-1] < 0.6 * losses[0]
+    assert optimizer.skipped_steps == 0
