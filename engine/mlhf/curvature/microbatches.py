@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.forward_replay import ForwardReplay
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
+from mlhf.curvature.sample_weights import part_weights
 from mlhf.curvature.symmetric import symmetric
 
 
@@ -61,22 +62,56 @@ def split_batch(samples: int, size: int | None, curvature_samples: int | None) -
     return microbatches
 
 
+def weighted(
+    microbatches: Sequence[Microbatch], loss: Loss, first: Curvature, y: Any
+) -> list[Microbatch]:
+    """Return the microbatches with their weights in the loss of the whole batch.
+
+    Args:
+        microbatches: As ``split_batch`` returns them.
+        loss: As for ``GGN``.
+        first: The first one's curvature; one without ``output`` is left as it is.
+        y: The whole batch's target.
+
+    Raises:
+        CurvatureError: for a loss that is no mean or sum over samples.
+    """
+    if not hasattr(first, "output"):
+        return list(microbatches)
+    parts = [slice(m.start, m.stop) for m in microbatches]
+    weights = part_weights(loss, first.output, y, parts)
+    if weights == [m.weight for m in microbatches]:
+        return list(microbatches)
+    curved = [w for w, m in zip(weights, microbatches, strict=True) if m.curvature_weight]
+    is_mean = abs(sum(weights) - 1) < 1e-3
+    factor = 0.0
+    if any(curved):  # else all of them is masked
+        within = sum(m.stop - m.start for m in microbatches if m.curvature_weight)
+        factor = 1 / sum(curved) if is_mean else microbatches[-1].stop / within
+    return [
+        replace(m, weight=w, curvature_weight=w * factor if m.curvature_weight else 0.0)
+        for w, m in zip(weights, microbatches, strict=True)
+    ]
+
+
 class MicrobatchCurvature:
     """The loss, gradient and curvature matrix of a batch, computed in microbatches.
 
-    For a loss that is a mean over samples, loss, gradient and products equal those of the
-    whole batch. Two layers compute something else when a batch is cut. Batch norm in train
-    mode normalises each microbatch by its own statistics, and updates the running ones once
-    per microbatch: loss and products are those of the mean of the microbatches' losses, not
-    of the whole batch's loss. Dropout draws a mask for each microbatch, other draws than for
-    the whole batch.
+    For a loss that is a mean or sum over samples, weighted (as by class weights) or masked (as
+    by ``ignore_index``), loss, gradient and products equal those of the whole batch
+    (``sample_weights.py``); others are refused.
+
+    Two layers compute something else when a batch is cut. Batch norm in train mode normalises
+    each microbatch by its own statistics, and updates the running ones once per microbatch:
+    loss and products are those of the mean of the microbatches' losses, not of the whole
+    batch's loss. Dropout draws a mask for each microbatch, other draws than for the whole batch.
 
     With ``curvature_samples`` the matrix is that of the first samples only (so shuffle a
     batch that is sorted). The gradient is still that of the whole batch, at no extra pass.
 
     Args:
         model: As for ``curvature``.
-        loss: As for ``curvature``, a mean over samples.
+        loss: As for ``curvature``, a mean or sum over samples.
         x: The input, a tensor or a structure of tensors with samples along dimension 0.
         y: The target, likewise.
         parameters: θ, by default all that require a gradient.
@@ -91,9 +126,11 @@ class MicrobatchCurvature:
     Attributes:
         loss: The mean loss, a scalar without graph.
         gradient: ∇θℓ, one tensor like each parameter.
+        microbatches: How the batch was cut, with weights.
 
     Raises:
-        CurvatureError: as ``curvature`` does; where inputs differ in their number of samples;
+        CurvatureError: as ``curvature`` does; for a loss that is no mean or sum over samples;
+            where inputs differ in their number of samples;
             by products, where a parameter has changed and no graphs are kept.
         ValueError: for sizes below 1.
     """
@@ -121,16 +158,24 @@ class MicrobatchCurvature:
             self.gradient = [torch.zeros_like(p) for p in self.parameters]
         device = self.parameters[0].device
         losses: list[Tensor] = []
-        for micro in split_batch(count_samples(x), size, curvature_samples):
+        self.microbatches = split_batch(count_samples(x), size, curvature_samples)
+        for k in range(len(self.microbatches)):
+            micro = self.microbatches[k]
             batch = take_samples(x, micro), take_samples(y, micro)
             replay = None if keep or not micro.curvature_weight else ForwardReplay(model, device)
             matrix = self._make(*batch)
-            losses.append(micro.weight * matrix.loss)
-            torch._foreach_add_(self.gradient, matrix.gradient, alpha=micro.weight)
+            if k == 0 and len(self.microbatches) > 1:
+                self.microbatches = weighted(self.microbatches, loss, matrix, y)
+                micro = self.microbatches[0]
+            if micro.weight:
+                losses.append(micro.weight * matrix.loss)
+                torch._foreach_add_(self.gradient, matrix.gradient, alpha=micro.weight)
             if micro.curvature_weight:
                 kept = matrix if replay is None else None
                 self._matrices.append(_Matrix(micro.curvature_weight, batch, kept, replay))
             del matrix  # frees its graph before the next one is made
+        if not losses:  # all samples are masked: the mean over nothing, as for a whole batch
+            losses.append(self.gradient[0].new_tensor(torch.nan))
         self.loss = torch.stack(losses).sum()
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
@@ -144,7 +189,7 @@ class MicrobatchCurvature:
             with self._open(at) as matrix:
                 found.append(at.weight * matrix.quadratic(v))
                 del matrix  # as above
-        return torch.stack(found).sum()
+        return torch.stack(found).sum() if found else self.loss.new_zeros(())
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         out = [torch.zeros_like(p) for p in self.parameters]

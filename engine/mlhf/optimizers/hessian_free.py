@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mlhf.curvature.forward_pass import select_parameters
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
-from mlhf.curvature.microbatches import batch_curvature, count_samples, split_batch
+from mlhf.curvature.microbatches import MicrobatchCurvature, batch_curvature
 from mlhf.curvature.pcg import Workspace, pcg
 from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
 from mlhf.curvature.vectors import flatten, unflatten
@@ -240,12 +240,7 @@ class HessianFree:
         self._apply(self._direction)
         after = flatten(self._parameters)
         penalty = torch.dot(before, before) - torch.dot(after, after)
-        is_whole = self._micro_batch is None and self._curvature_batch is None
-        microbatches = (
-            None
-            if is_whole
-            else split_batch(count_samples(x), self._micro_batch, self._curvature_batch)
-        )
+        microbatches = ggn.microbatches if isinstance(ggn, MicrobatchCurvature) else None
         reduction = ggn.loss - reevaluator.loss(self.loss, x, y, microbatches)
         return reduction + 0.5 * self.weight_decay * penalty, before
 

@@ -55,7 +55,7 @@ class BatchReevaluator:
                     z = self._model(x)
                 return loss_of(loss, z, y)
             terms = []
-            for microbatch in microbatches:
+            for microbatch in (m for m in microbatches if m.weight):
                 with cast:
                     z = self._model(take_samples(x, microbatch))
                 terms.append(microbatch.weight * loss_of(loss, z, take_samples(y, microbatch)))
