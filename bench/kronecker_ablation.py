@@ -131,7 +131,7 @@ def main() -> None:
         if task.name not in (options.task or EPOCHS):
             continue
         params = {**task.dataset.params, "split": "meta"}
-        data = load(task.dataset.name, params, _root(options.data, task.dataset.name))
+        data = load(task.dataset.name, params, root_of(options.data, task.dataset.name))
         print(
             f"{task.name}, {EPOCHS[task.name]} epochs, seeds 7 to {6 + options.seeds}", flush=True
         )
@@ -154,7 +154,8 @@ def _finite(value: float) -> float:
     return value if value < math.inf else math.inf
 
 
-def _root(data: Path, name: str) -> str | None:
+def root_of(data: Path, name: str) -> str | None:
+    """Return where a data set's files are in the folder DIR; None where nothing has to be said."""
     folder = {"cifar10": "cifar10", "text": "tinyshakespeare"}.get(name)
     return None if folder is None else str(data / folder)
 

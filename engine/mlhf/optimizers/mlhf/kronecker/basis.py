@@ -86,7 +86,8 @@ class Basis:
         self._matrices = [
             (i, MatrixBlock(parameters[i], max_dimension, id(parameters[i]) in kernels or None))
             for i in rest
-            if parameters[i].ndim > 1 and min(parameters[i].flatten(1).shape) <= max_dimension
+            if parameters[i].ndim > 1
+            and min(*parameters[i].flatten(1).shape, *parameters[i].shape[-2:]) <= max_dimension
         ]
         with_block = {i for i, _ in self._matrices}
         self._unrotated = [i for i in rest if i not in with_block]
