@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from mlhf.core.errors import DivergedError
 from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.vectors import flatten
 from mlhf.meta.inner_state import InnerState
@@ -63,7 +64,10 @@ class KroneckerLearner:
         every = max(1, min(_EVALUATE_EVERY, steps // _EVALUATIONS))
         losses: list[Tensor] = []
         for k, (x, y) in enumerate(batches[:-1]):
-            loss = optimizer.step(x, y).loss
+            try:
+                loss = optimizer.step(x, y).loss
+            except DivergedError:
+                break
             if not losses:
                 losses.append(loss)
             if (k + 1) % every == 0:

@@ -167,7 +167,7 @@ class _Snapshot:
 
 
 def check(loss: Tensor, values: Mapping[str, Sequence[Tensor]]) -> list[float]:
-    """Return the largest magnitude of each list of tensors; raise where one is not finite.
+    """Return the norm of each list of tensors; raise where one is not finite.
 
     Waits for the device, once.
 
@@ -178,24 +178,36 @@ def check(loss: Tensor, values: Mapping[str, Sequence[Tensor]]) -> list[float]:
     Raises:
         NotFinite: naming the first that is not finite, the loss first.
     """
-    numbers = [loss.detach(), *(largest(tensors) for tensors in values.values())]
-    on_host = torch.stack([n.to(loss.device, torch.float64).reshape(()) for n in numbers]).tolist()
-    for cause, number in zip(("loss", *values), on_host, strict=True):
-        if not math.isfinite(number):
+    groups = [_norms(tensors) for tensors in values.values()]
+    numbers = [loss.detach().reshape(()), *(n for group in groups for n in group)]
+    if any(n.dtype != loss.dtype or n.device != loss.device for n in numbers):
+        numbers = [n.to(loss.device, torch.float64) for n in numbers]
+    on_host = iter(torch.stack(numbers).tolist())
+    if not math.isfinite(next(on_host)):
+        raise NotFinite("loss", loss)
+    norms = [math.hypot(*(next(on_host) for _ in group)) for group in groups]
+    for cause, value in zip(values, norms, strict=True):
+        if not math.isfinite(value):
             raise NotFinite(cause, loss)
-    return on_host[1:]
+    return norms
 
 
-def largest(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the largest magnitude among the elements, a scalar; NaN if one is NaN."""
+def norm(tensors: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of all elements; not finite if one is not. Waits for the device.
+
+    Nor is it if the square of one is not finite: a step with such numbers is hopeless. Other
+    norms, and ``isfinite``, take twenty times as long on a CPU.
+    """
+    return math.hypot(*(float(n) for n in _norms(tensors)))
+
+
+def _norms(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     found = [t.detach().values() if t.is_sparse else t.detach() for t in tensors]
     found = [t for t in found if t.numel()]
     if not found:
-        return torch.zeros(())
-    norms = torch._foreach_norm(found, torch.inf)
-    if len(norms) == 1:
-        return norms[0]
-    return torch.stack([n.to(norms[0]) for n in norms]).amax()
+        return []
+    low = any(t.dtype.itemsize < 4 for t in found)
+    return torch._foreach_norm(found, 2, torch.float32 if low else None)
 
 
 def add(
@@ -214,7 +226,7 @@ def add(
         parameters: θ.
         update: Tensors like them, finite.
         factor: Its factor.
-        size: At least the largest magnitude in the update.
+        size: At least the largest magnitude in the update, such as its norm.
         loss: The step's loss.
 
     Raises:

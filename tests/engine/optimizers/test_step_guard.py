@@ -197,17 +197,23 @@ def test_a_kronecker_step_whose_curvature_is_not_finite_restores_the_basis(monke
         assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "rmsprop", "muon", "shampoo"])
-def test_a_first_order_step_that_overflows_is_taken_back(name):
-    """Of parameters, as by SGD; or of the state, as by squares of the gradient."""
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "shampoo", "muon"])
+@pytest.mark.parametrize(("scale", "cause"), [(1e14, "updated parameters"), (1e34, "gradient")])
+def test_a_first_order_step_that_overflows_is_taken_back(name, scale, cause):
+    """Large gradients overflow parameters by SGD, larger ones the squares that others keep."""
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    optimizer = build(name, {"lr": 1e6}, model, lambda z, y: 1e34 * z.mean()).inner
+    optimizer = build(name, {"lr": 1e6}, model, lambda z, y: scale * z.mean()).inner
     x, y = _regression()
     before = copy.deepcopy(model.state_dict())
-    assert optimizer.step(1e3 * x, y).skipped == "updated parameters"
-    for mine, theirs in zip(model.state_dict().values(), before.values(), strict=True):
-        assert torch.equal(mine, theirs)
-    state = torch.utils._pytree.tree_leaves(optimizer.state_dict())
+    skipped = optimizer.step(1e3 * x, y).skipped
+    if cause == "gradient" or name in ("sgd", "momentum"):
+        assert skipped == cause
+        for mine, theirs in zip(model.state_dict().values(), before.values(), strict=True):
+            assert torch.equal(mine, theirs)
+    else:  # steps as long as lr
+        assert skipped is None
+    state = torch.utils._pytree.tree_leaves([optimizer.state_dict(), model.state_dict()])
     assert all(t.isfinite().all() for t in state if isinstance(t, torch.Tensor))
 
 
@@ -224,9 +230,12 @@ def test_updates_that_would_overflow_are_not_added():
     assert torch.equal(parameters[1], torch.zeros(2))
 
 
-def test_a_check_gives_the_largest_magnitudes_and_names_the_first_fault():
+def test_a_check_gives_norms_and_names_the_first_fault():
     loss = torch.tensor(1.0)
-    assert check(loss, {"a": [torch.tensor([1.0, -3.0]), torch.ones(0)], "b": []}) == [3.0, 0.0]
+    a = [torch.tensor([3.0, 0.0]), torch.ones(0), torch.tensor(-4.0)]
+    assert check(loss, {"a": a, "b": []}) == [5.0, 0.0]
+    half = torch.full((10_000,), 1000.0, dtype=torch.float16)
+    assert check(loss, {"half": [half]}) == pytest.approx([1e5], rel=1e-4)
     for bad in (torch.nan, torch.inf, -torch.inf):
         with pytest.raises(NotFinite, match="b"):
             check(loss, {"a": [torch.ones(2)], "b": [torch.ones(3), torch.tensor([0.0, bad])]})

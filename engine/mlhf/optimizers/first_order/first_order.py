@@ -1,6 +1,7 @@
 """First-order optimizers: those of ``torch.optim``, and others with its interface."""
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from mlhf.optimizers.params import (
 )
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import check_state, copied, shapes_of, tensors_copied
-from mlhf.optimizers.step_guard import NotFinite, StepGuard, all_finite, check, large_number
+from mlhf.optimizers.step_guard import NotFinite, StepGuard, all_finite, check, large_number, norm
 
 
 class FirstOrder:
@@ -76,12 +77,17 @@ class FirstOrder:
         loss = self._loss(self.model(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        numbers = check(loss, {"gradient": gradients, "parameters": self._parameters})
-        if max(numbers) < self._large:
+        (size,) = check(loss, {"gradient": gradients})
+        if size < self._large and not self._grows_by_decay():
             self._update()
         else:
             self._update_or_restore(loss)
         return StepResult(loss.detach())
+
+    def _grows_by_decay(self) -> bool:
+        """Whether weight decay overshoots 0 by more than it started from: |1 − lr·decay| > 1."""
+        groups = [group for inner in self._inner for group in inner.param_groups]
+        return any(group["lr"] * group.get("weight_decay", 0) > 2 for group in groups)
 
     def _update(self) -> None:
         for inner in self._inner:
@@ -95,7 +101,7 @@ class FirstOrder:
         try:
             self._update()
             kept = [inner.state_dict()["state"] for inner in self._inner]
-            finite = all_finite([self._parameters, kept])
+            finite = math.isfinite(norm(self._parameters)) and all_finite(kept)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             finite = False  # no eigenvectors of a matrix with infinities
         if not finite:

@@ -47,7 +47,7 @@ from mlhf.optimizers.step_guard import (
     add,
     check,
     large_number,
-    largest,
+    norm,
 )
 
 _BETA2 = 0.99
@@ -260,7 +260,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._last_step = combine(coefficients, directions)
         step = unflatten(self._last_step.in_parameters, self._parameters)
         large = not np.abs(coefficients).max() < large_number(b.dtype)
-        size = float(largest(step)) if large else 1.0  # next to nothing, then, for ``add``
+        size = norm(step) if large else 1.0  # next to nothing, then, for ``add``
         add(self._parameters, step, -self.lr, size, ggn.loss)
         self._steps += 1
         self._average.add(self._steps)

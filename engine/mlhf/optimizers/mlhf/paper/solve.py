@@ -62,8 +62,8 @@ class SolveStats(NamedTuple):
     Attributes:
         damping: The mean of the learned damping.
         residual: ‖r‖/‖b‖ at the end.
-        gradient: The largest magnitude in b.
-        direction: The largest magnitude in d.
+        gradient: ‖b‖.
+        direction: ‖d‖.
     """
 
     damping: Tensor
@@ -92,8 +92,8 @@ def solve(
     b = flatten(curvature.gradient)
     if weight_decay:
         b.add_(flatten(curvature.parameters), alpha=weight_decay)
-    largest = torch.linalg.vector_norm(b, torch.inf)
-    b = _nan_unless_finite(b, largest + curvature.loss)
+    size = torch.linalg.vector_norm(b)
+    b = _nan_unless_finite(b, size + curvature.loss)
     shift = damping([b, state.r, state.d], state.damping, FLOOR)
     mean_damping = shift.mean()
     if weight_decay:
@@ -130,9 +130,9 @@ def solve(
     tiny = torch.finfo(b.dtype).tiny
     return SolveStats(
         mean_damping,
-        solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny),
-        largest,
-        torch.linalg.vector_norm(solved.x, torch.inf),
+        solved.residual_norm / size.clamp_min(tiny),
+        size,
+        torch.linalg.vector_norm(solved.x),
     )
 
 
@@ -141,5 +141,5 @@ def _nan_unless_finite(v: Tensor, needed: Tensor) -> Tensor:
 
     NaN in a network's first input keeps its state, without waiting for the device.
     """
-    finite = torch.isfinite(torch.linalg.vector_norm(needed, torch.inf))
+    finite = torch.isfinite(torch.linalg.vector_norm(needed))
     return torch.where(finite, v, torch.nan)
