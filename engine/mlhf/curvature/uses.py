@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ _KEEP_ROWS = frozenset(
 )
 
 
+_REORDER = frozenset(["PermuteBackward0", "TBackward0", "TransposeBackward0"])
+
+
 class Uses:
     """What a pass uses its parameters for.
 
@@ -41,11 +44,12 @@ class Uses:
             for node in _reachable((w for w in weights if w is not None), _PRODUCTS)
             if node.name() == _LEAF
         }
-        self._spread: dict[int, float] = {}
+        self._tables: dict[int, Table] = {}
         for node in nodes:
             if node.name() == "AddBackward0":
                 for source, _ in node.next_functions:
-                    self._find_table(source, math.prod(node._input_metadata[0].shape))
+                    self._find_table(source, node)
+        self._mean_squares = _mean_squares(nodes, [t.sum for t in self._tables.values()])
 
     def used(self, parameter: Tensor) -> bool:
         """Whether the outputs depend on it."""
@@ -64,34 +68,107 @@ class Uses:
         A table (…, rows, features) is added to other values, spread over the samples or looked
         up by equally frequent indices: vectors of positions are. None for any other parameter.
         """
-        return self._spread.get(id(parameter))
+        table = self._tables.get(id(parameter))
+        return None if table is None else table.per_row
 
-    def _find_table(self, node: Any, size: int) -> None:
+    def share(self, parameter: Tensor) -> float | None:
+        """The mean square of a table's rows in use over that of the sum it is added to.
+
+        None where it is no table, or nothing kept the sum for its backward pass. Waits for the
+        device.
+        """
+        table = self._tables.get(id(parameter))
+        whole = None if table is None else self._mean_squares.get(table.sum)
+        if table is None or whole is None:
+            return None
+        rows = parameter.detach().reshape(-1, parameter.shape[-1])
+        used = rows[: table.rows] if table.indices is None else rows[table.indices]
+        return float(used.square().mean() / whole)
+
+    def _find_table(self, node: Any, total: Any) -> None:
         """Note the table that a summand comes from, if it does.
 
         Args:
             node: The summand's.
-            size: Of the sum.
+            total: The sum's.
         """
-        looked_up, elements = False, math.inf
+        size = math.prod(total._input_metadata[0].shape)
+        indices, elements = None, math.inf
         while node is not None and node.name() != _LEAF:
             name = node.name()
             if name in _ROWS_OF:
-                _, counts = torch.unique(getattr(node, _ROWS_OF[name]), return_counts=True)
-                if looked_up or not len(counts) or bool((counts != counts[0]).any()):
+                found, counts = torch.unique(getattr(node, _ROWS_OF[name]), return_counts=True)
+                if indices is not None or not len(counts) or bool((counts != counts[0]).any()):
                     return
-                looked_up = True
+                indices = found
                 elements = min(elements, len(counts) * node._input_metadata[0].shape[-1])
-            elif name in _KEEP_ROWS or (name == "MulBackward0" and _has_one_source(node)):
+            elif _keeps_rows(node):
                 elements = min(elements, math.prod(node._input_metadata[0].shape))
             else:
                 return
             node = next(source for source, _ in node.next_functions if source is not None)
         if node is None or node.variable.ndim < 2:
             return
-        elements = min(elements, node.variable.numel())
-        if elements and (looked_up or size > elements):
-            self._spread[id(node.variable)] = size / elements
+        elements = int(min(elements, node.variable.numel()))
+        if elements and (indices is not None or size > elements):
+            rows = max(1, elements // node.variable.shape[-1])
+            self._tables[id(node.variable)] = Table(size / elements, rows, indices, total)
+
+
+class Table(NamedTuple):
+    """A parameter of which rows are added to other values.
+
+    Attributes:
+        per_row: How often each row in use is used.
+        rows: How many are.
+        indices: Which; None for the first.
+        sum: The node of the sum.
+    """
+
+    per_row: float
+    rows: int
+    indices: Tensor | None
+    sum: Any
+
+
+def _mean_squares(nodes: Sequence[Any], sums: Iterable[Any]) -> dict[Any, Tensor]:
+    """Return the mean squares of sums that a node they go into has kept.
+
+    Args:
+        nodes: Of the pass.
+        sums: The sums' nodes.
+    """
+    users: dict[Any, list[tuple[Any, int]]] = {total: [] for total in sums}
+    if not users:
+        return {}
+    for node in nodes:
+        for index, (source, _) in enumerate(node.next_functions):
+            users.setdefault(source, []).append((node, index))
+    found: dict[Any, Tensor] = {}
+    for total in sums:
+        size, stack = math.prod(total._input_metadata[0].shape), [total]
+        while stack and total not in found:
+            for user, index in users.get(stack.pop(), []):
+                kept = _operand(user, index)
+                if kept is not None and kept.numel() == size:
+                    found[total] = kept.detach().square().mean()
+                elif user.name() in _REORDER or _keeps_rows(user):
+                    stack.append(user)
+    return found
+
+
+def _operand(node: Any, index: int) -> Tensor | None:
+    """Return what a node has kept of an operand, if it has."""
+    names = ("_saved_input", "_saved_self") if index == 0 else ("_saved_mat1",)
+    for name in names if index < 2 else ():
+        kept = getattr(node, name, None)
+        if isinstance(kept, Tensor):
+            return kept
+    return None
+
+
+def _keeps_rows(node: Any) -> bool:
+    return node.name() in _KEEP_ROWS or (node.name() == "MulBackward0" and _has_one_source(node))
 
 
 def _has_one_source(node: Any) -> bool:

@@ -96,3 +96,30 @@ _H = torch.randn(5, 4, 3, requires_grad=True)  # (samples, places, features)
 )
 def test_how_often_a_row_of_a_table_is_used(function, shape, expected):
     assert _table(function, *shape) == expected
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda h: F.layer_norm(h, (3,)),
+        lambda h: F.linear(h, torch.ones(2, 3, requires_grad=True)),
+        lambda h: F.conv1d(h.mT, torch.ones(2, 3, 1)),
+        lambda h: h.pow(2),
+        lambda h: h + F.layer_norm(h.flatten(1), (12,)).view_as(h),
+    ],
+    ids=["norm", "linear", "convolution", "power", "residual"],
+)
+def test_a_tables_share_of_what_it_is_added_to_is_measured_where_the_sum_was_kept(then):
+    table = nn.Parameter(torch.randn(9, 3))
+    total = _H.detach() + table[:4]
+    uses = Uses([then(_H.detach() + F.embedding(torch.arange(4), table))])
+    expected = float((table[:4].square().mean() / total.square().mean()).detach())
+    assert uses.share(table) == pytest.approx(expected)
+    assert Uses([then(total)]).share(table) == pytest.approx(expected)
+
+
+def test_a_share_that_nothing_kept_is_not_known():
+    table = nn.Parameter(torch.randn(4, 3))
+    uses = Uses([(_H.detach() + table).sum(1)])
+    assert uses.per_row(table) == 5
+    assert uses.share(table) is None

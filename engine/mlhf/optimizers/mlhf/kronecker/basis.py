@@ -28,13 +28,12 @@ class Segment(NamedTuple):
     Attributes:
         size: How many.
         kind: The kind of their parameters, an index into ``KINDS``.
-        positions: T, where they are a table of whose rows each belongs to one of T positions
-            and sees a T-th of the data; else 1.
+        damping_factor: What their damping is multiplied by.
     """
 
     size: int
     kind: int
-    positions: float
+    damping_factor: float
 
 
 class Basis:
@@ -247,7 +246,7 @@ class Basis:
                 kind[id(matrix.parameters[0])] = _DENSE_KERNEL
         found = [Segment(b.size, kind[id(b.parameters[0])], 1.0) for b in self._layers]
         found += [
-            Segment(b.size, kind[id(b.parameters[0])], b.positions) for _, b in self._matrices
+            Segment(b.size, kind[id(b.parameters[0])], b.damping_factor) for _, b in self._matrices
         ]
         rest = [self._parameters[i] for i in self._unrotated]
         return found + [Segment(p.numel(), kind[id(p)], 1.0) for p in rest]

@@ -20,6 +20,7 @@ from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import retention
 from mlhf.optimizers.state import restored_list
 
+_LOWEST_SHARE = 0.25  # times √T: the least that is left of the damping of positions
 _OBSERVED_UPDATES = 20  # at so many it is looked at how a matrix is used
 _INPUT_ROWS = 1024  # of a layer's input are enough for R
 _DENSE_UPDATES = 20  # so many updates all include R; then, where a sample has many positions,
@@ -216,12 +217,21 @@ class MatrixBlock(Block):
     def __init__(self, parameter: Tensor, max_dimension: int, is_kernel: bool | None) -> None:
         super().__init__([parameter], max_dimension)
         self._is_kernel = True if parameter.ndim == 2 else is_kernel
-        self._positions: float | None = None
+        self._positions: float | None = None  # T; 1 for what is not spread over positions
+        self._share = 1.0  # of what the table is added to, in mean square
 
     @property
-    def positions(self) -> float:
-        """T, if each row belongs to one of T positions and sees a T-th of the data; else 1."""
-        return self._positions or 1.0
+    def damping_factor(self) -> float:
+        """What the damping is multiplied by; 1 but for a table of positions.
+
+        A row that belongs to one of T positions sees a T-th of the data. Its gradient and its
+        curvature are T times smaller, but √v̂, which is mostly noise, only √T times. As long as
+        the table is small against what it is added to, this holds it back.
+        """
+        if self._positions is None or self._positions <= 1:
+            return 1.0
+        lowest: float = _LOWEST_SHARE * self._positions**-0.5
+        return min(1.0, max(self._share, lowest))
 
     def observe(self, uses: Uses, rows: int) -> bool:
         """Look at how a pass uses the parameter; return whether that is news.
@@ -235,18 +245,21 @@ class MatrixBlock(Block):
         (parameter,) = self.parameters
         if not uses.used(parameter):
             return False
-        before = self._is_kernel, self._positions
+        before = self._is_kernel, self.damping_factor
         if self.undecided:
             self.decide(uses.is_kernel(parameter))
         per_row = uses.per_row(parameter)
         positions = 1.0 if per_row is None else max(1.0, rows / per_row)
         self._positions = min(positions, self._positions or positions)
-        return before != (self._is_kernel, self._positions)
+        if self._positions > 1:
+            share = uses.share(parameter)
+            self._share = 1.0 if share is None else share
+        return before != (self._is_kernel, self.damping_factor)
 
     @property
     def observed(self) -> bool:
-        """Whether enough passes were looked at."""
-        return self._positions is not None and self._count >= _OBSERVED_UPDATES
+        """Whether enough passes were looked at; a table of positions grows."""
+        return self._positions == 1 and self._count >= _OBSERVED_UPDATES
 
     @property
     def undecided(self) -> bool:
@@ -277,8 +290,8 @@ class MatrixBlock(Block):
         return 1 / left.sum(-1).clamp_min(tiny)[..., None, None]
 
     def state_dict(self) -> State:
-        own = {"is_kernel": self._is_kernel, "positions": self._positions}
-        return {**super().state_dict(), **own}
+        use = {"is_kernel": self._is_kernel, "positions": self._positions, "share": self._share}
+        return {**super().state_dict(), **use}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
         # Older checkpoints took all of them for kernels.
@@ -286,7 +299,7 @@ class MatrixBlock(Block):
         self._set_shape(len(self.parameters[0]), self.size // len(self.parameters[0]))
         if is_kernel is not None:
             self.decide(is_kernel)
-        self._positions = state.get("positions")
+        self._positions, self._share = state.get("positions"), state.get("share", 1.0)
         super().load_state_dict(state, like)
 
 

@@ -51,8 +51,6 @@ from mlhf.optimizers.step_guard import (
 )
 
 _BETA2 = 0.99
-_CURVATURE_SHARE = 0.5  # of the curvature: the most that damping over positions may be
-_LOWEST = 0.25  # of the damping, times √T: the least that is left of it
 _EPS = 1e-5  # of the loss's scale
 _STATE = ("steps", "largest", "average", "moment", "last", "solver", "basis", "networks")
 
@@ -95,8 +93,8 @@ class KroneckerMLHF(AveragingMLHF):
         refresh_every: Most steps between two updates of the eigenvectors; fewer at first.
         samples: How many samples of a batch a layer's factors are computed from.
         max_dimension: The largest factor that is kept in full; of a larger one the diagonal is.
-        position_damping: Whether the damping of what is spread over positions is limited by its
-            curvature.
+        position_damping: Whether the damping of what is spread over positions is lowered while it
+            is small against what it is added to.
         autocast: The dtype of forward and backward passes under autocast.
         seed: Of the random signs by which the trace of the loss's Hessian is estimated.
         max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
@@ -283,29 +281,14 @@ class KroneckerMLHF(AveragingMLHF):
         scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
         s = self._second_moment.sqrt().mul_(correction).add_(_EPS * self._basis.loss_scale)
         segments = self._basis.segments
-        sizes = [segment.size for segment in segments]
-        views = torch.split_with_sizes(s, sizes)
-        torch._foreach_mul_(views, [scale * by_kind[segment.kind] for segment in segments])
-        if self._position_damping:
-            self._limit_by_curvature(views, torch.split_with_sizes(self._basis.diagonal, sizes))
+        views = torch.split_with_sizes(s, [segment.size for segment in segments])
+        positions = self._position_damping
+        factors = [
+            scale * by_kind[seg.kind] * (seg.damping_factor if positions else 1.0)
+            for seg in segments
+        ]
+        torch._foreach_mul_(views, factors)
         return scale * sum(by_kind) / len(by_kind), s
-
-    def _limit_by_curvature(self, damping: Sequence[Tensor], curvature: Sequence[Tensor]) -> None:
-        """Limit the damping of what is spread over positions to a share of its curvature.
-
-        A row that belongs to one of T positions sees a T-th of the data. Its gradient and its
-        curvature are T times smaller, but √v̂, which is mostly noise, only √T times. Where its
-        damping is therefore above its curvature, it is lowered, in the mean over the table, and
-        by at most √T and a constant.
-
-        Args:
-            damping: s by segment; changed in place.
-            curvature: D by segment.
-        """
-        for s, d, segment in zip(damping, curvature, self._basis.segments, strict=True):
-            if segment.positions > 1:
-                lowest = _LOWEST * segment.positions**-0.5
-                s.mul_((_CURVATURE_SHARE * d.sum() / s.sum()).clamp(lowest, 1.0))
 
     def eval_mode(self) -> None:
         """Put the averaged weights into the model; batch norm's statistics are not theirs."""

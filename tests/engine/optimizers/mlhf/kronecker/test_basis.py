@@ -73,34 +73,47 @@ class _Sequence(nn.Module):
         super().__init__()
         self.tokens, self.pos_embedding = nn.Embedding(9, 3), nn.Embedding(5, 3)
         self.places, self.out = PositionEmbedding(6, 3), nn.Linear(3, 4)
-        self.each = each
+        self.norm, self.each = nn.LayerNorm(3, elementwise_affine=False), each
 
     def forward(self, x):
-        h = torch.tanh(self.places(self.tokens(x[..., 0]) + self.pos_embedding(x[..., 1])))
+        h = self.norm(self.places(self.tokens(x[..., 0]) + self.pos_embedding(x[..., 1])))
         return self.out(h if self.each else h.sum(1))
 
 
+@pytest.mark.parametrize(("size", "share"), [(0.5, 1 / 9), (0.01, 0.25 / 6**0.5), (100.0, 1.0)])
 @pytest.mark.parametrize("each", [True, False])
-def test_a_rows_part_of_the_data_is_measured_whatever_its_name(each):
+def test_a_rows_part_of_the_data_is_measured_whatever_its_name(each, size, share):
     """A place has a sixth of the tokens, and all of the samples."""
     torch.manual_seed(0)
     model = _Sequence(each)
+    with torch.no_grad():
+        for table, value in ((model.tokens, 0.5), (model.pos_embedding, 0.5)):
+            table.weight.fill_(value)
+        model.places.vectors.fill_(size)
     basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
     for _ in range(3):
         x = torch.stack([torch.randint(0, n, (8, 6)) for n in (9, 5)], -1)
         target = torch.randint(0, 4, (8, 6) if each else (8,))
         _update(basis, model, "cross_entropy", x, target)
-    found = {segment.size: segment.positions for segment in basis.segments}
-    assert found == {16: 1.0, 27: 1.0, 15: 1.0, 18: 6.0 if each else 1.0}
+    found = {segment.size: segment.damping_factor for segment in basis.segments}
+    expected = {16: 1.0, 27: 1.0, 15: 1.0, 18: share if each else 1.0}
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_tokens_that_are_equally_frequent_by_chance_are_no_positions():
-    model = nn.Sequential(nn.Embedding(6, 3), nn.Linear(3, 4))
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.out = nn.Embedding(6, 3), nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.out(self.tokens(x) + 100)
+
+    model = Added()
     basis = Basis(model, list(model.parameters()), decay=0.9, samples=8, max_dimension=9, seed=0)
-    model[0].register_forward_hook(lambda module, x, z: z + 1)
-    for x, positions in ((torch.tensor([[0, 1, 2]]), 3.0), (torch.tensor([[0, 1, 1]]), 1.0)):
-        _update(basis, model, "cross_entropy", x, torch.zeros(1, 3, dtype=torch.long))
-        assert [s.positions for s in basis.segments] == [1.0, positions]
+    for x, factor in (([[0, 1, 2]], 0.25 / 3**0.5), ([[0, 1, 1]], 1.0), ([[0, 1, 2]], 1.0)):
+        _update(basis, model, "cross_entropy", torch.tensor(x), torch.zeros(1, 3).long())
+        assert [s.damping_factor for s in basis.segments] == pytest.approx([1.0, factor])
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])

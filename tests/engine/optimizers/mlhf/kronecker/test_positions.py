@@ -3,6 +3,7 @@
 import math
 from statistics import mean
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -52,7 +53,8 @@ def _last_losses(step, count=60):
     return mean([step(x, y) for x, y in _batches(count)][-5:])
 
 
-def test_a_tied_gpt2_goes_at_least_as_far_as_with_adamw():
+@pytest.mark.parametrize("meta_checkpoint", ["default", None])
+def test_a_tied_gpt2_goes_at_least_as_far_as_with_adamw(meta_checkpoint):
     torch.manual_seed(0)
     model = _GPT2()
     adamw = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -66,6 +68,6 @@ def test_a_tied_gpt2_goes_at_least_as_far_as_with_adamw():
 
     reached = _last_losses(adamw_step)
     torch.manual_seed(0)
-    optimizer = MLHF(_GPT2())
+    optimizer = MLHF(_GPT2(), meta_checkpoint=meta_checkpoint)
     assert _last_losses(lambda x, y: float(optimizer.step(x, y).loss)) < reached
-    assert max(segment.positions for segment in optimizer._basis.segments) == _LENGTH
+    assert any(segment.damping_factor < 1 for segment in optimizer._basis.segments)
