@@ -8,9 +8,9 @@ import torch
 
 import bench
 from mlhf import MetaTrainConfig
-from mlhf.data import specs as data
+from mlhf.data.specs import DATASETS
 from mlhf.meta.config import TaskFamily
-from mlhf.models import specs as models
+from mlhf.models.specs import MODELS
 from mlhf.optimizers.learned.families import SHIPPED
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
 from mlhf.optimizers.mlhf.kronecker.optimizer import fresh_networks
@@ -85,7 +85,7 @@ def _whole(task):
     """A task with all defaults filled in."""
     family = TaskFamily.model_validate(task)
     model, dataset = (
-        specs.OPTIMIZERS.parse(component.name, component.params).model_dump()
-        for specs, component in ((models, family.model), (data, family.dataset))
+        registry.parse(component.name, component.params).model_dump()
+        for registry, component in ((MODELS, family.model), (DATASETS, family.dataset))
     )
     return family.model_dump() | {"model": model, "dataset": (family.dataset.name, dataset)}
