@@ -184,7 +184,7 @@ class GGN:
                     f"{', '.join(names) or 'those given'}. Its gradient would miss that part. Take "
                     "weight_decay for an L2 penalty, or let the model return what the loss needs"
                 )
-        if self._at.linear and all(t.ndim == 0 for t in self._outputs):
+        if self._at.of_numbers:
             raise CurvatureError(
                 "the model returns a single number and the loss is linear in it, as where a model "
                 "computes its own loss: then there is no Gauss-Newton matrix. Let the model return "

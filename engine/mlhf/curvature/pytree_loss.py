@@ -35,7 +35,7 @@ class PytreeLossAt:
         hessian_product: u ↦ (∂²ℓ/∂z²)u, one tensor like each output. The matrix is dense
             across outputs.
         convex: Whether ℓ is known to be convex in z.
-        linear: Whether ℓ is linear in z.
+        of_numbers: Whether ℓ is linear, and depends on outputs alone that are single numbers.
         leaves: What ℓ depends on beside z, as tensors with a gradient.
     """
 
@@ -43,7 +43,7 @@ class PytreeLossAt:
     gradient: list[Tensor]
     hessian_product: Callable[[Sequence[Tensor]], list[Tensor]]
     convex: bool
-    linear: bool
+    of_numbers: bool
     leaves: Sequence[Tensor]
 
 
@@ -84,7 +84,8 @@ def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
             return [at.hessian_product(upcast(u[0])).to(dtype)]
 
         gradient = [at.gradient.to(dtype)]
-        return PytreeLossAt(at.value, gradient, product, at.convex, at.linear, at.leaves)
+        of_numbers = at.linear and z.ndim == 0
+        return PytreeLossAt(at.value, gradient, product, at.convex, of_numbers, at.leaves)
     return _of_function(_require_function(loss, z), z, y)
 
 
@@ -113,9 +114,9 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
                 leaves.append(flat[i])
     with torch.enable_grad():
         value = scalar(function(pytree.tree_unflatten(flat, spec), y))
-        gradient = torch.autograd.grad(
-            value, leaves, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        found = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
+    used = [t for t, g in zip(leaves, found, strict=True) if g is not None]
+    gradient = [torch.zeros_like(t) if g is None else g for t, g in zip(leaves, found, strict=True)]
     curved = [g for g in gradient if g.requires_grad]
 
     def hessian_product(u: Sequence[Tensor]) -> list[Tensor]:
@@ -131,7 +132,8 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
     outputs = {id(t) for t in leaves}
     others = [t for t in leaves_of(value) if id(t) not in outputs]
     convex = known_convex(value)
-    return PytreeLossAt(value.detach(), grads, hessian_product, convex, not curved, others)
+    of_numbers = not curved and all(t.ndim == 0 for t in used)
+    return PytreeLossAt(value.detach(), grads, hessian_product, convex, of_numbers, others)
 
 
 def _require_function(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:

@@ -249,6 +249,21 @@ def test_a_model_that_returns_its_own_loss_is_refused():
         GGN(_OwnLoss(), lambda z, y: z, (x, y), y)
 
 
+def test_so_is_one_that_returns_it_beside_its_outputs():
+    _, x, y = _three_classes()
+
+    class Both(_OwnLoss):
+        def forward(self, batch):
+            z = self.inner(batch[0])
+            return {"loss": F.cross_entropy(z, batch[1]), "logits": z}
+
+    with pytest.raises(CurvatureError, match="computes its own loss"):
+        GGN(Both(), lambda z, y: z["loss"], (x, y), y)
+    found = GGN(Both(), lambda z, y: F.cross_entropy(z["logits"], y), (x, y), y)
+    expected = GGN(_three_classes()[0], "cross_entropy", x, y)
+    assert_close(flat(found.gradient), flat(expected.gradient))
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [

@@ -82,7 +82,9 @@ class PaperMLHF(MLHF):
         curvature_batch: As for ``HessianFree``.
         autocast: As for ``HessianFree``.
         max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
-            next is an error.
+            next is an error. Where the direction alone is not finite, by overflow in a product,
+            and gradients were not large before, the networks' states stay finite, but may be
+            those after the step: they are too large to be copied in every step.
 
     Raises:
         CurvatureError: where no parameter requires a gradient.
