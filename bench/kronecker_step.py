@@ -40,7 +40,7 @@ def measure(case: Case, rounds: int, device: str) -> None:
     rotated = basis.rotate(vector)
 
     with basis.recording():
-        watched = GGN(model, "cross_entropy", x, y, edges=lambda: basis.edges)
+        watched = GGN(model, "cross_entropy", x, y, edges=lambda _: basis.edges)
 
     def two_updates() -> None:  # after the first every second looks at inputs, too
         basis.update(watched)

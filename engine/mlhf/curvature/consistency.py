@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlhf.curvature.pytree_loss import dot, upcast
+from mlhf.curvature.pytree_loss import dot
+from mlhf.curvature.vectors import upcast
 
 _Pairs = Sequence[tuple[Tensor, Tensor]]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Loss
-from mlhf.curvature.pytree_loss import upcast
 from mlhf.curvature.sample_weights import part_weights
+from mlhf.curvature.vectors import upcast
 
 
 class EmpiricalFisher(GGN):

@@ -1,13 +1,15 @@
 """The forward pass that the gradient and all products share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.switches import differentiable_twice, eager
 
 
 def forward_pass(
@@ -20,11 +22,51 @@ def forward_pass(
         x: Its input.
         parameters: θ; autocast applies to their device.
         autocast: The dtype of autocast, or None to leave autocast as the caller has it.
+
+    Raises:
+        CurvatureError: under ``torch.inference_mode``, which records no graph.
     """
     device = parameters[0].device.type
     cast = nullcontext() if autocast is None else torch.autocast(device, dtype=autocast)
-    with torch.enable_grad(), differentiable_twice(model), cast:
-        return model(x)
+    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+    with differentiable_twice(recurrent=recurrent), cast:
+        return plain_forward_pass(model, x)
+
+
+def plain_forward_pass(model: nn.Module, x: Any) -> Any:
+    """Return model(x) with its graph, whose operations can be differentiated once.
+
+    Raises:
+        CurvatureError: as for ``forward_pass``.
+    """
+    if torch.is_inference_mode_enabled():
+        raise CurvatureError(
+            "torch.inference_mode() is on, under which no graph is recorded and parameters cannot "
+            "be updated: leave it for steps and products (torch.no_grad() would do no harm)"
+        )
+    forget_casts()
+    with torch.enable_grad(), eager():
+        return model(usable(x))
+
+
+def forget_casts() -> None:
+    """Empty autocast's cache, which keeps casts of parameters until the caller leaves autocast.
+
+    In a loop within ``torch.autocast`` they would be those of the first step for good. To be
+    called after each update of parameters, and before each forward pass.
+    """
+    if torch.is_autocast_cache_enabled():
+        torch.clear_autocast_cache()
+
+
+def usable(x: Any) -> Any:
+    """Return an input in a graph's reach: tensors made in ``inference_mode`` are copied."""
+    if isinstance(x, Tensor):
+        return x.clone() if x.is_inference() else x
+    leaves = pytree.tree_leaves(x)
+    if not any(isinstance(t, Tensor) and t.is_inference() for t in leaves):
+        return x
+    return pytree.tree_map(lambda t: usable(t) if isinstance(t, Tensor) else t, x)
 
 
 def trainable(model: nn.Module) -> list[Tensor]:
@@ -66,39 +108,3 @@ def full_precision(device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, enabled=False):
         yield
-
-
-@contextmanager
-def differentiable_twice(model: nn.Module) -> Iterator[None]:
-    """Turn off fused kernels whose backward cannot be differentiated.
-
-    These are fused recurrent layers (oneDNN, cuDNN) and fused attention. Torch itself turns
-    off the fast path of encoder layers in eval mode wherever a gradient is needed.
-    """
-    switches = list(_ATTENTION)
-    if any(isinstance(m, nn.RNNBase) for m in model.modules()):
-        switches += _RECURRENT
-    before = [get() for get, _, _ in switches]
-    for _, put, wanted in switches:
-        put(wanted)
-    try:
-        yield
-    finally:
-        for (_, put, _), value in zip(switches, before, strict=True):
-            put(value)
-
-
-_C = torch._C
-_Switch = tuple[Callable[[], bool], Callable[[bool], None], bool]  # get, set, wanted
-# The setters that torch.backends uses: its context managers warn, and cost more than a small
-# training step.
-_ATTENTION: tuple[_Switch, ...] = (
-    (_C._get_flash_sdp_enabled, _C._set_sdp_use_flash, False),
-    (_C._get_mem_efficient_sdp_enabled, _C._set_sdp_use_mem_efficient, False),
-    (_C._get_cudnn_sdp_enabled, _C._set_sdp_use_cudnn, False),
-    (_C._get_math_sdp_enabled, _C._set_sdp_use_math, True),
-)
-_RECURRENT: tuple[_Switch, ...] = (
-    (_C._get_mkldnn_enabled, _C._set_mkldnn_enabled, False),
-    (_C._get_cudnn_enabled, _C._set_cudnn_enabled, False),
-)

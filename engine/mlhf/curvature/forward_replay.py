@@ -1,4 +1,4 @@
-"""Running a forward pass a second time with the same random draws, buffers and modes."""
+"""Running a forward pass a second time with the same random draws, buffers, modes and autocast."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 
 class ForwardReplay:
-    """A snapshot of the RNG state and of a model's buffers and modes.
+    """A snapshot of the RNG state, of a model's buffers and modes, and of autocast.
 
     Take it before a forward pass; within ``restored_state`` the pass then runs as it did:
-    dropout draws the same masks, and batch norm starts from the same running statistics.
+    dropout draws the same masks, batch norm starts from the same running statistics, and
+    operations have the same dtypes.
 
     Args:
         model: The model. Its buffers and the modes (train or eval) of its modules are kept.
@@ -20,6 +21,11 @@ class ForwardReplay:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model = model
+        self._autocast = (
+            device.type,
+            torch.get_autocast_dtype(device.type),
+            torch.is_autocast_enabled(device.type),
+        )
         self._cuda = device if device.type == "cuda" else None
         self._rng_state = self._get_rng_state()
         self._buffers = [b.clone() for b in model.buffers()]
@@ -45,7 +51,8 @@ class ForwardReplay:
             if buffer is not None:
                 module._buffers[name] = copies[id(buffer)]
         try:
-            yield
+            with torch.autocast(*self._autocast):
+                yield
         finally:
             for module, name, buffer in buffers:
                 module._buffers[name] = buffer

@@ -1,6 +1,7 @@
 """The generalized Gauss-Newton matrix of a network's loss on one batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +20,7 @@ from mlhf.curvature.linearize import Linearization
 from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
+from mlhf.curvature.recomputation import UnmovedBuffers
 from mlhf.curvature.symmetric import symmetric
 from mlhf.curvature.uses import Uses
 
@@ -53,11 +55,13 @@ class GGN:
             ``"positive_part"`` or ``"magnitude"`` (``positive_part.py``), for which G is
             positive semi-definite, or ``"exact"``. For a loss that is not known to be convex
             the first two take some products with H_ℓ alone.
-        edges: Called after the forward pass; returns edges of its graph, such as a layer's
-            output, at which the gradient is wanted too. That costs nothing.
+        edges: Called after the forward pass with what the model returned; returns edges of its
+            graph, such as a layer's output, at which the gradient is wanted too. That costs
+            nothing.
 
     Attributes:
         loss: ℓ(z, y), a scalar without graph.
+        loss_function: ℓ, as it was given.
         gradient: ∇θℓ, one tensor like each parameter.
         edge_gradients: The loss's gradient at those edges, None at one that it does not
             depend on.
@@ -77,7 +81,7 @@ class GGN:
         *,
         autocast: torch.dtype | None = None,
         indefinite: Indefinite = "positive_part",
-        edges: Callable[[], Sequence[GradientEdge]] | None = None,
+        edges: Callable[[Any], Sequence[GradientEdge]] | None = None,
     ) -> None:
         if indefinite not in get_args(Indefinite):
             raise ValueError(
@@ -86,15 +90,17 @@ class GGN:
             )
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
+        self.loss_function = loss
         self._indefinite = indefinite
         self._output_hessian: Product | None = None
         before = hook_count()
         z = forward_pass(model, x, self.parameters, autocast)
         hooked = hook_count() != before
-        watched = edges() if edges else []
+        watched = edges(z) if edges else []
         found = self._outputs = graph_outputs(z)
         self.output: Any = detached(z)
-        with full_precision(self._device):
+        self._buffers = UnmovedBuffers(model)
+        with self._using_graph():
             self._at = pytree_loss(loss, z, y)
             self._check_loss(model)
             self._linear = Linearization(found, self.parameters, hooked=hooked)
@@ -114,14 +120,14 @@ class GGN:
 
     def quadratic(self, v: Sequence[Tensor]) -> Tensor:
         """Return vᵀGv = ⟨Jv, H_ℓJv⟩, a scalar without graph, for half the cost of a product."""
-        with torch.no_grad(), full_precision(self._device):
+        with torch.no_grad(), self._using_graph():
             u = self._linear.jvp(v)
             w = self._apply_output_hessian(u)
             return sum((dot(a, b) for a, b in zip(u[1:], w[1:], strict=True)), dot(u[0], w[0]))
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return u = Jv, one tensor like each output, without graph."""
-        with torch.no_grad(), full_precision(self._device):
+        with torch.no_grad(), self._using_graph():
             return self._linear.jvp(v)
 
     def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
@@ -129,17 +135,17 @@ class GGN:
 
         On a CPU, convolutions compute whole blocks of channels, which directions can share.
         """
-        with torch.no_grad(), full_precision(self._device):
+        with torch.no_grad(), self._using_graph():
             return self._linear.jvps(vs)
 
     def output_hessian(self, u: list[Tensor]) -> list[Tensor]:
         """Return w = H_ℓu, one tensor like each output."""
-        with torch.no_grad(), full_precision(self._device):
+        with torch.no_grad(), self._using_graph():
             return self._apply_output_hessian(u)
 
     def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
         """Return Jᵀw, one tensor like each parameter: Gv is ``vjp(output_hessian(jvp(v)))``."""
-        with full_precision(self._device):
+        with self._using_graph():
             return self._linear.vjp(w)
 
     def uses(self) -> Uses:
@@ -191,8 +197,13 @@ class GGN:
                 "its outputs, such as logits, and give the loss as a function of them and y"
             )
 
+    @contextmanager
+    def _using_graph(self) -> Iterator[None]:
+        with full_precision(self._device), self._buffers.kept():
+            yield
+
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
-        with full_precision(self._device):
+        with self._using_graph():
             u = self._linear.jvp(v)  # v → Jv
             w = self._apply_output_hessian(u)  # Jv → H_ℓ Jv
             return self._linear.vjp(w)  # H_ℓ Jv → Jᵀ H_ℓ Jv

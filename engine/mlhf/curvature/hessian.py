@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from mlhf.curvature.consistency import disagree, normal_like
-from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.errors import CurvatureError, explained
 from mlhf.curvature.forward_pass import forward_pass, full_precision, select_parameters
 from mlhf.curvature.ggn import detached
 from mlhf.curvature.hooks import UNKNOWN, any_on, hook_count
-from mlhf.curvature.linearize import topological, vjp
+from mlhf.curvature.linearize import refuse_reentrant, topological, vjp
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.symmetric import symmetric
@@ -73,9 +73,17 @@ class Hessian:
             if hook_count() != before or any_on(self.parameters):
                 raise CurvatureError(UNKNOWN)
             _refuse_unsafe_nodes(value, custom_functions)
-            self._graph = torch.autograd.grad(
-                value, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            with explained():
+                found = torch.autograd.grad(
+                    *(value, self.parameters),
+                    create_graph=True,
+                    allow_unused=True,
+                )
+            refuse_reentrant(found, [value])
+            self._graph = [
+                torch.zeros_like(p) if g is None else g
+                for g, p in zip(found, self.parameters, strict=True)
+            ]
         self._checked = False
         self.loss = value.detach()
         self.gradient = [g.detach() for g in self._graph]
@@ -111,6 +119,8 @@ class Hessian:
         with full_precision(self._device):
             try:
                 return vjp([g for g, _ in pairs], self.parameters, [t for _, t in pairs])
+            except CurvatureError:
+                raise
             except RuntimeError as error:
                 if "modified by an inplace operation" in str(error):
                     raise

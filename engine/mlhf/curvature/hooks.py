@@ -7,7 +7,8 @@ hooks, which its forward pass puts on nodes. Hooks that run after a leaf's gradi
 accumulated never run here, and do no harm.
 """
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -23,9 +24,31 @@ UNKNOWN = (
 )
 
 
+_lock = threading.Lock()
+_reading = 0  # hooks of ours, which read only
+
+
 def hook_count() -> int:
-    """Return how many hooks, of any kind, the process has registered so far."""
-    return RemovableHandle.next_id
+    """Return how many hooks, of any kind, the process has registered so far, but for ours.
+
+    Those of other threads count too: they make a check necessary that would not be.
+    """
+    with _lock:
+        return RemovableHandle.next_id - _reading
+
+
+def register_reading(
+    registrations: Iterable[Callable[[], RemovableHandle]],
+) -> list[RemovableHandle]:
+    """Register hooks that change nothing, which ``hook_count`` leaves out.
+
+    Other threads may be in their forward passes meanwhile.
+    """
+    global _reading
+    with _lock:
+        handles = [register() for register in registrations]
+        _reading += len(handles)
+    return handles
 
 
 def any_on(leaves: Iterable[Tensor]) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradient_edge
 
 from mlhf.curvature.consistency import disagree, normal_like
-from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.errors import REENTRANT, CurvatureError, explained
 from mlhf.curvature.hooks import CHANGED, UNKNOWN, any_on
 from mlhf.curvature.nested_backward import in_backward, run_nested_backward
 from mlhf.curvature.rules import RULES, Tangent, Tangents
@@ -54,6 +54,7 @@ class Linearization:
         """Return Jᵀw, and wᵀ∂z/∂e for edges e of the graph, None where z does not depend on e."""
         count = len(self._parameters)
         found = backward(self._z, [*self._parameters, *edges], w)
+        refuse_reentrant(found[:count], self._z)
         return _dense(found[:count], self._parameters), list(found[count:])
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
@@ -108,10 +109,30 @@ def backward(
     This is what ``torch.autograd.grad`` calls. Its checks of dtypes and shapes, which hold
     here, take a third of the call in a small network, and import modules for half a second.
     """
-    found: tuple[Tensor | None, ...] = _engine_run_backward(
-        tuple(z), tuple(w), True, False, tuple(at), True, accumulate_grad=False
-    )
+    with explained():
+        found: tuple[Tensor | None, ...] = _engine_run_backward(
+            tuple(z), tuple(w), True, False, tuple(at), True, accumulate_grad=False
+        )
     return found
+
+
+def refuse_reentrant(gradients: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> None:
+    """Refuse a graph that hides parameters behind a checkpoint with ``use_reentrant=True``.
+
+    Their gradients would be None, as if nothing depended on them. Torch itself raises only where
+    other parameters come before the checkpoint.
+
+    Args:
+        gradients: Those of all parameters.
+        outputs: What was differentiated.
+
+    Raises:
+        CurvatureError: where there is such a checkpoint, and a gradient is None.
+    """
+    if any(g is None for g in gradients):
+        nodes = topological([get_gradient_edge(t).node for t in outputs])
+        if any(node.name() == "CheckpointFunctionBackward" for node in nodes):
+            raise CurvatureError(REENTRANT)
 
 
 def _is_adjoint(

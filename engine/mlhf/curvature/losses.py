@@ -4,15 +4,17 @@ The named losses are convex in the output, so their Gauss-Newton matrices JᵀHJ
 semi-definite.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.errors import CurvatureError, explained
 from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.uses import leaves_of
@@ -61,6 +63,23 @@ def check_target(name: str, z: Tensor, y: Tensor) -> None:
         )
 
 
+@contextmanager
+def _labels_explained(z: Tensor, y: Tensor) -> Iterator[None]:
+    """Say what is wrong with labels; they are looked at only where torch fails (on a CPU)."""
+    try:
+        yield
+    except (IndexError, RuntimeError):
+        counted = y[y != IGNORED]
+        least, most, classes = int(counted.min()), int(counted.max()), z.shape[-1]
+        if least >= 0 and most < classes:
+            raise
+        raise CurvatureError(
+            f"cross_entropy has labels from {least} to {most}, but the output has {classes} "
+            f"classes, 0 to {classes - 1}. Labels of {IGNORED} are ignored; for others give the "
+            "loss as a function: lambda z, y: F.cross_entropy(z, y, ignore_index=…)"
+        ) from None
+
+
 def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
     """Softmax cross-entropy, the mean over all positions.
 
@@ -79,7 +98,8 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
     log_p = F.log_softmax(z, dim=-1)
     p = log_p.exp()
     index = torch.where(counted, y, 0).long().unsqueeze(-1)
-    chosen = _at_labels(log_p, index).masked_fill_(~counted.unsqueeze(-1), 0)
+    with _labels_explained(z, y):
+        chosen = log_p.gather(-1, index).masked_fill_(~counted.unsqueeze(-1), 0)
     value = chosen.sum().neg_().div_(count)
     one = torch.ones((), dtype=z.dtype, device=z.device).expand(index.shape)
     gradient = p.scatter_add(-1, index, -one).div_(divisor)
@@ -89,21 +109,6 @@ def cross_entropy(z: Tensor, y: Tensor) -> LossAt:
         return scaled * (u - (p * u).sum(-1, keepdim=True))
 
     return LossAt(value, gradient, hessian_product)
-
-
-def _at_labels(log_p: Tensor, index: Tensor) -> Tensor:
-    """Return log p of each label; the labels are looked at only where that fails (on a CPU)."""
-    try:
-        return log_p.gather(-1, index)
-    except RuntimeError:
-        least, most, classes = int(index.min()), int(index.max()), log_p.shape[-1]
-        if least >= 0 and most < classes:
-            raise
-        raise CurvatureError(
-            f"cross_entropy has labels from {least} to {most}, but the output has {classes} "
-            f"classes, 0 to {classes - 1}. Labels of {IGNORED} are ignored; for others give the "
-            "loss as a function: lambda z, y: F.cross_entropy(z, y, ignore_index=…)"
-        ) from None
 
 
 def mse(z: Tensor, y: Tensor) -> LossAt:
@@ -171,7 +176,7 @@ def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
         def hessian_product(u: Tensor) -> Tensor:
             if not gradient.requires_grad:  # the loss is linear in z
                 return torch.zeros_like(u)
-            with torch.enable_grad():
+            with torch.enable_grad(), explained():
                 (product,) = torch.autograd.grad(
                     gradient, leaf, u, retain_graph=True, materialize_grads=True
                 )
@@ -224,12 +229,24 @@ def resolve_loss(loss: Loss) -> LossFunction:
 
 
 def autograd_loss(loss: Loss) -> Callable[[Any, Any], Tensor]:
-    """Return a function (z, y) ↦ scalar for autograd, given a loss's name or such a function."""
+    """Return a function (z, y) ↦ scalar for autograd, given a loss's name or such a function.
+
+    Raises:
+        CurvatureError: by that function, where the target does not fit the output of a named loss.
+    """
     check_loss(loss)
     if not isinstance(loss, str):
         return loss
-    if loss == "cross_entropy":
-        return lambda z, y: F.cross_entropy(z.reshape(-1, z.shape[-1]), y.reshape(-1).long())
-    if loss == "binary_cross_entropy":
-        return lambda z, y: F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
-    return F.mse_loss
+    return partial(_named_for_autograd, loss)
+
+
+def _named_for_autograd(name: str, z: Tensor, y: Tensor) -> Tensor:
+    check_target(name, z, y)
+    if name == "cross_entropy":
+        with _labels_explained(z, y):
+            return F.cross_entropy(
+                z.reshape(-1, z.shape[-1]), y.reshape(-1).long(), ignore_index=IGNORED
+            )
+    if name == "binary_cross_entropy":
+        return F.binary_cross_entropy_with_logits(z, y.to(z.dtype))
+    return F.mse_loss(z, y)

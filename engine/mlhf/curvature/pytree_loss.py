@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.errors import CurvatureError, explained
+from mlhf.curvature.forward_pass import usable
 from mlhf.curvature.losses import (
     autograd_loss,
-    check_target,
     named_loss,
     resolve_loss,
     scalar,
@@ -23,6 +23,7 @@ from mlhf.curvature.losses import (
 from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.uses import leaves_of
+from mlhf.curvature.vectors import upcast
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def graph_outputs(z: Any) -> list[Tensor]:
     """Return the tensors in a model's output that have a graph.
 
     Raises:
-        CurvatureError: where there is none.
+        CurvatureError: where there is none, or all are empty.
     """
     if isinstance(z, Tensor):
         found = [z]
@@ -60,6 +61,11 @@ def graph_outputs(z: Any) -> list[Tensor]:
     graphed = [t for t in found if t.requires_grad]
     if not graphed:
         raise CurvatureError("the output does not depend on any parameter by a graph")
+    if not any(t.numel() for t in graphed):
+        raise CurvatureError(
+            f"the batch is empty: the output has the shape {tuple(graphed[0].shape)}, so there is "
+            "nothing to step by; leave such batches out"
+        )
     return graphed
 
 
@@ -76,6 +82,7 @@ def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
         CurvatureError: where the target does not fit the output, or a named loss is given
             several outputs.
     """
+    y = usable(y)
     if isinstance(z, Tensor):
         at = resolve_loss(loss)(upcast(z), y)
         dtype = z.dtype
@@ -91,12 +98,11 @@ def pytree_loss(loss: Loss, z: Any, y: Any) -> PytreeLossAt:
 
 def loss_of(loss: Loss, z: Any, y: Any) -> Tensor:
     """Return ℓ(z, y) for autograd, in float32 at least."""
+    y = usable(y)
     if not isinstance(z, Tensor):
         return _require_function(loss, z)(
             pytree.tree_map(lambda t: upcast(t) if isinstance(t, Tensor) else t, z), y
         )
-    if isinstance(loss, str):
-        check_target(loss, z, y)
     return autograd_loss(loss)(upcast(z), y)
 
 
@@ -123,9 +129,10 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
         if not curved:  # the loss is linear in z
             return [torch.zeros_like(t) for t in u]
         along = [upcast(t) for t, g in zip(u, gradient, strict=True) if g.requires_grad]
-        found = torch.autograd.grad(
-            curved, leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        with explained():
+            found = torch.autograd.grad(
+                curved, leaves, along, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
         return [t.to(dtype) for t, dtype in zip(found, dtypes, strict=True)]
 
     grads = [g.detach().to(dtype) for g, dtype in zip(gradient, dtypes, strict=True)]
@@ -149,8 +156,3 @@ def _require_function(loss: Loss, z: Any) -> Callable[[Any, Any], Tensor]:
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Return ⟨a, b⟩, multiplied and summed in float32 at least."""
     return (upcast(a) * upcast(b)).sum()
-
-
-def upcast(t: Tensor) -> Tensor:
-    """Return t in float32 if its dtype is of lower precision, else t itself."""
-    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t

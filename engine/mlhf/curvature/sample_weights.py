@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.losses import IGNORED, scalar
 from mlhf.curvature.protocol import Loss
-from mlhf.curvature.pytree_loss import upcast
+from mlhf.curvature.vectors import upcast
 
 _TOLERANCE = 1e-4  # relative: above rounding errors in float32
 
@@ -120,7 +120,16 @@ def _gradient(loss: Any, z: Any, y: Any, part: slice, samples: int) -> tuple[lis
 
     with torch.enable_grad():
         target = pytree.tree_map(lambda t: t[part] if isinstance(t, Tensor) else t, y)
-        value = scalar(loss(pytree.tree_map(cut, z), target))
+        outputs = pytree.tree_map(cut, z)
+        try:
+            value = scalar(loss(outputs, target))
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, CurvatureError):
+                raise
+            raise CurvatureError(
+                "the loss fails on a part of the batch, cut along the first dimension of outputs "
+                f"and targets, where it needs samples ({error})"
+            ) from error
         found = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
     return list(found), float(value.detach())
 

@@ -1,6 +1,11 @@
-"""Conversion between lists of tensors and the flat vectors that solvers work on."""
+"""Conversion between lists of tensors and the flat vectors that solvers work on.
+
+Vectors have one dtype, float32 at least: parameters of lower precision, or of several dtypes,
+are converted on the way in and out.
+"""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -8,12 +13,29 @@ from torch import Tensor
 
 def flatten(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     """Return the elements of all tensors as one vector (n,), written to ``out`` if given."""
-    return torch.cat([t.reshape(-1) for t in tensors], out=out)
+    return torch.cat([upcast(t).reshape(-1) for t in tensors], out=out)
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Return views of the vector (n,), shaped like the given tensors."""
+    """Return the vector (n,) as tensors of the shapes and dtypes of the given ones.
+
+    They are views of it where the dtype is the same.
+    """
     # These two calls have half the overhead of ``split`` and ``view(shape)``, which shows in
     # small steps.
     segments = torch.split_with_sizes(vector, [t.numel() for t in like])
-    return [segment.view_as(t) for segment, t in zip(segments, like, strict=True)]
+    return [
+        segment.view_as(t) if segment.dtype is t.dtype else segment.view_as(t).to(t.dtype)
+        for segment, t in zip(segments, like, strict=True)
+    ]
+
+
+def vector_like(parameters: Sequence[Tensor]) -> Tensor:
+    """Return an empty tensor with the device and dtype of the parameters' flat vector."""
+    dtype = reduce(torch.promote_types, {p.dtype for p in parameters}, torch.float32)
+    return torch.empty(0, dtype=dtype, device=parameters[0].device)
+
+
+def upcast(t: Tensor) -> Tensor:
+    """Return t in float32 if its dtype is of lower precision, else t itself."""
+    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.forward_pass import select_parameters
+from mlhf.curvature.forward_pass import forget_casts, full_precision
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
 from mlhf.curvature.microbatches import MicrobatchCurvature, batch_curvature
 from mlhf.curvature.pcg import Workspace, pcg
 from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
-from mlhf.curvature.vectors import flatten, unflatten
+from mlhf.curvature.vectors import flatten, unflatten, vector_like
 from mlhf.optimizers.autocast import autocast_dtype
 from mlhf.optimizers.damping import (
     AdamDamping,
@@ -27,6 +27,7 @@ from mlhf.optimizers.params import (
     FixedDampingParams,
     LevenbergMarquardtParams,
 )
+from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.reevaluate import BatchReevaluator
 from mlhf.optimizers.state import check_state, copied, restored, shapes_of
@@ -122,7 +123,8 @@ class HessianFree:
             if isinstance(damping, str)
             else damping
         )
-        self._parameters = select_parameters(model, parameters)
+        self._trained = TrainedModel(model, parameters)
+        self._parameters = self._trained.parameters
         self._curvature_type = curvature
         self._semidefinite = isinstance(curvature, type) and issubclass(curvature, GGN)
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
@@ -138,7 +140,10 @@ class HessianFree:
 
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y)."""
-        return self._guard.run(self._step, x, y)
+        self._trained.check(self)
+        result = self._guard.run(self._step, x, y)
+        forget_casts()
+        return result
 
     def _step(self, x: Any, y: Any) -> StepResult:
         adaptive = self.damping if isinstance(self.damping, AdaptiveDamping) else None
@@ -147,7 +152,7 @@ class HessianFree:
             None if adaptive is None else BatchReevaluator(self.model, device, self._autocast)
         )
         ggn = self._curvature(x, y)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(device):
             b = flatten(ggn.gradient)
             if self.weight_decay:
                 b.add_(flatten(self._parameters), alpha=self.weight_decay)
@@ -213,10 +218,11 @@ class HessianFree:
         }
 
     def load_state_dict(self, state: State) -> None:
-        like = self._parameters[0]
+        like = vector_like(self._parameters)
         check_state(self, state, ("direction", "damping"), self._parameters, self.model)
         check_state(self.damping, state["damping"], self.damping.state_dict())
         self._guard.load_state_dict(state.get("guard"))
+        self._buffers = None
         self._direction = restored(state["direction"], like)
         self.damping.load_state_dict(state["damping"], like)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlhf.curvature.forward_pass import forget_casts
 from mlhf.curvature.forward_replay import ForwardReplay
 from mlhf.curvature.microbatches import Microbatch, take_samples
 from mlhf.curvature.protocol import Loss
@@ -44,6 +45,7 @@ class BatchReevaluator:
             y: The target.
             microbatches: How the batch was split in the first pass.
         """
+        forget_casts()  # the parameters have changed
         cast = (
             nullcontext()
             if self._autocast is None

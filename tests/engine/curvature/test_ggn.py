@@ -262,7 +262,7 @@ def test_the_gradient_is_also_had_where_it_passes():
         lambda m, i, output: edges.append(torch.autograd.graph.get_gradient_edge(output))
     )
 
-    def watched():
+    def watched(output):
         return [*edges, torch.autograd.graph.get_gradient_edge(aside(x))]
 
     ggn = GGN(model, "cross_entropy", x, y, edges=watched)

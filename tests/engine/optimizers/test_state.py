@@ -51,7 +51,7 @@ def test_states_from_before_shapes_were_kept_are_read(name, params):
 
 def test_another_optimizers_state_is_refused():
     state = _stepped("kfac", {})[1].state_dict()
-    with pytest.raises(DataError, match="no state of KroneckerMLHF: it lacks largest"):
+    with pytest.raises(DataError, match="no state of KroneckerMLHF: it lacks average"):
         _stepped("mlhf", {})[1].load_state_dict(state)
     with pytest.raises(DataError, match="no state of AdamDamping: it lacks steps"):
         _stepped("hf_adam", {})[1].load_state_dict(_stepped("hf_lm", {})[1].state_dict())

@@ -1,11 +1,14 @@
 """The calls of a layer in one forward pass: its inputs, and where gradients will pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from mlhf.curvature.hooks import register_reading
 
 
 class LayerCalls:
@@ -22,10 +25,16 @@ class LayerCalls:
         self.inputs: list[Tensor] = []
         self.edges: list[GradientEdge] = []
 
-    def record(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A forward hook. It keeps the edge, since the output may be changed in place later."""
-        if output.requires_grad:
-            self.inputs.append(inputs[0].detach())
+    def record(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> None:
+        """A forward hook. It keeps the edge, since the output may be changed in place later.
+
+        A hook of the user's may have replaced the output by something else than a tensor.
+        """
+        if isinstance(output, Tensor) and output.requires_grad:
+            x = args[0] if args else next(iter(kwargs.values()))
+            self.inputs.append(x.detach())
             self.edges.append(get_gradient_edge(output))
 
     def clear(self) -> None:
@@ -38,7 +47,10 @@ def recording(layers: Sequence[LayerCalls]) -> Iterator[None]:
     """Record each layer's calls in the forward passes within, and no earlier ones."""
     for layer in layers:
         layer.clear()  # an earlier pass may have failed
-    hooks = [layer.module.register_forward_hook(layer.record) for layer in layers]
+    hooks = register_reading(
+        partial(layer.module.register_forward_hook, layer.record, with_kwargs=True)
+        for layer in layers
+    )
     try:
         yield
     finally:

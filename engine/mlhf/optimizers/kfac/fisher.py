@@ -17,8 +17,21 @@ from mlhf.curvature.protocol import Loss
 
 
 def rows(z: Tensor) -> int:
-    """Return over how many rows (samples, or tokens) the loss of this output is a mean."""
-    return max(1, z.numel() // z.shape[-1]) if z.ndim > 1 else z.numel()
+    """Return over how many rows (samples, or tokens) the loss of this output is a mean.
+
+    An output (N,) has N rows of one value each.
+    """
+    return max(1, z.numel() // max(1, z.shape[-1])) if z.ndim > 1 else max(1, z.numel())
+
+
+def as_rows(loss: Loss, z: Tensor) -> Tensor:
+    """Return the output (..., C), a view: one of a single dimension may be C logits or N values.
+
+    ``sampled`` and ``exact`` take an output like this.
+    """
+    if z.ndim > 1:
+        return z
+    return z.reshape(1, -1) if loss == "cross_entropy" else z.reshape(-1, 1)
 
 
 def row_weights(loss: Loss, z: Tensor, y: Tensor) -> Tensor | None:

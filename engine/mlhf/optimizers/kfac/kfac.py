@@ -6,15 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.forward_pass import trainable
+from mlhf.curvature.errors import CurvatureError, explained
+from mlhf.curvature.forward_pass import forget_casts, full_precision, plain_forward_pass
+from mlhf.curvature.linearize import refuse_reentrant
 from mlhf.curvature.losses import autograd_loss
 from mlhf.curvature.protocol import Loss
+from mlhf.curvature.pytree_loss import graph_outputs, loss_of
+from mlhf.curvature.vectors import upcast, vector_like
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.kfac.layers import Call, Layer, layers_of
 from mlhf.optimizers.options import check_model, check_options
 from mlhf.optimizers.params import KfacParams
+from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import check_state, copied, restored_list, shapes_of
@@ -97,7 +101,7 @@ class Kfac:
         self.model = model
         self.lr = lr
         self.loss = loss
-        self._function = autograd_loss(loss)
+        autograd_loss(loss)  # a name has to be known
         self._momentum = momentum
         self._weight_decay = weight_decay
         self._damping = damping
@@ -106,7 +110,8 @@ class Kfac:
         self._inverse_every = inverse_every
         self._kl_clip = kl_clip
         self._norm_clip = norm_clip
-        self._parameters = trainable(model)
+        self._trained = TrainedModel(model)
+        self._parameters = self._trained.parameters
         self._blocks = [
             _Block(module, layer, decay) for module, layer in layers_of(model, max_dimension)
         ]
@@ -126,35 +131,48 @@ class Kfac:
         return self._guard.skipped_steps
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
-        return self._guard.run(self._step, x, y)
+        """Take one step on the batch (x, y)."""
+        self._trained.check(self)
+        result = self._guard.run(self._step, x, y)
+        forget_casts()
+        return result
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
-        with torch.enable_grad(), recording([block.calls for block in self._blocks]):
-            z = self.model(x)
+        with recording([block.calls for block in self._blocks]):
+            z = plain_forward_pass(self.model, x)
         if not isinstance(z, Tensor) or not z.ndim:
             what = "a single number" if isinstance(z, Tensor) else f"a {type(z).__name__}"
             raise CurvatureError(
                 f"K-FAC needs a model that returns one tensor of outputs, not {what}"
             )
-        with torch.enable_grad():
-            loss = self._function(z, y)
-        due = self._steps % self._factors_every == 0
-        gradient = self._differentiate(z, y, loss, due)
-        with torch.no_grad():
-            if self._weight_decay:
-                torch._foreach_add_(gradient, self._parameters, alpha=self._weight_decay)
-            direction = self._precondition(gradient)
-            scale = self._scale(direction, gradient)
-            torch._foreach_mul_(direction, scale)
-            velocity = direction
-            if self._velocity is not None:
-                velocity = list(torch._foreach_mul(self._velocity, self._momentum))
-                torch._foreach_add_(velocity, direction)
-            self._velocity = velocity
-            _, size = check(loss, {"gradient": gradient, "direction": velocity})
-            add(self._parameters, velocity, -self.lr, size, loss)
+        graph_outputs(z)
+        with full_precision(self._parameters[0].device):
+            with torch.enable_grad():
+                loss = loss_of(self.loss, z, y)
+            due = self._steps % self._factors_every == 0
+            gradient = [upcast(g) for g in self._differentiate(z, y, loss, due)]
+            with torch.no_grad():
+                scale = self._update_parameters(gradient, loss)
         self._steps += 1
         return StepResult(loss.detach(), {"step_scale": scale})
+
+    def _update_parameters(self, gradient: list[Tensor], loss: Tensor) -> Tensor:
+        """Take the step; return ν."""
+        if self._weight_decay:
+            theta = [upcast(p) for p in self._parameters]
+            torch._foreach_add_(gradient, theta, alpha=self._weight_decay)
+        direction = self._precondition(gradient)
+        scale = self._scale(direction, gradient)
+        torch._foreach_mul_(direction, scale)
+        velocity = direction
+        if self._velocity is not None:
+            velocity = list(torch._foreach_mul(self._velocity, self._momentum))
+            torch._foreach_add_(velocity, direction)
+        self._velocity = velocity
+        _, size = check(loss, {"gradient": gradient, "direction": velocity})
+        step = [v.to(p.dtype) for v, p in zip(velocity, self._parameters, strict=True)]
+        add(self._parameters, step, -self.lr, size, loss)
+        return scale
 
     @copied
     def state_dict(self) -> State:
@@ -172,12 +190,12 @@ class Kfac:
         }
 
     def load_state_dict(self, state: State) -> None:
-        like = self._parameters[0]
+        like = vector_like(self._parameters)
         needed = ("steps", "generator", "velocity", "diagonal", "blocks")
         check_state(self, state, needed, self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         self._steps = int(state["steps"])
-        self._generator.set_state(state["generator"])
+        self._generator.set_state(state["generator"].cpu())
         self._velocity = restored_list(state["velocity"], like)
         self._diagonal.load_state_dict(state["diagonal"], like)
         for block, saved in zip(self._blocks, state["blocks"], strict=True):
@@ -187,25 +205,27 @@ class Kfac:
     def _differentiate(self, z: Tensor, y: Tensor, loss: Tensor, due: bool) -> list[Tensor]:
         """Return ∇ℓ; update the factors where due."""
         edges = [edge for block in self._blocks for edge in block.calls.edges]
-        rows = fisher.rows(z)
-        weights = fisher.row_weights(self.loss, z, y) if due else None
+        matrix = fisher.as_rows(self.loss, z)
+        rows = fisher.rows(matrix)
+        weights = fisher.row_weights(self.loss, matrix, y) if due else None
         at_edges: list[list[Tensor | None]] = []  # for each set of labels, by edge
         of_others: list[Tensor | None] = []  # the other parameters' gradients, summed over rows
         if due and self._fisher != "empirical":
             exact = self._fisher == "exact"
             if exact:
-                labels = fisher.exact(self.loss, z.detach())
-                at_edges = [_grad(z, edges, _weighted(g, weights)) for g in labels]
+                labels = fisher.exact(self.loss, matrix.detach())
+                at_edges = [_grad(matrix, edges, _weighted(g, weights)) for g in labels]
             if not exact or self._others:
-                g = fisher.sampled(self.loss, z.detach(), self._generator)
+                g = fisher.sampled(self.loss, matrix.detach(), self._generator)
                 g = _weighted(g, weights)
-                both = _grad(z, [*([] if exact else edges), *self._others], g)
+                both = _grad(matrix, [*([] if exact else edges), *self._others], g)
                 of_others = both[len(both) - len(self._others) :]
                 if not exact:
                     at_edges = [both[: len(edges)]]
         parameters: list[Tensor | GradientEdge] = list(self._parameters)
         empirical = due and self._fisher == "empirical"
         gradients = _grad(loss, parameters + (edges if empirical else []), None)
+        refuse_reentrant(gradients[: len(parameters)], [loss])
         gradient = [
             torch.zeros_like(p) if g is None else g
             for p, g in zip(self._parameters, gradients, strict=False)
@@ -239,13 +259,13 @@ class Kfac:
             for x in block.calls.inputs:
                 gradients = [g for labels in at_edges if (g := labels[at]) is not None]
                 at += 1
-                if gradients:
-                    calls.append((x, gradients))
+                if gradients and x.numel():  # an expert may get no rows
+                    calls.append((upcast(x), [upcast(g) for g in gradients]))
             if calls:
                 block.factors.add(block.layer.factors(calls, rows))
         if of_others:
             squares = [
-                torch.zeros_like(p) if g is None else g.square() / rows
+                torch.zeros_like(upcast(p)) if g is None else upcast(g).square() / rows
                 for p, g in zip(self._others, of_others, strict=True)
             ]
             self._diagonal.add(squares)
@@ -303,7 +323,9 @@ def _weighted(g: Tensor, weights: Tensor | None) -> Tensor:
 def _grad(output: Tensor, inputs: Any, weights: Tensor | None) -> list[Tensor | None]:
     if not inputs:
         return []
-    return list(torch.autograd.grad(output, inputs, weights, retain_graph=True, allow_unused=True))
+    with explained():
+        found = torch.autograd.grad(output, inputs, weights, retain_graph=True, allow_unused=True)
+    return [g if g is None or g.layout is torch.strided else g.to_dense() for g in found]
 
 
 def build(model: nn.Module, loss: Loss, params: KfacParams, seed: int) -> Kfac:

@@ -135,7 +135,7 @@ class KroneckerLayer:
 
     def _inputs(self, x: Tensor, stride: int = 1) -> Iterator[Tensor]:
         """Yield in chunks (N, D, T) the columns that the weight (out, D) multiplies."""
-        module = self._module
+        module, x = self._module, self.batched(x)
         if isinstance(module, nn.Linear):
             yield _columns(x if x.ndim < 3 else x[:, ::stride])
             return
@@ -154,7 +154,13 @@ class KroneckerLayer:
             yield _windows(chunk, kernel, dilation, window_stride)
 
     def _outputs(self, gradient: Tensor) -> Tensor:
+        gradient = self.batched(gradient)
         return _columns(gradient) if isinstance(self._module, nn.Linear) else gradient.flatten(2)
+
+    def batched(self, t: Tensor) -> Tensor:
+        """Return an input or output (N, …); a layer takes single samples too, without N."""
+        alone = 1 if isinstance(self._module, nn.Linear) else 1 + len(self._module.kernel_size)
+        return t.unsqueeze(0) if t.ndim == alone else t
 
 
 class BatchNormLayer:

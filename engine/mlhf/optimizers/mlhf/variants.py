@@ -14,6 +14,7 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.autocast import autocast_dtype
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, source_of
+from mlhf.optimizers.options import check_model
 from mlhf.optimizers.params import MLHFParams
 from mlhf.optimizers.protocol import State, StepResult
 
@@ -208,6 +209,7 @@ def _make(
         raise ValueError(f"unknown variant {variant!r}; known: {', '.join(_CLASSES)}")
     if variant == "kronecker":
         options["seed"] = seed
+    check_model(model)
     if any(map(is_lazy, model.parameters())):
         raise CurvatureError(
             "the model has parameters whose shapes are not known yet (nn.Lazy…): run it once on a "

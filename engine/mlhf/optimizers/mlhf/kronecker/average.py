@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mlhf.curvature.vectors import upcast
 from mlhf.optimizers.protocol import State
 
 
@@ -31,13 +32,20 @@ class RunningAverage:
         self._mean: list[Tensor] | None = None
         self._current: list[Tensor] | None = None  # θ, while θ̄ is in the model
 
+    @property
+    def in_model(self) -> bool:
+        """Whether θ̄ is in the model: between ``swap_in`` and ``swap_out``."""
+        return self._current is not None
+
     @torch.no_grad()
     def add(self, steps: int) -> None:
         """Include θ after the given number of steps, counted from 1."""
+        # In the parameters' own precision, where that is low, the mean would stop moving.
+        theta = [upcast(p.detach()) for p in self._parameters]
         if self._mean is None:
-            self._mean = [p.detach().clone() for p in self._parameters]
+            self._mean = [t.clone() for t in theta]
         else:
-            torch._foreach_lerp_(self._mean, self._parameters, 1 / (1 + self._fraction * steps))
+            torch._foreach_lerp_(self._mean, theta, 1 / (1 + self._fraction * steps))
 
     @torch.no_grad()
     def swap_in(self) -> None:
@@ -54,13 +62,15 @@ class RunningAverage:
             self._current = None
 
     def state_dict(self) -> State:
-        return {"mean": self._mean}
+        return {"mean": self._mean, "current": self._current}
 
     def load_state_dict(self, state: State) -> None:
-        self._current = None
-        mean = state["mean"]
-        self._mean = (
-            None
-            if mean is None
-            else [t.to(p, copy=True) for t, p in zip(mean, self._parameters, strict=True)]
-        )
+        """Restore what ``state_dict`` returned; saved with θ̄ in the model, θ̄ belongs there."""
+        self._mean = self._restored(state["mean"])
+        current = state.get("current")
+        self._current = None if current is None else self._restored(current)
+
+    def _restored(self, saved: Sequence[Tensor] | None) -> list[Tensor] | None:
+        if saved is None:
+            return None
+        return [t.to(upcast(p), copy=True) for t, p in zip(saved, self._parameters, strict=True)]

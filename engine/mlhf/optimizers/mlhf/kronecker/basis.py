@@ -11,6 +11,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.ggn import GGN
+from mlhf.curvature.protocol import Loss
+from mlhf.curvature.vectors import upcast, vector_like
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import recording
 from mlhf.optimizers.learned.kinds import KINDS, kind_of
@@ -146,7 +148,7 @@ class Basis:
         Args:
             ggn: G of that pass, made with ``edges``.
         """
-        rows = _rows(ggn.output)
+        rows = rows_of(ggn.loss_function, ggn.output)
         square = ggn.output_gradient_square()
         tiny = torch.finfo(square.dtype).tiny
         weight = (ggn.output_trace(self._generator) / square.clamp_min(tiny) / rows).sqrt()
@@ -160,8 +162,9 @@ class Basis:
         self._observe(ggn, rows)
         for i, matrix in self._matrices:
             if not matrix.undecided:
-                matrix.update(weight * ggn.gradient[i], rows, self._decay)
-        self._squares.add([(weight * ggn.gradient[i]).square() * rows for i in self._unrotated])
+                matrix.update(weight * upcast(ggn.gradient[i]), rows, self._decay)
+        of_unrotated = [weight * upcast(ggn.gradient[i]) for i in self._unrotated]
+        self._squares.add([g.square() * rows for g in of_unrotated])
 
     def _observe(self, ggn: GGN, rows: int) -> None:
         """Look at how the pass uses the matrices without a layer, at first."""
@@ -182,6 +185,7 @@ class Basis:
 
     def rotate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return a vector's coordinates in the basis, (n,), given tensors like the parameters."""
+        tensors = [upcast(t) for t in tensors]
         rotated = [
             block.rotate([tensors[i] for i in indices])
             for block, indices in zip(self._layers, self._indices, strict=True)
@@ -220,7 +224,7 @@ class Basis:
         }
 
     def load_state_dict(self, state: State) -> None:
-        like = self._parameters[0]
+        like = vector_like(self._parameters)
         for block, saved in zip(self._layers, state["layers"], strict=True):
             block.load_state_dict(saved, like)
         for (_, matrix), saved in zip(self._matrices, state["matrices"], strict=True):
@@ -233,7 +237,7 @@ class Basis:
         self._output_square.load_state_dict(output, like)
         self._diagonal = restored(state["diagonal"], like)
         self.segments = self._find_segments()
-        self._generator.set_state(state["generator"])
+        self._generator.set_state(state["generator"].cpu())
 
     def _find_segments(self) -> list[Segment]:
         """Return the vector's segments, in order."""
@@ -252,8 +256,11 @@ class Basis:
         return found + [Segment(p.numel(), kind[id(p)], 1.0) for p in rest]
 
 
-def _rows(output: Any) -> int:
-    """Return over how many rows (samples, or tokens) of a model's output a loss is a mean."""
-    leaves = pytree.tree_leaves(output)
-    first = next(t for t in leaves if isinstance(t, Tensor) and t.is_floating_point())
-    return fisher.rows(first)
+def rows_of(loss: Loss, output: Any) -> int:
+    """Return over how many rows (samples, or tokens) of a model's output a loss is a mean.
+
+    Of several outputs the first that is no scalar is looked at.
+    """
+    leaves = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]
+    floating = (t for t in leaves if t.is_floating_point() or t.is_complex())
+    return next((fisher.rows(fisher.as_rows(loss, t)) for t in floating if t.ndim), 1)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.pytree_loss import upcast
 from mlhf.curvature.uses import Uses
+from mlhf.curvature.vectors import upcast, vector_like
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.kfac.layers import Call, KroneckerLayer, layers_of
 from mlhf.optimizers.mlhf.kronecker.factor_basis import factor_basis
@@ -86,7 +86,7 @@ class Block:
     def refresh(self) -> Tensor:
         """Move the bases to the factors' eigenvectors; return G's diagonal there."""
         if self._factors is None:  # the loss never reached it
-            return self.parameters[0].new_zeros(self.shape)
+            return vector_like(self.parameters).new_zeros(self.shape)
         left, right = (
             basis.refresh(factor).clamp_min(0)
             for basis, factor in zip(self._bases, self._factors, strict=True)
@@ -162,7 +162,8 @@ class LayerBlock(Block):
         calls: list[Call] = []
         stride, positions, fraction = 1, 1, 1.0
         for x, g in zip(self.calls.inputs, gradients, strict=True):
-            if g is not None:
+            if g is not None and g.numel():  # an expert may get no rows
+                x, g = self._layer.batched(x), self._layer.batched(g)
                 used = min(samples, len(g))
                 # Under autocast both may be of low precision, in which no factor has
                 # eigenvectors.

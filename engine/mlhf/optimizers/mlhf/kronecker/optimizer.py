@@ -17,28 +17,32 @@ correct λ, D and the step by what the last steps measured.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
-from mlhf.curvature.forward_pass import select_parameters
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.forward_pass import forget_casts, full_precision
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
 from mlhf.curvature.protocol import Loss
-from mlhf.curvature.vectors import unflatten
+from mlhf.curvature.vectors import unflatten, vector_like
 from mlhf.optimizers.learned.families import KRONECKER
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
-from mlhf.optimizers.mlhf.kronecker.basis import Basis
+from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
+from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import check_state, copied, restored, restored_list, shapes_of
 from mlhf.optimizers.step_guard import (
@@ -52,7 +56,8 @@ from mlhf.optimizers.step_guard import (
 
 _BETA2 = 0.99
 _EPS = 1e-5  # of the loss's scale
-_STATE = ("steps", "largest", "average", "moment", "last", "solver", "basis", "networks")
+_RECENT = 10  # batches, of which the median size is the usual one
+_STATE = ("steps", "average", "moment", "last", "solver", "basis", "networks")
 
 
 def fresh_networks() -> dict[str, nn.Module]:
@@ -153,7 +158,8 @@ class KroneckerMLHF(AveragingMLHF):
         self.model, self.loss, self.lr = model, loss, lr
         self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
-        self._parameters = select_parameters(model, parameters)
+        self._trained = TrainedModel(model, parameters)
+        self._parameters = self._trained.parameters
         self._average = RunningAverage(self._parameters, average)
         self.networks = fresh_networks()
         load_weights(self.networks, meta_checkpoint, KRONECKER)
@@ -170,7 +176,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._features = FeatureEMA()
         self._solver = Solver(self._basis, self._features, iterations, solve_every)
         self._steps = 0
-        self._largest_batch = 0
+        self._recent_sizes: tuple[float, ...] = ()  # of the last batches
         self._next_update = self._next_refresh = 0
         self._second_moment: Tensor | None = None  # v, in the basis
         self._last_step: Direction | None = None  # d'
@@ -184,14 +190,52 @@ class KroneckerMLHF(AveragingMLHF):
     def _guarded_state(self) -> list[object]:
         return [self, self._features, self._solver, *self._basis.state]
 
-    def step(self, x: Any, y: Any) -> StepResult:
-        """Take one step on the batch (x, y)."""
-        return self._guard.run(self._guarded_step, x, y)
+    def step(self, x: Any, y: Any, *, batch_size: float | None = None) -> StepResult:
+        """Take one step on the batch (x, y).
 
-    def _guarded_step(self, x: Any, y: Any) -> StepResult:
-        fraction = self._batch_fraction(x)
-        due = self._steps >= self._next_update and 2 * fraction > 1
-        with self._basis.recording() if due else nullcontext():
+        Args:
+            x: The model's input.
+            y: The loss's target.
+            batch_size: How much data the batch has, in any unit, to tell smaller batches from
+                the usual ones: they take shorter steps. By default it is counted: the rows
+                (samples, tokens, nodes) of the model's output.
+
+        Raises:
+            CurvatureError: where the step cannot be computed correctly, in ``eval_mode``, and
+                where the model's parameters are not those it was made for.
+        """
+        if self._average.in_model:
+            raise CurvatureError(
+                "a step in eval_mode would be lost: the model holds the averaged weights. Call "
+                "train_mode() before the next step"
+            )
+        if batch_size is not None and not batch_size > 0:
+            raise ValueError(f"batch_size={batch_size!r} must be positive")
+        self._trained.check(self)
+        result = self._guard.run(partial(self._guarded_step, batch_size=batch_size), x, y)
+        forget_casts()
+        return result
+
+    def _guarded_step(self, x: Any, y: Any, batch_size: float | None) -> StepResult:
+        fraction = 1.0
+        update_due = False
+
+        with ExitStack() as recording:
+
+            def edges(z: Any) -> list[GradientEdge]:
+                nonlocal fraction, update_due
+                recording.close()  # the backward pass may run parts of the forward pass again
+                fraction = self._batch_fraction(
+                    rows_of(self.loss, z) if batch_size is None else batch_size
+                )
+                update_due = self._steps >= self._next_update and 2 * fraction > 1
+                if update_due:
+                    return self._basis.edges
+                self._basis.clear()
+                return []
+
+            if self._steps >= self._next_update:
+                recording.enter_context(self._basis.recording())
             ggn = GGN(
                 self.model,
                 self.loss,
@@ -199,22 +243,21 @@ class KroneckerMLHF(AveragingMLHF):
                 y,
                 self._parameters,
                 autocast=self._autocast,
-                edges=(lambda: self._basis.edges) if due else None,
+                edges=edges,
             )
-        self._update_basis(ggn, due)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(self._parameters[0].device):
+            self._update_basis(ggn, update_due)
             return self._step(ggn, fraction)
 
-    def _batch_fraction(self, x: Any) -> float:
-        """Return the batch's size relative to the largest so far; 1 where it is not known.
+    def _batch_fraction(self, size: float) -> float:
+        """Return the batch's size relative to the usual one, the median of the last; at most 1.
 
         An epoch may end with a batch of a few samples, whose own minimum is far from that of
         all. Its step, and its weight in v, are scaled by this fraction.
         """
-        if not isinstance(x, Tensor) or not x.numel() or not x.ndim:
-            return 1.0
-        self._largest_batch = max(self._largest_batch, len(x))
-        return len(x) / self._largest_batch
+        self._recent_sizes = (*self._recent_sizes, size)[-_RECENT:]
+        usual = sorted(self._recent_sizes)[len(self._recent_sizes) // 2]
+        return min(1.0, size / usual)
 
     def _update_basis(self, ggn: GGN, update_due: bool) -> None:
         """Update the running means and the eigenvectors where due: ever less often."""
@@ -272,7 +315,7 @@ class KroneckerMLHF(AveragingMLHF):
         Args:
             b: The gradient in the basis, (n,).
             by_kind: The learned factors of the damping, one for each kind of parameter.
-            fraction: The batch's size relative to the largest.
+            fraction: The batch's size relative to the usual one.
         """
         before = torch.zeros_like(b) if self._second_moment is None else self._second_moment
         self._second_moment = torch.mul(before, _BETA2)  # replaced: see ``StepGuard``
@@ -293,10 +336,12 @@ class KroneckerMLHF(AveragingMLHF):
     def eval_mode(self) -> None:
         """Put the averaged weights into the model; batch norm's statistics are not theirs."""
         self._average.swap_in()
+        forget_casts()
 
     def train_mode(self) -> None:
         """Put the weights that steps start from back into the model."""
         self._average.swap_out()
+        forget_casts()
 
     @copied
     def state_dict(self) -> State:
@@ -305,7 +350,7 @@ class KroneckerMLHF(AveragingMLHF):
             "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
             "steps": self._steps,
-            "largest": self._largest_batch,
+            "recent_sizes": list(self._recent_sizes),
             "average": self._average.state_dict(),
             "next_update": self._next_update,
             "next_refresh": self._next_refresh,
@@ -319,10 +364,12 @@ class KroneckerMLHF(AveragingMLHF):
 
     def load_state_dict(self, state: State) -> None:
         """Restore what ``state_dict`` returned."""
-        like = self._parameters[0]
+        like = vector_like(self._parameters)
         check_state(self, state, _STATE, self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
-        self._steps, self._largest_batch = int(state["steps"]), int(state["largest"])
+        self._steps = int(state["steps"])
+        # Older states have the largest batch's length, of its first axis.
+        self._recent_sizes = tuple(float(size) for size in state.get("recent_sizes", ()))
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])

@@ -90,6 +90,10 @@ class CompiledSteps:
         self._logged: set[Execution] = set()
         self.execution = Execution("eager", "no step yet")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graphs: they belong to this process, and to these tensors' memory."""
+        return {**vars(self), "_graphs": {}, "_step_counts": {}}
+
     def step(
         self, x: Any, y: Any, state: MLHFState, settings: Settings
     ) -> tuple[Tensor, SolveStats] | None:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.forward_pass import forget_casts, full_precision
 from mlhf.curvature.losses import check_loss
 from mlhf.curvature.microbatches import batch_curvature
 from mlhf.curvature.protocol import Loss
-from mlhf.curvature.vectors import unflatten
+from mlhf.curvature.vectors import unflatten, vector_like
 from mlhf.optimizers.learned.families import PAPER
 from mlhf.optimizers.learned.kinds import by_kind
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
@@ -35,6 +35,7 @@ from mlhf.optimizers.mlhf.paper.solve import (
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
+from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import check_state, copied, shapes_of
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, add, check, large_number
@@ -132,10 +133,9 @@ class PaperMLHF(MLHF):
         self.tolerance = tolerance
         self.networks = fresh_networks()
         load_weights(self.networks, meta_checkpoint, PAPER)
+        self._trained = TrainedModel(model)
         parameters, segments = by_kind(model)
         self._parameters: list[Tensor] = list(parameters)
-        if not self._parameters:
-            raise CurvatureError("the model has no parameter that requires a gradient")
         self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
         self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
         self._kernel = kernel
@@ -154,12 +154,12 @@ class PaperMLHF(MLHF):
         )
         self._guard = StepGuard(model, max_skipped_steps)
         self._gradients_are_large = False
-        self._at_device_of(self._parameters[0].detach())
+        self._at_device_of(vector_like(self._parameters))
 
     @property
     def kernel_choice(self) -> Choice:
         """Which implementation of the networks runs, and why not a faster one."""
-        return self._damping.choice(self._parameters[0])
+        return self._damping.choice(vector_like(self._parameters))
 
     @property
     def path(self) -> str:
@@ -178,10 +178,13 @@ class PaperMLHF(MLHF):
 
     def step(self, x: Any, y: Any) -> StepResult:
         """Take one step on the batch (x, y)."""
-        return self._guard.run(self._step, x, y)
+        self._trained.check(self)
+        result = self._guard.run(self._step, x, y)
+        forget_casts()
+        return result
 
     def _step(self, x: Any, y: Any) -> StepResult:
-        state, buffers = self._at_device_of(self._parameters[0])
+        state, buffers = self._at_device_of(vector_like(self._parameters))
         # Too large to be copied in every step. A gradient that is not finite leaves it; what the
         # solve makes of a finite one is finite too, unless the numbers are very large.
         names = ("damping", "preconditioner") if self._gradients_are_large else ()
@@ -221,7 +224,7 @@ class PaperMLHF(MLHF):
             curvature_batch=self._curvature_batch,
             curvature=PaperGGN,
         )
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(state.d.device):
             networks = self._damping.step, self._preconditioner.step
             before = state.d.clone()
             stats = solve(matrix, *networks, state, buffers, **self._settings._asdict())
@@ -262,7 +265,7 @@ class PaperMLHF(MLHF):
         for name, net in self.networks.items():
             net.load_state_dict(state["networks"][name])
         saved = state["state"]
-        like = self._parameters[0]
+        like = vector_like(self._parameters)
         self._state = (
             None
             if saved is None

@@ -47,7 +47,8 @@ class Buffers(Workspace):
         self, like: Tensor, parameters: Sequence[Tensor], *, fused: bool, traced: bool = False
     ) -> None:
         super().__init__(like)
-        self.traced = traced
+        # Views of one vector are pieces of all parameters only where these have its dtype.
+        self.views = not traced and all(p.dtype == like.dtype for p in parameters)
         self.product = torch.empty_like(like)
         self.pieces = unflatten(self.product, parameters)
         self.directions = unflatten(self.p, parameters)  # every product but the first is with p
@@ -101,8 +102,11 @@ def solve(
     shifts = unflatten(shift, curvature.parameters)
 
     def product(v: Tensor) -> Tensor:
-        pieces = buffers.directions if v is buffers.p else unflatten(v, curvature.parameters)
-        if buffers.traced:
+        if buffers.views and v is buffers.p:
+            pieces = buffers.directions
+        else:
+            pieces = unflatten(v, curvature.parameters)
+        if not buffers.views:
             return flatten(curvature.product(pieces)) + shift * v
         # Gv + s∘v, written directly into one vector
         for gv, s, piece, out in zip(

@@ -43,7 +43,7 @@ def _refreshed(model, x, y, autocast=None, **options):
 def _update(basis, model, loss, x, y, **options):
     with basis.recording():
         parameters = list(model.parameters())
-        ggn = GGN(model, loss, x, y, parameters, edges=lambda: basis.edges, **options)
+        ggn = GGN(model, loss, x, y, parameters, edges=lambda _: basis.edges, **options)
     basis.update(ggn)
     basis.clear()
     return ggn

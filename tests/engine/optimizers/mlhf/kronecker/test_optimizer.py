@@ -98,19 +98,21 @@ def test_the_running_means_give_how_far_the_loss_has_fallen():
 
 
 @pytest.mark.parametrize(
-    ("x", "expected"),
+    ("sizes", "expected"),
     [
-        (torch.ones(8, 2), 0.5),
-        (torch.ones(16, 2), 1),
-        (torch.ones(32, 2), 1),
-        (torch.tensor(3.0), 1),
-        ({"x": torch.ones(8, 2)}, 1),
+        ([16, 8], 0.5),
+        ([16, 16, 32], 1),
+        ([64, 20, 64, 20, 64, 20], 20 / 64),  # epochs of two batches
+        ([1000, 50, 50], 1),  # a large first one
+        ([64] * 20 + [16] * 5, 0.25),
+        ([64] * 20 + [16] * 6, 1),  # the size was changed
     ],
 )
-def test_a_batchs_fraction_is_of_the_largest_where_its_size_is_known(x, expected):
+def test_a_batchs_fraction_is_of_the_usual_size(sizes, expected):
     optimizer = KroneckerMLHF(_model(), meta_checkpoint=None)
-    optimizer._batch_fraction(torch.ones(16, 2))
-    assert optimizer._batch_fraction(x) == expected
+    found = [optimizer._batch_fraction(size) for size in sizes]
+    assert found[0] == 1
+    assert found[-1] == expected
 
 
 def test_more_iterations_go_lower():

@@ -1,0 +1,47 @@
+"""Activation checkpointing runs parts of the forward pass again; buffers do not move again."""
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mlhf.curvature.ggn import GGN
+
+
+class _Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(checkpoint(self.body, x, use_reentrant=False))
+
+
+def test_statistics_move_once_however_often_the_graph_is_used():
+    model = _Net()
+    x, y = torch.randn(8, 3), torch.arange(8) % 2
+    ggn = GGN(model, "cross_entropy", x, y)
+    v = [torch.randn_like(p) for p in model.parameters()]
+    for _ in range(2):
+        ggn.product(v)
+        ggn.quadratic(v)
+        ggn.jvps([v, v])
+        ggn.vjp([torch.ones(8, 2)])
+    norm = model.body[1]
+    assert int(norm.num_batches_tracked) == 1
+    mean = model.body[0](x).detach().mean(0)
+    torch.testing.assert_close(norm.running_mean, 0.1 * mean)
+
+
+def test_what_the_user_moves_between_products_stays_moved():
+    for model in (_Net(), nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))):
+        x, y = torch.randn(8, 3), torch.arange(8) % 2
+        ggn = GGN(model, "cross_entropy", x, y)
+        v = [torch.randn_like(p) for p in model.parameters()]
+        ggn.product(v)
+        with torch.no_grad():
+            model(x)
+        ggn.product(v)
+        norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm1d))
+        assert int(norm.num_batches_tracked) == 2

@@ -1,0 +1,126 @@
+"""What is refused when an optimizer is made, and before a step."""
+
+import pytest
+import torch
+from torch import nn
+
+from mlhf import MLHF, HessianFree
+from mlhf.curvature.errors import CurvatureError
+from tests.engine.optimizers.loops import OPTIMIZERS, batch, losses, network
+
+every = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A process group of one process."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@every
+def test_data_parallel_is_refused_by_name(make):
+    with pytest.raises(CurvatureError, match=r"DataParallel.*model\.module"):
+        make(nn.DataParallel(network()))
+
+
+@every
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_distributed_wrappers_are_refused_by_name(make, group):
+    wrapped = nn.parallel.DistributedDataParallel(network())
+    for model in (wrapped, nn.Sequential(wrapped)):
+        with pytest.raises(CurvatureError, match=r"DistributedDataParallel.*model\.module"):
+            make(model)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_fully_sharded_models_are_refused_by_name(group):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = network()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(CurvatureError, match=r"FSDPModule.*fully_shard"):
+        HessianFree(model)
+
+
+@every
+def test_complex_parameters_are_refused_by_name(make):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(6, 3, dtype=torch.complex64))
+
+        def forward(self, x):
+            return (x.to(self.w.dtype) @ self.w).abs()
+
+    with pytest.raises(CurvatureError, match=r"w is complex.*view_as_complex"):
+        make(Net())
+
+
+@every
+def test_models_without_values_or_made_in_inference_mode_are_refused(make):
+    with torch.device("meta"):
+        model = network()
+    with pytest.raises(CurvatureError, match=r"0\.weight is on the meta device.*to_empty"):
+        make(model)
+    with torch.inference_mode():
+        model = network()
+    with pytest.raises(CurvatureError, match=r"0\.weight was made under torch\.inference_mode"):
+        make(model)
+
+
+def test_parameters_on_several_devices_are_refused():
+    model = network()
+    model[2].to("meta")
+    with pytest.raises(CurvatureError, match=r"0\.weight on cpu, 2\.weight on meta"):
+        MLHF(model)
+
+
+def test_parameters_that_are_not_the_models_are_refused():
+    with pytest.raises(CurvatureError, match=r"\(2, 2\), belong to no module"):
+        HessianFree(network(), parameters=[torch.zeros(2, 2, requires_grad=True)])
+
+
+@every
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m[0].weight.requires_grad_(False), r"0\.weight no longer requires a gradient"),
+        (lambda m: m[0].bias.requires_grad_(True), r"0\.bias requires a gradient but would not"),
+        (lambda m: m.append(nn.Linear(3, 3)), r"3\.weight requires a gradient but would not"),
+        (lambda m: m.__setitem__(2, nn.Linear(8, 3)), r"\(3, 8\) was replaced"),
+    ],
+    ids=["frozen", "unfrozen", "added", "replaced"],
+)
+def test_a_change_of_what_is_trained_is_refused_and_undone_goes_on(make, change, message):
+    model = network()
+    model[0].bias.requires_grad_(False)
+    optimizer = make(model)
+    x, y = batch()
+    losses(optimizer, x, y, steps=2)
+    last = model[2]
+    change(model)
+    with pytest.raises(CurvatureError, match=message + r".*make a new optimizer"):
+        optimizer.step(x, y)
+    if len(model) > 3:
+        del model[3]
+    model[2] = last
+    model[0].weight.requires_grad_(True)
+    model[0].bias.requires_grad_(False)
+    losses(optimizer, x, y, steps=2)
+
+
+def test_chosen_parameters_leave_the_others_to_the_caller():
+    model = network()
+    optimizer = HessianFree(model, parameters=iter(list(model[2].parameters())))
+    x, y = batch()
+    optimizer.step(x, y)
+    model[0].requires_grad_(False)
+    optimizer.step(x, y)
+    model[2].bias.requires_grad_(False)
+    with pytest.raises(CurvatureError, match=r"2\.bias no longer"):
+        optimizer.step(x, y)
