@@ -162,6 +162,18 @@ def test_other_precisions_and_sizes_take_plain_torch():
     assert CoordinateNetwork(small, segments([(9, 0)])).choice(torch.zeros(1)).path == "torch"
 
 
+@pytest.mark.parametrize("path", ["torch", "auto"])
+def test_a_first_input_of_nan_keeps_the_state(path):
+    """So a step that is not finite leaves it, without waiting for the device."""
+    network, state = CoordinateNetwork(loud(1), SEGMENTS, path), torch.zeros(16, N)
+    for inputs in _inputs(3):
+        network.step(inputs, state)
+    before = state.clone()
+    out = network.step([torch.full((N,), torch.nan), *inputs[1:]], state)
+    assert torch.equal(state, before)
+    assert out.isnan().all()
+
+
 def test_triton_kernel_in_its_interpreter():
     pytest.importorskip("triton")
     code = """
@@ -179,6 +191,9 @@ for _ in range(50):
     triton_kernel.forward(inputs, mine, weights.packed().detach(), pieces, 0.1, mine, out)
     assert (plain.step(inputs, theirs, 0.1) - out).abs().max() < 1e-5
     assert (theirs - mine).abs().max() < 1e-5
+before, nan = mine.clone(), torch.full((322,), torch.nan)
+triton_kernel.forward([nan, *inputs[1:]], mine, weights.packed().detach(), pieces, 0.1, mine, out)
+assert torch.equal(mine, before) and out.isnan().all()
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=DEADLINE)

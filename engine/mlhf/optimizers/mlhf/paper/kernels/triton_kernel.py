@@ -115,7 +115,7 @@ def _network(
     )
     tl.store(out + at, tl.where(y > 0, y, 0.0) + 2.0 * u * series + offset, ok)
     s = state_out + at
-    first = tl.load(a)
+    first = tl.load(a + 0 * at, ok, 0.0)
     ok = ok & (first == first)  # NaN there: a step that is not finite leaves the state
     tl.store(s, p0, ok)
     tl.store(s + n, p1, ok)
