@@ -19,7 +19,7 @@ def diverged_at(run: Run) -> Position | None:
 
 def end(run: Run) -> Position | None:
     """How far a run had come when it ended; None before, and where its trainer was lost."""
-    if run.totals is None:
+    if not run.totals or "steps" not in run.totals:
         return None
     return Position(
         step=round(run.totals["steps"]),
