@@ -13,8 +13,10 @@ class DataInfoView(BaseModel):
 
     kind: Literal["image", "table", "text"]
     input_shape: list[int] = Field(description="Of one sample: (C, H, W), (F,) or (T,).")
-    outputs: int = Field(description="Classes, regression targets, or size of the vocabulary.")
-    task: Literal["classification", "regression", "language"]
+    outputs: int = Field(
+        description="Classes, labels, regression targets, or size of the vocabulary."
+    )
+    task: Literal["classification", "multilabel", "regression", "language"]
     train_samples: int
     test_samples: int
     vocabulary: int | None = None

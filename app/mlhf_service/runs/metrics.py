@@ -13,8 +13,10 @@ Axis = Literal["samples", "steps", "epochs", "wall_seconds", "cpu_seconds"]
 METRICS: dict[str, str] = {
     "train_loss": "Loss over the training set.",
     "test_loss": "Loss over the test set.",
-    "train_accuracy": "Fraction of the training set that is classified correctly.",
-    "test_accuracy": "Fraction of the test set that is classified correctly.",
+    "train_accuracy": "Fraction of the training set that is classified correctly; with several "
+    "labels a sample, the fraction of labels.",
+    "test_accuracy": "Fraction of the test set that is classified correctly; with several labels "
+    "a sample, the fraction of labels.",
     "running_loss": "Mean loss of the training batches since the evaluation before.",
     "batch_loss": "Loss of each training batch, before its step.",
     "learning_rate": "Learning rate of each step, by its schedule.",

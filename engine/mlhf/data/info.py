@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Kind = Literal["image", "table", "text"]
-Task = Literal["classification", "regression", "language"]
+Task = Literal["classification", "multilabel", "regression", "language"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,9 @@ class DataInfo:
         kind: What one input is.
         input_shape: Shape of one input without the batch: image (C, H, W); table (F,);
             text (T,) of int64 tokens.
-        outputs: Classes; regression targets; size of the vocabulary for text.
-        task: What is learned.
+        outputs: Classes; labels of a multi-label task; regression targets; size of the
+            vocabulary for text.
+        task: What is learned. ``multilabel``: several labels a sample, each yes or no.
         train_samples: Size of the train split, after ``train_samples`` of the parameters.
         test_samples: Size of the test split.
         vocabulary: Number of tokens, for text only.

@@ -26,7 +26,9 @@ from mlhf.data.labels import Classes, classes_of
 from mlhf.data.npz_file import Member, listed, member
 from mlhf.data.params import NpzParams
 from mlhf.data.report import (
+    MOST_LISTED,
     SAMPLE_ROWS,
+    ClassReport,
     ColumnReport,
     Inspection,
     Progress,
@@ -146,6 +148,13 @@ def _report(
     if targets.classes is not None:
         texts = targets.classes.names or tuple(map(str, range(info.outputs)))
         report.classes = class_reports(texts, *whole)
+    if info.task == "multilabel":
+        report.classes = [
+            ClassReport(
+                name=str(at), train=int(whole[0][:, at].sum()), test=int(whole[1][:, at].sum())
+            )
+            for at in range(min(info.outputs, MOST_LISTED))
+        ]
     report.sample = [{y.name: each.tolist()} for each in labels[0][:SAMPLE_ROWS]]
     return report
 
@@ -219,7 +228,13 @@ def _load(
 def _targets(params: NpzParams, values: Array, y: Member) -> _Targets:
     """Return the task and the number of outputs."""
     whole = y.dtype.kind in "iub" and (values.ndim == 1 or values.shape[1:] == (1,))
-    if params.rules != 1 and params.task != "regression" and _is_one_hot(values):
+    if params.task == "multilabel" and not _is_yes_or_no(values):
+        raise SpecError(
+            "/params/task",
+            f"{y.where}: {y.shape} are not several labels a sample; multilabel needs rows (N, K) "
+            "of 0 and 1",
+        )
+    if params.rules != 1 and params.task in ("auto", "classification") and _is_one_hot(values):
         codes = values.argmax(1)
         class_count(codes, y.where)  # raises where all are of one class
         classes = Classes(values.shape[1], None, "one-hot")
@@ -233,6 +248,18 @@ def _targets(params: NpzParams, values: Array, y: Member) -> _Targets:
             classes,
             True,
             tuple(guessed),
+        )
+    several = params.rules != 1 and params.task == "auto" and values.shape[1:] > (1,)
+    if params.task == "multilabel" or (several and _is_yes_or_no(values)):
+        guess = (
+            f"{y.name} holds {values.shape[1]} labels of yes or no a sample (multi-label): learned "
+            "by binary cross-entropy; set `task` to regression if they are numbers"
+        )
+        return _Targets(
+            "multilabel",
+            int(values.shape[1]),
+            "rows of 0 and 1 are several labels a sample",
+            guessed=(guess,) if params.task == "auto" else (),
         )
     if params.task == "classification" or (params.task == "auto" and whole):
         labels = checked_labels(_squeezed(values), y.where) if values.dtype.kind == "f" else values
@@ -274,15 +301,14 @@ def _is_one_hot(values: Array) -> bool:
     return bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
 
 
+def _is_yes_or_no(values: Array) -> bool:
+    return values.ndim == 2 and values.size > 0 and bool(((values == 0) | (values == 1)).all())
+
+
 def _doubts(params: NpzParams, values: Array, y: Member) -> tuple[str, ...]:
     """Say what else regression targets could be."""
     if params.task != "auto" or params.rules == 1:
         return ()
-    if values.ndim == 2 and values.shape[1] > 1 and ((values == 0) | (values == 1)).all():
-        return (
-            f"{y.name} looks like {values.shape[1]} labels of yes or no a sample (multi-label); "
-            "they are learned as regression targets of 0 and 1, by squared error",
-        )
     different = np.unique(values)
     if values.dtype.kind == "f" and len(different) <= _FEW and (different % 1 == 0).all():
         return (
@@ -306,7 +332,12 @@ def _converted(values: Array, targets: _Targets, y: Member) -> Array:
     check_finite(values, y.where)
     if values.size != len(values) * targets.outputs:
         raise DataError(f"{y.where}: {y.shape} are not {targets.outputs} targets a sample")
-    return values.reshape(len(values), targets.outputs).astype(np.float64)
+    if targets.task == "multilabel" and not _is_yes_or_no(values):
+        raise DataError(
+            f"{y.where}: labels other than 0 and 1, which are all that the training samples have"
+        )
+    kind = np.float32 if targets.task == "multilabel" else np.float64
+    return values.reshape(len(values), targets.outputs).astype(kind)
 
 
 def _squeezed(values: Array) -> Array:

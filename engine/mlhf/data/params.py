@@ -120,10 +120,10 @@ class ImageFolderParams(ImageParams):
 class NpzParams(SplitParams):
     """NumPy arrays."""
 
-    task: Literal["auto", "classification", "regression"] = Field(
+    task: Literal["auto", "classification", "multilabel", "regression"] = Field(
         default="auto",
         description="auto: whole-number targets are classes, and so are rows of which one value is "
-        "1 and the rest 0.",
+        "1 and the rest 0; other rows of 0 and 1 are several labels a sample (multilabel).",
     )
     layout: Literal["auto", "chw", "hwc"] = Field(
         default="auto",

@@ -77,11 +77,14 @@ class LoadedModel:
         """Return predictions for raw inputs.
 
         Returns:
-            Classification: labels (B,); see also ``predict_names``. Text: the most likely next
-            token after each character, (B, T). Regression: values (B, K) in the targets' own
-            units.
+            Classification: labels (B,); see also ``predict_names``. Several labels a sample: 0 or
+            1 for each, (B, K); the sigmoid of the model's outputs are probabilities. Text: the
+            most likely next token after each character, (B, T). Regression: values (B, K) in the
+            targets' own units.
         """
         outputs = self(inputs)
+        if self.info.task == "multilabel":
+            return (outputs > 0).to(torch.int64)
         if self.info.task != "regression":
             return outputs.argmax(-1)
         mean = torch.tensor(self.preprocessing["target_mean"])

@@ -9,11 +9,13 @@ from torch.nn import functional
 
 from mlhf.data.info import DataInfo
 
-LossName = Literal["cross_entropy", "mse"]
+LossName = Literal["cross_entropy", "mse", "binary_cross_entropy"]
 
 
 def loss_name(info: DataInfo) -> LossName:
     """Return the task's loss."""
+    if info.task == "multilabel":
+        return "binary_cross_entropy"
     return "mse" if info.task == "regression" else "cross_entropy"
 
 
@@ -30,7 +32,8 @@ class Sums:
 
     Attributes:
         loss: Float64 sum of the losses.
-        correct: Number of right classes or tokens; None for regression.
+        correct: Number of right classes or tokens; of several labels a sample, the sum over
+            samples of the fraction that is right; None for regression.
         count: Number of samples (for text, of tokens).
     """
 
@@ -45,6 +48,10 @@ def loss_and_correct(name: LossName, outputs: Tensor, targets: Tensor) -> Sums:
     if name == "mse":
         losses = functional.mse_loss(outputs, targets, reduction="none").mean(1)
         return Sums(losses.sum(dtype=torch.float64), None, len(targets))
+    if name == "binary_cross_entropy":
+        losses = functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        right = ((outputs > 0) == (targets > 0.5)).to(torch.float64).mean(1).sum()
+        return Sums(losses.mean(1).sum(dtype=torch.float64), right, len(targets))
     losses = functional.cross_entropy(outputs, targets, reduction="none")
     correct = (outputs.argmax(1) == targets).sum()
     return Sums(losses.sum(dtype=torch.float64), correct, len(targets))

@@ -250,12 +250,32 @@ def test_a_test_split_that_is_not_one_hot_is_refused(tmp_path):
         validate("npz", {}, tmp_path)
 
 
-def test_several_labels_a_sample_are_learned_as_numbers_and_that_is_said(tmp_path):
+def test_several_labels_a_sample_are_several_labels(tmp_path):
     y = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 3)
     np.savez(tmp_path / "d.npz", x=np.zeros((12, 2)), y=y)
     found = inspect("npz", {}, tmp_path)
-    assert (found.info.task, found.info.outputs) == ("regression", 3)
+    assert (found.info.task, found.info.outputs) == ("multilabel", 3)
     assert "multi-label" in found.report.guessed[0]
+    assert [each.train + each.test for each in found.report.classes] == [6, 6, 6]
+    arrays = read(tmp_path)
+    assert arrays.train.targets.dtype == np.float32
+    assert arrays.train.targets.shape[1:] == (3,)
+    assert set(arrays.train.targets.ravel().tolist()) == {0.0, 1.0}
+    assert inspect("npz", {"task": "multilabel"}, tmp_path).report.guessed == []
+    for params in ({"task": "regression"}, {"rules": 1}):
+        assert describe("npz", params, tmp_path).task == "regression"
+
+
+def test_what_are_not_several_labels_is_not_taken_for_them(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((12, 2)), y=np.arange(24).reshape(12, 2) / 7)
+    with pytest.raises(SpecError, match="of 0 and 1") as caught:
+        validate("npz", {"task": "multilabel"}, tmp_path)
+    assert caught.value.pointer == "/params/task"
+    y = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 3)
+    np.savez(tmp_path / "d.npz", x_train=np.zeros((12, 2)), y_train=y,
+             x_test=np.zeros((12, 2)), y_test=2 * y)  # fmt: skip
+    with pytest.raises(DataError, match="y_test: labels other than 0 and 1"):
+        validate("npz", {}, tmp_path)
 
 
 def test_labels_from_one_leave_no_class_unused(tmp_path):

@@ -15,13 +15,23 @@ from mlhf.models.loss import (
 def test_the_task_decides_the_loss():
     names = {
         task: loss_name(DataInfo("table", (2,), 2, task, 1, 1))
-        for task in ("classification", "regression", "language")
+        for task in ("classification", "multilabel", "regression", "language")
     }
     assert names == {
         "classification": "cross_entropy",
+        "multilabel": "binary_cross_entropy",
         "regression": "mse",
         "language": "cross_entropy",
     }
+
+
+def test_several_labels_a_sample_by_hand():
+    outputs, targets = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1.0, 0], [0, 1]])
+    sums = loss_and_correct("binary_cross_entropy", outputs, targets)
+    p = outputs.double().sigmoid()
+    chosen = torch.where(targets == 1, p, 1 - p)
+    torch.testing.assert_close(sums.loss / sums.count, -chosen.log().mean())
+    assert sums.correct / sums.count == 0.75, "three of four labels are right"
 
 
 @pytest.mark.parametrize(
