@@ -250,7 +250,9 @@ def _targets(params: NpzParams, values: Array, y: Member) -> _Targets:
             tuple(guessed),
         )
     several = params.rules != 1 and params.task == "auto" and values.shape[1:] > (1,)
-    if params.task == "multilabel" or (several and _is_yes_or_no(values)):
+    if params.task == "multilabel" or (
+        several and _is_yes_or_no(values) and values.min() != values.max()
+    ):
         guess = (
             f"{y.name} holds {values.shape[1]} labels of yes or no a sample (multi-label): learned "
             "by binary cross-entropy; set `task` to regression if they are numbers"
