@@ -28,9 +28,13 @@ def forward_pass(
     """
     device = parameters[0].device.type
     cast = nullcontext() if autocast is None else torch.autocast(device, dtype=autocast)
-    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
-    with differentiable_twice(recurrent=recurrent), cast:
+    with differentiable_twice(recurrent=has_recurrent_layers(model)), cast:
         return plain_forward_pass(model, x)
+
+
+def has_recurrent_layers(model: nn.Module) -> bool:
+    """Whether a model has layers of which torch has fused kernels."""
+    return any(isinstance(m, nn.RNNBase) for m in model.modules())
 
 
 def plain_forward_pass(model: nn.Module, x: Any) -> Any:

@@ -13,6 +13,7 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import (
     forward_pass,
     full_precision,
+    has_recurrent_layers,
     select_parameters,
 )
 from mlhf.curvature.hooks import hook_count
@@ -21,6 +22,7 @@ from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
 from mlhf.curvature.recomputation import UnmovedBuffers
+from mlhf.curvature.switches import differentiable_twice
 from mlhf.curvature.symmetric import symmetric
 from mlhf.curvature.uses import Uses
 
@@ -100,6 +102,7 @@ class GGN:
         found = self._outputs = graph_outputs(z)
         self.output: Any = detached(z)
         self._buffers = UnmovedBuffers(model)
+        self._recurrent = has_recurrent_layers(model)
         with self._using_graph():
             self._at = pytree_loss(loss, z, y)
             self._check_loss(model)
@@ -150,7 +153,8 @@ class GGN:
 
     def uses(self) -> Uses:
         """Return how the pass uses its parameters. Walks the graph: milliseconds."""
-        return Uses(self._outputs)
+        with self._using_graph():
+            return Uses(self._outputs)
 
     def output_trace(self, generator: torch.Generator) -> Tensor:
         """Return an estimate of tr H_ℓ, a scalar of at least 0.
@@ -199,7 +203,9 @@ class GGN:
 
     @contextmanager
     def _using_graph(self) -> Iterator[None]:
-        with full_precision(self._device), self._buffers.kept():
+        # Checkpointed activations are computed again here, by the kernels of the forward pass.
+        fused = differentiable_twice(recurrent=self._recurrent)
+        with full_precision(self._device), fused, self._buffers.kept():
             yield
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
