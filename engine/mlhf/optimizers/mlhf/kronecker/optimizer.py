@@ -292,7 +292,7 @@ class KroneckerMLHF(AveragingMLHF):
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
         solved = self._solver.solve(ggn, b, s, inverse, last, penalty, self._steps)
         if solved is None or not np.isfinite(solved[1]).all():
-            check(ggn.loss, {"gradient": [torch.dot(b, b)]})
+            check(ggn.loss, {"gradient": ggn.gradient})
             raise NotFinite("direction", ggn.loss)
         directions, coefficients = solved
         stats = {"damping": scale, "momentum": float(coefficients[1]), "step_factor": on_step}
