@@ -202,7 +202,7 @@ def norm(tensors: Sequence[Tensor]) -> float:
 
 
 def _norms(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    found = [t.detach().values() if t.is_sparse else t.detach() for t in tensors]
+    found = [t.detach()._values() if t.is_sparse else t.detach() for t in tensors]
     found = [t for t in found if t.numel()]
     if not found:
         return []
@@ -258,7 +258,7 @@ def large_number(dtype: torch.dtype) -> float:
 def all_finite(values: Any) -> bool:
     """Whether all numbers are finite in a tensor or a tree of tensors."""
     return all(
-        bool(torch.isfinite(v.values() if v.is_sparse else v).all())
+        bool(torch.isfinite(v._values() if v.is_sparse else v).all())
         for v in pytree.tree_leaves(values)
         if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())
     )
