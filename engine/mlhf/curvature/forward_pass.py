@@ -104,6 +104,25 @@ def select_parameters(model: nn.Module, parameters: Sequence[Tensor] | None) -> 
     return found
 
 
+class Unchanged:
+    """Parameters at the values that a pass was run at.
+
+    Products would use some of the new values, and some of the old ones that the graph saved.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._parameters = list(parameters)
+        self._versions = [p._version for p in self._parameters]
+
+    def check(self) -> None:
+        """Raise CurvatureError where a parameter was written to since."""
+        if [p._version for p in self._parameters] != self._versions:
+            raise CurvatureError(
+                "the parameters were changed since the forward pass, and products are of their "
+                "values then: make a new matrix, or take all products before the update"
+            )
+
+
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Turn off a caller's autocast for products: operations keep the dtypes of their inputs."""

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import (
+    Unchanged,
     forward_pass,
     full_precision,
     has_recurrent_layers,
@@ -103,6 +104,7 @@ class GGN:
         self.output: Any = detached(z)
         self._buffers = UnmovedBuffers(model)
         self._recurrent = has_recurrent_layers(model)
+        self._unchanged = Unchanged(self.parameters)
         with self._using_graph():
             self._at = pytree_loss(loss, z, y)
             self._check_loss(model)
@@ -203,6 +205,7 @@ class GGN:
 
     @contextmanager
     def _using_graph(self) -> Iterator[None]:
+        self._unchanged.check()
         # Checkpointed activations are computed again here, by the kernels of the forward pass.
         fused = differentiable_twice(recurrent=self._recurrent)
         with full_precision(self._device), fused, self._buffers.kept():

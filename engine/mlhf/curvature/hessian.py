@@ -9,10 +9,10 @@ from torch.autograd.graph import get_gradient_edge
 
 from mlhf.curvature.consistency import disagree, normal_like
 from mlhf.curvature.errors import CurvatureError, explained
-from mlhf.curvature.forward_pass import forward_pass, full_precision, select_parameters
+from mlhf.curvature.forward_pass import Unchanged, forward_pass, full_precision, select_parameters
 from mlhf.curvature.ggn import detached
 from mlhf.curvature.hooks import UNKNOWN, any_on, hook_count
-from mlhf.curvature.linearize import refuse_reentrant, topological, vjp
+from mlhf.curvature.linearize import dense, refuse_reentrant, topological, vjp
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.symmetric import symmetric
@@ -80,10 +80,8 @@ class Hessian:
                     allow_unused=True,
                 )
             refuse_reentrant(found, [value])
-            self._graph = [
-                torch.zeros_like(p) if g is None else g
-                for g, p in zip(found, self.parameters, strict=True)
-            ]
+            self._graph = dense(found, self.parameters)
+        self._unchanged = Unchanged(self.parameters)
         self._checked = False
         self.loss = value.detach()
         self.gradient = [g.detach() for g in self._graph]
@@ -106,6 +104,7 @@ class Hessian:
             return torch.stack([(a * b).sum() for a, b in zip(v, hv, strict=True)]).sum()
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
+        self._unchanged.check()
         if not self._checked:
             self._check_symmetry()
             self._checked = True
@@ -122,8 +121,6 @@ class Hessian:
             except CurvatureError:
                 raise
             except RuntimeError as error:
-                if "modified by an inplace operation" in str(error):
-                    raise
                 raise CurvatureError(f"no second derivative: {error}") from error
 
     def _check_symmetry(self) -> None:

@@ -55,7 +55,7 @@ class Linearization:
         count = len(self._parameters)
         found = backward(self._z, [*self._parameters, *edges], w)
         refuse_reentrant(found[:count], self._z)
-        return _dense(found[:count], self._parameters), list(found[count:])
+        return dense(found[:count], self._parameters), list(found[count:])
 
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Jv, one tensor like each output, for v like the parameters."""
@@ -91,10 +91,11 @@ class Linearization:
 
 def vjp(z: list[Tensor], parameters: list[Tensor], w: Sequence[Tensor]) -> list[Tensor]:
     """Return Jᵀw for J = ∂z/∂(parameters), dense tensors; the graph is kept."""
-    return _dense(backward(z, parameters, w), parameters)
+    return dense(backward(z, parameters, w), parameters)
 
 
-def _dense(found: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
+def dense(found: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return gradients as strided tensors, zero where there is none."""
     return [
         torch.zeros_like(p) if t is None else t if t.layout is torch.strided else t.to_dense()
         for t, p in zip(found, parameters, strict=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.forward_pass import select_parameters
+from mlhf.curvature.forward_pass import Unchanged, select_parameters
 from mlhf.curvature.forward_replay import ForwardReplay
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Curvature, CurvatureFactory, Loss
@@ -152,7 +152,7 @@ class MicrobatchCurvature:
         self.parameters = select_parameters(model, parameters)
         self._model, self._loss = model, loss
         self._curvature, self._autocast = curvature, autocast
-        self._versions = [p._version for p in self.parameters]
+        self._unchanged = Unchanged(self.parameters)
         self._matrices: list[_Matrix] = []
         with torch.no_grad():
             self.gradient = [torch.zeros_like(p) for p in self.parameters]
@@ -209,8 +209,7 @@ class MicrobatchCurvature:
         if at.kept is not None:
             yield at.kept
         elif at.replay is not None:
-            if [p._version for p in self.parameters] != self._versions:
-                raise CurvatureError("the parameters were changed since the gradient was taken")
+            self._unchanged.check()
             with at.replay.restored_state():
                 yield self._make(*at.batch)
 

@@ -12,10 +12,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.forward_pass import trainable
+from mlhf.curvature.errors import explained
+from mlhf.curvature.forward_pass import forget_casts, full_precision
+from mlhf.curvature.linearize import dense, refuse_reentrant
 from mlhf.curvature.losses import autograd_loss
 from mlhf.curvature.protocol import Loss
-from mlhf.curvature.vectors import flatten, unflatten
+from mlhf.curvature.vectors import flatten, unflatten, vector_like
 from mlhf.optimizers.learned.families import L2L as L2L_FAMILY
 from mlhf.optimizers.learned.kinds import Segment
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights, source_of
@@ -23,6 +25,7 @@ from mlhf.optimizers.mlhf.paper.networks import columns
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.options import check_model, check_options
 from mlhf.optimizers.params import L2LParams
+from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.state import check_state, copied, restored, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, check
@@ -106,7 +109,8 @@ class L2L:
         self._loss = autograd_loss(loss)
         self._rule = LSTMUpdate()
         load_weights({"update": self._rule.weights}, meta_checkpoint, L2L_FAMILY)
-        self._parameters = trainable(model)
+        self._trained = TrainedModel(model)
+        self._parameters = self._trained.parameters
         self._state: Tensor | None = None
 
     @property
@@ -115,15 +119,19 @@ class L2L:
         return self._guard.skipped_steps
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
-        return self._guard.run(self._step, x, y)
+        """Take one step on the batch (x, y)."""
+        self._trained.check(self)
+        result = self._guard.run(self._step, x, y)
+        forget_casts()
+        return result
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         loss = self._loss(self.model(x), y)
-        gradients = torch.autograd.grad(
-            loss, self._parameters, allow_unused=True, materialize_grads=True
-        )
-        with torch.no_grad():
-            g = flatten(gradients)
+        with explained():
+            found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        refuse_reentrant(found, [loss])
+        with torch.no_grad(), full_precision(loss.device):
+            g = flatten(dense(found, self._parameters))
             if self.weight_decay:
                 g.add_(flatten(self._parameters), alpha=self.weight_decay)
             # From here on all is finite: the networks' states are bounded, and so is the update.
@@ -153,7 +161,7 @@ class L2L:
         check_state(self, state, ("weights", "state"), self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         self._rule.weights.load_state_dict(state["weights"])
-        self._state = restored(state["state"], self._parameters[0])
+        self._state = restored(state["state"], vector_like(self._parameters))
 
 
 def build(model: nn.Module, loss: Loss, params: L2LParams, seed: int) -> L2L:

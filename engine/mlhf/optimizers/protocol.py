@@ -46,8 +46,9 @@ class Optimizer(Protocol):
 class Averaging(Protocol):
     """An optimizer whose result is an average of the weights that its steps start from.
 
-    Steps and ``state_dict`` belong to the training mode, in which it starts. Both methods may
-    be called repeatedly; switching back and forth changes no bit.
+    It starts in the training mode, and in the other one refuses steps. A state saved there is
+    refused, or restores that mode. Both methods may be called repeatedly; switching back and
+    forth changes no bit.
     """
 
     def eval_mode(self) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import trainable
 from mlhf.curvature.ggn import GGN
+from mlhf.curvature.hessian import Hessian
 from mlhf.curvature.losses import autograd_loss
 from tests.engine.curvature.cases import (
     ALL,
@@ -189,14 +190,19 @@ def test_one_mask_is_drawn_and_products_draw_none(name):
     assert torch.equal(torch.get_rng_state(), after_plain)
 
 
-def test_parameters_changed_under_a_product_are_noticed():
+@pytest.mark.parametrize("matrix", [GGN, Hessian])
+def test_parameters_changed_under_a_product_are_noticed(matrix):
+    """Also after a product, where a walk of the graph has all that it needs."""
     model, x, y = case("mlp")
-    ggn = GGN(model, "cross_entropy", x, y)
+    curvature = matrix(model, "cross_entropy", x, y)
+    curvature.product(curvature.gradient)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        ggn.product(ggn.gradient)
+    with pytest.raises(CurvatureError, match="the parameters were changed"):
+        curvature.product(curvature.gradient)
+    with pytest.raises(CurvatureError, match="the parameters were changed"):
+        curvature.quadratic(curvature.gradient)
 
 
 def test_switches_are_as_before_afterwards():

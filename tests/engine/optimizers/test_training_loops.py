@@ -12,7 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from mlhf import MLHF, EmpiricalFisher, HessianFree
 from mlhf.curvature.errors import CurvatureError
+from mlhf.optimizers.first_order.first_order import sgd
 from mlhf.optimizers.kfac.kfac import Kfac
+from mlhf.optimizers.l2l import L2L
+from mlhf.optimizers.mlhf.paper import compiled
+from mlhf.optimizers.params import SGDParams
 from tests.engine.optimizers.loops import OPTIMIZERS, batch, losses, network, theta
 
 every = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
@@ -451,3 +455,82 @@ def test_the_average_of_weights_of_low_precision_moves():
     for k, each in enumerate(thetas[1:], 2):
         mean = mean + (each - mean) / (1 + k)
     torch.testing.assert_close(theta(model).float(), mean, rtol=1e-2, atol=1e-3)
+
+
+def _l2l(model):
+    return L2L(model, meta_checkpoint=None)
+
+
+def _sgd(model):
+    return sgd(model, "cross_entropy", SGDParams(lr=0.3), 0)
+
+
+@pytest.mark.parametrize("make", [_l2l, _sgd])
+def test_first_order_steps_under_autocast_see_new_parameters_too(make):
+    x, y = batch()
+    plain = losses(make(network()), x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses(make(network()), x, y)
+    assert found == pytest.approx(plain, abs=0.02)
+    assert len(set(found)) > 1
+
+
+def test_l2l_refuses_reentrant_checkpoints_by_name_too():
+    x, y = batch()
+    with pytest.raises(CurvatureError, match="use_reentrant=False"):
+        _l2l(_Checkpointed(True)).step(x.requires_grad_(), y)
+
+
+def test_gradients_of_sparse_embeddings_are_gradients():
+    ends = []
+    for sparse in (False, True):
+        for make in (Kfac, HessianFree, MLHF):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Embedding(9, 6, sparse=sparse), nn.Linear(6, 3))
+            ends.append(losses(make(model), torch.arange(32) % 9, batch()[1], steps=3))
+    assert ends[:3] == ends[3:]
+
+
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("fisher", ["sampled", "exact", "empirical"])
+def test_kfac_takes_outputs_of_one_value_a_row_with_or_without_an_axis_for_it(loss, fisher):
+    x, y = batch()
+    y = (y > 0).float()
+    ends = []
+    for flat in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+        if flat:
+            model.append(nn.Flatten(0))
+        ends.append(losses(Kfac(model, loss, fisher=fisher), x, y if flat else y[:, None]))
+    assert ends[0] == pytest.approx(ends[1], rel=1e-5)
+
+
+def test_a_copy_leaves_compiled_graphs_behind(monkeypatch):
+    monkeypatch.setattr(compiled, "_inductor", lambda traced, tensors: lambda *t: traced(*t))
+    model = network()
+    optimizer = MLHF(model, variant="paper", compile=True)
+    x, y = batch()
+    losses(optimizer, x, y, steps=2)
+    assert optimizer.path == "compiled"
+    other_model, other = pickle.loads(pickle.dumps((model, optimizer)))
+    assert losses(other, x, y, steps=2) == losses(optimizer, x, y, steps=2)
+    assert other.path == "compiled"
+    assert torch.equal(theta(model), theta(other_model))
+
+
+def test_schedule_free_refuses_steps_and_states_in_eval_mode():
+    pytest.importorskip("schedulefree")
+    from mlhf.optimizers.first_order.schedule_free import build
+    from mlhf.optimizers.params import ScheduleFreeParams
+
+    model = network()
+    optimizer = build(model, "cross_entropy", ScheduleFreeParams(), 0)
+    optimizer.step(*batch())
+    optimizer.eval_mode()
+    with pytest.raises(CurvatureError, match=r"a step in eval_mode.*train_mode\(\)"):
+        optimizer.step(*batch())
+    with pytest.raises(CurvatureError, match=r"a state in eval_mode.*train_mode\(\)"):
+        optimizer.state_dict()
+    optimizer.train_mode()
+    optimizer.step(*batch())

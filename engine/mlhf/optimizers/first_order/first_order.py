@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlhf.curvature.forward_pass import forget_casts
 from mlhf.curvature.losses import autograd_loss
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.params import (
@@ -69,7 +70,10 @@ class FirstOrder:
         return self._guard.skipped_steps
 
     def step(self, x: Tensor, y: Tensor) -> StepResult:
-        return self._guard.run(self._step, x, y)
+        """Take one step on the batch (x, y)."""
+        result = self._guard.run(self._step, x, y)
+        forget_casts()
+        return result
 
     def _step(self, x: Tensor, y: Tensor) -> StepResult:
         for parameter in self.model.parameters():

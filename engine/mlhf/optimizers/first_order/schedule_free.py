@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from mlhf.core.optional import from_extra
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.first_order.first_order import FirstOrder, trained
 from mlhf.optimizers.params import ScheduleFreeParams
+from mlhf.optimizers.protocol import State, StepResult
 
 _GROUP_STATE = ("k", "weight_sum", "lr_max")
 
@@ -35,6 +37,31 @@ class ScheduleFreeAdamW(FirstOrder):
         self._schedule_free = inner
         self._train_weights: list[Tensor] | None = None  # while the average is in the model
         self._schedule_free.train()
+
+    def step(self, x: Tensor, y: Tensor) -> StepResult:
+        """Take one step on the batch (x, y).
+
+        Raises:
+            CurvatureError: in ``eval_mode``.
+        """
+        self._refuse_eval_mode("a step")
+        return super().step(x, y)
+
+    def state_dict(self) -> State:
+        """Return the state.
+
+        Raises:
+            CurvatureError: in ``eval_mode``: the library's state belongs to other weights.
+        """
+        self._refuse_eval_mode("a state")
+        return super().state_dict()
+
+    def _refuse_eval_mode(self, what: str) -> None:
+        if self._train_weights is not None:
+            raise CurvatureError(
+                f"{what} in eval_mode would be wrong: the model holds the averaged weights. Call "
+                "train_mode() before"
+            )
 
     @torch.no_grad()
     def eval_mode(self) -> None:

@@ -187,6 +187,10 @@ class MLHF(metaclass=_VariantType):
 class AveragingMLHF(MLHF):
     """An MLHF whose result is an average of its weights: the Kronecker variant."""
 
+    def step(self, x: Any, y: Any, *, batch_size: float | None = None) -> StepResult:
+        """Take one step; ``batch_size`` tells how much data the batch has, else it is counted."""
+        raise NotImplementedError
+
     def eval_mode(self) -> None:
         """Put the averaged weights into the model, to be evaluated and saved."""
         raise NotImplementedError
