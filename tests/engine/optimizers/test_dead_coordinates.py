@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from mlhf import MLHF
 from mlhf.optimizers.mlhf.kronecker import factor_basis
@@ -95,3 +96,54 @@ def test_the_published_form_does_not_move_them():
     torch.manual_seed(0)
     model = _Net()
     _assert_they_stay(model, MLHF(model, variant="paper"), 12)
+
+
+class _Masked(nn.Module):
+    """Pruned weights, and a mask of no rows or columns, of which a part is lifted later."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(26, 12)
+        prune.custom_from_mask(
+            self.first, "weight", torch.arange(26) % 5 != torch.arange(12)[:, None] % 5
+        )
+        self.experts = nn.Parameter(torch.randn(2, 12, 4) * 0.3)
+        self.register_buffer("mask", (torch.arange(4) % 3 != torch.arange(12)[:, None] % 3).float())
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        return torch.einsum("bi,eio->bo", h, self.experts * self.mask)
+
+
+@pytest.mark.parametrize("full", [256, 6], ids=["all eigenvectors", "the leading ones"])
+@pytest.mark.parametrize("options", [{}, {"refresh_every": 2, "iterations": 2}])
+def test_entries_without_a_gradient_stay_too_until_they_have_one(options, full, monkeypatch):
+    monkeypatch.setattr(factor_basis, "_MAX_FULL", full)
+    torch.manual_seed(0)
+    model = _Masked()
+    optimizer = MLHF(model, **options)
+    before = [p.detach().clone() for p in (model.first.weight_orig, model.experts)]
+    dead = [model.first.weight_mask == 0, (model.mask == 0).expand(2, 12, 4)]
+    for k, (x, y) in enumerate(_batches(40)):
+        if k == 30:
+            for p, old, still in zip(
+                (model.first.weight_orig, model.experts), before, dead, strict=True
+            ):
+                assert torch.equal(p.detach()[still], old[still])
+                assert not torch.equal(p.detach()[~still], old[~still])
+            model.mask.fill_(1)
+        optimizer.step(x, y)
+    assert torch.equal(model.first.weight_orig.detach()[dead[0]], before[0][dead[0]])
+    moved = model.experts.detach()[dead[1]] != before[1][dead[1]]
+    assert bool(moved.all())
+
+
+def test_entries_without_a_gradient_decay_with_the_others():
+    torch.manual_seed(0)
+    model = _Masked()
+    optimizer = MLHF(model, weight_decay=0.1)
+    dead = model.first.weight_mask == 0
+    before = model.first.weight_orig.detach()[dead].norm()
+    for x, y in _batches(10):
+        optimizer.step(x, y)
+    assert model.first.weight_orig.detach()[dead].norm() < before

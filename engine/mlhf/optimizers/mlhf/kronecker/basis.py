@@ -194,6 +194,18 @@ class Basis:
         rotated += [tensors[i] for i in self._unrotated]
         return torch.cat([t.reshape(-1) for t in rotated])
 
+    def see(self, gradient: Sequence[Tensor], weight_decay: float) -> None:
+        """Look at a step's gradient, without that of the weight decay, before ``direction``."""
+        for i, matrix in self._matrices:
+            matrix.see(gradient[i], weight_decay)
+
+    def direction(self, vector: Tensor) -> list[Tensor]:
+        """Return ``rotate_back(vector)`` without entries that never had a gradient."""
+        result = self.rotate_back(vector)
+        for i, matrix in self._matrices:
+            result[i] = matrix.cleared(result[i])
+        return result
+
     def rotate_back(self, vector: Tensor) -> list[Tensor]:
         """Invert ``rotate``: return tensors like the parameters, of a vector (n,)."""
         result: list[Tensor] = [vector] * len(self._parameters)

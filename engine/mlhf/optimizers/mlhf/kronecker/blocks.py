@@ -15,6 +15,7 @@ from mlhf.curvature.uses import Uses
 from mlhf.curvature.vectors import upcast, vector_like
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.kfac.layers import Call, KroneckerLayer, layers_of
+from mlhf.optimizers.mlhf.kronecker.dead_entries import DeadEntries
 from mlhf.optimizers.mlhf.kronecker.factor_basis import factor_basis
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import retention
@@ -220,6 +221,22 @@ class MatrixBlock(Block):
         self._is_kernel = True if parameter.ndim == 2 else is_kernel
         self._positions: float | None = None  # T; 1 for what is not spread over positions
         self._share = 1.0  # of what the table is added to, in mean square
+        self._dead = DeadEntries()
+
+    @property
+    def state(self) -> list[object]:
+        return [*super().state, self._dead]
+
+    def see(self, gradient: Tensor, weight_decay: float) -> None:
+        """Look at a step's gradient, without that of the weight decay."""
+        if self._dead.mask is not None:
+            whole = gradient.add(self.parameters[0], alpha=weight_decay)
+            self._dead.see(whole.reshape(self.shape))
+
+    def cleared(self, direction: Tensor) -> Tensor:
+        """Return a direction like the parameter without entries that never had a gradient."""
+        mask = self._dead.mask
+        return direction if mask is None else direction * mask.view_as(direction)
 
     @property
     def damping_factor(self) -> float:
@@ -281,7 +298,9 @@ class MatrixBlock(Block):
 
     def update(self, gradient: Tensor, rows: int, decay: float) -> None:
         """Update L and R from the gradient of a mean loss over ``rows`` rows of the output."""
-        g = gradient.reshape(self.shape) * rows**0.5
+        g = gradient.reshape(self.shape)
+        self._dead.update(g)
+        g = g * rows**0.5
         left = g @ g.mT if self._is_full[0] else g.square().sum(-1)
         right = g.mT @ g if self._is_full[1] else g.square().sum(-2)
         self._update(left, right, decay)
@@ -292,7 +311,7 @@ class MatrixBlock(Block):
 
     def state_dict(self) -> State:
         use = {"is_kernel": self._is_kernel, "positions": self._positions, "share": self._share}
-        return {**super().state_dict(), **use}
+        return {**super().state_dict(), **use, "dead": self._dead.state_dict()}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
         # Older checkpoints took all of them for kernels.
@@ -301,6 +320,7 @@ class MatrixBlock(Block):
         if is_kernel is not None:
             self.decide(is_kernel)
         self._positions, self._share = state.get("positions"), state.get("share", 1.0)
+        self._dead.load_state_dict(state.get("dead"), like)
         super().load_state_dict(state, like)
 
 

@@ -275,6 +275,7 @@ class KroneckerMLHF(AveragingMLHF):
 
     def _step(self, ggn: GGN, fraction: float) -> StepResult:
         basis = self._basis
+        basis.see(ggn.gradient, self.weight_decay)
         b = basis.rotate(ggn.gradient)
         penalty = b.new_zeros(())
         if self.weight_decay:

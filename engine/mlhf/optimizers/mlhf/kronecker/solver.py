@@ -172,7 +172,7 @@ class Solver:
         )
 
     def _direction(self, in_eigenbasis: Tensor) -> Direction:
-        return Direction(in_eigenbasis, flatten(self._basis.rotate_back(in_eigenbasis)))
+        return Direction(in_eigenbasis, flatten(self._basis.direction(in_eigenbasis)))
 
     def state_dict(self) -> State:
         return {
