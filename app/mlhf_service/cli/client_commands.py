@@ -196,12 +196,13 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Upload a data set, and show what was understood of it."""
+    from mlhf_service.cli.live import uploading
     from mlhf_service.client import ServiceError
 
     try:
         parsed = json.loads(params)
-        with _connect(url) as client:
-            made = client.upload(name, format, file, parsed)
+        with _connect(url) as client, uploading() as on_progress:
+            made = client.upload(name, format, file, parsed, on_progress)
     except (OSError, ValueError) as error:
         raise ServiceError(str(error)) from None
     if as_json:

@@ -1,12 +1,14 @@
 """Follow a job at a terminal: a bar for the job, one for each run that trains."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlhf_service.cli.tables import loss_form
-from mlhf_service.client.client import Client, Json
+from mlhf_service.client.client import Client, Json, OnUpload
 
 
 def follow(client: Client, job_id: str, console: Console | None = None) -> Json:
@@ -26,6 +28,25 @@ def follow(client: Client, job_id: str, console: Console | None = None) -> Json:
     if job["status"] == "failed" and job["error"]:
         console.print(f"[red]failed:[/red] {job['error'].get('detail') or job['error']['title']}")
     return job
+
+
+@contextmanager
+def uploading(console: Console | None = None) -> Iterator[OnUpload]:
+    """Show how far an upload is: bytes sent, then samples checked."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console or Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("sending", total=None, note="")
+
+        def show(stage: str, done: int, total: int) -> None:
+            what = "bytes" if stage == "sending" else "samples"
+            note = f"{done:,} of {total:,} {what}" if total else ""
+            bars.update(task, description=stage, completed=done, total=total or None, note=note)
+
+        yield show
 
 
 class _View:

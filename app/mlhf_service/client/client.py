@@ -1,10 +1,14 @@
 """A client of a running service, for Python and for the command line."""
 
 import hashlib
+import io
 import json
 import os
+import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +17,7 @@ import httpx
 from httpx_sse import connect_sse
 
 Json = dict[str, Any]
+OnUpload = Callable[[str, int, int], None]  # stage, done, of so many
 TERMINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -211,18 +216,64 @@ class Client:
             "GET", "/v1/ablations", params={"job": job_id, "format": format}
         ).content
 
-    def upload(self, name: str, format: str, files: list[Path], params: Json) -> Json:
-        """Upload a data set."""
-        opened = [("file", (path.name, path.open("rb"))) for path in files]
-        try:
-            data = {"name": name, "format": format, "params": json.dumps(params)}
+    def upload(
+        self,
+        name: str,
+        format: str,
+        files: list[Path],
+        params: Json,
+        on_progress: OnUpload | None = None,
+    ) -> Json:
+        """Upload a data set.
+
+        Args:
+            on_progress: Called with a stage (``sending``, ``unpacking``, ``checking``,
+                ``storing``), how much of it is done, and of how much: bytes while it is sent,
+                samples while it is checked. 0 of 0 where that is not known.
+        """
+        progress_id = secrets.token_hex(16)
+        data = {"name": name, "format": format, "params": json.dumps(params)}
+        if on_progress is not None:
+            data["progress_id"] = progress_id
+        with ExitStack() as stack:
+            total = sum(path.stat().st_size for path in files)
+            sent = _Sent(total, on_progress)
+            opened = [
+                ("file", (path.name, stack.enter_context(_CountedFile(path, sent))))
+                for path in files
+            ]
+            if on_progress is not None:
+                stack.enter_context(self._watched_upload(progress_id, sent, on_progress))
             dataset: Json = self.request_json(
                 "POST", "/v1/datasets", data=data, files=opened, timeout=600.0
             )
-            return dataset
+        return dataset
+
+    @contextmanager
+    def _watched_upload(
+        self, progress_id: str, sent: "_Sent", on_progress: OnUpload
+    ) -> Iterator[None]:
+        """Ask the service how far an upload is once it is sent, in a thread."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.5):
+                if not sent.all:
+                    continue
+                try:
+                    found = self.get(f"/v1/datasets/progress/{progress_id}")
+                except ServiceError:  # one that cannot say
+                    continue
+                if found["stage"] != "waiting" and not ended.is_set():
+                    on_progress(found["stage"], found["done"], found["total"])
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
         finally:
-            for _, (_, file) in opened:
-                file.close()
+            ended.set()
+            thread.join()
 
     def upload_meta_checkpoint(self, name: str, path: Path) -> Json:
         """Upload a meta-checkpoint that a meta_train job made."""
@@ -231,6 +282,37 @@ class Client:
                 "POST", "/v1/meta-checkpoints", data={"name": name}, files={"file": file}
             )
         return meta_checkpoint
+
+
+class _Sent:
+    """How many bytes of an upload have been read to be sent."""
+
+    def __init__(self, total: int, on_progress: OnUpload | None) -> None:
+        self._total = total
+        self._done = 0
+        self._on_progress = on_progress
+
+    @property
+    def all(self) -> bool:
+        return self._done >= self._total
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._on_progress is not None:
+            self._on_progress("sending", self._done, self._total)
+
+
+class _CountedFile(io.FileIO):
+    """A file that says how much of it was read."""
+
+    def __init__(self, path: Path, sent: _Sent) -> None:
+        super().__init__(path)
+        self._sent = sent
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(-1 if size is None else size) or b""
+        self._sent.add(len(content))
+        return content
 
 
 def _part(value: str) -> str:

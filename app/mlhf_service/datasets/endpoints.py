@@ -12,8 +12,8 @@ from mlhf_service.api.dependencies import (
     CurrentStorage,
     ReadContext,
 )
-from mlhf_service.datasets import service, uploads
-from mlhf_service.datasets.schemas import DatasetView
+from mlhf_service.datasets import progress, service, uploads
+from mlhf_service.datasets.schemas import DatasetView, UploadProgress
 from mlhf_service.kit.pagination import Cursor, Limit, Page
 from mlhf_service.kit.problems import Invalid
 
@@ -55,15 +55,28 @@ def upload_dataset(
     params: Annotated[
         str, Form(max_length=100_000, description="JSON object: the parameters of the format.")
     ] = "{}",
+    progress_id: Annotated[
+        progress.ProgressId | None,
+        Form(
+            description="Random; GET /v1/datasets/progress/{progress_id} then says how far it is."
+        ),
+    ] = None,
 ) -> DatasetView:
     """Upload a data set. All of it is read and checked before it is kept."""
     checked = service.parse_params(params, format)
-    with uploads.staging(settings) as folder:
+    received = sum(each.size or 0 for each in file)
+    with (
+        progress.reporting(settings, progress_id, received) as report,
+        uploads.staging(settings) as folder,
+    ):
+        report.enter("unpacking")
         try:
             left_out = uploads.place(file, format, folder, settings)
         except DataError as error:
             raise Invalid.at("/file", str(error)) from None
-        dataset = service.check(folder, name, format, checked, left_out)
+        report.enter("checking")
+        dataset = service.check(folder, name, format, checked, left_out, report)
+        report.enter("storing")
         key = dataset.storage_key
         try:
             with database.write() as session:
@@ -73,6 +86,15 @@ def upload_dataset(
             raise
     response.headers["Location"] = f"/v1/datasets/{created.id}"
     return created
+
+
+@router.get("/progress/{progress_id}")
+def get_upload_progress(
+    progress_id: Annotated[progress.ProgressId, Path(description="As sent with the upload.")],
+    settings: CurrentSettings,
+) -> UploadProgress:
+    """How far an upload is that was sent with this id."""
+    return progress.find(settings, progress_id)
 
 
 @router.get("/{dataset_id}")

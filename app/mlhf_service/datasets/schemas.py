@@ -23,6 +23,20 @@ class DataInfoView(BaseModel):
     class_names: list[str] | None = None
 
 
+Stage = Literal["waiting", "unpacking", "checking", "storing"]
+
+
+class UploadProgress(BaseModel):
+    """How far an upload is."""
+
+    received: int = Field(description="Bytes of its files.")
+    stage: Stage = Field(
+        description="`waiting`: not all of it has arrived, or it has been answered."
+    )
+    done: int = Field(description="Samples that are checked.")
+    total: int = Field(description="Of so many; 0 until that is known.")
+
+
 class DatasetView(BaseModel):
     """A data set that a job can name by its id."""
 

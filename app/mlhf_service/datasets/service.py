@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data import specs
-from mlhf.data.report import Report, listed
+from mlhf.data.report import Progress, Report, listed
 from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.datasets import repository, uploads
@@ -76,18 +76,24 @@ def parse_params(text: str, format: str) -> dict[str, Any]:
 
 
 def check(
-    folder: Path, name: str, format: str, params: dict[str, Any], left_out: Sequence[str] = ()
+    folder: Path,
+    name: str,
+    format: str,
+    params: dict[str, Any],
+    left_out: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read all of an upload once, and describe it as a row (not yet stored).
 
     Args:
         left_out: Names of files that were not kept, for the report.
+        progress: Called now and then with how many samples of how many are checked.
 
     Raises:
         Invalid: at ``file`` or ``params``.
     """
     try:
-        found = specs.inspect(format, params, folder)
+        found = specs.inspect(format, params, folder, progress)
         params = specs.DATASETS.parse(format, {**found.settled, **params}).model_dump(
             mode="json", exclude_unset=True
         )

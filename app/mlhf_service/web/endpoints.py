@@ -2,17 +2,19 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from mlhf_service.api.dependencies import ReadSession
+from mlhf.data.formats import UploadFormat
+from mlhf_service.api.dependencies import ReadContext, ReadSession
 from mlhf_service.catalogue import service as catalogue
 from mlhf_service.comparisons import service as comparisons
 from mlhf_service.comparisons.legend import seeds
 from mlhf_service.comparisons.schemas import ComparedMetric
+from mlhf_service.datasets import service as datasets
 from mlhf_service.jobs import repository as job_rows
 from mlhf_service.jobs import service as jobs
 from mlhf_service.jobs.kinds.registry import KINDS
@@ -30,7 +32,7 @@ from mlhf_service.web.rendering import PageRoute, page
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
-_JOBS_A_PAGE, _RUNS_A_JOB = 20, 12
+_JOBS_A_PAGE, _RUNS_A_JOB, _DATASETS_A_PAGE = 20, 12, 100
 _LOG_LINES, _LOG_EVENTS = 300, 5000
 _Text = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$")]
 _Id = Annotated[str, Query(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
@@ -139,6 +141,25 @@ def run_page(request: Request, session: ReadSession, run_id: str) -> Response:
         axes=AXIS_LABELS,
         active=run.status in ACTIVE,
     )
+
+
+@router.get("/datasets")
+def datasets_page(request: Request, context: ReadContext, cursor: Cursor = None) -> Response:
+    """Data sets, built in and uploaded, and a form to upload one."""
+    listed = datasets.page(context, _DATASETS_A_PAGE, cursor)
+    return page(
+        request,
+        "datasets.html",
+        datasets=listed.data,
+        older=query(cursor=listed.next_cursor) if listed.next_cursor else None,
+        formats=get_args(UploadFormat),
+    )
+
+
+@router.get("/datasets/{dataset_id}")
+def dataset_page(request: Request, context: ReadContext, dataset_id: str) -> Response:
+    """One data set: what was understood of its files."""
+    return page(request, "dataset.html", dataset=datasets.find(context, dataset_id))
 
 
 @router.get("/compare")

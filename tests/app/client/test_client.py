@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -103,3 +105,29 @@ def test_another_server_is_said() -> None:
     client, _ = client_of(httpx.Response(200, content="<html>hello</html>"))
     with pytest.raises(ServiceError, match="another server"):
         client.job("job_0")
+
+
+def test_an_upload_tells_its_progress(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"x" * 200_000)
+    told: list[tuple[str, int, int]] = []
+    checking = threading.Event()
+    ids: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            ids.append(request.url.path.rpartition("/")[2])
+            checking.set()
+            return httpx.Response(200, json={"stage": "checking", "done": 3, "total": 9})
+        body = request.read()
+        assert b"x" * 200_000 in body
+        assert checking.wait(30), "nobody asked how far it is"
+        assert ids[0].encode() in body
+        return httpx.Response(201, json={"id": "ds_1"})
+
+    client = Client("http://test")
+    client._http = httpx.Client(base_url="http://test", transport=httpx.MockTransport(answer))
+    made = client.upload("t", "table", [path], {}, lambda *what: told.append(what))
+    assert made == {"id": "ds_1"}
+    assert [each for each in told if each[0] == "sending"][-1] == ("sending", 200_000, 200_000)
+    assert ("checking", 3, 9) in told

@@ -16,9 +16,10 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from mlhf.core.errors import SpecError
+from mlhf.data import specs
 from mlhf_service.context import Context
 from mlhf_service.database import Database
-from mlhf_service.datasets import service
+from mlhf_service.datasets import progress, service
 from mlhf_service.datasets.models import Dataset
 from mlhf_service.datasets.resolve import resolve_dataset
 from mlhf_service.settings import Settings
@@ -393,3 +394,40 @@ def test_unknown_ids(client: TestClient, name: str) -> None:
 
 def test_builtins_stay(client: TestClient) -> None:
     assert client.delete("/v1/datasets/digits").status_code == 409
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_upload_says_how_far_it_is(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress_id = "0123456789-abcdef"
+    url = f"/v1/datasets/progress/{progress_id}"
+    inspect = specs.inspect
+    seen = []
+
+    def watched(name: str, params: Any, root: Any, report: Any) -> Any:
+        def observed(done: int, total: int) -> None:
+            monkeypatch.setattr(report, "_written", 0.0)  # else it writes a few times a second
+            report(done, total)
+            seen.append(progress.find(settings, progress_id))
+
+        seen.append(progress.find(settings, progress_id))
+        return inspect(name, params, root, observed)
+
+    monkeypatch.setattr(specs, "inspect", watched)
+    assert client.get(url).json()["stage"] == "waiting"
+    data = {"name": "mine", "format": "npz", "progress_id": progress_id}
+    content = _npz(x=np.zeros((20, 3)), y=np.arange(20) % 2)
+    response = client.post("/v1/datasets", data=data, files={"file": ("d.npz", content)})
+    assert response.status_code == 201
+    received = len(content)
+    assert seen[0].model_dump() == {
+        "received": received,
+        "stage": "checking",
+        "done": 0,
+        "total": 0,
+    }
+    assert (seen[-1].done, seen[-1].total) == (20, 20)
+    assert client.get(url).json()["stage"] == "waiting", "it is answered"
+    for bad in ("short", "../" * 8, "x" * 65):
+        assert client.post("/v1/datasets", data={**data, "progress_id": bad}).status_code == 422

@@ -1,5 +1,6 @@
 """The pages in a real browser: choose, compare, watch a run grow."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,3 +188,18 @@ def test_the_reference_asks_no_other_host(watched: Watched, url: str) -> None:
     page.get_by_text("/v1/jobs/{job_id}/cancel").first.wait_for()
     assert watched.hosts == {url.removeprefix("http://")}
     assert watched.wrong == []
+
+
+def test_a_data_set_is_uploaded_from_its_page(watched: Watched, url: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("a,y\n" + "".join(f"{i},{'yes' if i % 2 else 'no'}\n" for i in range(20)))
+    page = watched.page
+    page.goto(f"{url}/datasets")
+    page.get_by_label("Name").fill("from the page")
+    page.get_by_label("Format").select_option("table")
+    page.get_by_label("Files").set_input_files(str(table))
+    page.get_by_label("Parameters").fill('{"target": "y"}')
+    page.get_by_role("button", name="Upload").click()
+    page.get_by_text("What was understood").wait_for()
+    assert "/datasets/ds_" in page.url
+    assert not watched.wrong

@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 from html import unescape
-from json import loads
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,33 @@ def test_seeds_of_one_configuration_are_one_group(client: TestClient, rows: Rows
     text = text_of(client.get(f"/compare?job={job}&target=").text)
     assert "mean of 2 seeds" in text
     assert "0.3 ± 0.14" in text
+
+
+def _upload(client: TestClient, content: str, **params: Any) -> str:
+    data = {"name": EVIL[:50], "format": "table", "params": dumps({"target": "y", **params})}
+    response = client.post("/v1/datasets", data=data, files={"file": ("t.csv", content)})
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def test_a_data_set_shows_what_was_understood(client: TestClient) -> None:
+    rows = "".join(f"{i},{'x' if i % 3 else '<b>'},{'yes' if i % 2 else 'no'}\n" for i in range(20))
+    ident = _upload(client, "a,colour,y\n" + rows + "?,x,no\n", missing="drop")
+    html = client.get(f"/datasets/{ident}").text
+    text = text_of(html)
+    for shown in ("table of", "classification", "The labels are in y", "1 rows were dropped"):
+        assert shown in text
+    for shown in ("Columns", "colour", "category", "Splits", "held out", "Classes", "yes"):
+        assert shown in text
+    assert "First samples" in text
+    assert "<b>" not in html
+    assert EVIL[:50] not in html
+    listed = client.get("/datasets").text
+    assert f'href="/datasets/{ident}"' in listed
+    assert EVIL[:50] not in listed
+    assert "digits" in text_of(listed)
+    assert client.get("/datasets/digits").status_code == 200
+    assert client.get("/datasets/ds_none").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+// Uploads a data set, and says how far it is: bytes sent, then samples checked.
+
+const form = document.getElementById("upload");
+const progress = document.getElementById("progress");
+const count = (value) => value.toLocaleString("en");
+
+function show(text, fraction) {
+  progress.textContent = text;
+  if (fraction === undefined) return;
+  const bar = document.createElement("progress");
+  bar.max = 1;
+  bar.value = fraction;
+  bar.setAttribute("aria-label", "Progress of the upload");
+  progress.prepend(bar, " ");
+}
+
+async function poll(id) {
+  const answer = await fetch(`/v1/datasets/progress/${id}`).catch(() => undefined);
+  if (!answer?.ok) return;
+  const { stage, done, total } = await answer.json();
+  if (stage === "checking" && total) show(`${count(done)} of ${count(total)} samples checked`, done / total);
+  else show({ waiting: "Waiting …", unpacking: "Unpacking …", checking: "Checking …", storing: "Storing …" }[stage]);
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button");
+  const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  const body = new FormData(form);
+  body.append("progress_id", id);
+  const request = new XMLHttpRequest();
+  let timer;
+  const end = (text) => {
+    clearInterval(timer);
+    button.disabled = false;
+    show(text);
+  };
+  request.upload.addEventListener("progress", ({ loaded, total }) => show(`${count(loaded)} of ${count(total)} bytes sent`, loaded / total));
+  request.upload.addEventListener("load", () => { timer = setInterval(poll, 500, id); });
+  request.addEventListener("error", () => end("The service does not answer."));
+  request.addEventListener("load", () => {
+    let answer = {};
+    try { answer = JSON.parse(request.responseText); } catch { /* below */ }
+    if (request.status !== 201) return end(answer.detail ?? answer.title ?? `The upload failed (${request.status}).`);
+    clearInterval(timer);
+    location.assign(`/datasets/${encodeURIComponent(answer.id)}`);
+  });
+  button.disabled = true;
+  show("Sending …");
+  request.open("POST", "/v1/datasets");
+  request.send(body);
+});
