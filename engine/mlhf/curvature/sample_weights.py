@@ -45,6 +45,8 @@ def part_weights(loss: Loss, z: Any, y: Any, parts: Sequence[slice]) -> list[flo
         return shares
     batch = _drawn(z, samples)
     whole, whole_value = _gradient(loss, batch, y, slice(0, samples), samples)
+    if not math.isfinite(whole_value):
+        return shares  # nor is the step
     weights, values = [], []
     for part, share in zip(parts, shares, strict=True):
         own, value = _gradient(loss, batch, y, part, samples)

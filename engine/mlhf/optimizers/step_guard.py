@@ -85,6 +85,8 @@ class StepGuard:
     def run(self, step: Callable[[Any, Any], StepResult], x: Any, y: Any) -> StepResult:
         """Return the result of ``step(x, y)``, or that of a skipped step.
 
+        An error in the step leaves no trace either.
+
         Raises:
             DivergedError: where more than ``max_skipped_steps`` in a row were not finite.
         """
@@ -95,6 +97,9 @@ class StepGuard:
         except NotFinite as error:
             before.restore()
             return self._skip(error, x, y)
+        except Exception:
+            before.restore()
+            raise
         self._in_a_row = 0
         return replace(result, skipped_steps=self.skipped_steps) if self.skipped_steps else result
 

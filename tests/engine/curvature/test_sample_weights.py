@@ -139,3 +139,9 @@ def test_the_empirical_fisher_of_a_sum_is_refused():
     fisher = EmpiricalFisher(model, LOSSES["sum"], x, y)
     with pytest.raises(CurvatureError, match="a mean over samples, not a sum"):
         fisher.product([torch.ones_like(p) for p in model.parameters()])
+
+
+def test_what_is_not_finite_is_no_matter_of_weights():
+    model, x, y = _problem()
+    x[1, 2] = torch.nan
+    assert MicrobatchCurvature(model, LOSSES["class weights"], x, y, size=2).loss.isnan()

@@ -291,3 +291,29 @@ def test_the_first_step_of_a_row_is_warned_of(caplog):
 def test_how_many_may_be_skipped_is_checked(value):
     with pytest.raises(ValueError, match="max_skipped_steps"):
         MLHF(_linear(), "mse", max_skipped_steps=value)
+
+
+@pytest.mark.parametrize("name", ["mlhf", "paper", "hf", "l2l"])
+def test_a_step_that_raises_leaves_no_trace(name):
+    model, x, y = _problem()
+    other = copy.deepcopy(model)
+    fault = {"now": False}
+
+    def loss(z, y):
+        if fault["now"]:
+            raise ValueError("as a user's function may")
+        return F.cross_entropy(z, y)
+
+    optimizer, undisturbed = (_makers()[name](m, loss) for m in (model, other))
+    torch.manual_seed(2)
+    for i in range(4):
+        fault["now"] = True
+        with pytest.raises(ValueError, match="as a user's"):
+            optimizer.step(x[i], y[i])
+        fault["now"] = False
+        optimizer.step(x[i], y[i])
+    torch.manual_seed(2)
+    for i in range(4):
+        undisturbed.step(x[i], y[i])
+    for mine, theirs in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
