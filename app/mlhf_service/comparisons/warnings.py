@@ -122,7 +122,8 @@ def _seconds(
         text = (
             f"The machine was shared: {len(shared)} of {len(runs)} runs had a processor for less "
             f"than {clocks.LEAST_SHARE:.0%} of their seconds of training (the least: "
-            f"{least:.0%}). Compare CPU seconds (x=cpu_seconds) rather than seconds."
+            f"{least:.0%}), and waited for one, or for a disk, in the rest. Compare CPU seconds "
+            "(x=cpu_seconds) rather than seconds."
         )
         found.append(
             Warning(code="shared_machine", message=text, run_ids=[run.id for run in shared])
@@ -166,8 +167,9 @@ def _seeds(groups: Sequence[Group]) -> list[Warning]:
     ]
     if repeats:
         text = (
-            f"{len(repeats)} runs repeat the configuration and the seed of another: they are no "
-            "further seeds. Runs of one seed are averaged first, and count once."
+            f"{len(repeats)} of {sum(len(group.runs) for group in groups)} runs repeat the "
+            "configuration and the seed of another: they are no further seeds. Runs of one seed "
+            "are averaged first, and count once."
         )
         found.append(Warning(code="repeats", message=text, run_ids=repeats))
     single = [group.runs[0].id for group in groups if len(group.seeds) == 1]

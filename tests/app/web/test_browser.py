@@ -203,3 +203,22 @@ def test_a_data_set_is_uploaded_from_its_page(watched: Watched, url: str, tmp_pa
     page.get_by_text("What was understood").wait_for()
     assert "/datasets/ds_" in page.url
     assert not watched.wrong
+
+
+def test_a_run_that_diverged_is_drawn_to_where_it_did(
+    watched: Watched, url: str, rows: Rows
+) -> None:
+    """Its evaluations are finite and end long before."""
+    totals = {"steps": 9, "samples": 90, "epochs": 0.9, "wall_seconds": 4.5}
+    error = {"type": "/problems/diverged", "title": "Diverged", "status": 422, "detail": "at 9"}
+    run = rows.run(status="failed", error=error, totals=totals)
+    rows.points(run, "train_loss", {0: 2.0, 1: 1.0})
+    page = watched.page
+    page.goto(f"{url}/runs/{run}")
+    page.get_by_text("The run diverged at step 9 (×)").wait_for()
+    assert ink(page, "#chart") > 1000
+    shown = page.locator("#chart .u-legend").text_content()
+    assert "train loss" in shown
+    page.goto(f"{url}/compare?run={run}&run={rows.run()}")
+    page.get_by_text("×: the run diverged").wait_for()
+    assert not watched.wrong

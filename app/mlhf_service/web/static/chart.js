@@ -39,10 +39,14 @@ function nearest(u, series, at) {
 }
 
 // One table a line: its places, its values, and its band's edges; thin rests are tables too.
+// A cross beyond a line's last point belongs to what is seen, so its place is in the table.
 function tables(lines) {
-  return lines.flatMap(({ points, band, rests = [] }) => {
-    const columns = [points.map(([x]) => x), points.map(([, y]) => y)];
-    if (band) columns.push(band.map(([, low]) => low), band.map(([, , high]) => high));
+  return lines.flatMap(({ points, band, rests = [], crosses = [] }) => {
+    const last = points.at(-1)?.[0] ?? -Infinity;
+    const beyond = crosses.map(([x]) => x).filter((x) => x > last).sort((one, other) => one - other);
+    const none = beyond.map(() => null);
+    const columns = [[...points.map(([x]) => x), ...beyond], [...points.map(([, y]) => y), ...none]];
+    if (band) columns.push([...band.map(([, low]) => low), ...none], [...band.map(([, , high]) => high), ...none]);
     return [columns, ...rests.map((rest) => [rest.map(([x]) => x), rest.map(([, y]) => y)])];
   });
 }
