@@ -217,8 +217,10 @@ def test_a_run_that_diverged_is_drawn_to_where_it_did(
     page.goto(f"{url}/runs/{run}")
     page.get_by_text("The run diverged at step 9 (×)").wait_for()
     assert ink(page, "#chart") > 1000
-    shown = page.locator("#chart .u-legend").text_content()
-    assert "train loss" in shown
+    line = {"points": [[0, 2.0], [10, 1.0]], "crosses": [[90, 1.0], [5, 2.0]]}
+    code = "line => import('/static/chart.js').then(chart => chart.tables([line]))"
+    tables = page.evaluate(code, line)
+    assert tables == [[[0, 10, 90], [2.0, 1.0, None]]], "the axis reaches to the cross"
     page.goto(f"{url}/compare?run={run}&run={rows.run()}")
     page.get_by_text("×: the run diverged").wait_for()
     assert not watched.wrong

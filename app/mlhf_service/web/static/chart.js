@@ -40,7 +40,7 @@ function nearest(u, series, at) {
 
 // One table a line: its places, its values, and its band's edges; thin rests are tables too.
 // A cross beyond a line's last point belongs to what is seen, so its place is in the table.
-function tables(lines) {
+export function tables(lines) {
   return lines.flatMap(({ points, band, rests = [], crosses = [] }) => {
     const last = points.at(-1)?.[0] ?? -Infinity;
     const beyond = crosses.map(([x]) => x).filter((x) => x > last).sort((one, other) => one - other);
