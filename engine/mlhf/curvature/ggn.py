@@ -99,8 +99,8 @@ class GGN:
         before = hook_count()
         z = forward_pass(model, x, self.parameters, autocast)
         hooked = hook_count() != before
-        watched = edges(z) if edges else []
         found = self._outputs = graph_outputs(z)
+        watched = edges(z) if edges else []
         self.output: Any = detached(z)
         self._buffers = UnmovedBuffers(model)
         self._recurrent = has_recurrent_layers(model)

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mlhf.curvature.errors import CurvatureError
-
 _C = torch._C
 
 
@@ -126,17 +124,17 @@ def eager() -> Iterator[None]:
 
     The graph of a compiled one is a single node, whose backward cannot be differentiated, and
     hooks on modules within it would not run.
-
-    Raises:
-        CurvatureError: within a function that ``torch.compile`` is compiling.
     """
-    if torch.compiler.is_dynamo_compiling():
-        raise CurvatureError(
-            "torch.compile is compiling a function that computes a curvature product: compile the "
-            "model alone, and take steps outside"
-        )
     if "torch._dynamo" not in sys.modules:  # nothing was compiled
         yield
         return
     with _eager.held():
         yield
+
+
+def within_compiled_function() -> bool:
+    """Whether this runs in a function that ``torch.compile`` compiles, or tries to."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    callback = _C._dynamo.eval_frame.get_eval_frame_callback()
+    return callback is not None and callback is not False

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import select_parameters
+from mlhf.curvature.switches import within_compiled_function
 from mlhf.optimizers.protocol import State
 
 # Wrappers that spread a model over processes or devices, by class name: the classes need not
@@ -70,8 +71,14 @@ class TrainedModel:
             optimizer: Whose state is on the device, and in the precision, of the parameters.
 
         Raises:
-            CurvatureError: where a parameter was frozen, unfrozen, added, replaced or removed.
+            CurvatureError: within a compiled function; and where a parameter was frozen, unfrozen,
+                added, replaced or removed.
         """
+        if within_compiled_function():
+            raise CurvatureError(
+                "a step is taken within a function that torch.compile compiles, which it cannot "
+                "be: compile the model alone, and call step() outside"
+            )
         now = {id(p) for p in self._model.parameters() if p.requires_grad}
         before = {id(p) for p in self.parameters}
         if not before <= now if self._chosen else before != now:

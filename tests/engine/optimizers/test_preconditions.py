@@ -124,3 +124,14 @@ def test_chosen_parameters_leave_the_others_to_the_caller():
     model[2].bias.requires_grad_(False)
     with pytest.raises(CurvatureError, match=r"2\.bias no longer"):
         optimizer.step(x, y)
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo does not know")
+def test_a_step_within_a_compiled_function_is_refused_by_name():
+    optimizer = HessianFree(network())
+    x, y = batch()
+    step = torch.compile(lambda: optimizer.step(x, y).loss, backend="eager")
+    with pytest.raises(CurvatureError, match="compile the model alone"):
+        step()
+    torch._dynamo.reset()
+    optimizer.step(x, y)

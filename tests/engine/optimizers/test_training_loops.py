@@ -158,15 +158,32 @@ def test_a_sample_alone_is_a_batch_of_one(make, convolution):
 
 
 @every
-def test_an_empty_batch_is_refused(make):
+def test_an_empty_batch_is_refused_and_leaves_no_trace(make, plain):
     model = network()
     optimizer = make(model)
     x, y = batch()
-    optimizer.step(x, y)
-    before = theta(model)
+    found = losses(optimizer, x, y, steps=3)
     with pytest.raises(CurvatureError, match="the batch is empty"):
         optimizer.step(x[:0], y[:0])
-    assert torch.equal(before, theta(model))
+    assert found + losses(optimizer, x, y, steps=5) == plain[_name(make)][0]
+
+
+@every
+def test_parameters_of_two_precisions_train_as_others_do_or_are_refused(make, plain):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.act, self.head = network()
+            self.head.double()
+
+        def forward(self, x):
+            return self.head(self.act(self.body(x)).double())
+
+    if make is MLHF:
+        with pytest.raises(CurvatureError, match=r"of float32, float64.*model\.double\(\)"):
+            make(Net())
+        return
+    assert losses(make(Net()), *batch()) == pytest.approx(plain[_name(make)][0], abs=0.01)
 
 
 @every
@@ -262,6 +279,7 @@ def test_batches_made_in_inference_mode_are_batches(make, plain):
 
 
 @every
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_no_grad_anomaly_mode_and_hooks_that_read_change_no_bit(make, plain):
     model = network()
     seen = []

@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import upcast, vector_like
@@ -67,6 +68,7 @@ class Basis:
         max_dimension: int,
         seed: int,
     ) -> None:
+        _refuse_partly_double(parameters)
         self._model, self._parameters = model, list(parameters)
         self._decay, self._samples = decay, samples
         index = {id(p): i for i, p in enumerate(parameters)}
@@ -236,6 +238,7 @@ class Basis:
         }
 
     def load_state_dict(self, state: State) -> None:
+        _refuse_partly_double(self._parameters)
         like = vector_like(self._parameters)
         for block, saved in zip(self._layers, state["layers"], strict=True):
             block.load_state_dict(saved, like)
@@ -266,6 +269,17 @@ class Basis:
         ]
         rest = [self._parameters[i] for i in self._unrotated]
         return found + [Segment(p.numel(), kind[id(p)], 1.0) for p in rest]
+
+
+def _refuse_partly_double(parameters: Sequence[Tensor]) -> None:
+    """Raise CurvatureError where some parameters, but not all, are float64."""
+    dtypes = {p.dtype for p in parameters}
+    if torch.float64 in dtypes and len(dtypes) > 1:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise CurvatureError(
+            f"the parameters are of {names}, and bases of layers are of one precision: convert "
+            "the model as a whole (model.float() or model.double())"
+        )
 
 
 def rows_of(loss: Loss, output: Any) -> int:
