@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from mlhf.core import process
-from mlhf.core.errors import DataError, SpecError
+from mlhf.core.errors import SpecError
 from mlhf.core.events import Event, EventFile, event
-from mlhf.core.optional import MissingPackageError
+from mlhf.core.failures import explain
 from mlhf.training.results import RunResult
 
 # What runs each kind. Imported late: torch takes seconds to import, and may fail to.
@@ -27,8 +27,6 @@ _KINDS = {
     "meta_train": "mlhf.meta.run:meta_train",
     "ablation": "mlhf.ablation.run:ablate",
 }
-
-ErrorType = Literal["data", "spec", "memory", "internal"]
 
 
 class _Stop:
@@ -71,8 +69,11 @@ def main(arguments: list[str]) -> int:
             )
         except BaseException as error:
             traceback.print_exc()
-            emit(failure(error))
-            emit.sync()
+            try:
+                emit(failure(error))
+                emit.sync()
+            except OSError:
+                return process.EXIT_CANNOT_WRITE
             return process.EXIT_FAILED
         emit.sync()
         if result.status == "interrupted":
@@ -89,35 +90,7 @@ def _function_of(kind: str) -> Callable[..., RunResult]:
 
 def failure(error: BaseException) -> Event:
     """Return the ``failed`` event for an error, in words for whoever started the run."""
-    kind, title, detail = _explain(error)
-    return event("failed", error={"type": kind, "title": title, "detail": detail})
-
-
-def _explain(error: BaseException) -> tuple[ErrorType, str, str]:
-    if isinstance(error, SpecError):
-        where = f" (at {error.pointer})" if error.pointer else ""
-        return "spec", "The configuration cannot be run", f"{error.message}{where}"
-    if isinstance(error, DataError):
-        return "data", "The data cannot be read", str(error)
-    if isinstance(error, MissingPackageError):
-        return "internal", "A package is missing", str(error)
-    if _is_memory(error):
-        return (
-            "memory",
-            "Not enough memory",
-            "The run needs more memory than there is. A smaller network or batch may fit.",
-        )
-    if type(error).__name__ == "CurvatureError":
-        return "spec", "This network has no Gauss-Newton product", str(error)
-    detail = f"The engine failed with {type(error).__name__}. The run's log has the details."
-    return "internal", "The run failed", detail
-
-
-def _is_memory(error: BaseException) -> bool:
-    # By name, since torch may not be importable when this is asked.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return event("failed", error=explain(error).to_dict())
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from mlhf import runner
+from mlhf import train
 from mlhf.core import events, process
+from mlhf.core.errors import DataError
 from tests.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -98,18 +99,19 @@ def test_a_failure_is_told_in_words(config, tmp_path):
     assert "Traceback" not in json.dumps(last)
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (MemoryError(), "memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
-        (RuntimeError("anything /home/somebody/secret"), "internal"),
-    ],
-)
-def test_kinds_of_failure(error, kind):
-    told = runner.failure(error)["error"]
-    assert told["type"] == kind
-    assert "secret" not in told["detail"]
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full")
+def test_a_full_disk_has_an_exit_code_of_its_own(config, tmp_path):
+    _prepare(tmp_path, config(dataset={"name": "npz"}))
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    assert _run(tmp_path)[0] == process.EXIT_CANNOT_WRITE
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_words(config, tmp_path):
+    train(config(), run_dir=tmp_path, checkpoint_seconds=0.0)
+    (checkpoint, *_) = (tmp_path / "checkpoints").iterdir()
+    other = config(model={"name": "mlp", "params": {"hidden": [3]}})
+    with pytest.raises(DataError, match=rf"{checkpoint.name} does not fit this run"):
+        train(other, run_dir=tmp_path, resume=checkpoint)
 
 
 def test_the_runner_imports_no_torch_before_it_is_tied_to_its_parent():

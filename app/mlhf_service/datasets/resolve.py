@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlhf.core.errors import DataError, SpecError
+from mlhf.core.optional import MissingPackageError
 from mlhf.data.specs import (
     DATASETS,
     DataInfo,
@@ -56,13 +57,13 @@ def resolve_dataset(context: Context, name: str, params: dict[str, Any]) -> Reso
     else:
         stored = repository.get(context.session, name, "share")
         if stored is None:
-            raise SpecError("/name", "there is no data set with this id.")
+            raise SpecError("/name", f"there is no data set {name}.")
         if stored.deleted_at is not None:
-            raise SpecError("/name", "this data set was deleted; upload it again.")
+            raise SpecError("/name", f"the data set {name} was deleted; upload it again.")
         family, root = stored.format, context.storage.path(stored.storage_key)
         params = {**stored.params, **params}
         if not root.is_dir():
-            missing = "the files of this data set are gone; upload it again."
+            missing = f"the files of the data set {name} are gone; upload it again."
     parsed = DATASETS.parse(family, params).model_dump(mode="json", exclude_unset=True)
     if missing is not None:
         raise SpecError("/name", missing)
@@ -83,7 +84,7 @@ def not_installed(name: str) -> str:
     """How to install a built-in data set that is not here."""
     return (
         f"{name} is not installed here: put its files into a folder named {name!r} in the "
-        "folder that MLHF_DATASETS_DIR names."
+        "folder that MLHF_DATASETS_DIR names, which is to be the same for the API and all workers."
     )
 
 
@@ -101,6 +102,8 @@ def _describe(family: str, params: dict[str, Any], root: Path | None) -> DataInf
     except DataError as error:
         text = str(error).replace(f"{root}/", "")  # clients are not shown paths of the server
         raise SpecError("/name", f"the data set cannot be read: {text}") from None
+    except MissingPackageError as error:
+        raise SpecError("/name", f"the data set cannot be read here. {error}") from None
     except OSError as error:
         raise SpecError("/name", f"the data set cannot be read: {error.strerror}") from None
 

@@ -10,11 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from mlhf.core.errors import SpecError
+from mlhf.core.failures import explain
 from mlhf_service.context import Context
 from mlhf_service.database import Database
 from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.state import settle
-from mlhf_service.queue.finish import Outcome, end_attempt
+from mlhf_service.queue.finish import OURS, Outcome, end_attempt
 from mlhf_service.queue.ingest import Ingestor, StoredEvent
 from mlhf_service.queue.leases import Claim, FencedError, hold
 from mlhf_service.queue.prepare import prepare
@@ -63,24 +64,41 @@ class Attempt:
     def run(self) -> None:
         """Train until the trainer has ended, or until the claim no longer holds."""
         try:
-            outcome = self._train()
-            self._conclude(outcome)
+            self._conclude(self._trained())
         except FencedError as error:
             log.warning("fenced: %s; its trainer is ended", error)
         finally:
             self.trainer.kill()
             self.trainer.remove()
 
-    def _train(self) -> Outcome:
+    def _trained(self) -> Outcome:
+        """Train; what stops this worker, such as a full disk, ends its attempt and not the run."""
+        try:
+            return self._train()
+        except OSError as error:
+            log.exception("run %s: this worker cannot go on", self.claim.run_id)
+            self.trainer.kill()
+            return Outcome("lost", {}, f"the worker could not go on. {explain(error).detail}")
+
+    def _start(self) -> Outcome | None:
+        """Start the trainer; returns how the attempt ended where it cannot be started."""
         try:
             with self.database.read() as session:
                 prepared = prepare(self._context(session), self.claim)
+            self.trainer.start(
+                self.claim, prepared.config, prepared.files, self.settings.checkpoint_seconds
+            )
         except SpecError as error:
             detail = {"type": "spec", "title": "The run cannot start", "detail": error.message}
             return Outcome("failed", {"error": detail})
-        self.trainer.start(
-            self.claim, prepared.config, prepared.files, self.settings.checkpoint_seconds
-        )
+        except (FileNotFoundError, ImportError) as error:
+            log.exception("run %s cannot start", self.claim.run_id)
+            return Outcome("failed", {"error": explain(error).to_dict()})
+        return None
+
+    def _train(self) -> Outcome:
+        if (ended_early := self._start()) is not None:
+            return ended_early
         # While the trainer imports torch, not after it has ended; and beside us, for the lease
         # is renewed meanwhile: importing what draws takes long on a busy machine.
         warm_up = threading.Thread(target=curve_files.warm_up, name="warm-up", daemon=True)
@@ -164,11 +182,21 @@ class Attempt:
 
     def _outcome(self) -> Outcome:
         event = self._terminal_event
+        if event is not None and event["type"] == "failed":
+            return Outcome("failed", {"error": self._with_log(event["error"])})
         if event is not None:
             return Outcome(event["type"], event)
         if self._stop_requested_at is not None:  # killed after the grace: like an interruption
             return Outcome("interrupted", {})
         return Outcome("lost", {}, self.trainer.describe_exit())
+
+    def _with_log(self, error: dict[str, Any]) -> dict[str, Any]:
+        """A failure that is not the job's, with where its stack trace is."""
+        if error["type"] not in OURS:
+            return error
+        log_path = self.trainer.log_path.relative_to(self.settings.root)
+        where = f"The log is {log_path} in the data folder of the worker."
+        return {**error, "detail": f"{error['detail']} {where}"}
 
     def _conclude(self, outcome: Outcome) -> None:
         """Write the end of the attempt, however long the database takes to come back."""
@@ -209,13 +237,13 @@ class Attempt:
                 rendered = curve_files.render_all(session, run, diverged)
                 if outcome.kind == "finished":
                     rendered |= KINDS[run.kind].files_of(session, run, diverged)
+                prefix = f"runs/{self.claim.run_id}/{self.claim.attempt}"
+                return [
+                    (name, content_type, self.storage.put(f"{prefix}/{name}", content))
+                    for name, (content_type, content) in rendered.items()
+                ]
             except SQLAlchemyError:
                 raise
             except Exception:  # a picture that cannot be drawn does not undo a training
                 log.exception("run %s: the files of its curve could not be made", self.claim.run_id)
                 return []
-        prefix = f"runs/{self.claim.run_id}/{self.claim.attempt}"
-        return [
-            (name, content_type, self.storage.put(f"{prefix}/{name}", content))
-            for name, (content_type, content) in rendered.items()
-        ]

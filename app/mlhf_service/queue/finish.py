@@ -15,6 +15,8 @@ from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import DIVERGED
 
 _MAX_BACKOFF_SECONDS = 30.0
+# Failures that are the deployment's, or ours, and not of what was asked for.
+OURS = {"package", "device", "disk", "internal"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def end_attempt(session: Session, job: Job, run: Run, outcome: Outcome, max_atte
             move(session, run, "failed", _diverged(outcome.event))
     elif outcome.kind == "failed":
         error = outcome.event["error"]
-        body = document(422, error["type"], error["title"], error.get("detail"))
+        status = 500 if error["type"] in OURS else 422
+        body = document(status, error["type"], error["title"], error.get("detail"))
         move(session, run, "failed", body)
     elif job.desired == "cancel":
         move(session, run, "cancelled")

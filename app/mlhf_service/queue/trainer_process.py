@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlhf.core import events
+from mlhf.core.process import EXIT_CANNOT_WRITE
 from mlhf_service.queue.leases import Claim
 
 _PASSED_ON = (
@@ -102,8 +103,8 @@ class TrainerProcess:
     def remove(self) -> None:
         """Delete its folder and its log if that is empty, and the oldest of many logs."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self.log_path.exists() and self.log_path.stat().st_size == 0:
-            self.log_path.unlink()
+        if not self._printed():
+            self.log_path.unlink(missing_ok=True)
         prune_logs(self.log_path.parent)
 
     def describe_exit(self) -> str:
@@ -112,10 +113,20 @@ class TrainerProcess:
         if code is None:
             return "the trainer was stopped"
         if code == -signal.SIGKILL:
-            return "the trainer was killed (signal 9): by hand, or because memory ran out"
+            return (
+                "the trainer was killed (signal 9): by hand, or because memory ran out. If it "
+                "was memory, a smaller network or batch_size helps, or fewer runs at a time on "
+                "the worker's machine"
+            )
         if code < 0:
-            return f"the trainer was ended by {signal.Signals(-code).name}"
+            log = f"; its log is logs/trainers/{self.log_path.name}" if self._printed() else ""
+            return f"the trainer crashed ({signal.Signals(-code).name}){log}"
+        if code == EXIT_CANNOT_WRITE:
+            return "the trainer could not write to its folder: the worker's disk is full"
         return f"the trainer ended with exit code {code}"
+
+    def _printed(self) -> bool:
+        return self.log_path.exists() and self.log_path.stat().st_size > 0
 
     def _signal(self, number: int) -> None:
         if self._process is None or self._process.poll() is not None:

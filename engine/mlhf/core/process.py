@@ -7,6 +7,7 @@ import sys
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_CANNOT_WRITE = 74  # EX_IOERR: not even its failure could be written down
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped on request, can be resumed
 
 _PR_SET_PDEATHSIG = 1

@@ -8,15 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlhf.core.errors import SpecError
 from mlhf.core.version import __version__
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device of that name; ``auto`` is CUDA where there is any."""
+    """Return the device of that name; ``auto`` is CUDA where there is any.
+
+    Raises:
+        SpecError: for ``cuda`` where there is none.
+    """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("This machine has no CUDA device.")
+        raise SpecError("/device", "The machine that trains has no CUDA device: use auto or cpu.")
     if wanted == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

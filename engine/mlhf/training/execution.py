@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlhf.core import atomic_files
+from mlhf.core.errors import DataError
 from mlhf.core.events import event
 from mlhf.training import checkpoint
 from mlhf.training.attempt import Attempt
@@ -36,10 +37,10 @@ def execute(
             folder.
 
     Raises:
-        DataError: if the checkpoint cannot be read.
+        DataError: if the checkpoint cannot be read, or is of another run.
     """
     if resume is not None:
-        loop.load_state_dict(checkpoint.load((attempt.run_dir or Path()) / resume))
+        _resume(loop, (attempt.run_dir or Path()) / resume)
     attempt.emit(
         event(
             "started",
@@ -69,6 +70,18 @@ def execute(
         )
     )
     return result
+
+
+def _resume(loop: RunLoop, path: Path) -> None:
+    state = checkpoint.load(path)
+    try:
+        loop.load_state_dict(state)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise DataError(
+            f"The checkpoint {path.name} does not fit this run, as one of another version or "
+            f"configuration would not ({type(error).__name__}: {error}). Train it anew: clone "
+            "the job."
+        ) from error
 
 
 def _artifacts(attempt: Attempt, folder: Path, write: WriteArtifacts) -> None:

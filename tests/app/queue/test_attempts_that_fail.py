@@ -1,0 +1,157 @@
+"""Attempts that cannot start, or whose trainer ends with an error: what the user is told."""
+
+import errno
+import os
+from typing import Any, ClassVar
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mlhf.core.events import Event, EventFile, event
+from mlhf.core.failures import explain
+from mlhf.core.optional import MissingPackageError
+from mlhf_service.queue import attempt
+from mlhf_service.queue.trainer_process import TrainerProcess
+from mlhf_service.runs.models import Artifact
+from tests.app.conftest import Rows
+from tests.app.queue.worker import Service
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+class Scripted(TrainerProcess):
+    """A trainer without a process: it tells ``events`` and ends with ``code``."""
+
+    events: ClassVar[list[Event]] = []
+    code = 1
+
+    def start(self, *_: Any) -> None:
+        self.folder.mkdir(parents=True)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.log_path.write_text("Traceback …")
+        with EventFile(self.folder / "events.jsonl") as tell:
+            for each in self.events:
+                tell(each)
+
+    def exit_code(self) -> int:
+        return self.code
+
+
+def _ended(worker: Service, monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> Any:
+    monkeypatch.setattr(attempt, "TrainerProcess", type("Case", (Scripted,), attributes))
+    return worker.run(worker.work().claim.run_id)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "slug"),
+    [
+        (ValueError("seven is odd"), 500, "internal"),
+        (MemoryError(), 422, "memory"),
+        (RuntimeError("CUDA error: unspecified launch failure"), 500, "device"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), 500, "package"),
+    ],
+)
+def test_an_error_is_a_problem_with_its_cause(
+    worker: Service, submit: Any, monkeypatch: Any, error: Exception, status: int, slug: str
+) -> None:
+    submit()
+    told = explain(error)
+    failed = event("failed", error=told.to_dict())
+    run = _ended(worker, monkeypatch, events=[failed])
+    assert (run.status, run.error["status"]) == ("failed", status)
+    assert run.error["type"] == f"/problems/{slug}"
+    assert run.error["title"] == told.title
+    log = f"logs/trainers/{run.id}-1.log"
+    assert run.error["detail"].startswith(told.detail)
+    assert (log in run.error["detail"]) == (status == 500)
+    assert (worker.settings.root / log).read_text() == "Traceback …"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(-9, "smaller network or batch_size"), (-11, "SIGSEGV"), (74, "disk is full")],
+)
+def test_an_end_without_a_word_is_explained(
+    worker: Service, submit: Any, monkeypatch: Any, code: int, reason: str
+) -> None:
+    submit()
+    worker.settings = worker.settings.model_copy(update={"max_attempts": 2})
+    run = _ended(worker, monkeypatch, code=code)
+    assert (run.status, run.failures) == ("queued", 1)
+    assert reason in worker.log(run.id)[-1]
+    worker.work()
+    run = worker.run(run.id)
+    assert run.error["type"] == "/problems/lost"  # type: ignore[index]
+    assert reason in run.error["detail"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("place", ["start", "read"])
+def test_a_worker_without_room_gives_the_run_back_at_once(
+    worker: Service, submit: Any, monkeypatch: Any, place: str
+) -> None:
+    submit()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/spool/run.json")
+
+    run = _ended(worker, monkeypatch, **{place: full})
+    assert (run.status, run.failures) == ("queued", 1)
+    assert "disk is full" not in str(run.error)
+    assert "Make room in the worker's data folder" in worker.log(run.id)[-1]
+
+
+def test_a_checkpoint_that_is_gone_is_named(worker: Service, submit: Any, rows: Rows) -> None:
+    submit()
+    run_id = worker.run().id
+    rows.artifact(run_id, "checkpoint-000000007.safetensors", b"x", kind="checkpoint", step=7)
+    (artifact,) = worker.all(Artifact)
+    worker.storage.delete(artifact.storage_key)
+    worker.work()
+    run = worker.run()
+    assert run.status == "failed"
+    assert run.error["type"] == "/problems/data"  # type: ignore[index]
+    assert "checkpoint-000000007.safetensors" in run.error["detail"]  # type: ignore[index]
+
+
+def test_a_data_set_whose_files_are_gone_is_named(worker: Service, client: TestClient) -> None:
+    table = "a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(20))
+    uploaded = client.post(
+        "/v1/datasets",
+        data={"name": "mine", "format": "table", "params": '{"target": "b"}'},
+        files={"file": ("mine.csv", table)},
+    ).json()["id"]
+    job = {
+        "kind": "train",
+        "model": {"name": "mlp"},
+        "dataset": {"name": uploaded},
+        "optimizer": {"name": "sgd"},
+        "budget": {"steps": 1},
+        "batch_size": 4,
+    }
+    assert client.post("/v1/jobs", json=job).status_code == 201
+    worker.storage.delete(f"datasets/{uploaded}")
+    worker.work()
+    error: Any = worker.run().error
+    assert uploaded in error["detail"]
+    assert "upload it again" in error["detail"]
+    assert client.post("/v1/jobs", json=job).json()["errors"][0]["pointer"] == "/dataset/name"
+
+
+def test_a_package_that_is_missing_is_named(
+    worker: Service, submit: Any, client: TestClient, monkeypatch: Any
+) -> None:
+    submit()
+
+    def bare(*_: Any) -> None:
+        raise MissingPackageError("sklearn", "data")
+
+    monkeypatch.setattr("mlhf_service.jobs.kinds.inputs.resolve_dataset", bare)
+    worker.work()
+    error: Any = worker.run().error
+    assert (error["type"], error["status"]) == ("/problems/package", 500)
+    assert "sklearn" in error["detail"]
+
+    monkeypatch.setattr("mlhf_service.datasets.resolve._described", bare)
+    answer = client.get("/v1/datasets/digits").json()
+    assert not answer["available"]
+    assert "sklearn" in answer["reason"]
