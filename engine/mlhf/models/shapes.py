@@ -57,6 +57,26 @@ class Planned:
         return fewest(p.normalized_over for p in self.inner)
 
     @property
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of its weight matrices; of a kernel, outputs and values of a window."""
+        source, result = self.source.sizes, self.result.sizes
+        match self.layer:
+            case spec.Linear():
+                return ((result[-1], source[-1]),)
+            case spec.Conv2d(kernel_size=kernel, groups=groups):
+                return ((result[0], source[0] // groups * kernel**2),)
+            case spec.CausalConv1d(kernel_size=kernel):
+                return ((result[1], source[1] * kernel),)
+            case spec.Lstm() | spec.Gru() as layer:
+                gates = (4 if isinstance(layer, spec.Lstm) else 3) * layer.hidden_size
+                inner = ((gates, layer.hidden_size),) * (2 * layer.num_layers - 1)
+                return ((gates, source[1]), *inner)
+            case spec.CausalAttention():
+                return ((3 * source[1], source[1]), (source[1], source[1]))
+            case _:
+                return tuple(matrix for planned in self.inner for matrix in planned.matrices)
+
+    @property
     def depth(self) -> int:
         """Number of layers with weight matrices on the longest way through."""
         if isinstance(self.layer, spec.Lstm | spec.Gru):

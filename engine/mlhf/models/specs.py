@@ -31,6 +31,7 @@ class ModelSummary:
         output_shape: Shape of the output for one sample.
         normalized_over: How few values of one sample a layer of batch norm takes a channel's
             mean over; None without such a layer.
+        matrices: Rows and columns of its weight matrices.
     """
 
     parameters: int
@@ -38,6 +39,7 @@ class ModelSummary:
     depth: int
     output_shape: tuple[int, ...]
     normalized_over: int | None
+    matrices: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,22 @@ def _summary_of(
             depth=sum(p.depth for p in planned),
             output_shape=planned[-1].result.sizes,
             normalized_over=fewest(p.normalized_over for p in planned),
+            matrices=tuple(matrix for p in planned for matrix in p.matrices),
         )
 
     return summarize
 
 
 def _summarize_resnet(params: ResnetParams, data: DataInfo) -> ModelSummary:
-    parameters, activations, depth, pixels = resnet_sizes(resnet_plan(params, data), data)
+    plan = resnet_plan(params, data)
+    parameters, activations, depth, pixels = resnet_sizes(plan, data)
     activations += prod(data.input_shape)
-    return ModelSummary(parameters, activations, depth, output_sizes(data), pixels)
+    matrices = (
+        (result, source * kernel**2)
+        for block in plan.blocks
+        for source, result, kernel, _ in block.convolutions()
+    )
+    return ModelSummary(parameters, activations, depth, output_sizes(data), pixels, tuple(matrices))
 
 
 MODELS = Registry(

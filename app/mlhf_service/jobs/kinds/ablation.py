@@ -13,6 +13,7 @@ from mlhf.core.errors import SpecError, under
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import PAPER, UNTRAINED
 from mlhf.training.batch_norm import check_batches
+from mlhf.training.memory import FLOAT_BYTES, PROCESS_BYTES
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import prepare_training
 from mlhf_service.jobs.kinds.networks import check_network
@@ -81,7 +82,9 @@ class Ablation(JobKind[AblationRequest]):
                 check_batches(network.summary, Epoch(network.info.train_samples, task.batch_size))
             of_batch = 3 * network.summary.activations * task.batch_size
             floats = network.summary.parameters * (1 + _STATE_COPIES) + of_batch
-            memory = network.check_memory(context, floats, of_batch)
+            memory = network.check_memory(
+                context, PROCESS_BYTES + FLOAT_BYTES * floats, FLOAT_BYTES * of_batch
+            )
             steps = total_steps(task.budget, network.info.train_samples, task.batch_size)
             estimates.append(network.estimate(total, memory, steps))
             config = AblationConfig(

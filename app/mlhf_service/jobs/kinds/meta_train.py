@@ -10,6 +10,7 @@ from mlhf.core.errors import under
 from mlhf.meta.config import MetaSettings, TaskGrid, total_iterations
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import KRONECKER, family_of
+from mlhf.training.memory import FLOAT_BYTES, PROCESS_BYTES
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import dataset_source, staged_file
 from mlhf_service.jobs.kinds.networks import Network, check_network
@@ -53,7 +54,7 @@ class MetaTrain(JobKind[MetaTrainRequest]):
             network = check_network(context, task.model, task.dataset, sizes, f"/tasks/{number}")
             config["tasks"][number]["model"] = network.model
             floats = _peak_floats(request, family, network, max(task.batch_sizes))
-            memory = network.check_memory(context, floats)
+            memory = network.check_memory(context, PROCESS_BYTES + FLOAT_BYTES * floats)
             estimates.append(network.estimate(1, memory, total))
         if request.start is not None:
             with under("/start"):

@@ -12,8 +12,6 @@ from mlhf_service.context import Context
 from mlhf_service.datasets.resolve import resolve_dataset
 from mlhf_service.jobs.kinds.protocol import Estimate
 
-FLOAT_BYTES = 4
-
 
 @dataclass(frozen=True)
 class Network:
@@ -31,15 +29,15 @@ class Network:
     summary: ModelSummary
     pointer: str
 
-    def check_memory(self, context: Context, floats: int, of_batch: int = 0) -> int:
-        """Bytes of ``floats``; raises SpecError where a run must not need so many.
+    def check_memory(self, context: Context, memory: int, of_batch: int = 0) -> int:
+        """Return ``memory``; raises SpecError where a run must not need so many bytes.
 
         Args:
-            of_batch: Those of the floats that grow with the batch.
+            of_batch: Those of the bytes that grow with the batch.
         """
-        memory, limit = FLOAT_BYTES * floats, context.settings.max_memory_bytes
+        limit = context.settings.max_memory_bytes
         if memory > limit:
-            place = "batch_size" if 2 * of_batch > floats else "model/params"
+            place = "batch_size" if 2 * of_batch > memory else "model/params"
             raise SpecError(
                 f"{self.pointer}/{place}",
                 f"One run would need about {memory / 2**30:.1f} GiB; at most "

@@ -11,6 +11,7 @@ from mlhf.optimizers.learned.families import UNTRAINED, family_of
 from mlhf.optimizers.specs import OPTIMIZERS, check_run
 from mlhf.training.batch_norm import check_batches, check_microbatches
 from mlhf.training.config import TrainConfig
+from mlhf.training.memory import training_bytes
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.inputs import prepare_training
 from mlhf_service.jobs.kinds.networks import check_network
@@ -79,9 +80,8 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
                 with under("/params/meta_checkpoint"):
                     pinned = resolve(context.session, family, params["meta_checkpoint"])
                 params["meta_checkpoint"] = pinned
-        spec = OPTIMIZERS[trial.optimizer.name]
-        of_batch = summary.activations * request.batch_size * (3 if spec.second_order else 2)
-        peak = max(peak, (summary.parameters * (1 + spec.state_copies) + of_batch, of_batch))
+        name, size = trial.optimizer.name, request.batch_size
+        peak = max(peak, training_bytes(summary, info, name, parsed, size))
         config = TrainConfig(
             model=Component.model_validate(network.model),
             dataset={"name": request.dataset.name, "params": request.dataset.params},

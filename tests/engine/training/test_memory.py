@@ -1,0 +1,50 @@
+"""The arithmetic of a run's memory."""
+
+import pytest
+
+from mlhf.data.info import DataInfo
+from mlhf.models.specs import summarize
+from mlhf.optimizers.specs import OPTIMIZERS
+from mlhf.training.memory import PROCESS_BYTES, training_bytes
+
+MIB = 2**20
+FLAT = DataInfo("image", (1, 8, 8), 10, "classification", 410, 102)
+COLOUR = DataInfo("image", (3, 32, 32), 10, "classification", 410, 102)
+
+# Peaks that bench/memory.py measured, in MiB.
+MEASURED = [
+    ([64], FLAT, 64, "sgd", {}, 324),
+    ([4000], FLAT, 64, "kfac", {}, 1412),
+    ([4000], FLAT, 64, "mlhf", {}, 1056),
+    ([4000], FLAT, 64, "shampoo", {}, 597),
+    ([2048, 2048], COLOUR, 128, "sgd", {}, 541),
+    ([2048, 2048], COLOUR, 128, "adam", {}, 879),
+    ([2048, 2048], COLOUR, 128, "soap", {}, 881),
+    ([2048, 2048], COLOUR, 128, "shampoo", {}, 1574),
+    ([2048, 2048], COLOUR, 128, "hf_adam", {}, 1124),
+    ([2048, 2048], COLOUR, 128, "mlhf", {}, 2048),
+    ([2048, 2048], COLOUR, 128, "mlhf", {"variant": "paper"}, 6163),
+    ([2048, 2048], COLOUR, 128, "l2l", {}, 13509),
+]
+
+
+@pytest.mark.parametrize(("hidden", "info", "batch_size", "name", "params", "peak"), MEASURED)
+def test_an_estimate_is_near_what_was_measured(hidden, info, batch_size, name, params, peak):
+    summary = summarize("mlp", {"hidden": hidden}, info)
+    parsed = OPTIMIZERS.parse(name, params)
+    total, of_batch = training_bytes(summary, info, name, parsed, batch_size)
+    assert 1 / 1.5 < total / (peak * MIB) < 1.5
+    assert 0 < of_batch < total - PROCESS_BYTES
+
+
+def test_sides_of_matrices():
+    layers = [
+        {"type": "conv2d", "out_channels": 4, "kernel_size": 3, "bias": False},
+        {"type": "residual", "layers": [{"type": "conv2d", "out_channels": 4, "kernel_size": 1}]},
+        {"type": "image_rows"},
+        {"type": "lstm", "hidden_size": 5},
+        {"type": "last_step"},
+        {"type": "linear"},
+    ]
+    found = summarize("sequential", {"layers": layers}, FLAT).matrices
+    assert found == ((4, 9), (4, 4), (20, 24), (20, 5), (10, 5))
