@@ -19,16 +19,18 @@ from mlhf.optimizers.params import (
 )
 from mlhf.optimizers.schedules import Fraction
 
+_ZeroOrPositive = Annotated[float, Field(ge=0, le=1e12)]  # 0, or what a configuration may say
+
 _TYPES: dict[str, Any] = {
     "average": Fraction,
     "beta2": Decay,
     "block_size": Dimension,
     "compile": bool,
     "curvature_batch": Samples | None,
-    "damping": NonNegative,
+    "damping": _ZeroOrPositive,
     "decay": Decay,
     "decrease": Annotated[float, Field(gt=0, le=1)],
-    "eps": NonNegative,
+    "eps": _ZeroOrPositive,
     "factors_every": Interval,
     "fisher": Literal["sampled", "empirical", "exact"],
     "growth_exponent": Annotated[float, Field(ge=0, le=4)],
