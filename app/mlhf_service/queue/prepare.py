@@ -1,5 +1,7 @@
 """From a claim to what its trainer starts with: configuration, files and threads filled in."""
 
+import os
+
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.protocol import Prepared
 from mlhf_service.jobs.kinds.registry import KINDS
@@ -14,7 +16,9 @@ def prepare(context: Context, claim: Claim) -> Prepared:
     """
     prepared = KINDS[claim.kind].prepare(context, claim.config)
     # A resumed run keeps the threads it began with: sums depend on their number.
-    threads = claim.threads or claim.config.get("threads") or context.settings.trainer_threads
+    wanted = claim.config.get("threads") or context.settings.trainer_threads
+    # More threads than cores only wait for each other.
+    threads = claim.threads or min(wanted, os.cpu_count() or 1)
     files = dict(prepared.files)
     checkpoint = checkpoint_name(claim)
     if checkpoint is not None and claim.checkpoint is not None:

@@ -218,10 +218,20 @@ class LevenbergMarquardtParams(BatchedParams):
         default=3.0, description="λ is multiplied by it where the ratio is below 1/4."
     )
     min_damping: Positive = Field(default=0.3, description="λ never falls below it.")
-    max_damping: Positive = Field(default=1e6, description="λ never rises above it.")
+    max_damping: Positive = Field(
+        default=1e6, validate_default=True, description="λ never rises above it."
+    )
     warm_start: Fraction = Field(
         default=0.95, description="Fraction of the last solution that the next solve starts from."
     )
+
+    @field_validator("max_damping")
+    @classmethod
+    def _not_below_the_lowest(cls, value: float, info: ValidationInfo) -> float:
+        lowest = info.data.get("min_damping")
+        if lowest is not None and value < lowest:
+            raise ValueError(f"{value:g} is below min_damping, which is {lowest:g}")
+        return value
 
 
 _META_CHECKPOINT = (

@@ -155,3 +155,18 @@ def test_a_package_that_is_missing_is_named(
     answer = client.get("/v1/datasets/digits").json()
     assert not answer["available"]
     assert "sklearn" in answer["reason"]
+
+
+def test_a_run_has_no_more_threads_than_cores(
+    worker: Service, submit: Any, monkeypatch: Any
+) -> None:
+    submit(resources={"threads": 1024})
+    given = []
+
+    def start(_: Any, claim: Any, config: dict[str, Any], *rest: Any) -> None:
+        given.append(config["threads"])
+        raise FileNotFoundError
+
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    _ended(worker, monkeypatch, start=start)
+    assert given == [3]

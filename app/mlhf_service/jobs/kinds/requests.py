@@ -31,7 +31,9 @@ class Resources(Strict):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = Field(
-        default=None, description="CPU threads; the deployment's default when absent."
+        default=None,
+        description="CPU threads, at most the cores of the worker's machine; the deployment's "
+        "default when absent.",
     )
 
 

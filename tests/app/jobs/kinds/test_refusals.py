@@ -44,3 +44,10 @@ def test_batch_norm_on_microbatches_of_one(client: TestClient) -> None:
     pointer, detail = _refused(client, request)
     assert pointer == "/optimizers/1/params/micro_batch"
     assert detail.startswith("7 cuts a batch of 8")
+
+
+def test_bounds_of_the_damping_that_cross(client: TestClient) -> None:
+    params = {"max_damping": 0.02}
+    pointer, detail = _refused(client, {**TRAIN, "optimizer": {"name": "hf_lm", "params": params}})
+    assert pointer == "/optimizer/params/max_damping"
+    assert detail == "0.02 is below min_damping, which is 0.3"
