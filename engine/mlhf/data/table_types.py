@@ -310,7 +310,8 @@ def packed_texts(column: pa.ChunkedArray) -> pa.DictionaryArray:
     packed = column.unify_dictionaries().combine_chunks()
     if isinstance(packed, pa.ChunkedArray):
         packed = packed.chunk(0)
-    return packed
+    # Positions may be unsigned, as polars writes them, and then none can be -1.
+    return pa.DictionaryArray.from_arrays(packed.indices.cast(pa.int32()), packed.dictionary)
 
 
 def _is_float(text: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data.params import TableParams
 from mlhf.data.specs import DATASETS, describe, inspect
+from mlhf.data.table_types import packed_texts
 
 
 def write(tmp_path, content, name="t.csv"):
@@ -205,3 +206,11 @@ def test_the_rules_of_earlier_uploads_give_what_they_gave(tmp_path):
     assert describe("table", {"target": "y", "rules": 1}, path).input_shape == (9,)
     path = write(tmp_path, column(["1", "?", "3", "4"]))
     assert describe("table", {"target": "y", "rules": 1}, path).input_shape == (4,)
+
+
+@pytest.mark.parametrize("position", [pa.uint8(), pa.uint16(), pa.uint32(), pa.int64()])
+def test_categories_may_have_positions_of_any_type(position):
+    texts = pa.array(["b", None, "a", "b"]).cast(pa.dictionary(position, pa.string()))
+    packed = packed_texts(pa.chunked_array([texts]))
+    assert packed.to_pylist() == ["b", None, "a", "b"]
+    assert packed.indices.fill_null(-1).to_pylist()[1] == -1
