@@ -1,0 +1,67 @@
+"""timm and transformers, imported where they are installed."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from mlhf.core.optional import from_extra
+
+_libraries: list[torch.library.Library] = []  # what they define lasts as long as they do
+
+
+def timm() -> Any:
+    """Return the package timm.
+
+    Raises:
+        MissingPackageError: where it, or torchvision, is not installed.
+    """
+    with from_extra("bench"):
+        _import_torchvision()
+        return import_module("timm")
+
+
+def transformers() -> Any:
+    """Return the package transformers, which then fetches nothing.
+
+    Raises:
+        MissingPackageError: where it is not installed.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with from_extra("bench"):
+        _import_torchvision()  # transformers imports it where it is installed
+        found = import_module("transformers")
+    found.logging.set_verbosity_error()
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each library.
+
+    Raises:
+        MissingPackageError: where one is not installed.
+    """
+    return {library.__name__: library.__version__ for library in (timm(), transformers())}
+
+
+def _import_torchvision() -> None:
+    """Import torchvision; where that fails for its compiled operators, declare them.
+
+    Those of its wheel for CUDA do not load into a torch for CPUs. No network here uses one.
+    """
+    try:
+        import_module("torchvision")
+        return
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    _libraries.append(library)
+    import_module("torchvision")
