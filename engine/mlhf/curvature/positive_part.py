@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlhf.curvature.eigh import eigh
+
 Product = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _LARGEST = 64  # of the blocks that are computed in full, at one product a column
@@ -186,7 +188,7 @@ def _clipped(
     matrices = 0.5 * (matrices + matrices.mT)
     rounding = 16 * size * max(torch.finfo(t.dtype).eps for t in like) * matrices.abs().amax((1, 2))
     if size > 1:
-        eigenvalues, vectors = torch.linalg.eigh(matrices)
+        eigenvalues, vectors = eigh(matrices)
     else:
         eigenvalues, vectors = matrices[:, 0], torch.ones_like(matrices)
     lowest = eigenvalues[:, :1]
@@ -221,7 +223,7 @@ def _deflated(
         basis.append(rest / size)
     known = torch.stack(basis[: len(images)])
     small = known @ torch.stack(images).T
-    eigenvalues, vectors = torch.linalg.eigh(0.5 * (small + small.T))
+    eigenvalues, vectors = eigh(0.5 * (small + small.T))
     eps = max(torch.finfo(t.dtype).eps for t in probe)
     negative = eigenvalues < -64 * eps * eigenvalues.abs().max()
     if not bool(negative.any()):

@@ -9,6 +9,8 @@ to the last bit.
 import torch
 from torch import Tensor
 
+from mlhf.curvature.eigh import eigh
+
 
 def live_coordinates(factor: Tensor) -> Tensor | None:
     """Return the coordinates whose row of a factor (n, n) is not zero; None where all are.
@@ -33,14 +35,14 @@ def eigenvectors(factor: Tensor) -> tuple[Tensor, Tensor]:
     """
     if factor.ndim > 2:
         if bool((factor.diagonal(dim1=-2, dim2=-1) != 0).all()):
-            return _eigh(factor)
+            return eigh(factor)
         each = [eigenvectors(f) for f in factor]
         return torch.stack([v for v, _ in each]), torch.stack([u for _, u in each])
     live = live_coordinates(factor)
     if live is None:
-        return _eigh(factor)
+        return eigh(factor)
     size, dead = len(factor), len(factor) - len(live)
-    values, vectors = _eigh(factor[live.unsqueeze(1), live])
+    values, vectors = eigh(factor[live.unsqueeze(1), live])
     is_dead = torch.ones(size, dtype=torch.bool, device=factor.device)
     is_dead[live] = False
     order = torch.arange(size, device=factor.device)
@@ -48,14 +50,3 @@ def eigenvectors(factor: Tensor) -> tuple[Tensor, Tensor]:
     result[order[is_dead], order[:dead]] = 1
     result[live.unsqueeze(1), order[dead:]] = vectors
     return torch.cat([values.new_zeros(dead), values]), result
-
-
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    try:
-        values, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        if not bool(torch.isfinite(matrix).all()):
-            identity = torch.eye(matrix.shape[-1]).to(matrix)
-            return matrix.new_full(matrix.shape[:-1], torch.nan), identity.expand_as(matrix)
-        values, vectors = torch.linalg.eigh(matrix.double())
-    return values.to(matrix), vectors.to(matrix)
