@@ -13,7 +13,7 @@ from tests.packaging.conftest import build, clean_environment, described, names
 from tests.service.conftest import train
 from tests.waiting import DEADLINE, until
 
-EXTRAS = {"client", "data", "dev", "docs", "peers", "service"}
+EXTRAS = {"bench", "client", "data", "dev", "docs", "peers", "service"}
 
 
 def test_it_holds_both_packages_and_what_they_read(wheel):

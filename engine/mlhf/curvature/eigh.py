@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors of symmetric matrices, NaN where there are none to be had."""
+"""Eigenvalues and eigenvectors of symmetric matrices; NaN in place of an error."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues, from the smallest, and eigenvectors of symmetric matrices.
 
-    ``torch.linalg.eigh`` raises where LAPACK does not converge: for a matrix that is not
+    ``torch.linalg.eigh`` raises where LAPACK does not converge: for many matrices that are not
     finite, and in float32 for some of a large range. The latter are decomposed in float64. The
     eigenvalues of what is left are NaN, and a step made of them is then seen not to be finite.
 
