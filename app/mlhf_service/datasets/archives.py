@@ -3,6 +3,7 @@
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ MOST_DEPTH = 8
 _CHUNK = 2**20
 _HEADER = 46  # bytes of an entry of the central directory, without its names
 _SKIPPED = ("__MACOSX", ".DS_Store", "Thumbs.db")
+_DOS = (0, 10, 14)  # FAT, NTFS, VFAT: where no file's name holds a backslash
 
 
 def check_sizes(file: BinaryIO, max_entries: int, max_bytes: int) -> None:
@@ -52,7 +54,8 @@ def unpack_images(
     the sizes a zip file declares are only claims.
 
     Returns:
-        The names of the files that are no images, which stay packed.
+        What stays packed: how many files that systems add, and the names of the others that
+        are no images.
 
     Raises:
         DataError: A name leads out of the folder, an entry is a link, or a limit is passed.
@@ -119,12 +122,20 @@ _Entries = list[tuple[zipfile.ZipInfo, tuple[str, ...]]]
 
 
 def _wanted(archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> tuple[_Entries, list[str]]:
-    """Return the images and their paths, and the names of the other files."""
+    """Return the images and their paths, and what is said of the other files."""
     entries: _Entries = []
     others = []
+    skipped = Counter[str]()
+    slashes = any("/" in entry.orig_filename for entry in archive.infolist())
     for entry in archive.infolist():
-        parts = _parts(entry)
-        if entry.is_dir() or any(part in _SKIPPED for part in parts):
+        name = entry.orig_filename
+        if "\\" in name and (entry.create_system in _DOS or not slashes):
+            name = name.replace("\\", "/")
+        parts = _parts(entry, name)
+        if name.endswith("/"):
+            continue
+        if known := next((part for part in parts if part in _SKIPPED), None):
+            skipped[known] += 1
             continue
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
@@ -137,18 +148,27 @@ def _wanted(archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> tuple[_Entri
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{_shown(entry)} is not compressed by deflate")
         entries.append((entry, parts))
-    return entries, others
+    # Counts first: a long list is cut at its end.
+    counts = [f"{name}: {count} files" for name, count in sorted(skipped.items())]
+    return entries, counts + others
 
 
-def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
-    """The folders and the name of an entry, if they are harmless."""
-    name = entry.orig_filename
+def _parts(entry: zipfile.ZipInfo, name: str) -> tuple[str, ...]:
+    """The folders and the name of an entry, if they are harmless.
+
+    Args:
+        name: That of the entry, with a slash between folders.
+    """
+    if "\\" in name:
+        raise DataError(
+            f"{_shown(entry)} has a backslash in its name, and other names in the zip file have "
+            "slashes between folders; rename the file, or pack the folder again"
+        )
     path = PurePosixPath(name)
     bad = (
         not name
         or path.is_absolute()
         or ".." in path.parts
-        or "\\" in name
         or ":" in name
         or any(ord(c) < 32 for c in name)
         or len(path.parts) > MOST_DEPTH

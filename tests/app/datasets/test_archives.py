@@ -33,6 +33,53 @@ def test_folders_are_kept_and_rubbish_is_left_out(tmp_path: Path) -> None:
     assert _unpack(_zip(dict.fromkeys(names, b"x")), tmp_path) == ["train/a/1.png", "val/b/2.JPG"]
 
 
+def test_what_systems_add_is_counted(tmp_path: Path) -> None:
+    names = ["train/a/1.png", "train/a/._1.png", "__MACOSX/", "__MACOSX/train/a/._1.png"]
+    names += ["__MACOSX/._train", ".DS_Store", "train/.DS_Store", "train/a/Thumbs.db"]
+    others = unpack_images(_zip(dict.fromkeys(names, b"x")), tmp_path, SUFFIXES, 100, 10**6)
+    assert others == [
+        ".DS_Store: 2 files",
+        "Thumbs.db: 1 files",
+        "__MACOSX: 2 files",
+        "train/a/._1.png",
+    ]
+
+
+def _windows_zip(names: list[str], system: int) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            info = zipfile.ZipInfo("x")
+            info.filename = info.orig_filename = name
+            info.create_system = system
+            archive.writestr(info, b"x" * (not name.endswith("\\")))
+    return file
+
+
+@pytest.mark.parametrize("system", [0, 3, 10])
+def test_backslashes_of_windows_are_between_folders(tmp_path: Path, system: int) -> None:
+    names = ["set\\", "set\\train\\a\\1.png", "set\\val\\b\\2.png", "README.txt"]
+    if system != 3:
+        names.append("set/train/b\\3.png")
+    found = _unpack(_windows_zip(names, system), tmp_path)
+    assert found == ["train/a/1.png", *["train/b/3.png"] * (system != 3), "val/b/2.png"]
+
+
+@pytest.mark.parametrize("system", [0, 3])
+@pytest.mark.parametrize(
+    "name", ["train\\..\\..\\a.png", "\\a.png", "\\\\host\\a.png", "C:\\a.png"]
+)
+def test_backslashes_do_not_lead_out_of_the_folder(tmp_path: Path, name: str, system: int) -> None:
+    with pytest.raises(DataError, match="not a name that is unpacked"):
+        _unpack(_windows_zip(["train\\a\\1.png", name], system), tmp_path)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_backslash_among_slashes_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"backslash in its name.*pack the folder again"):
+        _unpack(_windows_zip(["train/a/1.png", "train/a/b\\2.png"], 3), tmp_path)
+
+
 def test_what_is_no_image_stays_packed_and_is_named(tmp_path: Path) -> None:
     names = ["train/a/1.png", "README.txt", "train/a/b.sh", "train/a/.png", "train/.x/1.png"]
     others = unpack_images(_zip(dict.fromkeys(names, b"x")), tmp_path, SUFFIXES, 100, 10**6)
