@@ -153,6 +153,11 @@ class TableParams(SplitParams):
         description="Columns whose values are categories (or classes) even where they look like "
         "numbers.",
     )
+    numeric: Annotated[list[ColumnName], Field(max_length=10_000)] = Field(
+        default_factory=list,
+        description="Columns of digits that are numbers even where some start with a zero, as "
+        "007 does; otherwise such digits are a code, and each code is a category (or a class).",
+    )
     missing: Literal["refuse", "drop", "fill"] = Field(
         default="refuse",
         description="Missing values: refuse the table; drop their rows; or fill in the mean of "

@@ -45,6 +45,8 @@ with from_extra("data"):
 MAX_CATEGORIES = 1000
 _MAX_FEATURES = 65_536
 _FEW = 20
+# As many categories are reported where they are about as many as the rows.
+_SUSPICIOUS = 10
 MAX_COLUMNS_LISTED = 1000
 
 
@@ -171,7 +173,7 @@ def _described(params: TableParams, root: Path | None) -> _Described:
     if features > _MAX_FEATURES:
         raise DataError(f"the columns give {features} inputs; at most {_MAX_FEATURES} are taken")
     files.check_held(table.num_rows, 8 * features, "/params/ignore")
-    task, names_of_classes = _task(params, table)
+    task, names_of_classes = _task(params, typed)
     info = DataInfo(
         kind="table",
         input_shape=(features,),
@@ -204,13 +206,20 @@ def _column(typed: Typed, name: str, train: Array) -> _Column:
     if len(categories) > MAX_CATEGORIES:
         raise DataError(
             f"column {name!r}: {len(categories)} different texts are too many for categories "
-            f"(at most {MAX_CATEGORIES}); put it into `ignore`"
+            f"(at most {MAX_CATEGORIES}); put it into `ignore`{_or(typed, name)}"
         )
     return _Column(name, categories, missing=table.column(name).null_count > 0)
 
 
-def _task(params: TableParams, table: pa.Table) -> tuple[Task, tuple[str, ...] | None]:
+def _or(typed: Typed, name: str) -> str:
+    """What to add to an error about a column that could have been another type."""
+    doubt = typed.types[name].doubt
+    return "" if doubt is None else f" ({doubt})"
+
+
+def _task(params: TableParams, typed: Typed) -> tuple[Task, tuple[str, ...] | None]:
     """Return the task and, for classification, the names of the classes."""
+    table = typed.table
     kind = value_type(table, params.target)
     classes = params.task == "classification"
     if params.task == "auto":
@@ -220,14 +229,19 @@ def _task(params: TableParams, table: pa.Table) -> tuple[Task, tuple[str, ...] |
     if not classes:
         if not _is_number(kind):
             raise SpecError(
-                "/params/target", f"column {params.target!r} holds {kind}, not numbers to predict"
+                "/params/target",
+                f"column {params.target!r} holds {kind}, not numbers to predict"
+                f"{_or(typed, params.target)}",
             )
         return "regression", None
     names, _ = _classes(table, params.target)
     if len(names) < 2:
         raise DataError(f"column {params.target!r}: all rows are of the same class")
     if len(names) > MAX_CLASSES:
-        raise DataError(f"column {params.target!r}: {len(names)} classes; at most {MAX_CLASSES}")
+        raise DataError(
+            f"column {params.target!r}: {len(names)} classes; at most {MAX_CLASSES}"
+            f"{_or(typed, params.target)}"
+        )
     return "classification", names
 
 
@@ -322,6 +336,8 @@ def _report(params: TableParams, found: _Described, targets: Array, path: Path) 
             report.converted.append(f"{name}: numbers written with {kind.format}")
         if kind.doubt is not None:
             report.guessed.append(f"{name}: taken as texts; {kind.doubt}")
+        if name in columns and (note := _nearly_unique(columns[name], found.table)) is not None:
+            report.guessed.append(note)
         if kind.missing:
             fill = columns[name].fill if name in columns else None
             if params.missing == "drop" or name == params.target:
@@ -348,6 +364,18 @@ def _report(params: TableParams, found: _Described, targets: Array, path: Path) 
     shown = found.table.slice(0, SAMPLE_ROWS).select([c.name for c in report.columns[:50]])
     report.sample = [{k: _shown(v) for k, v in row.items()} for row in shown.to_pylist()]
     return report
+
+
+def _nearly_unique(column: _Column, table: pa.Table) -> str | None:
+    """Return what to say of categories that are about as many as the rows."""
+    different = len(column.categories or ())
+    rows = table.num_rows - table.column(column.name).null_count
+    if different < _SUSPICIOUS or different < 0.9 * rows:
+        return None
+    return (
+        f"{column.name}: {different} categories in {rows} rows, nearly one for each row, of which "
+        "little can be learned; put the column into `ignore`, or write numbers in a usual format"
+    )
 
 
 def _shown(value: Any) -> Any:

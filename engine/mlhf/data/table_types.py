@@ -1,6 +1,7 @@
 """Numbers or categories: what each column of a table is, and why. Never a silent change."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from mlhf.core.optional import from_extra
 from mlhf.data.params import TableParams
 from mlhf.data.table_file import (
     is_parquet,
+    may_have_leading_zeros,
     no_header_hint,
+    read_as_texts,
     read_dialect,
     read_table,
     read_texts,
@@ -89,16 +92,18 @@ def typed_table(path: Path, params: TableParams) -> Typed:
     decimal = params.decimal or "."
     table = read_table(path, params, decimal)
     _check_names(table.column_names, params, path)
+    codes = _codes(path, table, params)
+    table, apart = _replaced(table, codes), {*params.categorical, *codes}
     names = [name for name in table.column_names if name not in params.ignore]
     if params.rules == 1:
         return Typed(table, {name: ColumnType(_stored(table, name)) for name in names})
-    texts = _texts(table, names, params)
+    texts = _texts(table, names, apart, params)
     marks = _marks(texts)
     if not is_parquet(path) and params.decimal is None and marks == {","}:
         # What looks like 1.234 may then be 1234: those columns are looked at as texts too.
         decimal = ","
-        table = read_table(path, params, decimal)
-        texts = _texts(table, names, params)
+        table = _replaced(read_table(path, params, decimal), codes)
+        texts = _texts(table, names, apart, params)
         marks |= _marks(texts)
     elif any(pa.types.is_floating(value_type(table, name)) for name in names):
         marks.add(decimal)
@@ -110,6 +115,8 @@ def typed_table(path: Path, params: TableParams) -> Typed:
                 as_text = pc.cast(table.column(name), pa.string())
                 table = table.set_column(table.column_names.index(name), name, as_text)
             types[name] = ColumnType("named in `categorical`")
+        elif name in codes:
+            types[name] = _code(codes[name])
         elif is_parquet(path):
             types[name] = ColumnType(_stored(table, name), doubt=_stored_as_text(texts.get(name)))
         elif name in texts:
@@ -119,7 +126,52 @@ def typed_table(path: Path, params: TableParams) -> Typed:
             types[name] = ColumnType(f"all values are numbers with {format}", format)
         else:
             types[name] = ColumnType(_stored(table, name))
+        if name in params.numeric and is_text(value_type(table, name)):
+            raise SpecError(
+                f"/params/numeric/{params.numeric.index(name)}",
+                f"column {name!r} holds texts that are no numbers, or are stored as text",
+            )
     return _without_missing(table, types, path, params)
+
+
+def _codes(path: Path, table: pa.Table, params: TableParams) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of digits of a CSV file that start with a zero somewhere, as texts.
+
+    007 is a code (of a place, an article, a class): as a number it would be another one.
+    """
+    if is_parquet(path) or params.rules == 1:
+        return {}
+    apart = {*params.ignore, *params.categorical, *params.numeric}
+    names = [
+        name
+        for name in table.column_names
+        if name not in apart
+        and (pa.types.is_integer(kind := value_type(table, name)) or pa.types.is_floating(kind))
+    ]
+    if not names or not may_have_leading_zeros(path, params):
+        return {}
+    texts = read_as_texts(path, params, names)
+    return {name: texts.column(name) for name in names if _are_codes(texts.column(name))}
+
+
+def _are_codes(column: pa.ChunkedArray) -> bool:
+    digits = pc.all(pc.match_substring_regex(column, r"^[0-9]+$")).as_py()
+    return bool(digits and pc.any(pc.match_substring_regex(column, r"^0[0-9]")).as_py())
+
+
+def _code(column: pa.ChunkedArray) -> ColumnType:
+    first = column.filter(pc.match_substring_regex(column, r"^0[0-9]"))[0].as_py()
+    return ColumnType(
+        f"digits that start with a zero, such as {first[:40]!r}",
+        doubt=f"digits that start with a zero, such as {first[:40]!r}, are a code; put the column "
+        "into `numeric` if they are numbers",
+    )
+
+
+def _replaced(table: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def _check_names(names: list[str], params: TableParams, path: Path) -> None:
@@ -129,10 +181,14 @@ def _check_names(names: list[str], params: TableParams, path: Path) -> None:
             "/params/target",
             f"no column {params.target!r}; there are: {', '.join(names)[:500]}{hint}",
         )
-    for key in ("ignore", "categorical"):
+    for key in ("ignore", "categorical", "numeric"):
         for index, name in enumerate(getattr(params, key)):
             if name not in names:
                 raise SpecError(f"/params/{key}/{index}", f"no column {name!r}")
+            if key == "numeric" and name in params.categorical:
+                raise SpecError(
+                    f"/params/numeric/{index}", f"column {name!r} is in `categorical` too"
+                )
 
 
 def is_missing(text: str, params: TableParams, number: bool) -> bool:
@@ -159,11 +215,13 @@ def _stored(table: pa.Table, name: str) -> str:
     return f"holds {'text' if is_text(kind) else names.get(str(kind), f'values of type {kind}')}"
 
 
-def _texts(table: pa.Table, names: list[str], params: TableParams) -> dict[str, _Texts]:
-    """Return the columns of text that may hold numbers."""
+def _texts(
+    table: pa.Table, names: list[str], apart: Collection[str], params: TableParams
+) -> dict[str, _Texts]:
+    """Return the columns of text that may hold numbers, without those set apart."""
     found = {}
     for name in names:
-        if is_text(value_type(table, name)) and name not in params.categorical:
+        if is_text(value_type(table, name)) and name not in apart:
             counted = table.column(name).value_counts().to_pylist()
             counts = {
                 each["values"]: each["counts"]

@@ -196,6 +196,77 @@ def test_a_type_follows_from_all_of_a_large_column(tmp_path):
     assert inputs(write(tmp_path, column(values)))[0][1] == 0.5
 
 
+def coded(code):
+    """Return a table of a column ``a`` of codes, a number, and a target."""
+    return "a,n,y\n" + "".join(f"{code(n)},{n}.5,{n % 2}\n" for n in range(12))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("style", ["{}", " {} ", '"{}"'])
+def test_digits_that_start_with_a_zero_are_a_code(tmp_path, style, encoding):
+    text = coded(lambda n: style.format(("00012", "01012", "12345")[n % 3]))
+    path = write(tmp_path, text.encode(encoding))
+    arrays = DATASETS["table"].read(TableParams(target="y"), path)
+    assert arrays.notes["columns"][0]["categories"] == ["00012", "01012", "12345"]
+    report = inspect("table", {"target": "y"}, path).report
+    assert (report.columns[0].type, report.columns[0].inputs) == ("category", 3)
+    assert "start with a zero, such as '00012'" in report.columns[0].why
+    assert any(n.startswith("a: ") and "`numeric`" in n for n in report.guessed)
+    found = describe("table", {"target": "y", "numeric": ["a"]}, path)
+    assert found.input_shape == (2,)
+    assert describe("table", {"target": "y", "rules": 1}, path).input_shape == (2,)
+
+
+def test_codes_keep_their_texts_as_names_of_classes(tmp_path):
+    path = write(tmp_path, coded(lambda n: ("01", "02", "10")[n % 3]))
+    assert describe("table", {"target": "a"}, path).class_names == ("01", "02", "10")
+    numbers = {"target": "a", "numeric": ["a"]}
+    assert describe("table", numbers, path).class_names == ("1", "2", "10")
+    assert describe("table", {"target": "a", "rules": 1}, path).class_names == ("1", "2", "10")
+    with pytest.raises(SpecError, match=r"not numbers to predict.*'01', are a code.*`numeric`"):
+        describe("table", {"target": "a", "task": "regression"}, path)
+
+
+@pytest.mark.parametrize(
+    "texts", [("0", "1"), ("0", "0.5"), ("0.05", "10"), ("-01", "2"), ("00.5", "1"), ("100", "20")]
+)
+def test_other_numbers_with_zeros_are_numbers(tmp_path, texts):
+    path = write(tmp_path, coded(lambda n: texts[n % 2]) + "7,05.5,1\n")
+    report = inspect("table", {"target": "y"}, path).report
+    assert [c.type for c in report.columns] == ["number", "number", "class"]
+
+
+def test_a_code_may_be_missing_or_one_of_too_many(tmp_path):
+    path = write(tmp_path, coded(lambda n: "" if n == 3 else f"0{n % 2}"))
+    with pytest.raises(DataError, match="column 'a': 1 values are missing, the first in row 4"):
+        describe("table", {"target": "y"}, path)
+    filled = inspect("table", {"target": "y", "missing": "fill"}, path)
+    assert (filled.info.input_shape, filled.report.columns[0].missing) == ((3,), 1)
+    path = write(tmp_path, column([f"0{n:04d}" for n in range(0, 4004, 2)][::-1]), "u.csv")
+    with pytest.raises(DataError, match=r"column 'a': 2002 different texts.*`numeric`"):
+        describe("table", {"target": "y"}, path)
+
+
+def test_numeric_is_of_columns_that_are_numbers(tmp_path):
+    path = write(tmp_path, coded(lambda n: f"x{n % 2}"))
+    for wrong, message in (
+        ({"numeric": ["n", "a"]}, "column 'a' holds texts"),
+        ({"numeric": ["n", "z"]}, "no column 'z'"),
+        ({"numeric": ["a", "n"], "categorical": ["n"]}, "in `categorical` too"),
+    ):
+        with pytest.raises(SpecError, match=message) as caught:
+            describe("table", {"target": "y", **wrong}, path)
+        assert caught.value.pointer == "/params/numeric/1"
+
+
+def test_categories_as_many_as_rows_are_reported(tmp_path):
+    path = write(tmp_path, coded(lambda n: f"{n + 1}_000"))
+    report = inspect("table", {"target": "y"}, path).report
+    assert any("a: 12 categories in 12 rows, nearly one for each row" in n for n in report.guessed)
+    path = write(tmp_path, coded(lambda n: f"{n % 10}_000"), "u.csv")
+    assert not inspect("table", {"target": "y"}, path).report.guessed
+
+
 def test_the_rules_of_earlier_uploads_give_what_they_gave(tmp_path):
     path = write(tmp_path, b"a,y,note\n1,0,gr\xfcn\n2,1,rot\n3,0,rot\n")
     old = {"target": "y", "ignore": ["note"], "rules": 1}
