@@ -158,6 +158,11 @@ class TableParams(SplitParams):
         description="Columns of digits that are numbers even where some start with a zero, as "
         "007 does; otherwise such digits are a code, and each code is a category (or a class).",
     )
+    row_numbers: Literal["ignore", "use"] = Field(
+        default="ignore",
+        description="A column without a name, or named index, id, Unnamed: 0 or "
+        "__index_level_0__, whose values count the rows: leave it out, or use it as an input.",
+    )
     missing: Literal["refuse", "drop", "fill"] = Field(
         default="refuse",
         description="Missing values: refuse the table; drop their rows; or fill in the mean of "

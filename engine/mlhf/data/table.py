@@ -160,9 +160,12 @@ def _described(params: TableParams, root: Path | None) -> _Described:
     typed = typed_table(path, params)
     table = typed.table
     names = table.column_names
-    used = [name for name in names if name != params.target and name not in params.ignore]
+    used = [name for name in names if name != params.target and name in typed.types]
     if not used:
-        raise DataError("the table has no input columns beside the target")
+        hint = ""
+        if typed.row_numbers:
+            hint = f" and row numbers in {typed.row_numbers[0]!r}; set `row_numbers` to use"
+        raise DataError(f"the table has no input columns beside the target{hint}")
     test = held_out_count(table.num_rows, params.test_fraction)
     for name in (params.target, *used):
         if not typed.types[name].missing:
@@ -313,7 +316,7 @@ def _report(params: TableParams, found: _Described, targets: Array, path: Path) 
     columns = {column.name: column for column in found.columns}
     report = Report(label=params.target, dropped_rows=found.typed.dropped)
     for name in found.table.column_names:
-        if name in params.ignore:
+        if name not in types:
             continue
         kind = types[name]
         if name == params.target:
@@ -353,7 +356,10 @@ def _report(params: TableParams, found: _Described, targets: Array, path: Path) 
         report.guessed.append(f"{hidden} more columns are not listed")
     if not is_parquet(path):
         report.guessed += read_dialect(path, params).notes
-    report.ignored = listed((f"column {name}" for name in params.ignore), "columns")
+    report.ignored = [
+        f"column {name!r}: numbers of rows; set `row_numbers` to use to take it as an input"
+        for name in found.typed.row_numbers
+    ] + listed((f"column {name}" for name in params.ignore), "columns")
     train, test = held_out(found.table.num_rows, params.test_fraction)
     report.splits = [
         SplitReport(name="train", samples=len(train), source=path.name),

@@ -25,6 +25,10 @@ with from_extra("data"):
     import pyarrow as pa
     import pyarrow.compute as pc
 
+# What programs call a column of row numbers, beside pandas' "Unnamed: 0".
+_INDEX_NAMES = ("", "index", "id")
+_PANDAS_INDEX = "__index_level_0__"
+
 
 @dataclass(frozen=True)
 class ColumnType:
@@ -48,12 +52,15 @@ class Typed:
     """A table whose columns are numbers or texts, with nulls for what is missing.
 
     Attributes:
+        types: Of the columns that are used.
         dropped: Rows left out because a value is missing.
+        row_numbers: Columns left out because they only count the rows.
     """
 
     table: pa.Table
     types: dict[str, ColumnType]
     dropped: int = 0
+    row_numbers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,11 +99,13 @@ def typed_table(path: Path, params: TableParams) -> Typed:
     decimal = params.decimal or "."
     table = read_table(path, params, decimal)
     _check_names(table.column_names, params, path)
-    codes = _codes(path, table, params)
-    table, apart = _replaced(table, codes), {*params.categorical, *codes}
+    row_numbers = _row_numbers(table, params)
+    params = params.model_copy(update={"ignore": [*params.ignore, *row_numbers]})
     names = [name for name in table.column_names if name not in params.ignore]
     if params.rules == 1:
         return Typed(table, {name: ColumnType(_stored(table, name)) for name in names})
+    codes = _codes(path, table, params)
+    table, apart = _replaced(table, codes), {*params.categorical, *codes}
     texts = _texts(table, names, apart, params)
     marks = _marks(texts)
     if not is_parquet(path) and params.decimal is None and marks == {","}:
@@ -131,7 +140,27 @@ def typed_table(path: Path, params: TableParams) -> Typed:
                 f"/params/numeric/{params.numeric.index(name)}",
                 f"column {name!r} holds texts that are no numbers, or are stored as text",
             )
-    return _without_missing(table, types, path, params)
+    return replace(_without_missing(table, types, path, params), row_numbers=row_numbers)
+
+
+def _row_numbers(table: pa.Table, params: TableParams) -> tuple[str, ...]:
+    """Return the columns that an index left behind: in sorted rows they would tell the target."""
+    if params.rules == 1 or params.row_numbers == "use":
+        return ()
+    chosen = {params.target, *params.ignore, *params.categorical, *params.numeric}
+    return tuple(n for n in table.column_names if n not in chosen and _counts_rows(table, n))
+
+
+def _counts_rows(table: pa.Table, name: str) -> bool:
+    column, plain = table.column(name), name.strip().casefold()
+    if not pa.types.is_integer(column.type) or column.null_count:
+        return False
+    if plain == _PANDAS_INDEX:  # written where it is not 0, 1, 2, …, as after a choice of rows
+        return int(pc.count_distinct(column).as_py()) == len(column)
+    if plain not in _INDEX_NAMES and not plain.startswith("unnamed:"):
+        return False
+    values = column.to_numpy()
+    return values[0] in (0, 1) and np.array_equal(values, np.arange(len(values)) + values[0])
 
 
 def _codes(path: Path, table: pa.Table, params: TableParams) -> dict[str, pa.ChunkedArray]:

@@ -259,6 +259,49 @@ def test_numeric_is_of_columns_that_are_numbers(tmp_path):
         assert caught.value.pointer == "/params/numeric/1"
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "index", "ID", "__index_level_0__"])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_row_numbers_are_left_out_and_that_is_said(tmp_path, name, first, form):
+    rows = range(12)
+    columns = {name: [n + first for n in rows], "n": [n**2 for n in rows], "y": [0, 1] * 6}
+    path = tmp_path / f"t.{form}"
+    if form == "csv":
+        table = zip(*columns.values(), strict=True)
+        path.write_text(f"{name},n,y\n" + "".join(f"{a},{b},{c}\n" for a, b, c in table))
+    else:
+        pq.write_table(pa.table(columns), path)
+    found = inspect("table", {"target": "y"}, path)
+    assert found.info.input_shape == (1,)
+    assert [c.name for c in found.report.columns] == ["n", "y"]
+    assert f"column {name!r}: numbers of rows; set `row_numbers`" in found.report.ignored[0]
+    arrays = DATASETS["table"].read(TableParams(target="y"), path)
+    assert [column["name"] for column in arrays.notes["columns"]] == ["n"]
+    for kept in ({"row_numbers": "use"}, {"rules": 1}):
+        assert describe("table", {"target": "y", **kept}, path).input_shape == (2,)
+
+
+def test_the_index_of_chosen_rows_is_left_out(tmp_path):
+    index = [7, 3, 11, 0, 5, 2]
+    columns = {"n": [n / 2 for n in index], "y": [0, 1] * 3, "__index_level_0__": index}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert describe("table", {"target": "y"}, tmp_path / "t.parquet").input_shape == (1,)
+
+
+def test_other_whole_numbers_are_inputs(tmp_path):
+    for name, values in (("id", [3, *range(1, 12)]), ("id", range(2, 14)), ("n", range(12))):
+        rows = "".join(f"{a},{b}.5,{b % 2}\n" for b, a in enumerate(values))
+        path = write(tmp_path, f"{name},x,y\n" + rows)
+        report = inspect("table", {"target": "y"}, path).report
+        assert [c.name for c in report.columns] == [name, "x", "y"]
+        assert not report.ignored
+    path = write(tmp_path, "id,y\n" + "".join(f"{n},{n % 2}\n" for n in range(12)))
+    with pytest.raises(DataError, match=r"no input columns .* row numbers in .id.; set"):
+        describe("table", {"target": "y"}, path)
+    assert describe("table", {"target": "y", "categorical": ["id"]}, path).input_shape == (12,)
+    assert describe("table", {"target": "id", "task": "regression"}, path).outputs == 1
+
+
 def test_categories_as_many_as_rows_are_reported(tmp_path):
     path = write(tmp_path, coded(lambda n: f"{n + 1}_000"))
     report = inspect("table", {"target": "y"}, path).report
