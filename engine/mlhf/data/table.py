@@ -359,7 +359,7 @@ def _report(params: TableParams, found: _Described, targets: Array, path: Path) 
     report.ignored = [
         f"column {name!r}: numbers of rows; set `row_numbers` to use to take it as an input"
         for name in found.typed.row_numbers
-    ] + listed((f"column {name}" for name in params.ignore), "columns")
+    ] + listed((f"column {name}" for name in params.ignore if name != params.target), "columns")
     train, test = held_out(found.table.num_rows, params.test_fraction)
     report.splits = [
         SplitReport(name="train", samples=len(train), source=path.name),

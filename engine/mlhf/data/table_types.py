@@ -100,7 +100,9 @@ def typed_table(path: Path, params: TableParams) -> Typed:
     table = read_table(path, params, decimal)
     _check_names(table.column_names, params, path)
     row_numbers = _row_numbers(table, params)
-    params = params.model_copy(update={"ignore": [*params.ignore, *row_numbers]})
+    # The target is no input anyway: to ignore it as one too is no mistake.
+    ignored = [name for name in (*params.ignore, *row_numbers) if name != params.target]
+    params = params.model_copy(update={"ignore": ignored})
     names = [name for name in table.column_names if name not in params.ignore]
     if params.rules == 1:
         return Typed(table, {name: ColumnType(_stored(table, name)) for name in names})

@@ -288,6 +288,15 @@ def test_the_index_of_chosen_rows_is_left_out(tmp_path):
     assert describe("table", {"target": "y"}, tmp_path / "t.parquet").input_shape == (1,)
 
 
+@pytest.mark.parametrize("rules", [1, 2])
+def test_a_target_that_is_ignored_as_an_input_is_the_target(tmp_path, rules):
+    path = write(tmp_path, coded(lambda n: n % 3))
+    params = {"target": "y", "ignore": ["y", "n"], "rules": rules}
+    found = inspect("table", params, path)
+    assert found.info.class_names == ("0", "1")
+    assert found.report.ignored == ["column n"]
+
+
 def test_other_whole_numbers_are_inputs(tmp_path):
     for name, values in (("id", [3, *range(1, 12)]), ("id", range(2, 14)), ("n", range(12))):
         rows = "".join(f"{a},{b}.5,{b % 2}\n" for b, a in enumerate(values))
