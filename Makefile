@@ -6,9 +6,9 @@ PORT ?= 8000
 DATA_DIR ?= .mlhf
 
 PYTEST = $(BIN)/python -m pytest
-# One process more than cores: tests of whole services wait more than they compute. One test at a
-# time: the longest, which come first (tests/conftest.py), are not dealt to one process.
-SPREAD := --numprocesses 3 --dist load --maxschedchunk 1
+# One test at a time: the longest, which come first (tests/conftest.py), are not dealt to one
+# process. A third process gains nothing on two cores.
+SPREAD := --numprocesses 2 --dist load --maxschedchunk 1
 
 .PHONY: demo serve test test-quick test-bare coverage lint format docs clean
 
