@@ -32,7 +32,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
         try:
             compiler = build.find_compiler()
             for instructions in build.instruction_sets():
-                name = build.library_name(instructions)
+                name = build.file_name(instructions)
                 target = Path(self._folder.name, name)
                 build.run([*build.command(compiler, instructions), "-o", str(target)])
                 built[str(target)] = f"{_KERNELS}/{build.AHEAD}/{name}"

@@ -5,11 +5,11 @@ import sys
 from importlib import import_module
 from typing import Any
 
-import torch
+from torch import library as registration
 
 from mlhf.core.optional import from_extra
 
-_libraries: list[torch.library.Library] = []  # what they define lasts as long as they do
+_registered: list[registration.Library] = []  # what they define lasts as long as they do
 
 
 def timm() -> Any:
@@ -59,9 +59,9 @@ def _import_torchvision() -> None:
             raise
     for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    operators = registration.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(schema)  # type: ignore[no-untyped-call]
-    _libraries.append(library)
+        operators.define(schema)  # type: ignore[no-untyped-call]
+    _registered.append(operators)
     import_module("torchvision")

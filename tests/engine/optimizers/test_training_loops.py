@@ -5,12 +5,10 @@ import pickle
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
 
-from mlhf import MLHF, EmpiricalFisher, HessianFree
+from mlhf import MLHF, HessianFree
 from mlhf.curvature.errors import CurvatureError
 from mlhf.optimizers.first_order.first_order import sgd
 from mlhf.optimizers.kfac.kfac import Kfac
@@ -289,152 +287,6 @@ def test_no_grad_anomaly_mode_and_hooks_that_read_change_no_bit(make, plain):
     with torch.no_grad(), torch.autograd.detect_anomaly(check_nan=False):
         assert losses(make(model), *batch()) == plain[_name(make)][0]
     assert {"forward", "backward", "parameter"} == set(seen)
-
-
-def _lengths(y):
-    return torch.full((len(y),), y.shape[1])
-
-
-def _ctc(z, y):
-    return F.ctc_loss(z, y, torch.full((4,), 10), torch.full((4,), 3))
-
-
-@pytest.mark.parametrize("name", ["mlhf", "paper", "hf", "hf_lm"])
-def test_ctc_is_refused_by_name(name):
-    model = nn.Sequential(nn.Linear(5, 7), nn.LogSoftmax(-1))
-    with pytest.raises(CurvatureError, match=r"ctc_loss has no second derivative.*EmpiricalFisher"):
-        OPTIMIZERS[name](model, _ctc).step(torch.randn(10, 4, 5), torch.randint(1, 7, (4, 3)))
-
-
-def test_what_the_error_about_ctc_recommends_works():
-    def loss(z, y):
-        return F.ctc_loss(z.transpose(0, 1), y, torch.full((len(y),), 10), _lengths(y))
-
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 7), nn.LogSoftmax(-1))
-    x, y = torch.randn(4, 10, 5), torch.randint(1, 7, (4, 3))
-    optimizer = HessianFree(model, loss, curvature=EmpiricalFisher)
-    found = losses(optimizer, x, y)
-    assert found[-1] < found[0]
-    optimizer = HessianFree(model, _ctc, curvature=EmpiricalFisher)
-    with pytest.raises(CurvatureError, match="the loss fails on a part of the batch"):
-        optimizer.step(x.transpose(0, 1), y)
-
-
-@every
-@pytest.mark.parametrize("wrong", [-1, 3])
-def test_a_class_out_of_range_is_named(make, wrong):
-    x, y = batch()
-    y[5] = wrong
-    with pytest.raises(CurvatureError, match=rf"labels from .*{wrong}.*, 0 to 2"):
-        make(network()).step(x, y)
-
-
-@every
-def test_a_target_is_never_broadcast(make):
-    model = nn.Linear(6, 1)
-    x, _ = batch()
-    with pytest.raises(CurvatureError, match="shaped like the output"):
-        make(model, "mse").step(x, x[:, 0])
-
-
-@pytest.mark.parametrize("name", ["mlhf", "paper", "hf", "hf_lm"])
-def test_a_module_that_returns_its_loss_is_refused_by_name(name):
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, xy):
-            return F.cross_entropy(self.inner(xy[0]), xy[1])
-
-    with pytest.raises(CurvatureError, match="the model returns a single number"):
-        OPTIMIZERS[name](Net(), lambda z, y: z).step(batch(), None)
-
-
-def _first_batch_large(large):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4))
-    optimizer = MLHF(model)
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randn(20, 4, generator=torch.Generator().manual_seed(2))
-    found = []
-    for k in range(60):
-        x = torch.randn(1000 if large and not k else 50, 20, generator=generator)
-        found.append(float(optimizer.step(x, (x @ labels).argmax(1)).loss))
-    return sum(found[-10:]) / 10
-
-
-def test_a_large_first_batch_costs_nothing():
-    assert _first_batch_large(True) < 1.15 * _first_batch_large(False)
-
-
-class _TimeMajor(nn.Module):
-    def __init__(self, packed=False):
-        super().__init__()
-        torch.manual_seed(0)
-        self.memory, self.out = nn.GRU(6, 8), nn.Linear(8, 3)
-        self._packed = packed
-
-    def forward(self, x):
-        hidden = self.memory(x)[0]
-        return self.out(hidden.data if self._packed else hidden)
-
-
-def _moved(model, optimizer, x, y, **options):
-    before = theta(model)
-    optimizer.step(x, y, **options)
-    return float((theta(model) - before).norm())
-
-
-@pytest.mark.parametrize("kind", ["dict", "time-major", "packed"])
-def test_a_batch_of_one_sample_moves_little_whatever_its_inputs_are(kind):
-    """Its size is counted from the rows of the output, not from the first axis of the input."""
-
-    def make_batch(n):
-        if kind == "dict":
-            x, y = batch(n)
-            return {"x": x}, y
-        if kind == "time-major":
-            return torch.randn(7, n, 6), torch.randint(3, (7, n))
-        lengths = [7] * n
-        return pack_sequence([torch.randn(k, 6) for k in lengths]), torch.randint(
-            3, (sum(lengths),)
-        )
-
-    class Dict(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, inputs):
-            return self.inner(inputs["x"])
-
-    moved = {}
-    for last in (64, 1):
-        model = Dict() if kind == "dict" else _TimeMajor(kind == "packed")
-        optimizer = MLHF(model)
-        torch.manual_seed(1)
-        for _ in range(4):
-            optimizer.step(*make_batch(64))
-        assert optimizer._basis._squares.count == 4
-        moved[last] = _moved(model, optimizer, *make_batch(last))
-    assert moved[1] < 0.2 * moved[64]
-
-
-def test_a_batchs_size_can_be_told():
-    """Of padded rows, say, of which the loss leaves most out."""
-    moved = {}
-    for told in (None, 64, 2):
-        model = network()
-        optimizer = MLHF(model)
-        for _ in range(4):
-            optimizer.step(*batch(64), batch_size=64)
-        moved[told] = _moved(model, optimizer, *batch(64), batch_size=told)
-    assert moved[None] == moved[64]
-    assert moved[2] < 0.1 * moved[64]
-    with pytest.raises(ValueError, match="batch_size=0"):
-        optimizer.step(*batch(), batch_size=0)
 
 
 def test_steps_in_eval_mode_are_refused_and_its_state_is_right():

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from torch import library as registration
 
 from mlhf.optimizers.mlhf.paper.kernels import build, library, operators
 from mlhf.optimizers.mlhf.paper.kernels.build import NoCompiler
@@ -134,7 +135,7 @@ def test_what_the_wheel_brings_is_taken(monkeypatch, tmp_path):
     with pytest.raises(NoCompiler):
         library.find()
     instructions = INSTRUCTIONS if INSTRUCTIONS in build.instruction_sets() else "DEFAULT"
-    ahead = tmp_path / build.library_name(instructions)
+    ahead = tmp_path / build.file_name(instructions)
     ahead.touch()
     assert library.find() == ahead
 
@@ -175,10 +176,10 @@ def test_a_fake_and_a_traced_call_agree_with_a_real_one():
         pytest.skip(library.obstacle())
     inputs = tuple(torch.randn(8, requires_grad=True) for _ in range(3))
     state, packed = torch.randn(16, 8, requires_grad=True), torch.randn(2, 277)
-    torch.library.opcheck(
+    registration.opcheck(
         torch.ops.mlhf.coordinate_network.default, (*inputs, state, packed, [0, 5, 0, 5, 8, 1], 0.1)
     )
-    torch.library.opcheck(
+    registration.opcheck(
         torch.ops.mlhf.coordinate_network_step.default,
         (*(v.detach() for v in inputs), state.detach(), packed, [0, 5, 0, 5, 8, 1], 0.1),
     )

@@ -51,7 +51,7 @@ def instruction_sets() -> dict[str, tuple[str, ...]]:
     return _X86 if platform.machine().lower() in ("x86_64", "amd64") else {"DEFAULT": ()}
 
 
-def library_name(instructions: str) -> str:
+def file_name(instructions: str) -> str:
     """Return a library's name in the wheel."""
     return f"kernels-{instructions.lower()}.so"
 

@@ -47,7 +47,7 @@ def find() -> Path:
     instructions = torch.backends.cpu.get_cpu_capability()
     if instructions not in build.instruction_sets():
         instructions = "DEFAULT"
-    ahead = BUILT_AHEAD / build.library_name(instructions)
+    ahead = BUILT_AHEAD / build.file_name(instructions)
     return ahead if ahead.is_file() else compiled(instructions)
 
 
