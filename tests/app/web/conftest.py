@@ -65,12 +65,17 @@ class Watched:
         self.hosts: set[str] = set()
         page.on("console", lambda m: m.type == "error" and self.wrong.append(m.text))
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+        page.on("requestfailed", self._failed)
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
         page.on(
             "response",
             lambda r: r.status >= 400 and self.wrong.append(f"{r.status}: {r.url}"),
         )
+
+    def _failed(self, request: Any) -> None:
+        # Chromium's word for what it was still doing when the test left the page.
+        if request.failure != "net::ERR_ABORTED":
+            self.wrong.append(f"failed: {request.url}: {request.failure}")
 
 
 @pytest.fixture
