@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from mlhf.curvature.fisher import EmpiricalFisher
     from mlhf.curvature.ggn import GGN
     from mlhf.curvature.hessian import Hessian
+    from mlhf.curvature.residuals import Residuals
     from mlhf.meta.config import MetaTrainConfig
     from mlhf.meta.run import meta_train
-    from mlhf.models.files import load_model
+    from mlhf.models.files import LoadedModel, load_model
+    from mlhf.models.graph.trace import trace
+    from mlhf.models.roi_align import roi_align
+    from mlhf.optimizers.gauss_newton.optimizer import GaussNewton
     from mlhf.optimizers.hessian_free import HessianFree
     from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint
     from mlhf.optimizers.mlhf.variants import MLHF
@@ -25,14 +29,19 @@ if TYPE_CHECKING:
 _HOME = {
     "EmpiricalFisher": "mlhf.curvature.fisher",
     "GGN": "mlhf.curvature.ggn",
+    "GaussNewton": "mlhf.optimizers.gauss_newton.optimizer",
     "Hessian": "mlhf.curvature.hessian",
     "HessianFree": "mlhf.optimizers.hessian_free",
+    "LoadedModel": "mlhf.models.files",
     "MLHF": "mlhf.optimizers.mlhf.variants",
     "MetaCheckpoint": "mlhf.optimizers.learned.meta_checkpoint",
     "MetaTrainConfig": "mlhf.meta.config",
+    "Residuals": "mlhf.curvature.residuals",
     "TrainConfig": "mlhf.training.config",
     "load_model": "mlhf.models.files",
     "meta_train": "mlhf.meta.run",
+    "roi_align": "mlhf.models.roi_align",
+    "trace": "mlhf.models.graph.trace",
     "train": "mlhf.training.run",
 }
 
@@ -40,14 +49,19 @@ __all__ = [
     "GGN",
     "MLHF",
     "EmpiricalFisher",
+    "GaussNewton",
     "Hessian",
     "HessianFree",
+    "LoadedModel",
     "MetaCheckpoint",
     "MetaTrainConfig",
+    "Residuals",
     "TrainConfig",
     "__version__",
     "load_model",
     "meta_train",
+    "roi_align",
+    "trace",
     "train",
 ]
 

@@ -12,7 +12,9 @@ import pytest
 
 from mlhf import train
 from mlhf.core import events, process
+from mlhf.core.confinement import Report
 from mlhf.core.errors import DataError
+from mlhf.runner import failure
 from tests.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -99,6 +101,15 @@ def test_a_failure_is_told_in_words(config, tmp_path):
     assert "Traceback" not in json.dumps(last)
 
 
+@pytest.mark.parametrize("message", ["can't start new thread", "could not create a primitive"])
+def test_memory_refused_to_a_thread_or_a_primitive_is_told_as_memory(message):
+    limited = Report(memory_limit_bytes=2**30, memory_limit_by="rlimit")
+    error = failure(RuntimeError(message), limited)["error"]
+    assert error["type"] == "memory"
+    assert "1.0 GiB" in error["detail"]
+    assert failure(RuntimeError(message), Report())["error"]["type"] == "internal"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full")
 def test_a_full_disk_has_an_exit_code_of_its_own(config, tmp_path):
     _prepare(tmp_path, config(dataset={"name": "npz"}))
@@ -146,7 +157,7 @@ def _alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

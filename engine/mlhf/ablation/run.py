@@ -8,7 +8,8 @@ from mlhf.ablation.config import MEASURES, SOLVER_VARIANTS, AblationConfig, Solv
 from mlhf.ablation.solver_comparison import SolverComparison
 from mlhf.core.checked import checked
 from mlhf.core.events import Event, OnEvent
-from mlhf.models.loss import loss_name
+from mlhf.data.cache import DataCache
+from mlhf.models.loss import make_loss
 from mlhf.optimizers.learned.families import UNTRAINED
 from mlhf.training import environment
 from mlhf.training.attempt import Attempt
@@ -27,6 +28,7 @@ def ablate(
     resume: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float | None = 15.0,
+    data_cache: DataCache | None = None,
 ) -> RunResult:
     """Measure the paper's solver variants and their controls along one trajectory.
 
@@ -53,6 +55,7 @@ def ablate(
         report,
         should_stop,
         checkpoint_seconds,
+        data_cache,
     )
 
 
@@ -64,19 +67,21 @@ def measure_variants(
     on_event: OnEvent,
     should_stop: Callable[[], bool],
     checkpoint_seconds: float | None = 15.0,
+    data_cache: DataCache | None = None,
 ) -> RunResult:
     """Train as ``mlhf.train`` would with ``mlhf``, all variants measured at each step."""
-    attempt = Attempt(on_event, run_dir, should_stop, checkpoint_seconds)
+    attempt = Attempt(on_event, run_dir, should_stop, checkpoint_seconds, data_cache=data_cache)
     device = environment.choose_device(config.device)
     with reproducible(config.threads, device):
-        model, data = build_network(config, device)
-        loss = loss_name(data.info)
+        model, data = build_network(config, device, attempt)
+        loss = make_loss(data.info)
         named = str(config.optimizer.params["meta_checkpoint"])
         optimizer = SolverComparison(model, loss, None if named == UNTRAINED else named, variants)
+        trainer = Trainer(config, model, data, loss, optimizer, attempt)
         return execute(
-            Trainer(config, model, data, loss, optimizer, attempt),
+            trainer,
             attempt,
             resume,
-            environment=describe(config, device, model),
+            environment=describe(config, device, data, trainer),
             data=data.info.to_dict(),
         )

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mlhf.core.config import Strict
-from mlhf.core.errors import SpecError, error_message
+from mlhf.core.errors import SpecError
+from mlhf.core.explain import explain
 
 Config = TypeVar("Config", bound=Strict)
 
@@ -31,4 +32,5 @@ def checked(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         pointer = "".join(f"/{part}" for part in first["loc"] if part not in members)
-        raise SpecError(pointer, f"{error_message(first).removesuffix('.')}.") from error
+        message = explain(first, kind.model_json_schema())
+        raise SpecError(pointer, f"{message.removesuffix('.')}.") from error

@@ -37,6 +37,10 @@ class DataError(ValueError):
     """A data set or file that is absent, corrupt, or not in the format its loader reads."""
 
 
+class CheckpointError(DataError):
+    """A checkpoint that cannot be read, or is of another run or version."""
+
+
 class DivergedError(RuntimeError):
     """Several steps in a row were not finite; the message says what was not, and what to do."""
 

@@ -8,11 +8,23 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from mlhf.core.errors import DataError, DivergedError, SpecError
+from mlhf.core.confinement import ConfinementError
+from mlhf.core.errors import CheckpointError, DataError, DivergedError, SpecError
 from mlhf.core.optional import MissingPackageError
 
 FailureType = Literal[
-    "spec", "data", "memory", "numerical", "diverged", "package", "device", "disk", "internal"
+    "spec",
+    "data",
+    "checkpoint",
+    "memory",
+    "numerical",
+    "diverged",
+    "package",
+    "installation",
+    "isolation",
+    "device",
+    "disk",
+    "internal",
 ]
 
 _MOST_LETTERS = 500
@@ -45,8 +57,17 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, SpecError):
         where = f" (at {error.pointer})" if error.pointer else ""
         return Failure("spec", "The configuration cannot be run", f"{error.message}{where}")
+    if isinstance(error, CheckpointError):
+        return Failure("checkpoint", "The checkpoint cannot be used", _message(error))
     if isinstance(error, DataError):
         return Failure("data", "The data cannot be read", _message(error))
+    if isinstance(error, ConfinementError):
+        return Failure(
+            "isolation",
+            "The worker cannot confine trainers",
+            f"Its system refused: {_message(error)} Allow user namespaces there, or set "
+            "MLHF_TRAINER_CONFINEMENT=auto.",
+        )
     if isinstance(error, DivergedError):
         return Failure("diverged", "The run diverged", _message(error))
     if isinstance(error, ImportError):
@@ -81,12 +102,14 @@ def explain(error: BaseException) -> Failure:
 
 
 def _import(error: ImportError) -> Failure:
-    detail = _message(error)
-    if not isinstance(error, MissingPackageError):
-        package = error.name or "a package"
-        detail = f"{package} cannot be imported where the run was trained: {detail}"
+    if isinstance(error, MissingPackageError):
+        detail = f"{_message(error)} Then restart the workers and retry the job."
+        return Failure("package", "A package is missing", detail)
     return Failure(
-        "package", "A package is missing", f"{detail} Then restart the workers and retry the job."
+        "installation",
+        "The worker's installation is broken",
+        f"{error.name or 'A package'} cannot be imported where the run was trained: "
+        f"{_message(error)} Install MLHF there anew.",
     )
 
 

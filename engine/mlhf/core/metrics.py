@@ -18,8 +18,8 @@ class Summary(TypedDict):
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether larger values of a metric are better; they are for accuracies alone."""
-    return metric.endswith("accuracy")
+    """Whether larger values of a metric are better; they are for accuracies and precisions."""
+    return metric.endswith(("accuracy", "average_precision"))
 
 
 def reaches(metric: str, value: float, target: float) -> bool:

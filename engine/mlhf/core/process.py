@@ -10,7 +10,9 @@ EXIT_FAILED = 1
 EXIT_CANNOT_WRITE = 74  # EX_IOERR: not even its failure could be written down
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped on request, can be resumed
 
-_PR_SET_PDEATHSIG = 1
+TRAINER, SPARE = "mlhf-trainer", "mlhf-spare"  # as ps and /proc/<pid>/comm show them
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
@@ -23,12 +25,21 @@ def die_with_parent(sig: int = signal.SIGKILL, expected_parent_pid: int | None =
     """
     if not sys.platform.startswith("linux"):
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+    prctl(_PR_SET_PDEATHSIG, int(sig))
     if expected_parent_pid is not None and os.getppid() != expected_parent_pid:
         os.kill(os.getpid(), sig)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends (Linux only)."""
+    if sys.platform.startswith("linux"):
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_name(name: str) -> None:
+    """Name this process, at most 15 letters: a fork has the command line of its parent."""
+    if sys.platform.startswith("linux"):
+        prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 
 def keep_freed_memory() -> None:
@@ -45,3 +56,10 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
         mallopt(_M_TOP_PAD, 64 << 20)
+
+
+def prctl(option: int, value: int | ctypes.c_char_p) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

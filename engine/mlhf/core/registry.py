@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import ValidationError
 
 from mlhf.core.config import Strict
-from mlhf.core.errors import SpecError, error_message
+from mlhf.core.errors import SpecError
+from mlhf.core.explain import explain, unknown
 
 Implementation = TypeVar("Implementation")
 
@@ -76,8 +77,7 @@ class Registry(Mapping[str, AnySpec]):
             SpecError: at ``/name``, with the names that are known.
         """
         if name not in self._specs:
-            known = ", ".join(sorted(self._specs))
-            raise SpecError("/name", f"unknown {self._noun} {name!r}; known: {known}")
+            raise SpecError("/name", unknown(self._noun, name, sorted(self._specs)))
         return self._specs[name]
 
     def parse(self, name: str, params: Mapping[str, Any]) -> Any:
@@ -91,10 +91,24 @@ class Registry(Mapping[str, AnySpec]):
         try:
             return kind.model_validate(dict(params))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            keep_last = first["type"] == "missing"
-            pointer = "/params" + _pointer(first["loc"], params, keep_last)
-            raise SpecError(pointer, error_message(first)) from None
+            pointer, told = _first_mistake(error, params)
+            message = explain(told, kind.model_json_schema())
+            raise SpecError("/params" + pointer, message) from None
+
+
+def _first_mistake(error: ValidationError, params: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the first field that is wrong, as a JSON pointer, and pydantic's error about it.
+
+    A field of several types has an error for each. The one told is of the type that was meant:
+    it points deepest into the value, or is about more than the type.
+    """
+    errors = error.errors(include_url=False)
+    found = [
+        (_pointer(each["loc"], params, each["type"] == "missing"), each)
+        for each in errors
+        if each["loc"][:1] == errors[0]["loc"][:1]
+    ]
+    return max(found, key=lambda it: (it[0].count("/"), not it[1]["type"].endswith("_type")))
 
 
 def _pointer(loc: tuple[int | str, ...], value: Any, keep_last: bool) -> str:

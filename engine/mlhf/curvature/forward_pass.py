@@ -1,5 +1,6 @@
 """The forward pass that the gradient and all products share."""
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -131,3 +132,31 @@ def full_precision(device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, enabled=False):
         yield
+
+
+def evaluated(model: nn.Module, x: Any) -> Any:
+    """Return model(x) without graph, also of a model that differentiates itself.
+
+    One that calls ``torch.autograd.grad`` in its forward pass needs gradients enabled: it is run
+    again with them, and remembered.
+    """
+    if model not in _NEED_GRADIENTS:
+        try:
+            with torch.no_grad(), eager():
+                return model(usable(x))
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+        _NEED_GRADIENTS.add(model)
+    with torch.enable_grad(), eager():
+        return detached(model(usable(x)))
+
+
+def detached(z: Any) -> Any:
+    """Return a model's output (a tensor or a pytree of tensors) without its graph."""
+    if isinstance(z, Tensor):
+        return z.detach()
+    return pytree.tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, z)
+
+
+_NEED_GRADIENTS: weakref.WeakSet[nn.Module] = weakref.WeakSet()

@@ -7,18 +7,19 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
-from torch.utils import _pytree as pytree
 
+from mlhf.curvature.entrywise import entrywise_nodes
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import (
     Unchanged,
+    detached,
     forward_pass,
     full_precision,
     has_recurrent_layers,
     select_parameters,
 )
 from mlhf.curvature.hooks import hook_count
-from mlhf.curvature.linearize import Linearization
+from mlhf.curvature.linearize import Linearization, backward
 from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
@@ -74,6 +75,9 @@ class GGN:
         CurvatureError: where products cannot be computed correctly.
     """
 
+    gradient: list[Tensor]
+    edge_gradients: list[Tensor | None]
+
     def __init__(
         self,
         model: nn.Module,
@@ -86,6 +90,79 @@ class GGN:
         indefinite: Indefinite = "positive_part",
         edges: Callable[[Any], Sequence[GradientEdge]] | None = None,
     ) -> None:
+        self._configure(model, loss, parameters, indefinite)
+        before = hook_count()
+        z = forward_pass(model, x, self.parameters, autocast)
+        hooked = hook_count() != before
+        self._outputs = graph_outputs(z)
+        watched = edges(z) if edges else []
+        self._linearize(model, z, y, hooked)
+        with self._using_graph():
+            self.gradient, self.edge_gradients = self._linear.gradients(self._at.gradient, watched)
+
+    @classmethod
+    def at_outputs(
+        cls,
+        model: nn.Module,
+        loss: Loss,
+        z: Any,
+        y: Any,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        indefinite: Indefinite = "positive_part",
+        hooked: bool = True,
+    ) -> "GGN":
+        """Return the matrix at the outputs z of a forward pass that the caller ran.
+
+        Its gradient is not computed (``backward``): ``gradient`` and ``edge_gradients`` are to be
+        set by the caller. Nothing may have changed since the pass.
+
+        Args:
+            model: The model.
+            loss: As for ``GGN``.
+            z: What the model returned, or what was made of it, with its graph.
+            y: The loss's target.
+            parameters: θ.
+            indefinite: As for ``GGN``.
+            hooked: Whether the pass may have registered hooks.
+
+        Raises:
+            CurvatureError: as ``GGN`` does.
+        """
+        self = cls.__new__(cls)
+        self._configure(model, loss, parameters, indefinite)
+        self._outputs = graph_outputs(z)
+        self._linearize(model, z, y, hooked)
+        return self
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The outputs that have a graph; ``jvp`` returns a tensor for each."""
+        return self._outputs
+
+    def backward(
+        self, factor: Tensor, at: Sequence[Tensor | GradientEdge]
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of ``factor`` times the loss; the graph is kept.
+
+        Args:
+            factor: A scalar.
+            at: Leaves or edges of the graph.
+
+        Returns:
+            One for each of them, None at one that the loss does not depend on.
+        """
+        with self._using_graph():
+            w = [g * factor.to(g) for g in self._at.gradient]
+            return backward(self._outputs, at, w)
+
+    def _configure(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        parameters: Sequence[Tensor] | None,
+        indefinite: Indefinite,
+    ) -> None:
         if indefinite not in get_args(Indefinite):
             raise ValueError(
                 f"indefinite={indefinite!r} is not allowed: it should be one of "
@@ -96,21 +173,17 @@ class GGN:
         self.loss_function = loss
         self._indefinite = indefinite
         self._output_hessian: Product | None = None
-        before = hook_count()
-        z = forward_pass(model, x, self.parameters, autocast)
-        hooked = hook_count() != before
-        found = self._outputs = graph_outputs(z)
-        watched = edges(z) if edges else []
+
+    def _linearize(self, model: nn.Module, z: Any, y: Any, hooked: bool) -> None:
         self.output: Any = detached(z)
         self._buffers = UnmovedBuffers(model)
         self._recurrent = has_recurrent_layers(model)
         self._unchanged = Unchanged(self.parameters)
-        with self._using_graph():
-            self._at = pytree_loss(loss, z, y)
+        with full_precision(self._device), differentiable_twice(recurrent=self._recurrent):
+            self._at = pytree_loss(self.loss_function, z, y)
             self._check_loss(model)
-            self._linear = Linearization(found, self.parameters, hooked=hooked)
+            self._linear = Linearization(self._outputs, self.parameters, hooked=hooked)
             self.loss = self._at.value
-            self.gradient, self.edge_gradients = self._linear.gradients(self._at.gradient, watched)
 
     def product(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Gv = Jᵀ H_ℓ J v.
@@ -158,6 +231,28 @@ class GGN:
         with self._using_graph():
             return Uses(self._outputs)
 
+    def diagonal_root_at(self, edges: Sequence[GradientEdge]) -> list[Tensor | None]:
+        """Return ‖∂z/∂e D^½‖ for each entry e of values at edges, D the diagonal matrix H_ℓ.
+
+        Its square is the diagonal of the Gauss-Newton matrix in such a value, which is diagonal.
+
+        Args:
+            edges: Of values that the outputs are computed from entry by entry
+                (``entrywise_nodes``).
+
+        Returns:
+            One tensor like each value; None where the outputs do not depend on it. The sign of
+            an entry is of no account. Only right where H_ℓ is diagonal.
+        """
+        ones = [torch.ones_like(g) for g in self._at.gradient]
+        roots = [d.clamp_min(0).sqrt() for d in self.output_hessian(ones)]
+        with self._using_graph():
+            return self._linear.vjp_at(roots, edges)
+
+    def entrywise_nodes(self) -> set[Any]:
+        """Return the graph's nodes whose values the outputs are computed from entry by entry."""
+        return entrywise_nodes(self._outputs)
+
     def output_trace(self, generator: torch.Generator) -> Tensor:
         """Return an estimate of tr H_ℓ, a scalar of at least 0.
 
@@ -167,17 +262,38 @@ class GGN:
         Args:
             generator: On the CPU, wherever the model is.
         """
-        signs = [
-            torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g)
-            for g in self._at.gradient
-        ]
+        signs = self._signs(generator)
         pairs = list(zip(signs, self.output_hessian(signs), strict=True))
         return sum((dot(u, w) for u, w in pairs[1:]), dot(*pairs[0])).clamp_min(0)
+
+    def output_hessian_is_diagonal(self) -> bool:
+        """Whether H_ℓ is diagonal, as far as two products with it can tell.
+
+        A diagonal D is u · Du for every vector u of signs; any other matrix is not. Entries that
+        are 0 to rounding beside the others are 0 here.
+        """
+        generator = torch.Generator().manual_seed(0)
+        first, second = (
+            [s * w for s, w in zip(signs, self.output_hessian(signs), strict=True)]
+            for signs in (self._signs(generator), self._signs(generator))
+        )
+        scale = max((float(d.abs().max()) for d in first if d.numel()), default=0.0)
+        return scale > 0 and all(
+            torch.allclose(a, b, rtol=1e-4, atol=1e-6 * scale)
+            for a, b in zip(first, second, strict=True)
+        )
 
     def output_gradient_square(self) -> Tensor:
         """Return ‖∂ℓ/∂z‖², over all outputs, a scalar."""
         first, *others = self._at.gradient
         return sum((dot(g, g) for g in others), dot(first, first))
+
+    def _signs(self, generator: torch.Generator) -> list[Tensor]:
+        """Return random signs, one tensor like each output."""
+        return [
+            torch.randint(2, g.shape, generator=generator).mul_(2).sub_(1).to(g)
+            for g in self._at.gradient
+        ]
 
     def _check_loss(self, model: nn.Module) -> None:
         """Refuse losses of which JᵀH_ℓJ and Jᵀ∂ℓ/∂z would miss a part, or all.
@@ -230,10 +346,3 @@ class GGN:
                 )
             )
         return self._output_hessian(u)
-
-
-def detached(z: Any) -> Any:
-    """Return a model's output (a tensor or a pytree of tensors) without its graph."""
-    if isinstance(z, Tensor):
-        return z.detach()
-    return pytree.tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, z)

@@ -9,8 +9,13 @@ from torch.autograd.graph import get_gradient_edge
 
 from mlhf.curvature.consistency import disagree, normal_like
 from mlhf.curvature.errors import CurvatureError, explained
-from mlhf.curvature.forward_pass import Unchanged, forward_pass, full_precision, select_parameters
-from mlhf.curvature.ggn import detached
+from mlhf.curvature.forward_pass import (
+    Unchanged,
+    detached,
+    forward_pass,
+    full_precision,
+    select_parameters,
+)
 from mlhf.curvature.hooks import UNKNOWN, any_on, hook_count
 from mlhf.curvature.linearize import dense, refuse_reentrant, topological, vjp
 from mlhf.curvature.protocol import Loss

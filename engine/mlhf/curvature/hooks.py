@@ -9,6 +9,7 @@ accumulated never run here, and do no harm.
 
 import threading
 from collections.abc import Callable, Iterable
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -26,6 +27,7 @@ UNKNOWN = (
 
 _lock = threading.Lock()
 _reading = 0  # hooks of ours, which read only
+_ours: WeakValueDictionary[int, RemovableHandle] = WeakValueDictionary()  # by their key
 
 
 def hook_count() -> int:
@@ -48,7 +50,13 @@ def register_reading(
     with _lock:
         handles = [register() for register in registrations]
         _reading += len(handles)
+        _ours.update({handle.id: handle for handle in handles})
     return handles
+
+
+def only_reads(key: int) -> bool:
+    """Whether the hook that a module keeps under this key is one of ours, which changes nothing."""
+    return key in _ours
 
 
 def any_on(leaves: Iterable[Tensor]) -> bool:

@@ -57,6 +57,10 @@ class Linearization:
         refuse_reentrant(found[:count], self._z)
         return dense(found[:count], self._parameters), list(found[count:])
 
+    def vjp_at(self, w: Sequence[Tensor], edges: Sequence[GradientEdge]) -> list[Tensor | None]:
+        """Return wᵀ∂z/∂e for edges e of the graph, None where z does not depend on e."""
+        return list(backward(self._z, edges, w))
+
     def jvp(self, v: Sequence[Tensor]) -> list[Tensor]:
         """Return Jv, one tensor like each output, for v like the parameters."""
         return self.jvps([v])[0]

@@ -4,9 +4,8 @@ The named losses are convex in the output, so their Gauss-Newton matrices JᵀHJ
 semi-definite.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,31 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlhf.curvature.errors import CurvatureError, explained
+from mlhf.curvature.loss_object import LossAt, LossObject, TensorLoss
 from mlhf.curvature.positive_part import known_convex
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.uses import leaves_of
-
-
-@dataclass(frozen=True)
-class LossAt:
-    """A loss at one output z, with its derivatives in z, all without graph.
-
-    Attributes:
-        value: ℓ(z, y), a scalar.
-        gradient: ∂ℓ/∂z, shaped like z.
-        hessian_product: u ↦ (∂²ℓ/∂z²)u, shaped like z.
-        convex: Whether ℓ is known to be convex in z.
-        linear: Whether ℓ is linear in z.
-        leaves: What ℓ depends on beside z, as tensors with a gradient.
-    """
-
-    value: Tensor
-    gradient: Tensor
-    hessian_product: Callable[[Tensor], Tensor]
-    convex: bool = True
-    linear: bool = False
-    leaves: Sequence[Tensor] = ()
-
 
 IGNORED = -100  # the class of positions that cross-entropy leaves out, torch's default
 LossFunction = Callable[[Tensor, Tensor], LossAt]
@@ -184,7 +162,7 @@ def from_function(function: Callable[[Tensor, Tensor], Tensor]) -> LossFunction:
 
         others = [t for t in leaves_of(value) if t is not leaf]
         linear = not gradient.requires_grad
-        convex = known_convex(value)
+        convex = isinstance(function, LossObject) or known_convex(value)
         return LossAt(value.detach(), gradient.detach(), hessian_product, convex, linear, others)
 
     return loss
@@ -225,6 +203,8 @@ def check_loss(loss: Any) -> None:
 
 def resolve_loss(loss: Loss) -> LossFunction:
     """Return a loss with derivatives, given its name or a function (z, y) ↦ scalar."""
+    if isinstance(loss, TensorLoss):
+        return loss.at
     return named_loss(loss) if isinstance(loss, str) else from_function(loss)
 
 

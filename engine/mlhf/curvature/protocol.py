@@ -32,6 +32,22 @@ class Curvature(Protocol):
         ...
 
 
+class FactoredCurvature(Curvature, Protocol):
+    """G = JᵀHJ by its factors: J of the outputs z, and H of the loss in them."""
+
+    def jvps(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Return Jv for each v, one tensor like each output."""
+        ...
+
+    def output_hessian(self, u: list[Tensor]) -> list[Tensor]:
+        """Return Hu, one tensor like each output."""
+        ...
+
+    def vjp(self, w: Sequence[Tensor]) -> list[Tensor]:
+        """Return Jᵀw, one tensor like each parameter."""
+        ...
+
+
 class CurvatureFactory(Protocol):
     """Makes the matrix of a model's loss on a batch: ``GGN``, ``Hessian``, ``EmpiricalFisher``."""
 

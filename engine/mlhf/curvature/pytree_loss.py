@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError, explained
 from mlhf.curvature.forward_pass import usable
+from mlhf.curvature.loss_object import LossObject
 from mlhf.curvature.losses import (
     autograd_loss,
     named_loss,
@@ -138,7 +139,7 @@ def _of_function(function: Callable[[Any, Any], Tensor], z: Any, y: Any) -> Pytr
     grads = [g.detach().to(dtype) for g, dtype in zip(gradient, dtypes, strict=True)]
     outputs = {id(t) for t in leaves}
     others = [t for t in leaves_of(value) if id(t) not in outputs]
-    convex = known_convex(value)
+    convex = isinstance(function, LossObject) or known_convex(value)
     of_numbers = not curved and all(t.ndim == 0 for t in used)
     return PytreeLossAt(value.detach(), grads, hessian_product, convex, of_numbers, others)
 

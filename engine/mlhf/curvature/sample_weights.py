@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.loss_object import LossObject
 from mlhf.curvature.losses import IGNORED, scalar
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.vectors import upcast
@@ -19,10 +20,10 @@ _TOLERANCE = 1e-4  # relative: above rounding errors in float32
 def part_weights(loss: Loss, z: Any, y: Any, parts: Sequence[slice]) -> list[float]:
     """Return w with ℓ(batch) = Σ_k w_k ℓ(part k), for a loss of parts' own means or sums.
 
-    For the named losses they follow from the targets. Of a function they are measured: by class
-    weights or a mask the gradient of the whole loss at a part's outputs is a multiple of the
-    part's own gradient there, and that multiple is w. This takes an evaluation of the loss for
-    each part, and none of the model. Waits for the device.
+    For the named losses and those with options they follow from the targets. Of a function they
+    are measured: by class weights or a mask the gradient of the whole loss at a part's outputs
+    is a multiple of the part's own gradient there, and that multiple is w. This takes an
+    evaluation of the loss for each part, and none of the model. Waits for the device.
 
     Args:
         loss: As for ``GGN``.
@@ -43,6 +44,8 @@ def part_weights(loss: Loss, z: Any, y: Any, parts: Sequence[slice]) -> list[flo
         return [count / max(sum(counts), 1) for count in counts]
     if isinstance(loss, str):
         return shares
+    if isinstance(loss, LossObject) and (known := loss.part_weights(y, parts)) is not None:
+        return known
     batch = _drawn(z, samples)
     whole, whole_value = _gradient(loss, batch, y, slice(0, samples), samples)
     if not math.isfinite(whole_value):

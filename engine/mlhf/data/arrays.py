@@ -36,11 +36,33 @@ class Split:
         inputs: Images (N, C, H, W), uint8 where possible; table (N, F) float64; text: the
             tokens of the whole split, one-dimensional.
         targets: Labels (N,) int64 or regression targets (N, K) float64; text: where each
-            sample starts in the tokens, int64.
+            sample starts in the tokens, int64. At positions: labels (N, H, W) or (N, T), −100
+            where they are left out, and numbers (N, K, H, W) or (N, T, K). Boxes: (N, M, 5). Of
+            several heads, such arrays by their names.
+        weights: Of the samples, (N,) float64.
     """
 
     inputs: Array | Lazy
-    targets: Array
+    targets: Array | dict[str, Array]
+    weights: Array | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        targets = self.targets
+        return len(next(iter(targets.values())) if isinstance(targets, dict) else targets)
+
+    def taken(self, rows: Array) -> "Split":
+        """Return some of the samples of a split in memory."""
+        assert not isinstance(self.inputs, Lazy)
+        targets = self.targets
+        return Split(
+            self.inputs[rows],
+            {n: each[rows] for n, each in targets.items()}
+            if isinstance(targets, dict)
+            else targets[rows],
+            None if self.weights is None else self.weights[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +174,18 @@ def class_count(labels: Array, where: str) -> int:
             "number the classes 0, 1, 2, … without gaps"
         )
     return classes
+
+
+def checked_weights(weights: Array, where: str) -> Array:
+    """Return the samples' weights (N,) as float64, after checking that none is negative."""
+    if weights.ndim != 1:
+        raise DataError(f"{where}: weights need the shape (N,), not {weights.shape}")
+    values = weights.astype(np.float64)
+    if not bool(np.isfinite(values).all()) or bool((values < 0).any()):
+        raise DataError(f"{where}: weights must be numbers of 0 and more")
+    if not bool(values.any()):
+        raise DataError(f"{where}: all weights are 0")
+    return values
 
 
 def check_finite(values: Array, where: str) -> None:

@@ -16,6 +16,8 @@ def reading(path: Path) -> Iterator[None]:
     """Raise DataError with the name of the file if Arrow cannot read it, or it is not UTF-8."""
     try:
         yield
+    except MemoryError:  # Arrow's own is one too: the file may be fine
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = (str(error).splitlines() or [""])[0][:300]
         raise DataError(f"{path.name}: cannot be read: {message}") from None

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 # The families of mlhf.data.specs that read files a user brings.
-UploadFormat = Literal["npz", "image_folder", "hf_images", "table", "text"]
+UploadFormat = Literal["npz", "image_folder", "hf_images", "table", "text", "coco"]
 UPLOAD_FORMATS: tuple[UploadFormat, ...] = get_args(UploadFormat)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

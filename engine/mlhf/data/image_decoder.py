@@ -42,6 +42,7 @@ def decode(
     background: Background = "white",
     rules: int = 2,
     seen: list[str] | None = None,
+    stretch: bool = False,
 ) -> Array:
     """Return an image as uint8 of shape (C, H, W).
 
@@ -53,6 +54,7 @@ def decode(
             centre is kept; None keeps the image's size.
         background: What a transparent image is laid on.
         seen: What had to be converted is appended here.
+        stretch: Resize both sides to the size, whatever their proportions; nothing is cut off.
     """
     height, width = (size, size) if isinstance(size, int) else size or (None, None)
     # Decoders raise whatever they like on a broken file, so every error means "broken".
@@ -68,7 +70,11 @@ def decode(
             else:
                 pixels = _converted(image, mode, background, seen)
         if height is not None and width is not None and pixels.size != (width, height):
-            pixels = ImageOps.fit(pixels, (width, height), Image.Resampling.BILINEAR)
+            how = Image.Resampling.BILINEAR
+            if stretch:
+                pixels = pixels.resize((width, height), how)
+            else:
+                pixels = ImageOps.fit(pixels, (width, height), how)
         array = np.asarray(pixels, dtype=np.uint8)
     except DataError:
         raise

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from mlhf.core.errors import DataError
 from mlhf.data.arrays import Array
 from mlhf.data.image_decoder import Background, decode, examine, probe
 from mlhf.data.images import map_in_threads
-from mlhf.data.params import ImageParams
+from mlhf.data.params import CocoParams, ImageParams
 from mlhf.data.report import Progress
 
 SMALLEST, LARGEST = 4, 512
@@ -22,6 +23,7 @@ class Decoding:
     Attributes:
         settled: The parameters that the files decided.
         guessed: Why those were chosen, for the report.
+        stretch: Images are resized whatever their proportions, as boxes are with them.
     """
 
     channels: int
@@ -31,6 +33,7 @@ class Decoding:
     rules: int
     settled: dict[str, Any]
     guessed: tuple[str, ...] = ()
+    stretch: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -38,12 +41,15 @@ class Decoding:
 
     def note(self) -> dict[str, Any]:
         """Return what a prediction on encoded images needs to know, as JSON values."""
-        return {"background": self.background, "rules": self.rules}
+        told: dict[str, Any] = {"background": self.background, "rules": self.rules}
+        return told | ({"stretch": True} if self.stretch else {})
 
     def __call__(self, source: Any, where: str, seen: list[str] | None = None) -> Array:
         """Return one image as uint8 (C, H, W)."""
         size = self.height, self.width
-        return decode(source, where, self.channels, size, self.background, self.rules, seen)
+        return decode(
+            source, where, self.channels, size, self.background, self.rules, seen, self.stretch
+        )
 
 
 def decoding(params: ImageParams, side: int, items: Iterable[tuple[Any, str]]) -> Decoding:
@@ -89,24 +95,36 @@ def _decoding(params: ImageParams, side: int, measured: Iterable[Array] | None) 
     if measured is None:
         channels, size = channels or 3, size or side
     else:
-        found = np.concatenate(list(measured))
+        sizes = list(measured)
+        if not sizes:  # a damaged file can promise rows that it does not hold
+            raise DataError("there is no image in the files")
+        found = np.concatenate(sizes)
         if channels is None:
             channels = 1 if found[:, 2].max() == 1 else 3
             settled["channels"] = channels
             why = "all files are grey" if channels == 1 else "files are in colour"
             guessed.append(f"`channels` is {channels}, as {why}")
         if size is None:
-            size = _agreed(found[:, :2], side, guessed)
+            size = _agreed(found[:, :2], side, guessed, params)
             settled["size"] = list(size) if isinstance(size, tuple) else size
     assert size is not None
     assert channels is not None
     height, width = (size, size) if isinstance(size, int) else size
     return Decoding(
-        channels, height, width, params.background, params.rules, settled, tuple(guessed)
+        channels,
+        height,
+        width,
+        params.background,
+        params.rules,
+        settled,
+        tuple(guessed),
+        isinstance(params, CocoParams),
     )
 
 
-def _agreed(found: Array, side: int, guessed: list[str]) -> int | tuple[int, int]:
+def _agreed(
+    found: Array, side: int, guessed: list[str], params: ImageParams
+) -> int | tuple[int, int]:
     low, high = found.min(0), found.max(0)
     height, width = map(int, low)
     if (low == high).all() and low.min() >= SMALLEST and high.max() <= LARGEST:
@@ -115,7 +133,8 @@ def _agreed(found: Array, side: int, guessed: list[str]) -> int | tuple[int, int
     sizes = (
         f"{low[0]}×{low[1]}" if (low == high).all() else f"{low[0]}×{low[1]} to {high[0]}×{high[1]}"
     )
-    guessed.append(f"`size` is {side}: the files are of {sizes}; resized, the centre kept")
+    how = "whatever their proportions" if isinstance(params, CocoParams) else "the centre kept"
+    guessed.append(f"`size` is {side}: the files are of {sizes}; resized, {how}")
     return side
 
 

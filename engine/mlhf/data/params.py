@@ -1,15 +1,21 @@
 """Parameters of the data set families."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from mlhf.core.config import Strict
+from mlhf.core.expressions import ExpressionError, parse
 
 Samples = Annotated[int, Field(ge=1, le=2**40, strict=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=1000)]
 Side = Annotated[int, Field(ge=4, le=512, strict=True)]
+FormulaText = Annotated[str, Field(min_length=1, max_length=2000)]
+Bound = Annotated[float, Field(ge=-1e6, le=1e6)]
+_MOST_POINTS = 1_000_000
+HEAD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}", re.ASCII)
 CellText = Annotated[str, Field(max_length=1000)]
 
 
@@ -54,6 +60,53 @@ class PartParams(CommonParams):
 
 class DigitsParams(PartParams):
     """scikit-learn's 8x8 digits."""
+
+
+class FunctionParams(CommonParams):
+    """Values of formulas at random points."""
+
+    expressions: Annotated[list[FormulaText], Field(min_length=1, max_length=16)] = Field(
+        default=["sin(pi*x1)*sin(pi*x2)"],
+        description="One formula an output, in x1, x2, …: + - * / ^, numbers, pi, e, and abs, cos, "
+        "cosh, exp, log, sin, sinh, sqrt, tan, tanh.",
+    )
+    dimension: Annotated[int, Field(ge=1, le=1000, strict=True)] = Field(
+        default=2, description="How many variables there are.", validate_default=True
+    )
+    domain: tuple[Bound, Bound] = Field(
+        default=(0.0, 1.0), description="The interval that each variable is drawn from, evenly."
+    )
+    noise: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.0,
+        description="Deviation of the noise on training targets, relative to that of the values.",
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)] = Field(
+        default=0, description="Of the points and the noise."
+    )
+
+    @field_validator("domain")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"{value[0]:g} is not below {value[1]:g}")
+        return value
+
+    @field_validator("train_samples", "test_samples")
+    @classmethod
+    def _bounded(cls, value: int | None) -> int | None:
+        if value is not None and value > _MOST_POINTS:
+            raise ValueError(f"at most {_MOST_POINTS:,} points are drawn")
+        return value
+
+    @model_validator(mode="after")
+    def _formulas(self) -> Self:
+        variables = [f"x{i + 1}" for i in range(self.dimension)]
+        for text in self.expressions:
+            try:
+                parse(text, variables)
+            except ExpressionError as error:
+                raise ValueError(f"the formula {text!r} {error}") from None
+        return self
 
 
 class Cifar10Params(CommonParams):
@@ -117,6 +170,21 @@ class ImageFolderParams(ImageParams):
     )
 
 
+class CocoParams(ImageParams):
+    """Images with boxes, and a COCO document. Where the images differ in size, the side is 128."""
+
+    annotations: ColumnName | None = Field(
+        default=None,
+        description="The .json file of the (training) images. Default: the only one, or that with "
+        "`train` or `instances` in its name.",
+    )
+    test_annotations: ColumnName | None = Field(
+        default=None,
+        description="The .json file of the test images. Default: that with `val` or `test` in its "
+        "name; without one, images are held out.",
+    )
+
+
 class NpzParams(SplitParams):
     """NumPy arrays."""
 
@@ -124,6 +192,22 @@ class NpzParams(SplitParams):
         default="auto",
         description="auto: whole-number targets are classes, and so are rows of which one value is "
         "1 and the rest 0; other rows of 0 and 1 are several labels a sample (multilabel).",
+    )
+    inputs: Literal["auto", "sequence", "tokens"] = Field(
+        default="auto",
+        description="sequence: (N, T, F), T steps of F numbers, or (N, T); tokens: whole numbers "
+        "(N, T), such as of words, which an embedding takes; auto: (N, F) is a table, more axes "
+        "are images. Targets of the same pixels, steps or tokens are learned at each of them.",
+    )
+    ignore_index: Annotated[int, Field(strict=True)] | None = Field(
+        default=None,
+        description="The label of what is left out of loss and accuracy, such as padding (-100) "
+        "or unlabelled pixels (255).",
+    )
+    sample_weights: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] | None = Field(
+        default=None,
+        description="The array of the samples' weights (N,): `w` means w_train and w_test beside "
+        "x_train, or w beside x. They are scaled to a mean of 1 over the training samples.",
     )
     layout: Literal["auto", "chw", "hwc"] = Field(
         default="auto",
@@ -139,14 +223,24 @@ class NpzParams(SplitParams):
 class TableParams(SplitParams):
     """One CSV or Parquet table."""
 
-    target: ColumnName = Field(description="The column to predict.")
-    task: Literal["auto", "classification", "regression"] = Field(
+    target: ColumnName | Annotated[list[ColumnName], Field(max_length=1000)] = Field(
+        description="The column to predict, or several: one-hot classes, labels of 0 and 1, or "
+        "numbers."
+    )
+    task: Literal["auto", "classification", "multilabel", "regression"] = Field(
         default="auto",
         description="auto: text, true/false, and whole numbers with at most 20 distinct "
-        "values are classes; other numbers are a regression target.",
+        "values are classes; other numbers are a regression target. Of several columns: those of "
+        "which one is 1 in each row and the rest 0 are classes, others of 0 and 1 are labels of "
+        "yes or no (multilabel), and others are numbers.",
     )
     ignore: Annotated[list[ColumnName], Field(max_length=10_000)] = Field(
         default_factory=list, description="Columns left out of the inputs."
+    )
+    sample_weights: ColumnName | None = Field(
+        default=None,
+        description="The column of the samples' weights, which is no input. They are scaled to a "
+        "mean of 1 over the training samples.",
     )
     categorical: Annotated[list[ColumnName], Field(max_length=10_000)] = Field(
         default_factory=list,
@@ -197,6 +291,20 @@ class TableParams(SplitParams):
     skip_lines: Annotated[int, Field(ge=0, le=1000, strict=True)] = Field(
         default=0, description="Lines of a CSV file before the line of names, such as comments."
     )
+
+    @field_validator("target")
+    @classmethod
+    def _different(cls, target: str | list[str]) -> str | list[str]:
+        if not isinstance(target, str) and not target:
+            raise ValueError("name at least one column")
+        if not isinstance(target, str) and len(set(target)) < len(target):
+            raise ValueError("a column is named twice")
+        return target
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return (self.target,) if isinstance(self.target, str) else tuple(self.target)
 
 
 class TextParams(PartParams):

@@ -1,6 +1,6 @@
 """Means and deviations of the training split, as JSON values. NumPy only."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,37 +11,71 @@ from mlhf.data.arrays import (
     Lazy,
     fixed_order,
 )
+from mlhf.data.info import DataInfo
 
 # How many lazily decoded images the means are taken from.
 _SAMPLE = 2048
 _BLOCK_VALUES = 2**22
 
 
-def fit(arrays: Arrays) -> dict[str, Any]:
+def fit(arrays: Arrays, raw_targets: Collection[str] = ()) -> dict[str, Any]:
     """Return what has to be done to raw inputs before a model sees them.
 
     Images: ``mean`` and ``std`` of each channel, in the units of the raw pixels. Tables: of
-    each input. Regression adds ``target_mean`` and ``target_std``; text has only its notes.
+    each input, sequences of each number of a step. Regression adds ``target_mean`` and
+    ``target_std``, of several heads below ``targets``; inputs of text have only their notes.
+
+    Args:
+        arrays: The data set.
+        raw_targets: Heads whose targets stay in their own units, such as counts; a single target
+            has the name ``""``.
     """
     result: dict[str, Any] = {"kind": arrays.info.kind, **arrays.notes}
-    if arrays.info.kind == "text":
+    if arrays.info.kind != "text":
+        result |= _of_inputs(arrays)
+    targets = arrays.train.targets
+    if not isinstance(targets, dict):
+        if arrays.info.task == "regression":
+            result |= _of_targets(targets, arrays.info, "" in raw_targets)
         return result
-    inputs = arrays.train.inputs
-    if isinstance(inputs, Lazy):
-        inputs = inputs.get(np.sort(fixed_order(inputs.length)[:_SAMPLE]))
-    mean, std = _moments(inputs)
-    if arrays.scaled is not None:
-        mean, std = np.where(arrays.scaled, mean, 0.0), np.where(arrays.scaled, std, 1.0)
-    result |= {"mean": mean.tolist(), "std": std.tolist()}
-    if arrays.info.task == "regression":
-        mean, std = _moments(arrays.train.targets)
-        result |= {"target_mean": mean.tolist(), "target_std": std.tolist()}
+    result["targets"] = {
+        name: _of_targets(targets[name], arrays.info, name in raw_targets)
+        for name, head in arrays.info.heads.items()
+        if head.task == "regression"
+    }
     return result
 
 
-def standardised(values: Array, mean: Array, std: Array) -> Array:
-    """Return (values − mean) / std over axis 1, as float32; the difference is taken in float64."""
-    result = np.empty(values.shape, np.float32)
+def _of_inputs(arrays: Arrays) -> dict[str, Any]:
+    inputs = arrays.train.inputs
+    if isinstance(inputs, Lazy):
+        inputs = inputs.get(np.sort(fixed_order(inputs.length)[:_SAMPLE]))
+    if arrays.info.kind == "sequence":
+        assert not isinstance(inputs, Lazy)
+        inputs = inputs.reshape(-1, inputs.shape[-1])
+    mean, std = _moments(inputs)
+    if arrays.scaled is not None:
+        mean, std = np.where(arrays.scaled, mean, 0.0), np.where(arrays.scaled, std, 1.0)
+    return {"mean": mean.tolist(), "std": std.tolist()}
+
+
+def _of_targets(targets: Array, info: DataInfo, raw: bool) -> dict[str, Any]:
+    steps = info.kind != "image" and targets.ndim > 2
+    mean, std = _moments(targets.reshape(-1, targets.shape[-1]) if steps else targets)
+    if raw:
+        mean, std = np.zeros_like(mean), np.ones_like(std)
+    return {"target_mean": mean.tolist(), "target_std": std.tolist()}
+
+
+def scaled_steps(values: Array, mean: Array, std: Array, dtype: str = "float32") -> Array:
+    """Return ``standardised`` values of sequences (N, T, F), over their last axis."""
+    flat = standardised(values.reshape(-1, values.shape[-1]), mean, std, dtype)
+    return flat.reshape(values.shape)
+
+
+def standardised(values: Array, mean: Array, std: Array, dtype: str = "float32") -> Array:
+    """Return (values − mean) / std over axis 1, in a dtype; the difference is taken in float64."""
+    result = np.empty(values.shape, dtype)
     column = (-1, *(1,) * (values.ndim - 2))
     rows = _block_rows(values)
     for start in range(0, len(values), rows):

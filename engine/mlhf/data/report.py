@@ -22,7 +22,7 @@ class ColumnReport(BaseModel):
     """One column of a table, or one array or column of a file."""
 
     name: str
-    role: Literal["input", "target", "ignored"]
+    role: Literal["input", "target", "weight", "ignored"]
     type: Literal["number", "boolean", "category", "class", "image", "targets", "other"]
     why: str = Field(description="What the type follows from.")
     inputs: int = Field(0, description="Inputs of the model that the column gives.")
@@ -85,6 +85,14 @@ def class_reports(names: tuple[str, ...], train: Array, test: Array) -> list[Cla
     counts = [np.bincount(labels, minlength=len(names)) for labels in (train, test)]
     return [
         ClassReport(name=name, train=int(counts[0][at]), test=int(counts[1][at]))
+        for at, name in enumerate(names[:MOST_LISTED])
+    ]
+
+
+def label_reports(names: tuple[str, ...], train: Array, test: Array) -> list[ClassReport]:
+    """Count how often each label of a multi-label task is yes in both splits."""
+    return [
+        ClassReport(name=name, train=int(train[:, at].sum()), test=int(test[:, at].sum()))
         for at, name in enumerate(names[:MOST_LISTED])
     ]
 

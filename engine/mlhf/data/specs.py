@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mlhf.core.config import Strict
 from mlhf.core.errors import DataError
 from mlhf.core.registry import Registry, Spec
 from mlhf.data.arrays import Arrays
 from mlhf.data.info import DataInfo
 from mlhf.data.params import (
     Cifar10Params,
-    CommonParams,
+    CocoParams,
     DigitsParams,
+    FunctionParams,
     HfImagesParams,
     ImageFolderParams,
     MnistParams,
@@ -19,6 +21,7 @@ from mlhf.data.params import (
     TableParams,
     TextParams,
 )
+from mlhf.data.pde.params import PdeParams
 from mlhf.data.report import Inspection, Progress, Report
 
 __all__ = [
@@ -60,22 +63,25 @@ class DatasetSpec(Spec[Family]):
     Attributes:
         builtin: Offered in the catalogue by name; the others are formats of uploads.
         needs_root: Reads files from a folder that the service has to name.
+        costly: Reading it takes longer than the kept result of having read it.
+        residuals: It has an equation in place of samples, and a step takes all of its points.
     """
 
-    params: type[CommonParams]
     builtin: bool = False
     needs_root: bool = True
+    costly: bool = True
+    residuals: bool = False
 
-    def describe(self, params: CommonParams, root: Path | None) -> DataInfo:
+    def describe(self, params: Strict, root: Path | None) -> DataInfo:
         """Return shapes and sizes. Raises DataError or SpecError."""
         return self.load().describe(params, self._checked(root))
 
-    def validate(self, params: CommonParams, root: Path | None) -> DataInfo:
+    def validate(self, params: Strict, root: Path | None) -> DataInfo:
         """Check all of the content. Raises DataError or SpecError."""
         return self.load().validate(params, self._checked(root))
 
     def inspect(
-        self, params: CommonParams, root: Path | None, progress: Progress | None = None
+        self, params: Strict, root: Path | None, progress: Progress | None = None
     ) -> Inspection:
         """Check all of the content, and report it. Raises DataError or SpecError."""
         family, root = self.load(), self._checked(root)
@@ -83,7 +89,7 @@ class DatasetSpec(Spec[Family]):
             return Inspection(family.validate(params, root), Report())
         return family.inspect(params, root, progress)
 
-    def read(self, params: CommonParams, root: Path | None) -> Arrays:
+    def read(self, params: Strict, root: Path | None) -> Arrays:
         """Return the arrays to train on. Raises DataError or SpecError."""
         return self.load().read(params, self._checked(root))
 
@@ -109,6 +115,7 @@ DATASETS = Registry(
             "mlhf.data.digits",
             builtin=True,
             needs_root=False,
+            costly=False,
         ),
         DatasetSpec(
             "cifar10",
@@ -133,6 +140,25 @@ DATASETS = Registry(
             needs_root=False,
         ),
         DatasetSpec(
+            "function",
+            "Values of formulas at random points: regression surrogates.",
+            FunctionParams,
+            "mlhf.data.function",
+            builtin=True,
+            needs_root=False,
+            costly=False,
+        ),
+        DatasetSpec(
+            "pde",
+            "A differential equation, solved by making a network's residuals small.",
+            PdeParams,
+            "mlhf.data.pde.family",
+            builtin=True,
+            needs_root=False,
+            costly=False,
+            residuals=True,
+        ),
+        DatasetSpec(
             "image_folder",
             "Images in train/<class>/ and val/<class>/ (the layout of ILSVRC2012).",
             ImageFolderParams,
@@ -143,6 +169,12 @@ DATASETS = Registry(
             "Images and labels in Parquet files, as the Hugging Face Hub stores them.",
             HfImagesParams,
             "mlhf.data.hf_images",
+        ),
+        DatasetSpec(
+            "coco",
+            "Images with boxes and classes: a zip of images and a COCO document (JSON).",
+            CocoParams,
+            "mlhf.data.coco",
         ),
         DatasetSpec(
             "npz",

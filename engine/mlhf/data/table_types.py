@@ -101,7 +101,7 @@ def typed_table(path: Path, params: TableParams) -> Typed:
     _check_names(table.column_names, params, path)
     row_numbers = _row_numbers(table, params)
     # The target is no input anyway: to ignore it as one too is no mistake.
-    ignored = [name for name in (*params.ignore, *row_numbers) if name != params.target]
+    ignored = [name for name in (*params.ignore, *row_numbers) if name not in params.targets]
     params = params.model_copy(update={"ignore": ignored})
     names = [name for name in table.column_names if name not in params.ignore]
     if params.rules == 1:
@@ -149,7 +149,7 @@ def _row_numbers(table: pa.Table, params: TableParams) -> tuple[str, ...]:
     """Return the columns that an index left behind: in sorted rows they would tell the target."""
     if params.rules == 1 or params.row_numbers == "use":
         return ()
-    chosen = {params.target, *params.ignore, *params.categorical, *params.numeric}
+    chosen = {*params.targets, *params.ignore, *params.categorical, *params.numeric}
     return tuple(n for n in table.column_names if n not in chosen and _counts_rows(table, n))
 
 
@@ -206,11 +206,13 @@ def _replaced(table: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
 
 
 def _check_names(names: list[str], params: TableParams, path: Path) -> None:
-    if params.target not in names:
+    for at, target in enumerate(params.targets):
+        if target in names:
+            continue
         hint = "" if is_parquet(path) else no_header_hint(read_dialect(path, params))
         raise SpecError(
-            "/params/target",
-            f"no column {params.target!r}; there are: {', '.join(names)[:500]}{hint}",
+            "/params/target" if isinstance(params.target, str) else f"/params/target/{at}",
+            f"no column {target!r}; there are: {', '.join(names)[:500]}{hint}",
         )
     for key in ("ignore", "categorical", "numeric"):
         for index, name in enumerate(getattr(params, key)):
@@ -358,7 +360,7 @@ def _without_missing(
         if params.missing == "refuse":
             raise _missing(table, name, empty, path, params)
         types[name] = replace(kind, missing=int(empty.sum()))
-        if params.missing == "drop" or name == params.target:
+        if params.missing == "drop" or name in (*params.targets, params.sample_weights):
             keep &= ~empty
     if keep.all():
         return Typed(table, types)

@@ -184,6 +184,17 @@ class MetaSettings(Strict):
                 values["estimator"] = {"horizon": values["unroll"], "sigma": 0.1, **estimator}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _type_of_estimator(cls, values: Any) -> Any:
+        """Layers and schedules have a ``type``: an estimator may have one instead of a name."""
+        # Runs before the validators above.
+        given = values.get("estimator") if isinstance(values, dict) else None
+        if isinstance(given, dict) and "type" in given and "name" not in given:
+            rest = {key: value for key, value in given.items() if key != "type"}
+            return {**values, "estimator": {"name": given["type"], **rest}}
+        return values
+
     @field_validator("estimator")
     @classmethod
     def _whole_runs(cls, estimator: Estimator, info: ValidationInfo) -> Estimator:

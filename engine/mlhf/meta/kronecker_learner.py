@@ -95,7 +95,7 @@ def _averaged_loss(optimizer: KroneckerMLHF, x: Any, y: Any) -> Tensor:
     buffers = {name: b.clone() for name, b in optimizer.model.named_buffers()}
     optimizer.eval_mode()
     with torch.no_grad():
-        loss = loss_of(optimizer.loss, functional_call(optimizer.model, buffers, (x,)), y)
+        loss = loss_of(optimizer.loss_function, functional_call(optimizer.model, buffers, (x,)), y)
     optimizer.train_mode()
     return loss
 

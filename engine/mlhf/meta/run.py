@@ -14,6 +14,7 @@ from mlhf.core import atomic_files
 from mlhf.core.checked import checked
 from mlhf.core.events import OnEvent
 from mlhf.core.seeds import derive
+from mlhf.data.cache import DataCache
 from mlhf.meta.config import MetaTrainConfig
 from mlhf.meta.kronecker_learner import KroneckerLearner
 from mlhf.meta.l2l_learner import L2LLearner
@@ -51,6 +52,7 @@ def meta_train(
     checkpoint_seconds: float | None = 15.0,
     flush_seconds: float = 0.25,
     clock: Clock | None = None,
+    data_cache: DataCache | str | Path | None = None,
 ) -> MetaTrainResult:
     """Run a meta-training configuration to its end, or until it is asked to stop.
 
@@ -63,10 +65,12 @@ def meta_train(
         DataError: where a data set, checkpoint or meta-checkpoint cannot be read.
     """
     config = checked(MetaTrainConfig, config, ("bptt", "pes", "search"))
-    attempt = Attempt(on_event, run_dir, should_stop, checkpoint_seconds, flush_seconds, clock)
+    attempt = Attempt(
+        on_event, run_dir, should_stop, checkpoint_seconds, flush_seconds, clock, data_cache
+    )
     device = environment.choose_device(config.device)
     with reproducible(config.threads, device):
-        tasks, lineage = build_tasks(config.tasks, device)
+        tasks, lineage = build_tasks(config.tasks, device, attempt)
         torch.manual_seed(derive(config.seed, "dropout"))
         start = (
             None if config.start is None else load_meta_checkpoint(config.start, _family(config))

@@ -12,7 +12,8 @@ from mlhf.data.loading import load
 from mlhf.data.specs import digest
 from mlhf.meta.config import TaskFamily
 from mlhf.models.build import build
-from mlhf.models.loss import loss_name
+from mlhf.models.loss import make_loss
+from mlhf.training.attempt import Attempt
 from mlhf.training.evaluation import Samples
 
 
@@ -78,20 +79,31 @@ class DataTask:
 
 
 def build_tasks(
-    families: list[TaskFamily], device: torch.device
+    families: list[TaskFamily], device: torch.device, attempt: Attempt | None = None
 ) -> tuple[list[Task], list[dict[str, Any]]]:
     """Return every task of the families, and what the lineage says of each family.
+
+    Args:
+        attempt: Has the cache of decoded data sets, if there is one.
 
     Raises:
         SpecError: at ``/tasks/<i>/model`` or ``/tasks/<i>/dataset``.
         DataError: where a data set cannot be read.
     """
+    attempt = attempt or Attempt()
     tasks: list[Task] = []
     lineage: list[dict[str, Any]] = []
     for i, family in enumerate(families):
         source = family.dataset
         try:
-            data = load(source.name, source.params, source.root)
+            data = load(
+                source.name,
+                source.params,
+                source.root,
+                sha256=source.sha256,
+                cache=attempt.data_cache,
+                warn=attempt.warn,
+            )
         except SpecError as error:
             raise error.under(f"/tasks/{i}/dataset") from error
         samples = data.size("train")
@@ -104,7 +116,7 @@ def build_tasks(
                 tasks.append(
                     DataTask(
                         name=f"{family.model.name} on {source.name}",
-                        loss=loss_name(data.info),
+                        loss=make_loss(data.info),
                         samples=samples,
                         batch_size=batch_size,
                         component=(family.model.name, family.model.params),
@@ -119,6 +131,6 @@ def build_tasks(
             raise error.under(f"/tasks/{i}/model") from error
         described = family.model_dump(mode="json")
         described["dataset"].pop("root")  # a path of the machine it ran on
-        described["data_digest"] = digest(source.name, source.params, source.root)
+        described["data_digest"] = data.sha256 or digest(source.name, source.params, source.root)
         lineage.append(described)
     return tasks, lineage

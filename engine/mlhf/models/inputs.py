@@ -66,7 +66,8 @@ def _decoded(
             buffer = BytesIO()
             (item.convert("RGB") if item.mode == "CMYK" else item).save(buffer, "PNG")
             source = buffer.getvalue()
-        result[at] = decode(source, where, shape[0], shape[1:], background, rules)
+        stretch = bool(preprocessing.get("stretch"))
+        result[at] = decode(source, where, shape[0], shape[1:], background, rules, stretch=stretch)
     return result
 
 

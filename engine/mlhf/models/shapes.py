@@ -99,7 +99,15 @@ def input_shape(data: DataInfo) -> Shape:
 
 def output_sizes(data: DataInfo) -> tuple[int, ...]:
     """Return the shape a network has to end with."""
-    return (data.input_shape[0], data.outputs) if data.kind == "text" else (data.outputs,)
+    positions = data.target_positions
+    return (data.outputs, *positions) if data.kind == "image" else (*positions, data.outputs)
+
+
+def head_sizes(data: DataInfo, name: str) -> tuple[int, ...]:
+    """Return the shape that the outputs of one of several heads have."""
+    head = data.heads[name]
+    images = data.kind == "image"
+    return (head.outputs, *head.positions) if images else (*head.positions, head.outputs)
 
 
 def plan(layers: list[spec.Layer], data: DataInfo, pointer: str) -> tuple[Planned, ...]:

@@ -1,11 +1,14 @@
 """Damping of the Gauss-Newton matrix, and the preconditioner it implies."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from mlhf.curvature.errors import CurvatureError
 from mlhf.optimizers.options import check_options
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.state import restored
@@ -51,6 +54,23 @@ class AdaptiveDamping(Damping, Protocol):
             predicted: By how much its quadratic model said it would, a scalar.
         """
         ...
+
+
+@contextmanager
+def replacing_state(damping: Damping) -> Iterator[None]:
+    """Within it a rule must replace its state. Raises CurvatureError where it changes a tensor."""
+    held = {
+        name: (value, value._version)
+        for name, value in damping.state_dict().items()
+        if isinstance(value, Tensor) and not value.is_inference()
+    }
+    yield
+    for name, (value, version) in held.items():
+        if value._version != version:
+            raise CurvatureError(
+                f"{type(damping).__name__} changed its state {name!r} in place, which a skipped "
+                "step could not take back; assign a new tensor instead of changing the old one"
+            )
 
 
 class FixedDamping:
@@ -138,3 +158,4 @@ class AdamDamping:
     def load_state_dict(self, state: State, like: Tensor) -> None:
         self._steps = int(state["steps"])
         self._second_moment = restored(state["second_moment"], like)
+        self._shift = self._inverse = None  # there may be other parameters now

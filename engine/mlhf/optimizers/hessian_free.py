@@ -1,12 +1,14 @@
 """Hessian-free steps: solve (G + S)d = ∇ℓ by a few PCG iterations, then θ ← θ − lr·d."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.forward_pass import forget_casts, full_precision
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.forward_pass import full_precision
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
 from mlhf.curvature.microbatches import MicrobatchCurvature, batch_curvature
@@ -19,6 +21,7 @@ from mlhf.optimizers.damping import (
     AdaptiveDamping,
     Damping,
     FixedDamping,
+    replacing_state,
 )
 from mlhf.optimizers.levenberg_marquardt import LevenbergMarquardt
 from mlhf.optimizers.options import check_autocast, check_model, check_options
@@ -27,14 +30,17 @@ from mlhf.optimizers.params import (
     FixedDampingParams,
     LevenbergMarquardtParams,
 )
-from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
 from mlhf.optimizers.reevaluate import BatchReevaluator
-from mlhf.optimizers.state import check_state, copied, restored, shapes_of
+from mlhf.optimizers.state import check_state, restored, shapes_of
 from mlhf.optimizers.step_guard import StepGuard, add, check
+from mlhf.optimizers.torch_api.base import TorchOptimizer, sum_of
+from mlhf.optimizers.torch_api.gradients import Gradients, pass_weights
+from mlhf.optimizers.torch_api.param_groups import Parameters, flat
+from mlhf.optimizers.torch_api.recorder import Pass
 
 
-class HessianFree:
+class HessianFree(TorchOptimizer):
     """Steps by the damped Gauss-Newton matrix of each batch.
 
     Works alone: ``opt = HessianFree(model); opt.step(x, y)``. A step costs the gradient and
@@ -55,8 +61,10 @@ class HessianFree:
         warm_start: The solve starts from this fraction of the last solution. By default 0.9
             with ``"adam"``, 1 with ``"fixed"``.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
-        tolerance: A solve stops moving once its residual's norm is below it.
-        parameters: Which parameters to train, by default all that require a gradient.
+        tolerance: A solve stops moving once its residual's norm is below it times the gradient's.
+        parameters: Which parameters to train, by default all that require a gradient: tensors,
+            pairs of a name and a tensor, or groups, dicts with ``params``, ``lr`` and
+            ``weight_decay``.
         curvature: Which matrix to use in place of G, such as ``EmpiricalFisher`` or
             ``Hessian``. A solve ends at a direction d where that is not positive enough:
             dᵀ(H + S)d ≤ ½dᵀSd, or where second derivatives have no value, as at a kink. With
@@ -87,7 +95,7 @@ class HessianFree:
         warm_start: float | None = None,
         weight_decay: float = 0.0,
         tolerance: float = 1e-6,
-        parameters: Sequence[Tensor] | None = None,
+        parameters: Parameters | None = None,
         curvature: CurvatureFactory = GGN,
         micro_batch: int | None = None,
         curvature_batch: int | None = None,
@@ -111,54 +119,101 @@ class HessianFree:
                 f"damping={damping!r} is not allowed: it should be 'adam', 'fixed', or a Damping, "
                 "such as FixedDamping(0.1)"
             )
-        self.model = model
-        self.loss = loss
         self.iterations = iterations
-        self.lr = lr
         self.warm_start = (1.0 if damping == "fixed" else 0.9) if warm_start is None else warm_start
-        self.weight_decay = weight_decay
         self.tolerance = tolerance
         self.damping: Damping = (
             (AdamDamping() if damping == "adam" else FixedDamping())
             if isinstance(damping, str)
             else damping
         )
-        self._trained = TrainedModel(model, parameters)
-        self._parameters = self._trained.parameters
+        self._fresh_damping = self.damping.state_dict()
         self._curvature_type = curvature
         self._semidefinite = isinstance(curvature, type) and issubclass(curvature, GGN)
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
         self._autocast = autocast
         self._direction: Tensor | None = None  # d of the last step, flat
-        self._buffers: _Buffers | None = None
         self._guard = StepGuard(model, max_skipped_steps, [self, self.damping])
+        super().__init__(model, loss, parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    def _begin(self) -> None:
+        if self._direction is not None:  # steps were taken, with other parameters
+            self._direction = None
+            self.damping.load_state_dict(self._fresh_damping, vector_like(self._parameters))
+        self._buffers: _Buffers | None = None
 
     @property
     def skipped_steps(self) -> int:
         """How many steps were skipped so far, because they were not finite."""
         return self._guard.skipped_steps
 
-    def step(self, x: Any, y: Any) -> StepResult:
-        """Take one step on the batch (x, y)."""
-        self._trained.check(self)
-        result = self._guard.run(self._step, x, y)
-        forget_casts()
-        return result
+    def loss(self, z: Any, y: Any, *, batch_size: float | None = None) -> Tensor:
+        self._refuse_batch_options()
+        return super().loss(z, y, batch_size=batch_size)
 
-    def _step(self, x: Any, y: Any) -> StepResult:
+    def _step_on_batch(self, x: Any, y: Any, batch_size: float | None) -> StepResult:
+        return self._guard.run(self._guarded_step, x, y)
+
+    def _guarded_step(self, x: Any, y: Any) -> StepResult:
+        reevaluator = None
+        if self._replays():
+            device = self._parameters[0].device
+            reevaluator = BatchReevaluator(self.model, device, self._autocast)
+        ggn = self._curvature(x, y)
+
+        def reevaluated() -> Tensor:
+            assert reevaluator is not None
+            microbatches = ggn.microbatches if isinstance(ggn, MicrobatchCurvature) else None
+            return reevaluator.loss(self.loss_function, x, y, microbatches)
+
+        return self._step(ggn, reevaluated)
+
+    def _step_on(self, passes: Sequence[Pass], gradients: Gradients) -> StepResult:
+        self._refuse_batch_options()
+
+        def step(_: Any, __: Any) -> StepResult:
+            matrix = sum_of(passes, gradients)
+            weights = pass_weights([each.factors for each in passes], gradients.scale)
+            return self._step(matrix, partial(self._loss_again, passes, weights))
+
+        inputs = [each.call and each.call[:2] for each in passes]
+        return self._guard.run(step, inputs, [each.target for each in passes])
+
+    def _replays(self) -> bool:
+        return isinstance(self.damping, AdaptiveDamping)
+
+    def _loss_again(self, passes: Sequence[Pass], weights: Sequence[float]) -> Tensor:
+        """Return the loss of the passes at the present parameters, run in the same state."""
+        losses = [each.loss_again(self.loss_function, self.model) for each in passes]
+        return torch.stack([w * t for w, t in zip(weights, losses, strict=True)]).sum()
+
+    def _refuse_batch_options(self) -> None:
+        unused = {
+            "curvature=": not self._semidefinite,
+            "micro_batch=": self._micro_batch is not None,
+            "curvature_batch=": self._curvature_batch is not None,
+            "autocast=": self._autocast is not None,
+        }
+        for name in (name for name, given in unused.items() if given):
+            raise CurvatureError(
+                f"{name} is for steps that run the model themselves: leave it out, or take "
+                "step(x, y)"
+            )
+
+    def _step(self, ggn: Curvature, reevaluated: Callable[[], Tensor]) -> StepResult:
         adaptive = self.damping if isinstance(self.damping, AdaptiveDamping) else None
         device = self._parameters[0].device
-        reevaluator = (
-            None if adaptive is None else BatchReevaluator(self.model, device, self._autocast)
-        )
-        ggn = self._curvature(x, y)
         with torch.no_grad(), full_precision(device):
             b = flatten(ggn.gradient)
-            if self.weight_decay:
-                b.add_(flatten(self._parameters), alpha=self.weight_decay)
-            shift, inverse = self.damping.update(b)
-            if self.weight_decay:
-                shift = shift + self.weight_decay
+            lr, decay = self._flat_option("lr"), self._flat_option("weight_decay")
+            if isinstance(decay, Tensor):
+                b.addcmul_(flatten(self._parameters), decay)
+            elif decay:
+                b.add_(flatten(self._parameters), alpha=decay)
+            with replacing_state(self.damping):
+                shift, inverse = self.damping.update(b)
+            if isinstance(decay, Tensor) or decay:
+                shift = shift + decay
             start = None
             if self._direction is not None and self.warm_start:
                 start = self._direction * self.warm_start
@@ -171,7 +226,8 @@ class HessianFree:
                 start,
                 inverse,
                 iterations=self.iterations,
-                atol=self.tolerance,
+                rtol=self.tolerance,
+                atol=torch.finfo(b.dtype).tiny,
                 least_curvature=None if self._semidefinite else matrix.least_curvature,
                 quadratic=matrix.quadratic,
                 workspace=self._buffers,
@@ -184,13 +240,21 @@ class HessianFree:
             tiny = torch.finfo(b.dtype).tiny
             relative = solved.residual_norm / torch.linalg.vector_norm(b).clamp_min(tiny)
             stats = {"damping": self.damping.scale, "cg_residual": relative}
-            if adaptive is None or reevaluator is None:
-                update = unflatten(solved.x, self._parameters)
-                add(self._parameters, update, -self.lr, size, ggn.loss)
+            if isinstance(lr, Tensor):
+                d, factor, size = solved.x * lr, 1.0, size * float(lr.max())
             else:
-                predicted = self._predicted_reduction(ggn, b, solved.x)
-                actual, before = self._apply_and_measure(reevaluator, ggn, x, y)
-                ratio = adaptive.adapt(actual, predicted)
+                d, factor = solved.x, lr
+            if adaptive is None:
+                update = unflatten(d, self._parameters)
+                add(self._parameters, update, -factor, size, ggn.loss)
+            else:
+                predicted = self._predicted_reduction(ggn, b, d, factor, decay)
+                before = flatten(self._parameters)
+                update = unflatten(d, self._parameters)
+                torch._foreach_add_(self._parameters, update, alpha=-factor)
+                actual = ggn.loss - reevaluated() + self._penalty_reduction(before, decay)
+                with replacing_state(adaptive):
+                    ratio = adaptive.adapt(actual, predicted)
                 self._reject_unless(ratio > 0, before)
                 stats["reduction_ratio"] = ratio
         return StepResult(ggn.loss, stats)
@@ -198,7 +262,7 @@ class HessianFree:
     def _curvature(self, x: Any, y: Any) -> Curvature:
         return batch_curvature(
             self.model,
-            self.loss,
+            self.loss_function,
             x,
             y,
             self._parameters,
@@ -208,8 +272,7 @@ class HessianFree:
             curvature=self._curvature_type,
         )
 
-    @copied
-    def state_dict(self) -> State:
+    def _state(self) -> State:
         return {
             "direction": self._direction,
             "damping": self.damping.state_dict(),
@@ -217,7 +280,7 @@ class HessianFree:
             "guard": self._guard.state_dict(),
         }
 
-    def load_state_dict(self, state: State) -> None:
+    def _load(self, state: State) -> None:
         like = vector_like(self._parameters)
         check_state(self, state, ("direction", "damping"), self._parameters, self.model)
         check_state(self.damping, state["damping"], self.damping.state_dict())
@@ -226,29 +289,28 @@ class HessianFree:
         self._direction = restored(state["direction"], like)
         self.damping.load_state_dict(state["damping"], like)
 
-    def _apply(self, direction: Tensor) -> None:
-        torch._foreach_add_(
-            self._parameters, unflatten(direction, self._parameters), alpha=-self.lr
-        )
+    def _flat_option(self, name: str) -> float | Tensor:
+        """Return an option: a number, or (n,) where groups differ."""
+        value = self._option(name)
+        return flat(value, self._parameters) if isinstance(value, list) else value
 
-    def _predicted_reduction(self, ggn: Curvature, b: Tensor, d: Tensor) -> Tensor:
-        """Return by how much θ − lr·d reduces the undamped quadratic model of the objective."""
+    def _predicted_reduction(
+        self, ggn: Curvature, b: Tensor, d: Tensor, factor: float, decay: float | Tensor
+    ) -> Tensor:
+        """Return by how much θ − factor·d reduces the undamped quadratic model."""
         curvature = ggn.quadratic(unflatten(d, self._parameters))
-        curvature = curvature + self.weight_decay * torch.dot(d, d)
-        return self.lr * torch.dot(b, d) - 0.5 * self.lr**2 * curvature
+        if isinstance(decay, Tensor):
+            curvature = curvature + torch.dot(decay * d, d)
+        else:
+            curvature = curvature + decay * torch.dot(d, d)
+        return factor * torch.dot(b, d) - 0.5 * factor**2 * curvature
 
-    def _apply_and_measure(
-        self, reevaluator: BatchReevaluator, ggn: Curvature, x: Any, y: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Take the step; return by how much it reduced the objective, and θ before it, (n,)."""
-        assert self._direction is not None
-        before = flatten(self._parameters)
-        self._apply(self._direction)
+    def _penalty_reduction(self, before: Tensor, decay: float | Tensor) -> Tensor:
+        """Return by how much the L2 penalty fell since θ was ``before``, (n,)."""
         after = flatten(self._parameters)
-        penalty = torch.dot(before, before) - torch.dot(after, after)
-        microbatches = ggn.microbatches if isinstance(ggn, MicrobatchCurvature) else None
-        reduction = ggn.loss - reevaluator.loss(self.loss, x, y, microbatches)
-        return reduction + 0.5 * self.weight_decay * penalty, before
+        if isinstance(decay, Tensor):
+            return 0.5 * (torch.dot(decay * before, before) - torch.dot(decay * after, after))
+        return 0.5 * decay * (torch.dot(before, before) - torch.dot(after, after))
 
     def _reject_unless(self, accepted: Tensor, before: Tensor) -> None:
         """Restore θ and forget the direction, unless accepted; all on the device."""

@@ -1,5 +1,6 @@
 """Options of optimizers that are made in Python, checked by the types of their parameters."""
 
+from collections.abc import Collection
 from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from torch import dtype, nn
 
 from mlhf.core.errors import error_message
 from mlhf.optimizers.params import (
+    Bytes,
     Decay,
     Dimension,
     Interval,
@@ -44,11 +46,13 @@ _TYPES: dict[str, Any] = {
     "matrix_eps": Positive,
     "max_dimension": Dimension,
     "max_skipped_steps": SkippedSteps,
+    "memory_bytes": Bytes,
     "micro_batch": Samples | None,
     "momentum": Decay,
     "norm_clip": Positive | None,
     "precondition_every": Interval,
     "refresh_every": Interval,
+    "rotate": bool,
     "samples": Samples,
     "seed": int,
     "solve_every": Interval,
@@ -76,6 +80,11 @@ def check_options(**values: Any) -> None:
             messages = {error_message(e) for e in error.errors(include_url=False)}
             allowed = " or ".join(m.replace("Input should", "it should") for m in sorted(messages))
             raise ValueError(f"{name}={value!r} is not allowed: {allowed}") from None
+
+
+def known_options() -> Collection[str]:
+    """Return the names of the options that some optimizer has."""
+    return _TYPES.keys()
 
 
 def check_model(model: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mlhf.core.config import Strict
+from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES
 from mlhf.optimizers.schedules import Constant, Fraction, Schedule
 
 LearningRate = Annotated[float, Field(gt=0, le=1e6)]
@@ -15,6 +16,7 @@ Iterations = Annotated[int, Field(ge=1, le=250, strict=True)]
 Interval = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Samples = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 SkippedSteps = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
+Bytes = Annotated[int, Field(ge=1, le=2**50, strict=True)]
 Dimension = Annotated[int, Field(ge=1, le=16_384, strict=True)]
 
 _L2 = "L2 penalty: this times the parameters is added to the gradient."
@@ -217,7 +219,11 @@ class LevenbergMarquardtParams(BatchedParams):
     increase: Annotated[float, Field(ge=1, le=100)] = Field(
         default=3.0, description="λ is multiplied by it where the ratio is below 1/4."
     )
-    min_damping: Positive = Field(default=0.3, description="λ never falls below it.")
+    min_damping: Positive = Field(
+        default=0.3,
+        description="λ never falls below it, or below what the gradient's norm, relative to the "
+        "first, makes of it.",
+    )
     max_damping: Positive = Field(
         default=1e6, validate_default=True, description="λ never rises above it."
     )
@@ -234,9 +240,72 @@ class LevenbergMarquardtParams(BatchedParams):
         return value
 
 
+class DenseParams(RateParams):
+    """Parameters of every optimizer that solves with the rows of a batch's Jacobian."""
+
+    lr: LearningRate = Field(default=1.0, description="Factor of the step, whose length adapts.")
+    weight_decay: NonNegative = Field(
+        default=0.0, description="L2 penalty, part of both the gradient and the curvature."
+    )
+    memory_bytes: Bytes = Field(
+        default=MEMORY_BYTES,
+        description="Bound on the Jacobian's rows and the matrix; beyond it they are computed in "
+        "blocks, or conjugate gradients solve.",
+    )
+
+
+class GaussNewtonParams(DenseParams):
+    """Gauss-Newton by a dense factor, for least squares. Nothing needs tuning."""
+
+    damping: Positive | None = Field(
+        default=None,
+        description="At step 0, relative to the matrix's trace; by default 1e-11 in float64 and "
+        "1e-5 in float32. It adapts.",
+    )
+
+
+class LmParams(DenseParams):
+    """Levenberg-Marquardt with a dense factor and Nielsen's damping."""
+
+    tau: Positive = Field(
+        default=1e-3, description="Damping at step 0, relative to the matrix's mean diagonal."
+    )
+
+
+class EngdWParams(DenseParams):
+    """Energy natural gradient descent by the Woodbury identity, with a line search."""
+
+    damping: Positive = Field(default=1e-9, description="Constant added to the matrix.")
+
+
+class SpringParams(DenseParams):
+    """SPRING: natural gradient with a momentum that the batch's rows project."""
+
+    lr: LearningRate = Field(default=0.02, description="Learning rate.")
+    damping: Positive = Field(default=1e-3, description="Constant added to the matrix.")
+    momentum: Decay = Field(default=0.99, description="Fraction of the last step that is kept.")
+    norm_constraint: Positive | None = Field(
+        default=1e-3, description="Bound on a step's squared norm."
+    )
+
+
+class LbfgsParams(RateParams):
+    """L-BFGS with a strong Wolfe line search."""
+
+    lr: LearningRate = Field(default=1.0, description="The line search's first length.")
+    weight_decay: NonNegative = Field(default=0.0, description=_L2)
+    iterations: Iterations = Field(
+        default=20, description="Iterations of a step, all on its batch."
+    )
+    history: Annotated[int, Field(ge=1, le=250, strict=True)] = Field(
+        default=10, description="Pairs of steps and gradients that the matrix is made of."
+    )
+
+
 _META_CHECKPOINT = (
     "What its networks learned: `default` is what ships with the product, `none` leaves them "
-    "untrained, any other text is the path of a meta-checkpoint."
+    "untrained, any other text names a meta-checkpoint: by its path, in the "
+    "service by its id or alias."
 )
 MetaCheckpointName = Annotated[str, Field(min_length=1, max_length=4096)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.forward_pass import forget_casts
+from mlhf.curvature.forward_pass import evaluated, forget_casts
 from mlhf.curvature.forward_replay import ForwardReplay
 from mlhf.curvature.microbatches import Microbatch, take_samples
 from mlhf.curvature.protocol import Loss
@@ -54,11 +54,11 @@ class BatchReevaluator:
         with self._replay.restored_state():
             if microbatches is None:
                 with cast:
-                    z = self._model(x)
+                    z = evaluated(self._model, x)
                 return loss_of(loss, z, y)
             terms = []
             for microbatch in (m for m in microbatches if m.weight):
                 with cast:
-                    z = self._model(take_samples(x, microbatch))
+                    z = evaluated(self._model, take_samples(x, microbatch))
                 terms.append(microbatch.weight * loss_of(loss, z, take_samples(y, microbatch)))
             return torch.stack(terms).sum()

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlhf.core.config import Strict
+from mlhf.core.errors import SpecError
 from mlhf.core.registry import Registry, Spec
 from mlhf.optimizers.params import (
     AdamDampingParams,
     AdamParams,
     AdamWParams,
+    EngdWParams,
     FixedDampingParams,
+    GaussNewtonParams,
     KfacParams,
     L2LParams,
+    LbfgsParams,
     LevenbergMarquardtParams,
+    LmParams,
     MLHFParams,
     MomentumParams,
     MuonParams,
@@ -23,6 +28,7 @@ from mlhf.optimizers.params import (
     SGDParams,
     ShampooParams,
     SoapParams,
+    SpringParams,
 )
 from mlhf.optimizers.schedules import check_length
 
@@ -54,6 +60,7 @@ class OptimizerSpec(Spec[Build]):
 
 
 _FIRST_ORDER = "mlhf.optimizers.first_order"
+_DENSE = "mlhf.optimizers.gauss_newton"
 _HESSIAN_FREE = "mlhf.optimizers.hessian_free"
 
 OPTIMIZERS = Registry(
@@ -162,6 +169,45 @@ OPTIMIZERS = Registry(
             second_order=True,
         ),
         OptimizerSpec(
+            "gauss_newton",
+            "Gauss-Newton by a dense factor, for least squares to the last digit.",
+            GaussNewtonParams,
+            f"{_DENSE}.optimizer:build",
+            30,
+            second_order=True,
+        ),
+        OptimizerSpec(
+            "lm",
+            "Levenberg-Marquardt by a dense factor.",
+            LmParams,
+            f"{_DENSE}.peers:build_lm",
+            30,
+            second_order=True,
+        ),
+        OptimizerSpec(
+            "engd_w",
+            "Energy natural gradient by the Woodbury identity, with a line search.",
+            EngdWParams,
+            f"{_DENSE}.peers:build_engd_w",
+            30,
+            second_order=True,
+        ),
+        OptimizerSpec(
+            "spring",
+            "SPRING: natural gradient in sample space with projected momentum.",
+            SpringParams,
+            f"{_DENSE}.peers:build_spring",
+            31,
+            second_order=True,
+        ),
+        OptimizerSpec(
+            "lbfgs",
+            "L-BFGS with a strong Wolfe line search.",
+            LbfgsParams,
+            f"{_FIRST_ORDER}.lbfgs:build",
+            32,
+        ),
+        OptimizerSpec(
             "mlhf",
             "MLHF: Hessian-free with meta-learned damping and preconditioner.",
             MLHFParams,
@@ -178,6 +224,30 @@ OPTIMIZERS = Registry(
         ),
     ),
 )
+
+
+_ONE_TENSOR = ("kfac", "gauss_newton", "engd_w", "spring")
+
+
+def check_task(name: str, params: Strict, task: str) -> None:
+    """Check that an optimizer can train a network for a task.
+
+    Raises:
+        SpecError: at ``/name`` or ``/params``.
+    """
+    for option in ("micro_batch", "curvature_batch"):
+        if task == "heads" and getattr(params, option, None) is not None:
+            raise SpecError(
+                f"/params/{option}",
+                "several heads cannot be computed in parts, as each has a mean of its own: leave "
+                "it out, and take a smaller batch",
+            )
+    if task == "detection" and name in _ONE_TENSOR:
+        raise SpecError(
+            "/name",
+            f"{name} needs a network with one output; a detector has several: take mlhf, hf_adam "
+            "or adamw",
+        )
 
 
 def check_run(params: Strict, total_steps: int | None) -> None:

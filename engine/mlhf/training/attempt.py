@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mlhf.core.events import OnEvent
+from mlhf.core.events import OnEvent, event
+from mlhf.data.cache import DataCache
 from mlhf.training.clock import Clock
 
 
@@ -19,6 +20,7 @@ class Attempt:
         checkpoint_seconds: Least time between two checkpoints; None for none on the way.
         flush_seconds: Least time between two ``points`` events.
         clock: Counts the seconds.
+        data_cache: Where decoded data sets are kept, or the folder for them; None keeps none.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Attempt:
         checkpoint_seconds: float | None = None,
         flush_seconds: float = 0.25,
         clock: Clock | None = None,
+        data_cache: DataCache | str | Path | None = None,
     ) -> None:
         self.emit: OnEvent = on_event or (lambda _: None)
         self.run_dir = None if run_dir is None else Path(run_dir)
@@ -36,3 +39,10 @@ class Attempt:
         self.checkpoint_seconds = checkpoint_seconds
         self.flush_seconds = flush_seconds
         self.clock = clock or Clock()
+        if isinstance(data_cache, str | Path):
+            data_cache = DataCache(Path(data_cache))
+        self.data_cache = data_cache
+
+    def warn(self, message: str) -> None:
+        """Report what the user of the run should know of."""
+        self.emit(event("log", level="warning", message=message))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mlhf.curvature.forward_pass import evaluated
 from mlhf.optimizers.protocol import Averaging, Optimizer
 from mlhf.training.evaluation import Samples
 
@@ -69,7 +70,7 @@ def _recalibrate(model: nn.Module, data: Samples, device: torch.device, batch_si
     try:
         # Each batch is spread over the whole split, which may be sorted.
         for batch in indices.view(batch_size, batches).T:
-            model(data.batch("train", batch, device)[0])
+            evaluated(model, data.batch("train", batch, device)[0])
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

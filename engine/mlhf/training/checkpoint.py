@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mlhf.core.atomic_files import Written, write
-from mlhf.core.errors import DataError
+from mlhf.core.errors import CheckpointError
 
 Tree = dict[str, Any]
 
@@ -36,20 +36,20 @@ def load(path: Path) -> Tree:
     """Read what ``save`` wrote.
 
     Raises:
-        DataError: where the file is absent or not a checkpoint.
+        CheckpointError: where the file is absent or not a checkpoint.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise DataError(f"{path.name} is not a checkpoint of this version.")
+                raise CheckpointError(f"{path.name} is not a checkpoint of this version.")
             tree = _fill(json.loads(metadata["tree"]), file)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, CheckpointError):
             raise
-        raise DataError(f"The checkpoint {path.name} cannot be read: {error}") from error
+        raise CheckpointError(f"The checkpoint {path.name} cannot be read: {error}") from error
     if not isinstance(tree, dict):
-        raise DataError(f"The checkpoint {path.name} holds no tree.")
+        raise CheckpointError(f"The checkpoint {path.name} holds no tree.")
     return tree
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mlhf.core import atomic_files
-from mlhf.core.errors import DataError
+from mlhf.core.errors import CheckpointError
 from mlhf.core.events import event
+from mlhf.core.failures import explain
 from mlhf.training import checkpoint
 from mlhf.training.attempt import Attempt
 from mlhf.training.results import RunResult
@@ -37,7 +38,7 @@ def execute(
             folder.
 
     Raises:
-        DataError: if the checkpoint cannot be read, or is of another run.
+        CheckpointError: if the checkpoint cannot be read, or is of another run.
     """
     if resume is not None:
         _resume(loop, (attempt.run_dir or Path()) / resume)
@@ -77,10 +78,11 @@ def _resume(loop: RunLoop, path: Path) -> None:
     try:
         loop.load_state_dict(state)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise DataError(
+        if explain(error).type in ("memory", "device"):
+            raise  # says nothing about the checkpoint
+        raise CheckpointError(
             f"The checkpoint {path.name} does not fit this run, as one of another version or "
-            f"configuration would not ({type(error).__name__}: {error}). Train it anew: clone "
-            "the job."
+            f"configuration would not ({type(error).__name__}: {error})."
         ) from error
 
 

@@ -9,7 +9,8 @@ from math import ceil, prod
 from mlhf.core.config import Strict
 from mlhf.data.info import DataInfo
 from mlhf.models.specs import ModelSummary
-from mlhf.optimizers.params import MLHFParams, ShampooParams
+from mlhf.optimizers.gauss_newton.memory_plan import memory_plan
+from mlhf.optimizers.params import DenseParams, MLHFParams, ShampooParams
 from mlhf.optimizers.specs import OPTIMIZERS
 
 PROCESS_BYTES = 300 * 2**20  # Python and torch, before there is a network
@@ -22,13 +23,21 @@ _COPIES |= {"kfac": 5.0, "shampoo": 9.0, "mlhf": 27.0}
 _PAPER_COPIES = 140.0
 _SIDES = {"kfac": 8.7, "mlhf": 6.2}
 _BLOCKS = 5.5
+_KEPT_CONSTANTS = 2
 _LONGEST_SIDE = 4608
+_SHORT_SIDE, _WHOLE_SIDE, _WHOLE_RATIO, _SKETCH = 256, 1024, 9, 64  # of MLHF (factor_basis.py)
 _EVALUATED = 256  # samples that are evaluated at once, at least
 _KEPT_IN_EVALUATION = 0.6  # of the activations
 
 
 def training_bytes(
-    summary: ModelSummary, info: DataInfo, optimizer: str, params: Strict, batch_size: int
+    summary: ModelSummary,
+    info: DataInfo,
+    optimizer: str,
+    params: Strict,
+    batch_size: int,
+    dtype: str = "float32",
+    derivatives: int = 0,
 ) -> tuple[int, int]:
     """Return the bytes of a run's process at its peak, and how many of them the batch takes.
 
@@ -38,10 +47,14 @@ def training_bytes(
         optimizer: Its registered name.
         params: Its parsed parameters.
         batch_size: Samples of a step.
+        dtype: Of the network.
+        derivatives: How many of its outputs a step takes in its inputs, each with activations
+            of its own.
     """
     copies = 1 + _COPIES.get(optimizer, OPTIMIZERS[optimizer].state_copies)
+    squared = _squared if optimizer == "kfac" else _kept_of_side
     factors = _SIDES.get(optimizer, 0.0) * sum(
-        side**2 for matrix in summary.matrices for side in matrix if side <= _LONGEST_SIDE
+        squared(*sides) for a, b in summary.matrices for sides in ((a, b), (b, a))
     )
     if isinstance(params, MLHFParams) and params.variant == "paper":
         copies, factors = _PAPER_COPIES, 0.0
@@ -49,12 +62,32 @@ def training_bytes(
         factors = _BLOCKS * sum(
             _blocks(rows, columns, params.block_size) for rows, columns in summary.matrices
         )
+    size = 2 * FLOAT_BYTES if dtype == "float64" else FLOAT_BYTES
+    rows = 0
+    if isinstance(params, DenseParams):
+        plan = memory_plan(batch_size * info.outputs, summary.parameters, size, params.memory_bytes)
+        rows = 0 if plan is None else plan.bytes
     kept = 3 if OPTIMIZERS[optimizer].second_order else 2
     evaluated = min(max(batch_size, _EVALUATED), max(info.train_samples, info.test_samples))
-    of_batch = summary.activations * max(kept * batch_size, _KEPT_IN_EVALUATION * evaluated)
+    of_batch = (
+        (1 + derivatives)
+        * summary.activations
+        * max(kept * batch_size, _KEPT_IN_EVALUATION * evaluated)
+    )
     floats = summary.parameters * copies + factors + of_batch
-    total = PROCESS_BYTES + _data_bytes(info) + FLOAT_BYTES * floats
-    return round(total), round(FLOAT_BYTES * of_batch)
+    floats += _KEPT_CONSTANTS * summary.constants
+    total = PROCESS_BYTES + _data_bytes(info) + size * floats + rows
+    return round(total), round(size * of_batch)
+
+
+def _squared(side: int, other: int) -> int:
+    return side**2 if side <= _LONGEST_SIDE else 0
+
+
+def _kept_of_side(side: int, other: int) -> int:
+    """Return the floats of a side's factor for MLHF: of a long one a sketch is kept."""
+    tracked = side > max(_SHORT_SIDE, min(_WHOLE_SIDE, _WHOLE_RATIO * other))
+    return _squared(side, other) if not tracked else min(_squared(side, other), _SKETCH * side)
 
 
 def _blocks(rows: int, columns: int, size: int) -> int:

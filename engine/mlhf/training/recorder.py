@@ -20,8 +20,19 @@ _SUMMARIZED = (
     "test_loss",
     "train_accuracy",
     "test_accuracy",
+    "train_relative_l2",
+    "test_relative_l2",
+    "whole_train_loss",
+    "whole_test_loss",
+    "whole_train_accuracy",
+    "whole_test_accuracy",
+    "whole_train_relative_l2",
+    "whole_test_relative_l2",
     "skipped_steps",
 )
+
+# Of heads and detection: ``test_<head>_loss``, ``test_average_precision``.
+_MEASURED = ("_loss", "_accuracy", "_relative_l2", "_average_precision")
 
 Progress = Callable[[], Event]
 
@@ -139,7 +150,7 @@ class TrainingRecorder(CurveRecorder):
             values["running_loss"] = total / count
         self._running = [0.0, 0]
         self.add(at, values)
-        losses = [v for k, v in values.items() if k in ("train_loss", "test_loss")]
+        losses = [v for k, v in values.items() if k.endswith(("train_loss", "test_loss"))]
         if self.diverged_at is None and not all(map(math.isfinite, losses)):
             self.diverged_at = at
         return values
@@ -192,5 +203,5 @@ class TrainingRecorder(CurveRecorder):
     def add(self, at: Position, values: Mapping[str, float]) -> None:
         super().add(at, values)
         for name, value in values.items():
-            if name in _SUMMARIZED:
+            if name in _SUMMARIZED or name.endswith(_MEASURED):
                 self.summarize(name, value, at.step)

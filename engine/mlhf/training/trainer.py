@@ -11,13 +11,14 @@ from torch import nn
 from mlhf.core.budget import total_steps
 from mlhf.core.errors import DivergedError
 from mlhf.core.metrics import reaches
-from mlhf.models.loss import LossName
+from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.protocol import Optimizer
 from mlhf.training import checkpoint
 from mlhf.training.attempt import Attempt
 from mlhf.training.averaging import averaged, keep_average
 from mlhf.training.config import Target, TrainConfig
 from mlhf.training.evaluation import Samples, evaluate
+from mlhf.training.measured_samples import MeasuredSamples
 from mlhf.training.order import BatchOrder
 from mlhf.training.recorder import Position, TrainingRecorder
 from mlhf.training.run_loop import Outcome, RunLoop
@@ -33,7 +34,7 @@ class Trainer(RunLoop):
         config: The run.
         model: On its device, with the parameters the optimizer updates.
         data: The data set.
-        loss: Name of the loss.
+        loss: Of the run.
         optimizer: Takes the steps.
         attempt: Where to report and write, and who may stop the run.
     """
@@ -43,7 +44,7 @@ class Trainer(RunLoop):
         config: TrainConfig,
         model: nn.Module,
         data: Samples,
-        loss: LossName,
+        loss: Loss,
         optimizer: Optimizer,
         attempt: Attempt,
     ) -> None:
@@ -57,7 +58,9 @@ class Trainer(RunLoop):
         self.order = BatchOrder(samples, config.batch_size, config.seed)
         self.recorder: TrainingRecorder = TrainingRecorder(attempt.emit, attempt.flush_seconds)
         self._device = next(model.parameters()).device
+        self.measured = MeasuredSamples(config.evaluation, data)
         self._evaluated_step = -1
+        self._measured_whole = False  # at that step
         self._failure: str | None = None  # why the optimizer gave up
         self._target_at: Position | None = None
         self._steps_per_evaluation = config.evaluation.every_epochs * self.order.steps_per_epoch
@@ -81,6 +84,7 @@ class Trainer(RunLoop):
             "step": self.step,
             "samples": self.samples,
             "evaluated_step": self._evaluated_step,
+            "measured_whole": self._measured_whole,
             "target_at": None if self._target_at is None else self._target_at.to_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -94,6 +98,7 @@ class Trainer(RunLoop):
         self.step = int(state["step"])
         self.samples = int(state["samples"])
         self._evaluated_step = int(state["evaluated_step"])
+        self._measured_whole = bool(state.get("measured_whole", False))
         target_at = state["target_at"]
         self._target_at = None if target_at is None else Position(**target_at)
         self.model.load_state_dict(state["model"])
@@ -105,18 +110,22 @@ class Trainer(RunLoop):
 
     def _step(self) -> None:
         with self.clock.section("training"):
-            indices = self.order.next()
-            x, y = self.data.batch("train", indices, self._device)
+            x, y, samples = self._next()
             try:
                 result = self.optimizer.step(x, y)
             except DivergedError as error:
                 self._failure = str(error)
             self.step += 1
-            self.samples += len(indices)
+            self.samples += samples
             if self._failure is not None:
                 self.recorder.diverged(self._position())
             else:
                 self.recorder.step(self._position(), result)
+
+    def _next(self) -> tuple[Any, Any, int]:
+        """Return the next batch, and how many samples it has."""
+        indices = self.order.next()
+        return *self.data.batch("train", indices, self._device), len(indices)
 
     def _averaged(self) -> tuple[nn.Module, Optimizer, Samples, torch.device, int]:
         return self.model, self.optimizer, self.data, self._device, self.config.batch_size
@@ -162,33 +171,45 @@ class Trainer(RunLoop):
         return self.step == 0 or done > before
 
     def _evaluated(self) -> bool:
-        return self._evaluated_step == self.step
+        if self._evaluated_step != self.step:
+            return False
+        return self._measured_whole or not self.measured.partial or self._over() is None
 
     def _evaluate(self) -> None:
         self._flush()
         if self.recorder.diverged_at is not None:
             return
+        target = self.config.target if self._target_at is None else None
         # At step 0 nothing is averaged yet, and every optimizer is measured at the same point.
         weights = averaged(*self._averaged()) if self.step else nullcontext()
         with self.clock.section("evaluation"), weights:
-            values = evaluate(
-                self.model,
-                self.data,
-                self.loss,
-                self._device,
-                batch_size=max(self.config.batch_size, 256),
-                max_samples=self.config.evaluation.max_samples,
-                should_stop=self._should_stop,
-            )
+            whole = self.measured.partial and self._over() is not None
+            values = self._measure(whole)
+            if self.measured.partial and not whole and values and _reached(target, values):
+                # The part has reached it: whether the whole set has is measured.
+                whole, values = True, self._measure(True)
         if values is None:
             return
         at = self._position()
-        self._evaluated_step = self.step
+        if self._evaluated_step == self.step:  # only the whole set was missing
+            values = {name: v for name, v in values.items() if name.startswith("whole_")}
+        self._evaluated_step, self._measured_whole = self.step, whole
         values = self.recorder.evaluation(at, values)
-        target = self.config.target
-        if self._target_at is None and target is not None and _reached(target, values):
+        if _reached(target, values):
             self._target_at = at
         self._flush()
+
+    def _measure(self, whole: bool) -> dict[str, float] | None:
+        return evaluate(
+            self.model,
+            self.data,
+            self.loss,
+            self._device,
+            batch_size=max(self.config.batch_size, 256),
+            subset=self.measured.subset,
+            rest=self.measured.rest if whole else None,
+            should_stop=self._should_stop,
+        )
 
     def _diverged(self) -> str | None:
         at = self.recorder.diverged_at
@@ -199,6 +220,9 @@ class Trainer(RunLoop):
         return f"the loss was not finite at step {at.step}"
 
 
-def _reached(target: Target, values: Mapping[str, float]) -> bool:
-    value = values.get(target.metric)
+def _reached(target: Target | None, values: Mapping[str, float]) -> bool:
+    """Whether a target is reached: by the whole set, where that was measured too."""
+    if target is None:
+        return False
+    value = values.get(f"whole_{target.metric}", values.get(target.metric))
     return value is not None and reaches(target.metric, value, target.value)

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from mlhf.core.errors import DataError, DivergedError, SpecError
+from mlhf.core.errors import CheckpointError, DataError, DivergedError, SpecError
 from mlhf.core.failures import explain
 from mlhf.core.optional import MissingPackageError
 from mlhf.curvature.errors import CurvatureError
@@ -30,8 +30,13 @@ def _os_error(code: int, name: str | None = None) -> OSError:
         (DivergedError("ten steps: lower lr"), "diverged", ["lower lr"]),
         (CurvatureError("no rule for sort"), "spec", ["no rule for sort"]),
         (MissingPackageError("sklearn", "data"), "package", ["sklearn", "mlhf[data]", "retry"]),
-        (ModuleNotFoundError("No module named 'x'", name="x"), "package", ["x cannot", "retry"]),
-        (ImportError("libgomp.so.1: cannot open"), "package", ["libgomp.so.1"]),
+        (
+            ModuleNotFoundError("No module named 'x'", name="x"),
+            "installation",
+            ["x cannot", "anew"],
+        ),
+        (ImportError("libgomp.so.1: cannot open"), "installation", ["libgomp.so.1", "anew"]),
+        (CheckpointError("it has no optimizer"), "checkpoint", ["no optimizer"]),
         (MemoryError(), "memory", ["batch_size"]),
         (RuntimeError(CPU), "memory", ["4000000000 bytes", "batch_size"]),
         (torch.OutOfMemoryError(CUDA), "memory", ["20.00 MiB", "batch_size"]),

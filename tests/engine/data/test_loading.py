@@ -3,8 +3,6 @@
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as csv
 import pytest
 import torch
 
@@ -15,36 +13,6 @@ from mlhf.data.loading import load
 
 def everything(data, split):
     return data.batch(split, torch.arange(data.size(split)), torch.device("cpu"))
-
-
-@pytest.fixture
-def images(tmp_path, encode, rng):
-    for split, count in (("train", 10), ("val", 3)):
-        for name in ("ant", "bee"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)
-                (tmp_path / split / name / f"{index}.png").write_bytes(encode(pixels))
-    return tmp_path
-
-
-@pytest.fixture
-def sets(tmp_path, images, rng):
-    """One small set of each kind: name, parameters, root."""
-    x = rng.normal(3, 5, (50, 4))
-    np.savez(tmp_path / "values.npz", x=x, y=x @ rng.normal(size=(4, 2)) + 7)
-    np.savez(tmp_path / "floats.npz", x=rng.normal(2, 3, (30, 3, 5, 5)), y=np.arange(30) % 3)
-    table = pa.table({"a": x[:, 0], "b": ["u", "v"] * 25, "y": x[:, 1]})
-    csv.write_csv(table, tmp_path / "t.csv")
-    (tmp_path / "input.txt").write_text("hello world, " * 40)
-    return {
-        "digits": ({}, None),
-        "image_folder": ({"size": 8}, images),
-        "values": ({}, tmp_path / "values.npz"),
-        "floats": ({}, tmp_path / "floats.npz"),
-        "table": ({"target": "y"}, tmp_path / "t.csv"),
-        "text": ({"sequence_length": 9}, tmp_path / "input.txt"),
-    }
 
 
 NAMES = ["digits", "image_folder", "values", "floats", "table", "text"]

@@ -72,3 +72,18 @@ def test_a_digest_depends_on_content_alone(tmp_path):
         digests.append(digest("text", {"sequence_length": 3}, tmp_path / folder))
     assert digests[0] == digests[1] != digests[2]
     assert len(digests[0]) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "pointer", "message"),
+    [
+        ("image_folder", {"size": [28, 2]}, "/params/size/1", "greater than or equal to 4"),
+        ("image_folder", {"size": 2}, "/params/size", "greater than or equal to 4"),
+        ("table", {"target": ["a", ""]}, "/params/target/1", "at least 1 character"),
+        ("table", {"target": "a", "missing_values": [1]}, "/params/missing_values/0", "text"),
+    ],
+)
+def test_of_a_field_of_several_types_the_error_is_of_the_type_meant(name, params, pointer, message):
+    with pytest.raises(SpecError, match=message) as refused:
+        DATASETS.parse(name, params)
+    assert refused.value.pointer == pointer

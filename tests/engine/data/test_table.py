@@ -125,7 +125,7 @@ DAY = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, monkeypatch, change, message):
-    monkeypatch.setattr("mlhf.data.table.MAX_CATEGORIES", 30)
+    monkeypatch.setattr("mlhf.data.table_columns.MAX_CATEGORIES", 30)
     good = {"size": list(range(ROWS)), "colour": ["a", "b"] * 20, "y": [0, 1] * 20}
     write(tmp_path, {**good, **change}, "parquet")
     with pytest.raises(DataError, match=message):

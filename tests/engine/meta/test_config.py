@@ -1,6 +1,9 @@
 """What a meta-training run is where nothing else is said."""
 
-from mlhf.meta.config import BPTT, MetaTrainConfig
+import pytest
+from pydantic import ValidationError
+
+from mlhf.meta.config import BPTT, MetaSettings, MetaTrainConfig
 
 FAMILY = {"model": {"name": "mlp"}, "dataset": {"name": "digits"}}
 
@@ -19,3 +22,11 @@ def test_the_papers_numbers_are_its_variants_defaults():
     assert config.noise == 0.02
     assert (config.replay.keep, config.replay.capacity) == (0.3, 200)
     assert config.estimator == BPTT()
+
+
+def test_an_estimator_may_have_a_type_as_layers_and_schedules_do() -> None:
+    for variant in ({"variant": "paper", "unroll": 10}, {}):
+        named = MetaSettings(estimator={"name": "pes"}, **variant)
+        assert MetaSettings(estimator={"type": "pes"}, **variant) == named
+    with pytest.raises(ValidationError):
+        MetaSettings(estimator={"type": "pes", "name": "pes"})

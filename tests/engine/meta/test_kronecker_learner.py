@@ -111,7 +111,7 @@ def test_a_run_that_diverged_is_cut_and_counts_as_bad(monkeypatch):
     seen, looked = [], []
 
     class Scripted:
-        loss = "cross_entropy"
+        loss_function = "cross_entropy"
 
         def __init__(self, model, *_, **__):
             self.model = model

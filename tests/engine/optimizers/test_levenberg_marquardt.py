@@ -49,6 +49,39 @@ def test_it_stays_within_its_bounds():
     assert damping.scale == 5.0
 
 
+def test_the_least_damping_falls_with_the_gradient():
+    """Without noise gradients vanish, and with a fixed bound the last digits were not reached."""
+    damping = LevenbergMarquardt(2.0, 0.1, 10.0, (1.0, 1e6))
+    for k in range(150):
+        damping.update(torch.full((3,), 10.0 ** -min(k, 3), dtype=torch.float64))
+        damping.adapt(torch.tensor(1.0).double(), torch.tensor(1.0).double())
+    assert float(damping.scale) == pytest.approx(1e-3, rel=0.1)
+    again = LevenbergMarquardt(2.0, 0.1, 10.0, (1.0, 1e6))
+    again.load_state_dict(damping.state_dict(), torch.zeros(1).double())
+    again.update(torch.ones(3).double())
+    again.adapt(torch.tensor(1.0).double(), torch.tensor(1.0).double())
+    assert 0.09 < float(again.scale) < 0.2  # gradients grew again
+    again.load_state_dict({"scale": torch.tensor(1.0)}, torch.zeros(1).double())  # an older state
+
+
+def test_a_solve_is_as_exact_for_a_loss_of_any_scale():
+    """With an absolute tolerance solves of a small loss ended before they began."""
+    torch.manual_seed(0)
+    x, y = torch.randn(30, 4).double(), torch.randn(30, 1).double()
+    residuals = []
+    for scale in (1.0, 1e-12):
+        model = nn.Linear(4, 1).double()
+        nn.init.zeros_(model.weight)
+        nn.init.zeros_(model.bias)
+        optimizer = HessianFree(
+            model, lambda z, t, s=scale: s * F.mse_loss(z, t), "fixed", iterations=10
+        )
+        optimizer.damping.scale = 1e-3 * scale
+        optimizer.step(x, y)
+        residuals.append(F.mse_loss(model(x), y).item())
+    assert residuals[1] == pytest.approx(residuals[0], rel=1e-6)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.2])
 def test_the_ratio_is_that_of_the_same_batch_and_mask(decay):
     """Recomputed from outside: the objective before and after, under the same random draws."""

@@ -6,6 +6,7 @@ from torch import nn
 
 from mlhf import MLHF, HessianFree
 from mlhf.curvature.errors import CurvatureError
+from mlhf.optimizers.damping import AdamDamping
 from tests.engine.optimizers.loops import OPTIMIZERS, batch, losses, network
 
 every = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
@@ -135,3 +136,36 @@ def test_a_step_within_a_compiled_function_is_refused_by_name():
         step()
     torch._dynamo.reset()
     optimizer.step(x, y)
+
+
+class _InPlace(AdamDamping):
+    """Changes its state in place, as an update is first written."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where, self.seen = where, torch.zeros(())
+
+    def update(self, gradient):
+        if self.where == "update":
+            self.seen.add_(1)
+        return super().update(gradient)
+
+    def adapt(self, actual, predicted):
+        if self.where == "adapt":
+            self.seen.add_(1)
+        return actual / predicted
+
+    def state_dict(self):
+        return {**super().state_dict(), "seen": self.seen}
+
+
+@pytest.mark.parametrize("where", ["update", "adapt"])
+def test_a_damping_that_changes_its_state_in_place_is_refused_by_name(where):
+    optimizer = HessianFree(network(), damping=_InPlace(where))
+    with pytest.raises(CurvatureError, match=r"_InPlace changed its state 'seen' in place"):
+        optimizer.step(*batch())
+
+
+def test_a_damping_that_replaces_its_state_is_taken():
+    optimizer = HessianFree(network(), damping=_InPlace("nowhere"))
+    assert optimizer.step(*batch()).loss.isfinite()

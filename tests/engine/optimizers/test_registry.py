@@ -21,6 +21,8 @@ STATS = {
     "hf_adam": ("damping", "cg_residual"),
     "hf_lm": ("damping", "cg_residual", "reduction_ratio"),
     "kfac": ("step_scale",),
+    **dict.fromkeys(("gauss_newton", "engd_w", "spring"), ("damping", "step_length")),
+    "lm": ("damping", "reduction_ratio"),
     "mlhf": ("damping", "momentum", "step_factor"),
     "mlhf paper": ("damping", "cg_residual"),
 }
@@ -67,6 +69,8 @@ def test_a_specification_says_where_its_optimizer_is_built(name):
 @pytest.mark.parametrize(("name", "params"), ALL)
 def test_the_loss_falls_and_results_have_the_documented_form(name, params):
     model, x, y = _problem()
+    if name == "lbfgs":
+        model[3].p = 0.0  # it fits a step's own mask; what that does to the next is chance
     optimizer = build(name, params, model)
     losses = []
     for _ in range(15):

@@ -8,7 +8,7 @@ import torch
 
 from mlhf.core import atomic_files
 from mlhf.core.budget import Budget, total_steps
-from mlhf.core.errors import DataError
+from mlhf.core.errors import CheckpointError, DataError
 from mlhf.core.events import (
     EventFile,
     encode,
@@ -184,12 +184,12 @@ def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"garbage that is no checkpoint"])
-def test_a_broken_checkpoint_is_a_data_error(tmp_path, content):
+def test_a_broken_checkpoint_is_named_as_such(tmp_path, content):
     path = tmp_path / "c.safetensors"
     path.write_bytes(content)
-    with pytest.raises(DataError):
+    with pytest.raises(CheckpointError):
         checkpoint.load(path)
-    with pytest.raises(DataError):
+    with pytest.raises(CheckpointError):
         checkpoint.load(tmp_path / "absent.safetensors")
 
 

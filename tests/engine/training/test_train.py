@@ -69,32 +69,32 @@ def test_a_run_leaves_the_process_as_it_was(config):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-# In order: within the evaluation before the first step, after it, within the one at step 10,
-# after it, between, within the last one.
-@pytest.mark.parametrize("stop", [0, 3, 14, 16, 20, 33])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_interrupted_and_resumed_equals_undisturbed(config, points, tmp_path, optimizer, stop):
+def test_interrupted_and_resumed_equals_undisturbed(config, points, tmp_path, optimizer):
     run = config(optimizer, budget={"steps": 25})
     whole_events = []
     whole = train(run, on_event=whole_events.append)
-    first_events, second_events = [], []
-    first = train(
-        run, on_event=first_events.append, run_dir=tmp_path, should_stop=_stop_after(stop)
-    )
-    assert first.status == "interrupted"
-    saved = [e for e in first_events if e["type"] == "checkpoint"]
-    assert first_events[-1] == {
-        **first_events[-1],
-        "type": "interrupted",
-        "step": saved[-1]["step"],
-    }
-    second = train(run, on_event=second_events.append, run_dir=tmp_path, resume=saved[-1]["path"])
-    assert second.status == "succeeded"
-    assert second_events[0]["resumed_from_step"] == saved[-1]["step"]
-    assert torch.equal(_weights(second.model), _weights(whole.model))
-    assert points(first_events) + points(second_events) == points(whole_events)
-    assert second.summary == whole.summary
-    assert second.totals["samples"] == whole.totals["samples"]
+    # In order: within the evaluation before the first step, after it, within the one at step 10,
+    # after it, between, within the last one. Where a run stops does not depend on its optimizer.
+    for stop in (0, 3, 14, 16, 20, 33) if optimizer == "mlhf" else (0, 16):
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+        first_events, second_events = [], []
+        first = train(
+            run, on_event=first_events.append, run_dir=folder, should_stop=_stop_after(stop)
+        )
+        assert first.status == "interrupted"
+        saved = [e for e in first_events if e["type"] == "checkpoint"]
+        assert first_events[-1]["type"] == "interrupted"
+        assert first_events[-1]["step"] == saved[-1]["step"]
+        path = saved[-1]["path"]
+        second = train(run, on_event=second_events.append, run_dir=folder, resume=path)
+        assert second.status == "succeeded"
+        assert second_events[0]["resumed_from_step"] == saved[-1]["step"]
+        assert torch.equal(_weights(second.model), _weights(whole.model))
+        assert points(first_events) + points(second_events) == points(whole_events)
+        assert second.summary == whole.summary
+        assert second.totals["samples"] == whole.totals["samples"]
 
 
 def test_checkpoints_on_the_way_come_after_their_points(config, points, tmp_path):

@@ -1,6 +1,6 @@
 """The calls of a layer in one forward pass: its inputs, and where gradients will pass."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -36,6 +36,21 @@ class LayerCalls:
             x = args[0] if args else next(iter(kwargs.values()))
             self.inputs.append(x.detach())
             self.edges.append(get_gradient_edge(output))
+
+    def taken(self, nodes: Collection[Any]) -> "LayerCalls":
+        """Return the calls whose output is among the nodes of a graph; the others stay."""
+        result = LayerCalls(self.module)
+        rest = LayerCalls(self.module)
+        for x, edge in zip(self.inputs, self.edges, strict=True):
+            to = result if edge.node in nodes else rest
+            to.inputs.append(x)
+            to.edges.append(edge)
+        self.inputs, self.edges = rest.inputs, rest.edges
+        return result
+
+    def put(self, calls: "LayerCalls") -> None:
+        """Have these calls, which ``taken`` returned, in place of its own."""
+        self.inputs, self.edges = calls.inputs, calls.edges
 
     def clear(self) -> None:
         """Forget the calls, so that the graph can be freed."""

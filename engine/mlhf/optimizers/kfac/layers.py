@@ -87,14 +87,29 @@ class KroneckerLayer:
         assert a is not None
         return a / count if total is None else _bordered(a, total, count)
 
-    def output_factor(self, calls: Sequence[Call], rows: int) -> Tensor:
-        """Return G."""
+    def output_factor(self, calls: Sequence[Call], rows: int, *, diagonal: bool = False) -> Tensor:
+        """Return G, or its diagonal."""
         g: Tensor | None = None
         for _, gradients in calls:
             for gradient in gradients:
-                g = self._add_second_moment(self._outputs(gradient), g)
+                g = self._add_second_moment(self._outputs(gradient), g, diagonal=diagonal)
         assert g is not None
         return g / rows
+
+    def input_rows(self, calls: Sequence[Call], stride: int = 1) -> Tensor:
+        """Return X, (m, n), with XᵀX = A; arguments as of ``input_factor``."""
+        parts = [_rows(columns) for x, _ in calls for columns in self._inputs(x, stride)]
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(self.parameters) == 2:
+            rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+        result: Tensor = rows * len(rows) ** -0.5
+        return result
+
+    def output_rows(self, calls: Sequence[Call], rows: int) -> Tensor:
+        """Return X, (m, n), with XᵀX = G; arguments as of ``output_factor``."""
+        found = [_rows(self._outputs(gradient)) for _, gradients in calls for gradient in gradients]
+        result: Tensor = torch.cat(found) * rows**-0.5
+        return result
 
     def invert(self, factors: Sequence[Tensor], damping: float) -> list[Tensor]:
         a, g = factors
@@ -115,11 +130,16 @@ class KroneckerLayer:
         return [matrix[:, :-1].reshape(gradient[0].shape), matrix[:, -1]]
 
     def _add_second_moment(
-        self, columns: Tensor, so_far: Tensor | None, bias: bool = False
+        self,
+        columns: Tensor,
+        so_far: Tensor | None,
+        bias: bool = False,
+        *,
+        diagonal: bool = False,
     ) -> Tensor:
         """Return ``so_far`` plus Σ ccᵀ over the columns c of (N, D, T), or plus its diagonal."""
         size = columns.shape[1]
-        if size + bias > self._max:
+        if diagonal or size + bias > self._max:
             new = columns.square().sum((0, 2))
             return new if so_far is None else so_far.add_(new)
         if columns.numel() * size >= LARGE:
@@ -274,6 +294,11 @@ def _padding(
 def _columns(x: Tensor) -> Tensor:
     """Return the rows of (…, D) as columns of (1, D, rows)."""
     return x.reshape(-1, x.shape[-1]).T.unsqueeze(0)
+
+
+def _rows(columns: Tensor) -> Tensor:
+    """Return columns (N, D, T) as rows (N · T, D)."""
+    return columns.transpose(1, 2).reshape(-1, columns.shape[1])
 
 
 def _bordered(moment: Tensor, total: Tensor, count: int) -> Tensor:

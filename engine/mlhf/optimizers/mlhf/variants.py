@@ -1,13 +1,13 @@
 """MLHF: the base class of its variants, which also makes them."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mlhf.curvature.errors import CurvatureError
@@ -16,7 +16,8 @@ from mlhf.optimizers.autocast import autocast_dtype
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, source_of
 from mlhf.optimizers.options import check_model
 from mlhf.optimizers.params import MLHFParams
-from mlhf.optimizers.protocol import State, StepResult
+from mlhf.optimizers.torch_api.base import TorchOptimizer
+from mlhf.optimizers.torch_api.param_groups import Parameters
 
 if TYPE_CHECKING:
     from mlhf.optimizers.mlhf.paper.kernels.choose import Wanted
@@ -50,7 +51,7 @@ class KroneckerOptions(CommonOptions, total=False):
     average: float
     damping: float
     growth_steps: float
-    parameters: Sequence[Tensor] | None
+    parameters: Parameters | None
     decay: float
     update_every: int
     refresh_every: int
@@ -63,6 +64,7 @@ class PaperOptions(CommonOptions, total=False):
     """Keyword arguments of ``PaperMLHF``; ``seed`` is accepted, and nothing is drawn."""
 
     tolerance: float
+    parameters: Parameters | None
     kernel: "Wanted"
     compile: bool
     micro_batch: int | None
@@ -85,7 +87,7 @@ class _VariantType(type):
         return own.replace(parameters=list(own.parameters.values())[1:])  # without self
 
 
-class MLHF(metaclass=_VariantType):
+class MLHF(TorchOptimizer, metaclass=_VariantType):
     """The meta-learned Hessian-free optimizer.
 
     ``opt = MLHF(model); opt.step(x, y)``. What is made is an instance of the variant's class,
@@ -103,7 +105,7 @@ class MLHF(metaclass=_VariantType):
 
     Attributes:
         model: The model that is trained.
-        loss: Its loss.
+        loss_function: Its loss.
         lr: Factor of the step; it may be set between steps.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         networks: The learned networks, by name.
@@ -116,10 +118,6 @@ class MLHF(metaclass=_VariantType):
         ValueError: for an unknown variant, or an option out of range.
     """
 
-    model: nn.Module
-    loss: Loss
-    lr: float
-    weight_decay: float
     networks: Mapping[str, nn.Module]
 
     @property
@@ -171,25 +169,9 @@ class MLHF(metaclass=_VariantType):
 
         def __new__(cls, *args: Any, **options: Any) -> "MLHF": ...
 
-    def step(self, x: Any, y: Any) -> StepResult:
-        """Take one step on the batch (x, y), tensors or structures of tensors."""
-        raise NotImplementedError
-
-    def state_dict(self) -> State:
-        """Return the state; see ``Optimizer.state_dict``."""
-        raise NotImplementedError
-
-    def load_state_dict(self, state: State) -> None:
-        """Restore what ``state_dict`` returned; the next step is the same bit for bit."""
-        raise NotImplementedError
-
 
 class AveragingMLHF(MLHF):
     """An MLHF whose result is an average of its weights: the Kronecker variant."""
-
-    def step(self, x: Any, y: Any, *, batch_size: float | None = None) -> StepResult:
-        """Take one step; ``batch_size`` tells how much data the batch has, else it is counted."""
-        raise NotImplementedError
 
     def eval_mode(self) -> None:
         """Put the averaged weights into the model, to be evaluated and saved."""
@@ -198,6 +180,14 @@ class AveragingMLHF(MLHF):
     def train_mode(self) -> None:
         """Put the weights that steps start from back into the model."""
         raise NotImplementedError
+
+    def eval(self) -> None:
+        """``eval_mode``, by the name that trainers call before an evaluation."""
+        self.eval_mode()
+
+    def train(self) -> None:
+        """``train_mode``, by the name that trainers call before a step."""
+        self.train_mode()
 
 
 def _make(

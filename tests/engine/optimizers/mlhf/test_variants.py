@@ -60,7 +60,7 @@ def test_an_instance_is_of_the_variants_class(variant):
 
 def test_arguments_reach_the_variant():
     optimizer = mlhf.MLHF(_model(), "mse", None, "paper", lr=0.5, weight_decay=0.1, seed=7)
-    assert (optimizer.loss, optimizer.lr, optimizer.weight_decay) == ("mse", 0.5, 0.1)
+    assert (optimizer.loss_function, optimizer.lr, optimizer.weight_decay) == ("mse", 0.5, 0.1)
     first, second, again = (
         mlhf.MLHF(_model(), meta_checkpoint=None, seed=seed)._basis._generator.initial_seed()
         for seed in (3, 4, 3)

@@ -1,6 +1,7 @@
 """A basis in which the Gauss-Newton matrix is nearly diagonal, and its diagonal there."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -13,11 +14,14 @@ from torch.utils import _pytree as pytree
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Loss
+from mlhf.curvature.residuals import Residuals
 from mlhf.curvature.vectors import upcast, vector_like
 from mlhf.optimizers.kfac import fisher
-from mlhf.optimizers.kfac.calls import recording
+from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.learned.kinds import KINDS, kind_of
-from mlhf.optimizers.mlhf.kronecker.blocks import MatrixBlock, layer_blocks
+from mlhf.optimizers.mlhf.kronecker.blocks import layer_blocks
+from mlhf.optimizers.mlhf.kronecker.matrix_block import MatrixBlock
+from mlhf.optimizers.mlhf.kronecker.residual_rows import ResidualRows
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored
@@ -52,7 +56,8 @@ class Basis:
         decay: Of the running means; the first few values are averaged with equal weight.
         samples: How many samples of a batch a layer's factors are computed from.
         max_dimension: The largest factor that is kept in full.
-        seed: Of the random signs by which a trace is estimated.
+        seed: Of the random signs by which a trace is estimated, and of which samples are used.
+        unrotated: The ids of parameters that are not rotated, whatever they are.
 
     Attributes:
         segments: The vector's segments, in order.
@@ -67,6 +72,7 @@ class Basis:
         samples: int,
         max_dimension: int,
         seed: int,
+        unrotated: Collection[int] = (),
     ) -> None:
         _refuse_partly_double(parameters)
         self._model, self._parameters = model, list(parameters)
@@ -75,7 +81,7 @@ class Basis:
         self._layers = [
             block
             for block in layer_blocks(model, max_dimension)
-            if all(id(p) in index for p in block.parameters)
+            if all(id(p) in index and id(p) not in unrotated for p in block.parameters)
         ]
         in_layers = {id(p) for b in self._layers for p in b.parameters}
         rest = [i for i, p in enumerate(parameters) if id(p) not in in_layers]
@@ -90,6 +96,7 @@ class Basis:
             (i, MatrixBlock(parameters[i], max_dimension, id(parameters[i]) in kernels or None))
             for i in rest
             if parameters[i].ndim > 1
+            and id(parameters[i]) not in unrotated
             and min(*parameters[i].flatten(1).shape, *parameters[i].shape[-2:]) <= max_dimension
         ]
         with_block = {i for i, _ in self._matrices}
@@ -99,6 +106,7 @@ class Basis:
         self._output_square = RunningMean(decay)  # of the loss's gradient at a row of outputs
         self._generator = torch.Generator().manual_seed(seed)
         self._diagonal: Tensor | None = None
+        self._rows = ResidualRows(model, self._parameters) if isinstance(model, Residuals) else None
         self.segments = self._find_segments()
 
     @property
@@ -115,6 +123,13 @@ class Basis:
         return [self, self._squares, self._output_square, self._generator, *within]
 
     @property
+    def numbers(self) -> int:
+        """How many numbers are kept beside vectors of the parameters' size, at most."""
+        blocks = (*self._layers, *(matrix for _, matrix in self._matrices))
+        unrotated = sum(self._parameters[i].numel() for i in self._unrotated)
+        return unrotated + sum(block.numbers for block in blocks)
+
+    @property
     def loss_scale(self) -> Tensor:
         """The root mean square of the loss's gradient at a row of the outputs, a scalar.
 
@@ -124,6 +139,16 @@ class Basis:
         assert self._output_square.values is not None
         (square,) = self._output_square.values
         return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+
+    @property
+    def layers(self) -> list[LayerCalls]:
+        """The calls of the layers that have blocks."""
+        return [block.calls for block in self._layers]
+
+    def put(self, calls: Sequence[LayerCalls]) -> None:
+        """Have calls that were recorded elsewhere for the next ``update``, one for each layer."""
+        for block, own in zip(self._layers, calls, strict=True):
+            block.calls.put(own)
 
     def recording(self) -> AbstractContextManager[None]:
         """Record the layers' calls in the forward pass within."""
@@ -140,7 +165,7 @@ class Basis:
         return [edge for block in self._layers for edge in block.calls.edges]
 
     @torch.no_grad()
-    def update(self, ggn: GGN) -> None:
+    def update(self, ggn: GGN, multiple: float = 1.0, x: Any = None) -> None:
         """Update the running means from the recorded pass.
 
         The gradients are those of the data's labels. Their outer products have the Fisher
@@ -149,24 +174,53 @@ class Basis:
 
         Args:
             ggn: G of that pass, made with ``edges``.
+            multiple: What the step's loss is times the pass's.
+            x: The batch, where it is known.
         """
         rows = rows_of(ggn.loss_function, ggn.output)
         square = ggn.output_gradient_square()
         tiny = torch.finfo(square.dtype).tiny
         weight = (ggn.output_trace(self._generator) / square.clamp_min(tiny) / rows).sqrt()
+        if self._output_square.count == 0 and ggn.output_hessian_is_diagonal():
+            independent = ggn.entrywise_nodes()
+            for block in self._layers:
+                block.decide(independent)
+        if multiple != 1:
+            weight, square = weight * multiple**0.5, square * multiple**2
         self._output_square.add([square * rows])
+        drawn = None
+        if self._rows is not None and x is not None:
+            drawn = self._rows.draw(ggn.loss_function, x, self._generator)
+        if drawn is not None and multiple != 1:
+            drawn = [t * multiple**0.5 for t in drawn]
+        chosen = functools.cache(self._choose)  # the same in all layers
         at = 0
-        for block in self._layers:
+        for block, indices in zip(self._layers, self._indices, strict=True):
+            if drawn is not None:
+                block.update_by_rows([drawn[i] for i in indices], self._decay)
+                continue
             calls = len(block.calls.edges)
-            gradients = ggn.edge_gradients[at : at + calls]
-            block.update(gradients, weight, rows, self._samples, self._decay)
+            gradients, factor = ggn.edge_gradients[at : at + calls], weight
+            if block.independent:
+                gradients = ggn.diagonal_root_at(block.calls.edges)
+                factor = multiple**0.5 / rows**0.5
+            block.update(gradients, factor, rows, chosen, self._decay)
             at += calls
         self._observe(ggn, rows)
         for i, matrix in self._matrices:
             if not matrix.undecided:
                 matrix.update(weight * upcast(ggn.gradient[i]), rows, self._decay)
+        if drawn is not None:
+            self._squares.add([upcast(drawn[i]).square().sum(0) for i in self._unrotated])
+            return
         of_unrotated = [weight * upcast(ggn.gradient[i]) for i in self._unrotated]
         self._squares.add([g.square() * rows for g in of_unrotated])
+
+    def _choose(self, count: int) -> Tensor | None:
+        """Return which of so many samples factors are computed from: batches may be in order."""
+        if count <= self._samples:
+            return None
+        return torch.randperm(count, generator=self._generator)[: self._samples]
 
     def _observe(self, ggn: GGN, rows: int) -> None:
         """Look at how the pass uses the matrices without a layer, at first."""
@@ -196,10 +250,24 @@ class Basis:
         rotated += [tensors[i] for i in self._unrotated]
         return torch.cat([t.reshape(-1) for t in rotated])
 
-    def see(self, gradient: Sequence[Tensor], weight_decay: float) -> None:
+    def see(self, gradient: Sequence[Tensor], weight_decay: float | Sequence[float]) -> None:
         """Look at a step's gradient, without that of the weight decay, before ``direction``."""
         for i, matrix in self._matrices:
-            matrix.see(gradient[i], weight_decay)
+            decay = weight_decay if isinstance(weight_decay, float | int) else weight_decay[i]
+            matrix.see(gradient[i], decay)
+
+    def spread(self, values: Sequence[float]) -> Tensor:
+        """Return a vector (n,) of values given by parameter; of those in one block the mean."""
+        members = [*self._indices, *([i] for i, _ in self._matrices)]
+        members += [[i] for i in self._unrotated]
+        sizes = [[self._parameters[i].numel() for i in own] for own in members]
+        means = [
+            sum(values[i] * n for i, n in zip(own, each, strict=True)) / sum(each)
+            for own, each in zip(members, sizes, strict=True)
+        ]
+        like = vector_like(self._parameters)
+        pairs = zip(means, sizes, strict=True)
+        return torch.cat([like.new_full((sum(each),), mean) for mean, each in pairs])
 
     def direction(self, vector: Tensor) -> list[Tensor]:
         """Return ``rotate_back(vector)`` without entries that never had a gradient."""
@@ -289,4 +357,4 @@ def rows_of(loss: Loss, output: Any) -> int:
     """
     leaves = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]
     floating = (t for t in leaves if t.is_floating_point() or t.is_complex())
-    return next((fisher.rows(fisher.as_rows(loss, t)) for t in floating if t.ndim), 1)
+    return next((fisher.rows_of(loss, t) for t in floating if t.ndim), 1)

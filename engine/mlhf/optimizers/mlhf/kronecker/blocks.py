@@ -5,34 +5,41 @@ A block is a matrix of parameters W (out, in) on which G ≈ L ⊗ R, with L (ou
 basis U_L ⊗ U_R: its entries are the products of the eigenvalues.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.uses import Uses
 from mlhf.curvature.vectors import upcast, vector_like
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.kfac.layers import Call, KroneckerLayer, layers_of
-from mlhf.optimizers.mlhf.kronecker.dead_entries import DeadEntries
-from mlhf.optimizers.mlhf.kronecker.factor_basis import factor_basis
+from mlhf.optimizers.mlhf.kronecker.factor_basis import (
+    MIN_TRACKED,
+    IdentityBasis,
+    Stack,
+    factor_basis,
+    is_tracked,
+)
+from mlhf.optimizers.mlhf.kronecker.sparse_rows import live_rows, with_rows
+from mlhf.optimizers.mlhf.kronecker.tracked import TrackedEigenbasis
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import retention
 from mlhf.optimizers.state import restored_list
 
-_LOWEST_SHARE = 0.25  # times √T: the least that is left of the damping of positions
-_OBSERVED_UPDATES = 20  # at so many it is looked at how a matrix is used
 _INPUT_ROWS = 1024  # of a layer's input are enough for R
 _DENSE_UPDATES = 20  # so many updates all include R; then, where a sample has many positions,
 _INPUT_INTERVAL = 2  # every second does
+_ROWS_A_VECTOR = 4  # of a batch, for each eigenvector that a tracked side has
+
+Chosen = Callable[[int], Tensor | None]  # from how many samples to indices, or None for all
 
 
 class Block:
     """One matrix of parameters, with a bias as its last column.
 
     Of a factor larger than ``max_dimension`` only the diagonal is kept, and its side is not
-    rotated.
+    rotated. Of one that would cost too much, the diagonal and a sketch are (``tracked.py``).
 
     Args:
         parameters: A weight, flattened to (out, rest), and perhaps its bias (out,).
@@ -56,29 +63,48 @@ class Block:
     def _set_shape(self, *shape: int) -> None:
         self.shape = shape
         stack = shape[0] if len(shape) == 3 else None
-        self._is_full = [size <= self._max for size in shape[-2:]]
-        self._bases = [factor_basis(size, self._max, stack) for size in shape[-2:]]
+        pairs = [(shape[-2], shape[-1]), (shape[-1], shape[-2])]
+        self._is_full = [
+            n <= self._max and not is_tracked(n, self._max, m, stack is not None) for n, m in pairs
+        ]
+        self._bases = [factor_basis(n, self._max, stack, m) for n, m in pairs]
 
     @property
     def state(self) -> list[object]:
         """The objects whose attributes are the block's state."""
         return [self, *(part for basis in self._bases for part in basis.state)]
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers the block's factors and bases take, at most."""
+        stack = self.shape[0] if len(self.shape) == 3 else 1
+        each = zip(self._bases, self.shape[-2:], strict=True)
+        # Bases of a stack in one object have as many as there are matrices.
+        return sum(b.numbers(n) * (1 if isinstance(b, Stack) else stack) for b, n in each)
+
     def rotate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return U_Lᵀ V U_R, in this shape, for V given as tensors shaped like the parameters."""
-        if len(tensors) == 2:
+        joined = len(tensors) == 2
+        if joined:
             matrix = torch.cat([tensors[0].flatten(1), tensors[1].unsqueeze(1)], 1)
         else:
             matrix = tensors[0].reshape(self.shape)
+        return self._rotated(matrix, there=True, overwrite=joined)
+
+    def _rotated(self, matrix: Tensor, *, there: bool, overwrite: bool = False) -> Tensor:
+        """Return U_Lᵀ M U_R, or U_L M U_Rᵀ; with ``overwrite`` M may be lost."""
         left, right = self._bases
-        matrix = left.rotate(matrix, left=True, transposed=True)
-        return right.rotate(matrix, left=False, transposed=False)
+        live = live_rows(matrix) if isinstance(left, IdentityBasis) else None
+        if live is not None:
+            rows = right.rotate(matrix[live], left=False, transposed=not there, overwrite=True)
+            return with_rows(matrix, live, rows)
+        once = left.rotate(matrix, left=True, transposed=there, overwrite=overwrite)
+        own = overwrite or once is not matrix
+        return right.rotate(once, left=False, transposed=not there, overwrite=own)
 
     def rotate_back(self, matrix: Tensor) -> list[Tensor]:
         """Invert ``rotate``: return tensors shaped like the parameters."""
-        left, right = self._bases
-        matrix = left.rotate(matrix, left=True, transposed=False)
-        matrix = right.rotate(matrix, left=False, transposed=True)
+        matrix = self._rotated(matrix, there=False)
         if len(self.parameters) == 1:
             return [matrix.reshape(self.parameters[0].shape)]
         weight, bias = self.parameters
@@ -103,8 +129,27 @@ class Block:
         self._factors = restored_list(state["factors"], like)
         for basis, saved in zip(self._bases, state["sides"], strict=True):
             basis.load_state_dict(saved, like)
+        for side in (0, 1):
+            self._adopt(side)
 
-    def _update(self, left: Tensor, right: Tensor | None, decay: float, interval: int = 1) -> None:
+    def _adopt(self, side: int) -> None:
+        """Turn a factor that older checkpoints kept in full into a sketch."""
+        bases, stack = self._tracked(side), self.shape[:-2]
+        if self._factors is None or not bases or self._factors[side].ndim == len(stack) + 1:
+            return
+        whole = self._factors[side]
+        for basis, factor in zip(bases, whole if stack else [whole], strict=True):
+            basis.adopt(factor)
+        self._factors[side] = whole.diagonal(dim1=-2, dim2=-1).contiguous()
+
+    def _update(
+        self,
+        left: Tensor,
+        right: Tensor | None,
+        decay: float,
+        interval: int = 1,
+        rows: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
         """Update the running means.
 
         Args:
@@ -112,17 +157,36 @@ class Block:
             right: This batch's R; None where this update leaves R out.
             decay: Of the means.
             interval: Updates since R was last included.
+            rows: (…, m, n) for each side that is tracked, their outer products L or R.
         """
         self._count += 1
+        kept = retention(decay, self._count)
+        for side, new in enumerate(rows):
+            if new is not None:
+                bases, each = self._tracked(side), new if new.ndim == 3 else [new]
+                for basis, x in zip(bases, each, strict=True):
+                    basis.include(x, kept if side == 0 else kept**interval)
         if self._factors is None:
             assert right is not None
             self._factors = [left, right]
             return
-        kept = retention(decay, self._count)
         old_left, old_right = self._factors  # replaced, not changed: see ``StepGuard``
         self._factors = [torch.lerp(old_left, left, 1 - kept), old_right]
         if right is not None:
             self._factors[1] = torch.lerp(old_right, right, 1 - kept**interval)
+
+    def _tracked(self, side: int) -> list[TrackedEigenbasis]:
+        """Return the bases of a side that is tracked, one for each matrix of a stack; else none."""
+        basis = self._bases[side]
+        if isinstance(basis, Stack):
+            return basis.tracked
+        return [basis] if isinstance(basis, TrackedEigenbasis) else []
+
+    def _limit(self, rows: int) -> None:
+        """Have few eigenvectors where a batch has few rows, and costs less than rotations."""
+        for side in (0, 1):
+            for basis in self._tracked(side):
+                basis.limit(max(MIN_TRACKED, rows // _ROWS_A_VECTOR))
 
     def _scale(self, left: Tensor) -> Tensor | float:
         """Return the factor of L ⊗ R, given L's diagonal in its basis."""
@@ -135,54 +199,129 @@ class LayerBlock(Block):
     Inputs change more slowly than gradients, and R costs more. Where a sample has many
     positions, one batch says much about R, and after the first updates every second one is
     enough. Where it has one position, no sample can be spared.
+
+    Attributes:
+        independent: Whether G is known to be diagonal in the outputs, which then are not rotated.
     """
 
     def __init__(self, module: nn.Module, layer: KroneckerLayer, max_dimension: int) -> None:
         super().__init__(layer.parameters, max_dimension)
         self.calls = LayerCalls(module)
         self._layer = layer
+        self.independent = False
+
+    def decide(self, independent: Collection[Any]) -> None:
+        """Leave the outputs unrotated where L is known to be diagonal.
+
+        The gradients of the data's targets are correlated where the network's errors are, as
+        those of neighbouring pixels: their eigenvectors would be the wrong ones.
+
+        Args:
+            independent: The nodes of the recorded pass in whose values G is diagonal.
+        """
+        edges = self.calls.edges
+        if self.shape[0] > 1 and edges and all(edge.node in independent for edge in edges):
+            self._leave_outputs()
+
+    def _leave_outputs(self) -> None:
+        self.independent = True
+        self._is_full = [False, self._is_full[1]]
+        self._bases = [IdentityBasis(), self._bases[1]]
+
+    def state_dict(self) -> State:
+        return {**super().state_dict(), "independent": self.independent}
+
+    def load_state_dict(self, state: State, like: Tensor) -> None:
+        self.independent = False
+        self._set_shape(*self.shape)
+        if state.get("independent", False):  # older checkpoints have rotated them
+            self._leave_outputs()
+        super().load_state_dict(state, like)
 
     def update(
         self,
         gradients: Sequence[Tensor | None],
-        weight: Tensor,
+        weight: Tensor | float,
         rows: int,
-        samples: int,
+        chosen: Chosen,
         decay: float,
     ) -> None:
         """Update L and R from gradients at the recorded calls' edges.
 
         Args:
             gradients: Of a mean loss, one for each call; None where the loss does not reach.
-            weight: Factor of the gradients, a scalar.
+            weight: Factor of the gradients.
             rows: Over how many rows of the network's output the loss is a mean.
-            samples: How many along the first dimension are used, at most. Batches are
-                shuffled, so the first do.
+            chosen: Tells which samples are used.
             decay: Of the running means.
         """
         calls: list[Call] = []
-        stride, positions, fraction = 1, 1, 1.0
+        stride, positions, fraction, seen = 1, 1, 1.0, 0
         for x, g in zip(self.calls.inputs, gradients, strict=True):
             if g is not None and g.numel():  # an expert may get no rows
                 x, g = self._layer.batched(x), self._layer.batched(g)
-                used = min(samples, len(g))
+                which = chosen(len(g))
+                used = len(g) if which is None else len(which)
                 # Under autocast both may be of low precision, in which no factor has
                 # eigenvectors.
-                some = upcast(g[:used])
+                some = upcast(g if which is None else g[which.to(g.device)])
+                seen = len(g)
                 if not calls:
                     fraction = used / len(g)
                 elif fraction != used / len(g):
                     some = some * (fraction * len(g) / used) ** 0.5
                 positions = max(1, g[0].numel() // self.shape[0])
                 stride, enough = _subsampling(positions, max(1, g.ndim - 2), used)
-                calls.append((upcast(x[: min(used, enough)]), [some]))
+                few = slice(min(used, enough)) if which is None else which[:enough].to(x.device)
+                calls.append((upcast(x[few]), [some]))
         if calls:
-            left = self._layer.output_factor(calls, rows)
-            left.mul_(weight.square() * (rows**2 / fraction))
+            self._limit(positions * seen)
             interval = _INPUT_INTERVAL if positions > 1 and self._count >= _DENSE_UPDATES else 1
-            due = self._count % interval == 0
-            right = self._layer.input_factor(calls, stride) if due else None
-            self._update(left, right, decay, interval)
+            scale = weight**2 * (rows**2 / fraction)
+            left, left_rows = self._left(calls, rows, scale)
+            right, right_rows = None, None
+            if self._count % interval == 0:
+                right, right_rows = self._right(calls, stride)
+            self._update(left, right, decay, interval, (left_rows, right_rows))
+
+    def _left(
+        self, calls: Sequence[Call], rows: int, scale: Tensor | float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return L, or its diagonal, and the rows that it is made of where it is tracked."""
+        if not self._tracked(0):
+            left = self._layer.output_factor(calls, rows, diagonal=self.independent)
+            return left.mul_(scale), None
+        x = self._layer.output_rows(calls, rows) * scale**0.5
+        return x.square().sum(0), x
+
+    def _right(self, calls: Sequence[Call], stride: int) -> tuple[Tensor, Tensor | None]:
+        """Return R, or its diagonal, and the rows that it is made of where it is tracked."""
+        if not self._tracked(1):
+            return self._layer.input_factor(calls, stride), None
+        x = self._layer.input_rows(calls, stride)
+        return x.square().sum(0), x
+
+    def update_by_rows(self, rows: Sequence[Tensor], decay: float) -> None:
+        """Update L and R from rows of G's root, a tensor (rows, …) like each parameter."""
+        matrices = rows[0].flatten(2)
+        if len(rows) == 2:
+            matrices = torch.cat([matrices, rows[1].unsqueeze(2)], 2)
+        matrices = upcast(matrices)
+        trace = matrices.square().sum()  # of the block: L has it, and R 1
+        tiny = torch.finfo(trace.dtype).tiny
+        out, inner = matrices.shape[1:]
+        sides = (
+            matrices.mT.reshape(-1, out),
+            matrices.reshape(-1, inner) * trace.clamp_min(tiny).rsqrt(),
+        )
+        self._limit(len(matrices))
+        # Contiguous, as a checkpoint restores them: products depend on it to the last bit.
+        left, right = (
+            (x.T @ x).contiguous() if full else x.square().sum(0)
+            for x, full in zip(sides, self._is_full, strict=True)
+        )
+        tracked = [x if self._tracked(side) else None for side, x in enumerate(sides)]
+        self._update(left, right, decay, rows=(tracked[0], tracked[1]))
 
 
 def _subsampling(positions: int, dimensions: int, samples: int) -> tuple[int, int]:
@@ -197,131 +336,6 @@ def _subsampling(positions: int, dimensions: int, samples: int) -> tuple[int, in
     """
     stride = max(1, int(min(positions, samples * positions / _INPUT_ROWS) ** (1 / dimensions)))
     return stride, -(-_INPUT_ROWS * stride**dimensions // positions)
-
-
-class MatrixBlock(Block):
-    """Any other matrix (recurrent, attention, embedding), from its gradient as a whole.
-
-    For labels as likely as the network says, N times the outer product of the mean gradient
-    over N rows has the Fisher matrix as its mean (Liu et al. 2023). L and R are its partial
-    traces, which determine the Kronecker product up to the trace that both have.
-
-    A parameter of three or more dimensions is a convolution's kernel, (out, in·…), or a stack
-    of matrices, (…, out, in), each with an L and an R of its own: experts, heads. Which it is
-    shows when it is used; until then its gradient is zero.
-
-    Args:
-        parameter: It.
-        max_dimension: The largest factor that is kept in full.
-        is_kernel: Whether it is a kernel; None where its use will tell.
-    """
-
-    def __init__(self, parameter: Tensor, max_dimension: int, is_kernel: bool | None) -> None:
-        super().__init__([parameter], max_dimension)
-        self._is_kernel = True if parameter.ndim == 2 else is_kernel
-        self._positions: float | None = None  # T; 1 for what is not spread over positions
-        self._share = 1.0  # of what the table is added to, in mean square
-        self._dead = DeadEntries()
-
-    @property
-    def state(self) -> list[object]:
-        return [*super().state, self._dead]
-
-    def see(self, gradient: Tensor, weight_decay: float) -> None:
-        """Look at a step's gradient, without that of the weight decay."""
-        if self._dead.mask is not None:
-            whole = gradient.add(self.parameters[0], alpha=weight_decay)
-            self._dead.see(whole.reshape(self.shape))
-
-    def cleared(self, direction: Tensor) -> Tensor:
-        """Return a direction like the parameter without entries that never had a gradient."""
-        mask = self._dead.mask
-        return direction if mask is None else direction * mask.view_as(direction)
-
-    @property
-    def damping_factor(self) -> float:
-        """What the damping is multiplied by; 1 but for a table of positions.
-
-        A row that belongs to one of T positions sees a T-th of the data. Its gradient and its
-        curvature are T times smaller, but √v̂, which is mostly noise, only √T times. As long as
-        the table is small against what it is added to, this holds it back.
-        """
-        if self._positions is None or self._positions <= 1:
-            return 1.0
-        lowest: float = _LOWEST_SHARE * self._positions**-0.5
-        return min(1.0, max(self._share, lowest))
-
-    def observe(self, uses: Uses, rows: int) -> bool:
-        """Look at how a pass uses the parameter; return whether that is news.
-
-        A chance may make tokens equally frequent in one batch, so that several are looked at.
-
-        Args:
-            uses: Of the pass.
-            rows: Over how many rows of the network's output the loss is a mean.
-        """
-        (parameter,) = self.parameters
-        if not uses.used(parameter):
-            return False
-        before = self._is_kernel, self.damping_factor
-        if self.undecided:
-            self.decide(uses.is_kernel(parameter))
-        per_row = uses.per_row(parameter)
-        positions = 1.0 if per_row is None else max(1.0, rows / per_row)
-        self._positions = min(positions, self._positions or positions)
-        if self._positions > 1:
-            share = uses.share(parameter)
-            self._share = 1.0 if share is None else share
-        return before != (self._is_kernel, self.damping_factor)
-
-    @property
-    def observed(self) -> bool:
-        """Whether enough passes were looked at; a table of positions grows."""
-        return self._positions == 1 and self._count >= _OBSERVED_UPDATES
-
-    @property
-    def undecided(self) -> bool:
-        """Whether it is not known yet if this is a kernel or a stack."""
-        return self._is_kernel is None
-
-    @property
-    def is_stack(self) -> bool:
-        """Whether this is a stack of matrices."""
-        return self._is_kernel is False
-
-    def decide(self, is_kernel: bool) -> None:
-        """Say which it is."""
-        self._is_kernel = is_kernel
-        if not is_kernel:
-            *stack, out, inner = self.parameters[0].shape
-            self._set_shape(math.prod(stack), out, inner)
-
-    def update(self, gradient: Tensor, rows: int, decay: float) -> None:
-        """Update L and R from the gradient of a mean loss over ``rows`` rows of the output."""
-        g = gradient.reshape(self.shape)
-        self._dead.update(g)
-        g = g * rows**0.5
-        left = g @ g.mT if self._is_full[0] else g.square().sum(-1)
-        right = g.mT @ g if self._is_full[1] else g.square().sum(-2)
-        self._update(left, right, decay)
-
-    def _scale(self, left: Tensor) -> Tensor:
-        tiny = torch.finfo(left.dtype).tiny
-        return 1 / left.sum(-1).clamp_min(tiny)[..., None, None]
-
-    def state_dict(self) -> State:
-        use = {"is_kernel": self._is_kernel, "positions": self._positions, "share": self._share}
-        return {**super().state_dict(), **use, "dead": self._dead.state_dict()}
-
-    def load_state_dict(self, state: State, like: Tensor) -> None:
-        # Older checkpoints took all of them for kernels.
-        is_kernel = state.get("is_kernel", True)
-        self._set_shape(len(self.parameters[0]), self.size // len(self.parameters[0]))
-        if is_kernel is not None:
-            self.decide(is_kernel)
-        self._positions, self._share = state.get("positions"), state.get("share", 1.0)
-        self._dead.load_state_dict(state.get("dead"), like)
-        super().load_state_dict(state, like)
 
 
 def layer_blocks(model: nn.Module, max_dimension: int) -> list[LayerBlock]:

@@ -28,17 +28,28 @@ class DeadEntries:
         self._all_alive = False
         self.mask: Tensor | None = None
 
-    def update(self, gradient: Tensor) -> None:
-        """Include a gradient, (…, out, in), and look again whether there has to be a mask."""
+    def update(self, gradient: Tensor, live: Tensor | None = None) -> None:
+        """Include a gradient, (…, out, in), and look again whether there has to be a mask.
+
+        Args:
+            gradient: It.
+            live: The rows that are not zero, where that is known.
+        """
         if self._all_alive:
             return
-        alive = gradient != 0
-        if self._alive is not None:
-            alive |= self._alive
-        beyond = ~(alive | ~alive.any(-1, keepdim=True) | ~alive.any(-2, keepdim=True))
-        all_alive, any_beyond = torch.stack([alive.all(), beyond.any()]).tolist()
-        self._alive, self._all_alive = (None if all_alive else alive), bool(all_alive)
-        self.mask = alive.to(gradient) if any_beyond else None
+        if self._alive is not None and live is not None:
+            alive = self._alive.clone()
+            alive[live] |= gradient[live] != 0
+        else:
+            alive = gradient != 0
+            if self._alive is not None:
+                alive |= self._alive
+        rows, columns = alive.any(-1), alive.any(-2)
+        most = (rows.sum(-1) * columns.sum(-1)).sum()  # entries in rows and columns with one
+        found, most = torch.stack([torch.count_nonzero(alive), most]).tolist()
+        self._all_alive = found == alive.numel()
+        self._alive = None if self._all_alive else alive
+        self.mask = alive.to(gradient) if found < most else None
 
     def see(self, gradient: Tensor) -> None:
         """Include a step's gradient; what has one is no longer cleared."""

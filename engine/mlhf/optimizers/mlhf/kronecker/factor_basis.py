@@ -7,20 +7,27 @@ A coordinate that has had no gradient so far stays a basis vector itself, so tha
 move (``eigenvectors.py``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mlhf.optimizers.eigenvectors import eigenvectors, live_coordinates
+from mlhf.optimizers.mlhf.kronecker.rotation import Rotation
+from mlhf.optimizers.mlhf.kronecker.tracked import TrackedEigenbasis
 from mlhf.optimizers.products import product
 from mlhf.optimizers.protocol import State
-from mlhf.optimizers.state import restored, restored_list
+from mlhf.optimizers.state import restored
 
 _MAX_FULL = 256  # the largest factor that gets all its eigenvectors
 _LEADING_DIVISOR = 4  # a larger one gets the leading quarter of them,
 _MAX_LEADING = 256  # but at most so many
+_MAX_FACTOR = 1024  # the largest factor that is kept in full,
+_MAX_RATIO = 9  # and in how many of the other side
+_MAX_TRACKED, MIN_TRACKED = 64, 16  # eigenvectors of a larger one, at most and at least
+_MAX_NUMBERS = 1.5  # they and the sketch take twice so many numbers for each of the block's
 
 
 class FactorBasis(Protocol):
@@ -35,8 +42,14 @@ class FactorBasis(Protocol):
         """
         ...
 
-    def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
-        """Return UM, UᵀM, MU or MUᵀ, with the shape of M."""
+    def rotate(
+        self, matrix: Tensor, *, left: bool, transposed: bool, overwrite: bool = False
+    ) -> Tensor:
+        """Return UM, UᵀM, MU or MUᵀ, with the shape of M; ``overwrite``: M may be lost."""
+        ...
+
+    def numbers(self, size: int) -> int:
+        """Return how many numbers the basis and its factor of this size keep, at most."""
         ...
 
     @property
@@ -49,22 +62,34 @@ class FactorBasis(Protocol):
     def load_state_dict(self, state: State, like: Tensor) -> None: ...
 
 
-def factor_basis(size: int, max_dimension: int, stack: int | None = None) -> FactorBasis:
+def factor_basis(
+    size: int, max_dimension: int, stack: int | None = None, other: int | None = None
+) -> FactorBasis:
     """Return a basis for a factor of this size; above ``max_dimension`` it is the identity.
 
     Args:
         size: n.
         max_dimension: The largest n with a basis.
         stack: The number of bases, one for each factor of a stack; None for a single factor.
+        other: The size of the block's other side; None where it is as long.
     """
     if size > max_dimension:
         return IdentityBasis()
     if size <= _MAX_FULL:
         return Eigenbasis()  # of any number of factors
-    count = min(size // _LEADING_DIVISOR, _MAX_LEADING)
-    if stack is None:
-        return LeadingEigenbasis(count)
-    return Stack([LeadingEigenbasis(count) for _ in range(stack)])
+    if is_tracked(size, max_dimension, size if other is None else other, stack is not None):
+        of_other = int(_MAX_NUMBERS * (size if other is None else other))
+        count = min(size // _LEADING_DIVISOR, _MAX_TRACKED, max(MIN_TRACKED, of_other))
+        one: Callable[[], FactorBasis] = partial(TrackedEigenbasis, count)
+    else:
+        one = partial(LeadingEigenbasis, min(size // _LEADING_DIVISOR, _MAX_LEADING))
+    return one() if stack is None else Stack([one() for _ in range(stack)])
+
+
+def is_tracked(size: int, max_dimension: int, other: int, in_stack: bool = False) -> bool:
+    """Whether a side has its factor as a sketch: where all of it would cost too much to keep."""
+    longest = _MAX_FULL if in_stack else min(_MAX_FACTOR, _MAX_RATIO * other)
+    return max(_MAX_FULL, longest) < size <= max_dimension
 
 
 class IdentityBasis:
@@ -73,8 +98,13 @@ class IdentityBasis:
     def refresh(self, factor: Tensor) -> Tensor:
         return factor
 
-    def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+    def rotate(
+        self, matrix: Tensor, *, left: bool, transposed: bool, overwrite: bool = False
+    ) -> Tensor:
         return matrix
+
+    def numbers(self, size: int) -> int:
+        return size
 
     @property
     def state(self) -> list[object]:
@@ -98,12 +128,17 @@ class Eigenbasis:
         self._vectors = vectors.contiguous()
         return values
 
-    def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+    def rotate(
+        self, matrix: Tensor, *, left: bool, transposed: bool, overwrite: bool = False
+    ) -> Tensor:
         if self._vectors is None:
             return matrix
         vectors = self._vectors.mT if transposed else self._vectors
         result: Tensor = vectors @ matrix if left else matrix @ vectors
         return result
+
+    def numbers(self, size: int) -> int:
+        return 2 * size**2
 
     @property
     def state(self) -> list[object]:
@@ -125,78 +160,44 @@ class LeadingEigenbasis:
     two was done by the previous refresh, on the factor of that time: its product was needed
     there for the projection. A single step in all can make for a bad start of a run.
 
-    U = Π H diag(V, I), where H is a product of Householder reflections, one for each
-    eigenvector, and V holds the Ritz vectors in the span of H's first columns. The reflections
-    mix the first coordinates with the others. Π exchanges coordinates so that those are ones
-    with a gradient; it is the identity where all have one. U is never formed as an n × n
-    matrix.
-
     Args:
         count: How many eigenvectors, at most: fewer coordinates may have a gradient.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._exchanged: Tensor | None = None  # Π, (2, k): pairs of coordinates
-        self._reflections: tuple[Tensor, Tensor] | None = None  # H, as ``torch.geqrf`` gives it
-        self._vectors: Tensor | None = None  # V
+        self._rotation = Rotation()  # to the eigenvectors
         self._image: Tensor | None = None  # the last factor times H's first columns
 
     def refresh(self, factor: Tensor) -> Tensor:
         live = live_coordinates(factor)
         count = self._count if live is None else min(self._count, len(live))
-        self._exchanged = None if live is None else _exchanges(live, count)
+        self._rotation.exchange(live, count)
         if live is not None and len(live) == count:  # there is no rest to leave out
-            self._reflections = self._image = None
-            first = self._exchange(torch.arange(len(factor), device=factor.device))[:count]
+            self._rotation.reflect_to(None)
+            self._image = None
+            order = torch.arange(len(factor), device=factor.device)
+            first = self._rotation.exchanged(order)[:count]
             projected = factor[first.unsqueeze(1), first]
         else:
-            projected = self._iterate(factor, count)
+            projected = self._iterate(factor)
         values, vectors = eigenvectors(projected)
-        self._vectors = vectors.contiguous()
+        self._rotation.set_vectors(vectors)
         rest = (factor.diagonal().sum() - values.sum()) / (len(factor) - count)
         return torch.cat([values, rest.expand(len(factor) - count)])
 
-    def _iterate(self, factor: Tensor, count: int) -> Tensor:
+    def _iterate(self, factor: Tensor) -> Tensor:
         """Move H's first columns towards the leading eigenvectors; return the factor there."""
         image = self._initial_image(factor) if self._image is None else self._image
-        self._reflections = torch.geqrf(self._exchange(product(factor, image.T)))
-        span = self._exchange(torch.linalg.householder_product(*self._reflections))
+        self._rotation.reflect_to(self._rotation.exchanged(product(factor, image.T)))
+        span = self._rotation.span
         self._image = product(factor, span.T)
         return span.T @ self._image
 
-    def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
-        if self._vectors is None:
-            return matrix
-        vectors_first = left != transposed
-        if vectors_first or self._exchanged is not None or self._reflections is None:
-            matrix = matrix.clone()
-        if not vectors_first:
-            matrix = self._reflect(self._exchange(matrix, left), left, transposed)
-        vectors = self._vectors.T if transposed else self._vectors
-        count = len(vectors)
-        leading = matrix[:count] if left else matrix[:, :count]
-        leading.copy_(vectors @ leading if left else leading @ vectors)
-        if not vectors_first:
-            return matrix
-        return self._exchange(self._reflect(matrix, left, transposed), left)
-
-    def _exchange(self, tensor: Tensor, left: bool = True) -> Tensor:
-        """Multiply by Π from the left (rows), or the right, in place; it is its own inverse."""
-        if self._exchanged is not None:
-            to, source = self._exchanged.flatten(), self._exchanged.flip(0).flatten()
-            if left:
-                tensor[to] = tensor[source]
-            else:
-                tensor[:, to] = tensor[:, source]
-        return tensor
-
-    def _reflect(self, matrix: Tensor, left: bool, transposed: bool) -> Tensor:
-        """Return HM, HᵀM, MH or MHᵀ."""
-        if self._reflections is None:
-            return matrix
-        result: Tensor = torch.ormqr(*self._reflections, matrix, left, transposed)
-        return result
+    def rotate(
+        self, matrix: Tensor, *, left: bool, transposed: bool, overwrite: bool = False
+    ) -> Tensor:
+        return self._rotation.apply(matrix, left=left, transposed=transposed, overwrite=overwrite)
 
     def _initial_image(self, factor: Tensor) -> Tensor:
         """Return an orthonormal basis of the factor times a random matrix, (n, count)."""
@@ -205,25 +206,18 @@ class LeadingEigenbasis:
         image: Tensor = torch.linalg.qr(factor @ random)[0]
         return image
 
+    def numbers(self, size: int) -> int:
+        return size**2 + 2 * self._count * (size + self._count)
+
     @property
     def state(self) -> list[object]:
-        return [self]
+        return [self, self._rotation]
 
     def state_dict(self) -> State:
-        reflections = None if self._reflections is None else list(self._reflections)
-        return {
-            "exchanged": self._exchanged,
-            "reflections": reflections,
-            "vectors": self._vectors,
-            "image": self._image,
-        }
+        return {**self._rotation.state_dict(), "image": self._image}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
-        exchanged = state.get("exchanged")  # older checkpoints have none
-        self._exchanged = None if exchanged is None else exchanged.to(like.device, copy=True)
-        saved = restored_list(state["reflections"], like)
-        self._reflections = None if saved is None else (saved[0], saved[1])
-        self._vectors = restored(state["vectors"], like)
+        self._rotation.load_state_dict(state, like)
         self._image = restored(state["image"], like)
 
 
@@ -236,9 +230,19 @@ class Stack:
     def refresh(self, factor: Tensor) -> Tensor:
         return torch.stack([b.refresh(f) for b, f in zip(self._bases, factor, strict=True)])
 
-    def rotate(self, matrix: Tensor, *, left: bool, transposed: bool) -> Tensor:
+    @property
+    def tracked(self) -> list[TrackedEigenbasis]:
+        """The bases that are tracked: all or none."""
+        return [b for b in self._bases if isinstance(b, TrackedEigenbasis)]
+
+    def rotate(
+        self, matrix: Tensor, *, left: bool, transposed: bool, overwrite: bool = False
+    ) -> Tensor:
         pairs = zip(self._bases, matrix, strict=True)
         return torch.stack([b.rotate(m, left=left, transposed=transposed) for b, m in pairs])
+
+    def numbers(self, size: int) -> int:
+        return sum(basis.numbers(size) for basis in self._bases)
 
     @property
     def state(self) -> list[object]:
@@ -250,11 +254,3 @@ class Stack:
     def load_state_dict(self, state: State, like: Tensor) -> None:
         for basis, saved in zip(self._bases, state["stack"], strict=True):
             basis.load_state_dict(saved, like)
-
-
-def _exchanges(live: Tensor, count: int) -> Tensor | None:
-    """Return pairs of coordinates, (2, k), whose exchange makes the first ``count`` live."""
-    first = torch.ones(count, dtype=torch.bool, device=live.device)
-    first[live[live < count]] = False
-    dead = first.nonzero().squeeze(1)
-    return torch.stack([dead, live[live >= count][: len(dead)]]) if len(dead) else None

@@ -16,7 +16,7 @@ both like this for K-FAC; the damping and its basis differ). Two networks (``con
 correct λ, D and the step by what the last steps measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,20 +31,23 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.forward_pass import forget_casts, full_precision
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
-from mlhf.curvature.protocol import Loss
-from mlhf.curvature.vectors import unflatten, vector_like
+from mlhf.curvature.protocol import FactoredCurvature, Loss
+from mlhf.curvature.residuals import Residuals
+from mlhf.curvature.vectors import flatten, unflatten, vector_like
+from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.learned.families import KRONECKER
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
+from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
-from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import check_state, copied, restored, restored_list, shapes_of
+from mlhf.optimizers.reevaluate import BatchReevaluator
+from mlhf.optimizers.state import check_state, restored, restored_list, shapes_of
 from mlhf.optimizers.step_guard import (
     NotFinite,
     StepGuard,
@@ -53,9 +56,15 @@ from mlhf.optimizers.step_guard import (
     large_number,
     norm,
 )
+from mlhf.optimizers.torch_api.base import sum_of
+from mlhf.optimizers.torch_api.gradients import Gradients
+from mlhf.optimizers.torch_api.param_groups import Parameters, flat
+from mlhf.optimizers.torch_api.recorder import Pass
 
 _BETA2 = 0.99
 _EPS = 1e-5  # of the loss's scale
+_VECTORS = 5  # of the parameters' size, in the state
+_FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _RECENT = 10  # batches, of which the median size is the usual one
 _STATE = ("steps", "average", "moment", "last", "solver", "basis", "networks")
 
@@ -92,16 +101,19 @@ class KroneckerMLHF(AveragingMLHF):
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         damping: λ₀ of λ_k = λ₀ (1 + k/T)^½.
         growth_steps: T.
-        parameters: Which parameters to train, by default all that require a gradient.
+        parameters: Which parameters to train, by default all that require a gradient: tensors,
+            pairs of a name and a tensor, or groups, dicts with ``params`` and ``lr``,
+            ``weight_decay`` and ``rotate``: whether their blocks are rotated.
         decay: Of the running means that the basis is computed from.
         update_every: Most steps between two updates of those means; fewer at first.
         refresh_every: Most steps between two updates of the eigenvectors; fewer at first.
-        samples: How many samples of a batch a layer's factors are computed from.
+        samples: How many samples of a batch a layer's factors are computed from, at random.
         max_dimension: The largest factor that is kept in full; of a larger one the diagonal is.
         position_damping: Whether the damping of what is spread over positions is lowered while it
             is small against what it is added to.
         autocast: The dtype of forward and backward passes under autocast.
-        seed: Of the random signs by which the trace of the loss's Hessian is estimated.
+        seed: Of the random signs by which the trace of the loss's Hessian is estimated, and of
+            the samples.
         max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
             next is an error.
 
@@ -126,7 +138,7 @@ class KroneckerMLHF(AveragingMLHF):
         weight_decay: float = 0.0,
         damping: float = 30.0,
         growth_steps: float = 100.0,
-        parameters: Sequence[Tensor] | None = None,
+        parameters: Parameters | None = None,
         decay: float = 0.95,
         update_every: int = 10,
         refresh_every: int = 40,
@@ -155,70 +167,118 @@ class KroneckerMLHF(AveragingMLHF):
             max_dimension=max_dimension,
             seed=seed,
         )
-        self.model, self.loss, self.lr = model, loss, lr
-        self.weight_decay = weight_decay
         self.damping, self.growth_steps = damping, growth_steps
-        self._trained = TrainedModel(model, parameters)
-        self._parameters = self._trained.parameters
-        self._average = RunningAverage(self._parameters, average)
         self.networks = fresh_networks()
         load_weights(self.networks, meta_checkpoint, KRONECKER)
-        self._basis = Basis(
-            model,
-            self._parameters,
-            decay=decay,
-            samples=samples,
-            max_dimension=max_dimension,
-            seed=seed,
+        self._fraction = average
+        self._new_basis = partial(
+            Basis, decay=decay, samples=samples, max_dimension=max_dimension, seed=seed
         )
+        self._iterations, self._solve_every = iterations, solve_every
         self._update_every, self._refresh_every = update_every, refresh_every
         self._autocast, self._position_damping = autocast, position_damping
+        self._guard = StepGuard(model, max_skipped_steps, self._guarded_state)
+        defaults = {"lr": lr, "weight_decay": weight_decay, "rotate": True}
+        super().__init__(model, loss, parameters, defaults)
+
+    def _begin(self) -> None:
+        self._unrotated = self._not_rotated()
+        self._average = RunningAverage(self._parameters, self._fraction)
+        self._basis = self._new_basis(
+            self.model, self._parameters, unrotated={id(p) for p in self._unrotated}
+        )
         self._features = FeatureEMA()
-        self._solver = Solver(self._basis, self._features, iterations, solve_every)
+        self._judge = StepJudge() if isinstance(self.model, Residuals) else None
+        every = self._solve_every if self._judge is None else 1
+        self._solver = Solver(self._basis, self._features, self._iterations, every)
         self._steps = 0
         self._recent_sizes: tuple[float, ...] = ()  # of the last batches
         self._next_update = self._next_refresh = 0
         self._second_moment: Tensor | None = None  # v, in the basis
         self._last_step: Direction | None = None  # d'
-        self._guard = StepGuard(model, max_skipped_steps, self._guarded_state)
+
+    def _not_rotated(self) -> list[Tensor]:
+        return [p for group in self.param_groups if not group["rotate"] for p in group["params"]]
 
     @property
     def skipped_steps(self) -> int:
         """How many steps were skipped so far, because they were not finite."""
         return self._guard.skipped_steps
 
-    def _guarded_state(self) -> list[object]:
-        return [self, self._features, self._solver, *self._basis.state]
+    @property
+    def state_bytes(self) -> int:
+        """How much memory the optimizer's state takes from the first step on, at most.
 
-    def step(self, x: Any, y: Any, *, batch_size: float | None = None) -> StepResult:
-        """Take one step on the batch (x, y).
-
-        Args:
-            x: The model's input.
-            y: The loss's target.
-            batch_size: How much data the batch has, in any unit, to tell smaller batches from
-                the usual ones: they take shorter steps. By default it is counted: the rows
-                (samples, tokens, nodes) of the model's output.
-
-        Raises:
-            CurvatureError: where the step cannot be computed correctly, in ``eval_mode``, and
-                where the model's parameters are not those it was made for.
+        Known before it, so that a network can be refused in time. Five vectors of the parameters'
+        size (D, v, d' twice, θ̄), and each block's factors and bases. What a stack of matrices
+        takes is known once it was used.
         """
+        vectors = _VECTORS * sum(p.numel() for p in self._parameters)
+        size: int = vector_like(self._parameters).itemsize
+        return size * (vectors + self._basis.numbers) + _FIXED_BYTES
+
+    def _guarded_state(self) -> list[object]:
+        judge = [] if self._judge is None else [self._judge]
+        return [self, self._features, self._solver, *judge, *self._basis.state]
+
+    def _refuse_eval_mode(self, what: str) -> None:
         if self._average.in_model:
             raise CurvatureError(
-                "a step in eval_mode would be lost: the model holds the averaged weights. Call "
+                f"{what} in eval_mode would be lost: the model holds the averaged weights. Call "
                 "train_mode() before the next step"
             )
-        if batch_size is not None and not batch_size > 0:
-            raise ValueError(f"batch_size={batch_size!r} must be positive")
-        self._trained.check(self)
-        result = self._guard.run(partial(self._guarded_step, batch_size=batch_size), x, y)
-        forget_casts()
-        return result
+
+    def _check(self) -> None:
+        super()._check()
+        if {id(p) for p in self._not_rotated()} != {id(p) for p in self._unrotated}:
+            raise CurvatureError(
+                "rotate was changed in a parameter group, and the bases are made for what it was: "
+                "make a new optimizer"
+            )
+
+    def _step_on_batch(self, x: Any, y: Any, batch_size: float | None) -> StepResult:
+        return self._guard.run(partial(self._guarded_step, batch_size=batch_size), x, y)
+
+    def _layers(self) -> list[LayerCalls]:
+        return self._basis.layers
+
+    def _layers_due(self) -> bool:
+        return self._steps >= self._next_update
+
+    def _step_on(self, passes: Sequence[Pass], gradients: Gradients) -> StepResult:
+        def step(_: Any, __: Any) -> StepResult:
+            size = sum(
+                rows_of(self.loss_function, each.matrix.output) if each.size is None else each.size
+                for each in passes
+            )
+            fraction = self._batch_fraction(size)
+            recorded = next((each for each in passes if each.calls is not None), passes[0])
+            due = self._steps >= self._next_update and 2 * fraction > 1
+            if recorded.calls is None and not self._steps and self._basis.layers:
+                raise CurvatureError(
+                    "no layer of the model ran in the pass that the loss is of, or hooks on its "
+                    "modules did not run: call the model that the optimizer was made for, not a "
+                    "copy or a compiled one"
+                )
+            with torch.no_grad(), full_precision(self._parameters[0].device):
+                if recorded.calls is not None and due:
+                    self._basis.put(recorded.calls)
+                matrix = sum_of(passes, gradients)
+                due = due and recorded.calls is not None
+                x = recorded.call.args[0] if recorded.call and recorded.call.args else None
+                self._update_basis(recorded.matrix, due, matrix.total, x)
+                return self._step(matrix, fraction)
+
+        inputs = [each.call and each.call[:2] for each in passes]
+        return self._guard.run(step, inputs, [each.target for each in passes])
 
     def _guarded_step(self, x: Any, y: Any, batch_size: float | None) -> StepResult:
         fraction = 1.0
         update_due = False
+        reevaluator = None
+        if self._judge is not None:
+            device = self._parameters[0].device
+            reevaluator = BatchReevaluator(self.model, device, self._autocast)
 
         with ExitStack() as recording:
 
@@ -226,7 +286,7 @@ class KroneckerMLHF(AveragingMLHF):
                 nonlocal fraction, update_due
                 recording.close()  # the backward pass may run parts of the forward pass again
                 fraction = self._batch_fraction(
-                    rows_of(self.loss, z) if batch_size is None else batch_size
+                    rows_of(self.loss_function, z) if batch_size is None else batch_size
                 )
                 update_due = self._steps >= self._next_update and 2 * fraction > 1
                 if update_due:
@@ -238,7 +298,7 @@ class KroneckerMLHF(AveragingMLHF):
                 recording.enter_context(self._basis.recording())
             ggn = GGN(
                 self.model,
-                self.loss,
+                self.loss_function,
                 x,
                 y,
                 self._parameters,
@@ -246,8 +306,10 @@ class KroneckerMLHF(AveragingMLHF):
                 edges=edges,
             )
         with torch.no_grad(), full_precision(self._parameters[0].device):
-            self._update_basis(ggn, update_due)
-            return self._step(ggn, fraction)
+            self._update_basis(ggn, update_due, x=x)
+            if reevaluator is None:
+                return self._step(ggn, fraction)
+            return self._step(ggn, fraction, partial(reevaluator.loss, self.loss_function, x, y))
 
     def _batch_fraction(self, size: float) -> float:
         """Return the batch's size relative to the usual one, the median of the last; at most 1.
@@ -259,10 +321,12 @@ class KroneckerMLHF(AveragingMLHF):
         usual = sorted(self._recent_sizes)[len(self._recent_sizes) // 2]
         return min(1.0, size / usual)
 
-    def _update_basis(self, ggn: GGN, update_due: bool) -> None:
+    def _update_basis(
+        self, ggn: GGN, update_due: bool, multiple: float = 1.0, x: Any = None
+    ) -> None:
         """Update the running means and the eigenvectors where due: ever less often."""
         if update_due:
-            self._basis.update(ggn)
+            self._basis.update(ggn, multiple, x)
             self._basis.clear()
             self._next_update = self._steps + interval(self._steps, 40, self._update_every)
         if self._steps >= self._next_refresh:
@@ -273,29 +337,41 @@ class KroneckerMLHF(AveragingMLHF):
                 self._last_step = Direction(rotated, in_parameters)
             self._next_refresh = self._steps + interval(self._steps, 7, self._refresh_every)
 
-    def _step(self, ggn: GGN, fraction: float) -> StepResult:
+    def _step(
+        self,
+        ggn: FactoredCurvature,
+        fraction: float,
+        reevaluated: Callable[[], Tensor] | None = None,
+    ) -> StepResult:
         basis = self._basis
-        basis.see(ggn.gradient, self.weight_decay)
+        lr, decay = self._option("lr"), self._option("weight_decay")
+        basis.see(ggn.gradient, decay)
         b = basis.rotate(ggn.gradient)
-        penalty = b.new_zeros(())
-        if self.weight_decay:
-            theta = basis.rotate(self._parameters)
-            b.add_(theta, alpha=self.weight_decay)
-            penalty = 0.5 * self.weight_decay * torch.dot(theta, theta)
+        penalty = self._penalty(decay)
+        decays: Tensor | None = None  # of the flattened parameters, where groups differ
+        if isinstance(decay, list):
+            decays = flat(decay, self._parameters)
+            theta = flatten(self._parameters)
+            b.add_(basis.rotate(unflatten(decays * theta, self._parameters)))
+        elif decay:
+            b.add_(basis.rotate(self._parameters), alpha=decay)
         features = torch.tensor(self._features.features())
         by_kind = self.networks["damping"](features).exp().tolist()
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
-        scale, s = self._damping(b, by_kind, fraction)
-        if self.weight_decay:
-            s.add_(self.weight_decay)
-        inverse = torch.add(s, basis.diagonal, alpha=on_diagonal).reciprocal_()
+        scale, s = self._damping(b, by_kind, fraction, reevaluated is not None)
+        if not isinstance(decay, list) and decay:
+            s.add_(decay)
+        inverse = torch.add(s, basis.diagonal, alpha=on_diagonal)
+        if isinstance(decay, list):
+            inverse.add_(basis.spread(decay))
+        inverse.reciprocal_()
 
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
-        solved = self._solver.solve(ggn, b, s, inverse, last, penalty, self._steps)
+        solved = self._solver.solve(ggn, b, s, inverse, last, penalty, self._steps, decays)
         if solved is None or not np.isfinite(solved[1]).all():
             check(ggn.loss, {"gradient": ggn.gradient})
             raise NotFinite("direction", ggn.loss)
-        directions, coefficients = solved
+        directions, coefficients, model = solved
         stats = {"damping": scale, "momentum": float(coefficients[1]), "step_factor": on_step}
         coefficients = coefficients * (on_step * fraction)
         coefficients[1] *= on_momentum
@@ -303,13 +379,30 @@ class KroneckerMLHF(AveragingMLHF):
         step = unflatten(self._last_step.in_parameters, self._parameters)
         large = not np.abs(coefficients).max() < large_number(b.dtype)
         size = norm(step) if large else 1.0  # next to nothing, then, for ``add``
-        add(self._parameters, step, -self.lr, size, ggn.loss)
+        if isinstance(lr, list):
+            step, size, lr = list(torch._foreach_mul(step, lr)), size * max(lr), 1.0
+        before = None if reevaluated is None else [p.clone() for p in self._parameters]
+        add(self._parameters, step, -lr, size, ggn.loss)
+        if before is not None:
+            assert reevaluated is not None
+            assert self._judge is not None
+            change = ggn.loss + penalty - reevaluated() - self._penalty(decay)
+            if not self._judge.accepts(float(change), model.reduction(coefficients)):
+                torch._foreach_copy_(self._parameters, before)
+                self._last_step = None
         self._steps += 1
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
 
+    def _penalty(self, decay: float | list[float]) -> Tensor:
+        """Return the L2 penalty, a scalar."""
+        theta = flatten(self._parameters)
+        if isinstance(decay, list):
+            return 0.5 * torch.dot(flat(decay, self._parameters) * theta, theta)
+        return 0.5 * decay * torch.dot(theta, theta) if decay else theta.new_zeros(())
+
     def _damping(
-        self, b: Tensor, by_kind: Sequence[float], fraction: float
+        self, b: Tensor, by_kind: Sequence[float], fraction: float, judged: bool = False
     ) -> tuple[float, Tensor]:
         """Update v; return the damping's scale (mean over kinds), and s without weight decay.
 
@@ -317,12 +410,14 @@ class KroneckerMLHF(AveragingMLHF):
             b: The gradient in the basis, (n,).
             by_kind: The learned factors of the damping, one for each kind of parameter.
             fraction: The batch's size relative to the usual one.
+            judged: Whether the loss is looked at after the step.
         """
         before = torch.zeros_like(b) if self._second_moment is None else self._second_moment
         self._second_moment = torch.mul(before, _BETA2)  # replaced: see ``StepGuard``
         self._second_moment.addcmul_(b, b, value=(1 - _BETA2) * fraction)
         correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
-        scale = self.damping * (1 + self._steps / self.growth_steps) ** 0.5
+        growth = (1 + self._steps / self.growth_steps) ** 0.5
+        scale = self.damping * (self._judge.factor if judged and self._judge else growth)
         s = self._second_moment.sqrt().mul_(correction).add_(_EPS * self._basis.loss_scale)
         segments = self._basis.segments
         views = torch.split_with_sizes(s, [segment.size for segment in segments])
@@ -344,9 +439,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._average.swap_out()
         forget_casts()
 
-    @copied
-    def state_dict(self) -> State:
-        """Return the state; see ``Optimizer.state_dict``."""
+    def _state(self) -> State:
         return {
             "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
@@ -360,11 +453,11 @@ class KroneckerMLHF(AveragingMLHF):
             "solver": self._solver.state_dict(),
             "basis": self._basis.state_dict(),
             "memory": self._features.state_dict(),
+            "judge": None if self._judge is None else self._judge.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
 
-    def load_state_dict(self, state: State) -> None:
-        """Restore what ``state_dict`` returned."""
+    def _load(self, state: State) -> None:
         like = vector_like(self._parameters)
         check_state(self, state, _STATE, self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
@@ -380,5 +473,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._last_step = None if last is None else Direction(*last)
         self._basis.load_state_dict(state["basis"])
         self._features.load_state_dict(state["memory"])
+        if self._judge is not None and state.get("judge") is not None:
+            self._judge.load_state_dict(state["judge"])
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])

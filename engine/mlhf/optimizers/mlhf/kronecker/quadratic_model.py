@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlhf.curvature.ggn import GGN
+from mlhf.curvature.protocol import FactoredCurvature
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.subspace import (
@@ -54,6 +54,7 @@ class QuadraticModel:
         basis: The basis that b, s and the directions' ``in_eigenbasis`` are in.
         b: The gradient, (n,).
         s: The diagonal of S, (n,).
+        decays: What S has beside, a diagonal in the flattened parameters, (n,).
 
     Attributes:
         directions: The directions q_i.
@@ -63,8 +64,15 @@ class QuadraticModel:
         coefficients: Those of the minimum, (m,).
     """
 
-    def __init__(self, ggn: GGN, basis: Basis, b: Tensor, s: Tensor) -> None:
-        self._ggn, self._basis, self._b, self._s = ggn, basis, b, s
+    def __init__(
+        self,
+        ggn: FactoredCurvature,
+        basis: Basis,
+        b: Tensor,
+        s: Tensor,
+        decays: Tensor | None = None,
+    ) -> None:
+        self._ggn, self._basis, self._b, self._s, self._decays = ggn, basis, b, s, decays
         self._tangents: list[list[Tensor]] = []  # Jq of each direction, one tensor an output
         self._hvps: list[list[Tensor]] = []  # HJq
         self.directions: list[Direction] = []
@@ -79,6 +87,9 @@ class QuadraticModel:
         stacked = torch.stack([q.in_eigenbasis for q in self.directions])
         gram = gram_matrix(self._tangents, self._hvps).to(stacked)
         damping = (stacked * self._s) @ stacked.T
+        if self._decays is not None:
+            flat = torch.stack([q.in_parameters for q in self.directions])
+            damping += (flat * self._decays) @ flat.T
         linear_term = (stacked @ self._b).unsqueeze(1)
         on_host = np.array(torch.cat([gram, damping, linear_term], 1).tolist())
         m = len(on_host)
@@ -103,7 +114,10 @@ class QuadraticModel:
     @property
     def predicted_reduction(self) -> float:
         """−m at the minimum: by how much the model says that the objective falls."""
-        c = self.coefficients
+        return self.reduction(self.coefficients)
+
+    def reduction(self, c: Array) -> float:
+        """Return −m at the combination of the directions with coefficients c (m,)."""
         linear: float = sum(
             a * b for a, b in zip(c.tolist(), self.linear_term.tolist(), strict=True)
         )
@@ -114,5 +128,9 @@ class QuadraticModel:
         by_output = [torch.stack(list(h)) for h in zip(*self._hvps, strict=True)]
         coefficients = torch.from_numpy(self.coefficients)
         h = [torch.tensordot(coefficients.to(t), t, 1) for t in by_output]
-        d = combine(self.coefficients, self.directions).in_eigenbasis
-        return self._b - self._basis.rotate(self._ggn.vjp(h)) - self._s * d
+        d = combine(self.coefficients, self.directions)
+        product = self._ggn.vjp(h)
+        if self._decays is not None:
+            decay = unflatten(self._decays * d.in_parameters, self._ggn.parameters)
+            product = list(torch._foreach_add(product, decay))
+        return self._b - self._basis.rotate(product) - self._s * d.in_eigenbasis

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlhf.curvature.ggn import GGN
+from mlhf.curvature.protocol import FactoredCurvature
 from mlhf.curvature.vectors import flatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.controller import FeatureEMA, StepStats
@@ -56,15 +56,16 @@ class Solver:
 
     def solve(
         self,
-        ggn: GGN,
+        ggn: FactoredCurvature,
         b: Tensor,
         s: Tensor,
         inverse: Tensor,
         last: Direction,
         penalty: Tensor,
         step: int,
-    ) -> tuple[list[Direction], Array] | None:
-        """Return directions and the coefficient of each in the step; None if not finite.
+        decays: Tensor | None = None,
+    ) -> tuple[list[Direction], Array, QuadraticModel] | None:
+        """Return directions, each one's coefficient in the step, and the model; None if not finite.
 
         Waits for the device, since numbers decide what is computed.
 
@@ -76,8 +77,9 @@ class Solver:
             last: d'.
             penalty: What is minimised beside the loss, a scalar.
             step: How many steps were taken before this one.
+            decays: The weight decay of each flattened parameter, (n,), where it is not in s.
         """
-        model = QuadraticModel(ggn, self._basis, b, s)
+        model = QuadraticModel(ggn, self._basis, b, s, decays)
         q = self._direction(inverse * b)
         numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), penalty, torch.dot(b, b)]
         on_host: list[float] = torch.stack(numbers).tolist()
@@ -100,7 +102,7 @@ class Solver:
                 self._record(loss, model, coefficients, None)
                 coefficients = coefficients * self._polyak_scale(objective, model)
                 self._keep(coefficients)
-            return [q, last], coefficients
+            return [q, last], coefficients, model
         model.add(q, last)
         coefficients = model.coefficients
         if due:  # an outlier's coefficients are used for that batch only
@@ -111,7 +113,8 @@ class Solver:
         for _ in range(self._iterations - 1):
             model.add(self._direction(inverse * model.residual()))
         self._record(loss, model, coefficients, residual_step)
-        return model.directions, model.coefficients * self._polyak_scale(objective, model)
+        coefficients = model.coefficients * self._polyak_scale(objective, model)
+        return model.directions, coefficients, model
 
     def _polyak_scale(self, objective: float, model: QuadraticModel) -> float:
         """Return the factor at which the predicted reduction is at most the objective.

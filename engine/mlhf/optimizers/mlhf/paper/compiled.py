@@ -23,6 +23,7 @@ from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.solve import Buffers, MLHFState, PaperGGN, SolveStats, solve
 from mlhf.optimizers.step_guard import all_finite
+from mlhf.optimizers.torch_api.hooks import WeakHook
 
 _log = logging.getLogger(__name__)
 _MAX_GRAPHS = 4  # kept at once
@@ -326,9 +327,10 @@ def _compare(traced: Run, run: Run, tensors: Sequence[Tensor]) -> None:
 
 
 def _hooked(module: nn.Module) -> bool:
+    """Whether a module has hooks; those of our optimizers do nothing in their own steps."""
+    forward = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
+        any(not isinstance(hook, WeakHook) for hook in forward)
         or module._backward_hooks
         or module._backward_pre_hooks
         or any_on(module.parameters(recurse=False))

@@ -7,16 +7,19 @@ gradient, and d', r' are the last step's solution and residual.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlhf.curvature.forward_pass import forget_casts, full_precision
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.forward_pass import full_precision
+from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
 from mlhf.curvature.microbatches import batch_curvature
-from mlhf.curvature.protocol import Loss
+from mlhf.curvature.protocol import Curvature, Loss
 from mlhf.curvature.vectors import unflatten, vector_like
 from mlhf.optimizers.learned.families import PAPER
 from mlhf.optimizers.learned.kinds import by_kind
@@ -26,6 +29,7 @@ from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, Wanted
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.solve import (
     FLOOR,
+    INDEFINITE,
     Buffers,
     MLHFState,
     PaperGGN,
@@ -35,10 +39,13 @@ from mlhf.optimizers.mlhf.paper.solve import (
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from mlhf.optimizers.mlhf.variants import MLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
-from mlhf.optimizers.preconditions import TrainedModel
 from mlhf.optimizers.protocol import State, StepResult
-from mlhf.optimizers.state import check_state, copied, shapes_of
+from mlhf.optimizers.state import check_state, shapes_of
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, add, check, large_number
+from mlhf.optimizers.torch_api.base import sum_of
+from mlhf.optimizers.torch_api.gradients import Gradients
+from mlhf.optimizers.torch_api.param_groups import Parameters
+from mlhf.optimizers.torch_api.recorder import Pass
 
 __all__ = ["FLOOR", "PaperMLHF", "fresh_networks"]
 
@@ -73,6 +80,8 @@ class PaperMLHF(MLHF):
         lr: Factor of the step; the damping controls the step size.
         weight_decay: L2 penalty, part of the gradient and of the curvature.
         tolerance: A solve stops moving once its residual's norm is below it.
+        parameters: Groups of all parameters that require a gradient; ``lr`` and ``weight_decay``
+            have to be those of all groups.
         kernel: Which implementation of the networks to run; ``auto`` takes the fastest that
             can, and ``kernel_choice`` says which it is.
         compile: Whether to run the whole step as one compiled graph, on a GPU as a CUDA graph.
@@ -105,6 +114,7 @@ class PaperMLHF(MLHF):
         lr: float = 1.0,
         weight_decay: float = 0.0,
         tolerance: float = 1e-6,
+        parameters: Parameters | None = None,
         kernel: Wanted = "auto",
         compile: bool = False,
         micro_batch: int | None = None,
@@ -125,34 +135,37 @@ class PaperMLHF(MLHF):
             micro_batch=micro_batch,
             curvature_batch=curvature_batch,
         )
-        self.model = model
-        self.loss = loss
         self.iterations = iterations
-        self.lr = lr
-        self.weight_decay = weight_decay
         self.tolerance = tolerance
         self.networks = fresh_networks()
         load_weights(self.networks, meta_checkpoint, PAPER)
-        self._trained = TrainedModel(model)
-        parameters, segments = by_kind(model)
-        self._parameters: list[Tensor] = list(parameters)
-        self._damping = CoordinateNetwork(self.networks["damping"], segments, kernel)
-        self._preconditioner = CoordinateNetwork(self.networks["preconditioner"], segments, kernel)
         self._kernel = kernel
-        self._state: MLHFState | None = None
-        self._buffers: Buffers | None = None
-        self._size = sum(p.numel() for p in self._parameters)
         self._micro_batch, self._curvature_batch = micro_batch, curvature_batch
         self._autocast = autocast
         self._eager_reason = "" if compile else "compile is off"
         if compile and (micro_batch, curvature_batch, autocast) != (None, None, None):
             self._eager_reason = "no graph with micro_batch, curvature_batch or autocast"
-        self._compiled = (
-            None
-            if self._eager_reason
-            else CompiledSteps(model, loss, self._parameters, self._damping, self._preconditioner)
-        )
         self._guard = StepGuard(model, max_skipped_steps)
+        super().__init__(model, loss, parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    def _begin(self) -> None:
+        ordered, segments = by_kind(self.model)
+        if {id(p) for p in ordered} != {id(p) for p in self._parameters}:
+            raise CurvatureError(
+                "the variant 'paper' trains all parameters of the model that require a gradient: "
+                "give all of them in parameters, and freeze the others (requires_grad_(False))"
+            )
+        self._parameters = list(ordered)
+        self._damping = CoordinateNetwork(self.networks["damping"], segments, self._kernel)
+        network = self.networks["preconditioner"]
+        self._preconditioner = CoordinateNetwork(network, segments, self._kernel)
+        self._recurrent_state: MLHFState | None = None
+        self._buffers: Buffers | None = None
+        self._size = sum(p.numel() for p in self._parameters)
+        self._compiled = None
+        if not self._eager_reason:
+            both = self._damping, self._preconditioner
+            self._compiled = CompiledSteps(self.model, self.loss_function, self._parameters, *both)
         self._gradients_are_large = False
         self._at_device_of(vector_like(self._parameters))
 
@@ -176,46 +189,74 @@ class PaperMLHF(MLHF):
         """How many steps were skipped so far, because they were not finite."""
         return self._guard.skipped_steps
 
-    def step(self, x: Any, y: Any) -> StepResult:
-        """Take one step on the batch (x, y)."""
-        self._trained.check(self)
-        result = self._guard.run(self._step, x, y)
-        forget_casts()
-        return result
+    def loss(self, z: Any, y: Any, *, batch_size: float | None = None) -> Tensor:
+        self._refuse_batch_options()
+        return super().loss(z, y, batch_size=batch_size)
 
-    def _step(self, x: Any, y: Any) -> StepResult:
+    def _step_on_batch(self, x: Any, y: Any, batch_size: float | None) -> StepResult:
+        return self._guard.run(self._step, x, y)
+
+    def _step_on(self, passes: Sequence[Pass], gradients: Gradients) -> StepResult:
+        self._refuse_batch_options()
+        return self._guard.run(
+            lambda *_: self._step(None, None, sum_of(passes, gradients)),
+            [each.call and each.call[:2] for each in passes],
+            [each.target for each in passes],
+        )
+
+    def _matrix_at(self, z: Any, y: Any, hooked: bool) -> GGN:
+        return GGN.at_outputs(
+            self.model,
+            self.loss_function,
+            z,
+            y,
+            self._parameters,
+            indefinite=INDEFINITE,
+            hooked=hooked,
+        )
+
+    def _refuse_batch_options(self) -> None:
+        options = (self._micro_batch, self._curvature_batch, self._autocast)
+        if options != (None, None, None):
+            raise CurvatureError(
+                "micro_batch, curvature_batch and autocast are for steps that run the model "
+                "themselves: leave them out, or take step(x, y)"
+            )
+
+    def _step(self, x: Any, y: Any, matrix: Curvature | None = None) -> StepResult:
         state, buffers = self._at_device_of(vector_like(self._parameters))
         # Too large to be copied in every step. A gradient that is not finite leaves it; what the
         # solve makes of a finite one is finite too, unless the numbers are very large.
         names = ("damping", "preconditioner") if self._gradients_are_large else ()
         copies = {name: getattr(state, name).clone() for name in names}
         try:
-            return self._guarded_step(x, y, state, buffers)
+            return self._guarded_step(x, y, matrix, state, buffers)
         except NotFinite:
             for name, value in copies.items():
                 getattr(state, name).copy_(value)
             raise
 
-    def _guarded_step(self, x: Any, y: Any, state: MLHFState, buffers: Buffers) -> StepResult:
+    def _guarded_step(
+        self, x: Any, y: Any, matrix: Curvature | None, state: MLHFState, buffers: Buffers
+    ) -> StepResult:
         result = None
-        if self._compiled is not None:
-            result = self._compiled.step(x, y, state, self._settings)
-        loss, stats = result or self._eager_step(x, y, state, buffers)
+        if self._compiled is not None and matrix is None:
+            settings = Settings(self.iterations, self._one("weight_decay"), self.tolerance)
+            result = self._compiled.step(x, y, state, settings)
+        loss, stats = result or self._eager_step(matrix or self._curvature(x, y), state, buffers)
         with torch.no_grad():
             gradient, size = check(
                 loss, {"gradient": [stats.gradient], "direction": [stats.direction]}
             )
             self._gradients_are_large = gradient >= large_number(state.d.dtype)
             update = unflatten(state.d, self._parameters)
-            add(self._parameters, update, -self.lr, size, loss)
+            add(self._parameters, update, -self._one("lr"), size, loss)
         return StepResult(loss, {"damping": stats.damping, "cg_residual": stats.residual})
 
-    def _eager_step(
-        self, x: Any, y: Any, state: MLHFState, buffers: Buffers
-    ) -> tuple[Tensor, SolveStats]:
-        matrix = batch_curvature(
+    def _curvature(self, x: Any, y: Any) -> Curvature:
+        return batch_curvature(
             self.model,
-            self.loss,
+            self.loss_function,
             x,
             y,
             self._parameters,
@@ -224,18 +265,29 @@ class PaperMLHF(MLHF):
             curvature_batch=self._curvature_batch,
             curvature=PaperGGN,
         )
+
+    def _one(self, name: str) -> float:
+        """Return an option that all groups have in common."""
+        value = self._option(name)
+        if isinstance(value, list):
+            raise CurvatureError(
+                f"the variant 'paper' takes one {name} for all parameters, as published, and the "
+                f"groups differ: {sorted(set(value))}. The default variant takes several"
+            )
+        return value
+
+    def _eager_step(
+        self, matrix: Curvature, state: MLHFState, buffers: Buffers
+    ) -> tuple[Tensor, SolveStats]:
         with torch.no_grad(), full_precision(state.d.device):
             networks = self._damping.step, self._preconditioner.step
+            settings = Settings(self.iterations, self._one("weight_decay"), self.tolerance)
             before = state.d.clone()
-            stats = solve(matrix, *networks, state, buffers, **self._settings._asdict())
+            stats = solve(matrix, *networks, state, buffers, **settings._asdict())
             if not bool(torch.isfinite(stats.direction)):
                 state.d.copy_(before)
                 state.r, buffers.r = buffers.r, state.r
             return matrix.loss, stats
-
-    @property
-    def _settings(self) -> Settings:
-        return Settings(self.iterations, self.weight_decay, self.tolerance)
 
     @property
     def _execution(self) -> Execution:
@@ -245,28 +297,26 @@ class PaperMLHF(MLHF):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the buffers: a pickle does not keep which of them share memory."""
-        return {**vars(self), "_buffers": None}
+        return {**super().__getstate__(), "_buffers": None}
 
-    @copied
-    def state_dict(self) -> State:
-        """Return the state; see ``Optimizer.state_dict``."""
+    def _state(self) -> State:
+        own = self._recurrent_state
         weights = {name: dict(net.state_dict()) for name, net in self.networks.items()}
         return {
             "networks": weights,
-            "state": None if self._state is None else dict(vars(self._state)),
+            "state": None if own is None else dict(vars(own)),
             "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
         }
 
-    def load_state_dict(self, state: State) -> None:
-        """Restore what ``state_dict`` returned."""
+    def _load(self, state: State) -> None:
         check_state(self, state, ("networks", "state"), self._parameters, self.model)
         self._guard.load_state_dict(state.get("guard"))
         for name, net in self.networks.items():
             net.load_state_dict(state["networks"][name])
         saved = state["state"]
         like = vector_like(self._parameters)
-        self._state = (
+        self._recurrent_state = (
             None
             if saved is None
             else MLHFState(**{name: v.to(like, copy=True) for name, v in saved.items()})
@@ -277,9 +327,9 @@ class PaperMLHF(MLHF):
 
         The state is zero at first.
         """
-        if self._state is None:
+        if self._recurrent_state is None:
             zeros = like.new_zeros(self._size)
-            self._state = MLHFState(
+            self._recurrent_state = MLHFState(
                 d=zeros,
                 r=torch.zeros_like(zeros),
                 damping=self.networks["damping"].initial_state(zeros),
@@ -291,9 +341,12 @@ class PaperMLHF(MLHF):
             or buffers.product.device != like.device
             or buffers.product.dtype != like.dtype
         ):
-            self._state = MLHFState(**{name: v.to(like) for name, v in vars(self._state).items()})
+            moved = {name: v.to(like) for name, v in vars(self._recurrent_state).items()}
+            self._recurrent_state = MLHFState(**moved)
             fused = self._kernel in ("auto", "cpp")
-            self._buffers = buffers = Buffers(self._state.d, self._parameters, fused=fused)
+            self._buffers = buffers = Buffers(
+                self._recurrent_state.d, self._parameters, fused=fused
+            )
             for network in self.networks.values():
                 network.to(like)
-        return self._state, buffers
+        return self._recurrent_state, buffers

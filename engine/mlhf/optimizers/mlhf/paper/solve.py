@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mlhf.curvature.ggn import GGN
+from mlhf.curvature.ggn import GGN, Indefinite
 from mlhf.curvature.pcg import MakesVectors, TorchVectors, Workspace, pcg
 from mlhf.curvature.protocol import Curvature
 from mlhf.curvature.vectors import flatten, unflatten
@@ -16,7 +16,8 @@ from mlhf.optimizers.mlhf.paper.kernels.vectors import FusedVectors
 FLOOR = 2e-5  # λ₀, added to the learned damping
 
 # The learned damping may become small: of a loss that is not convex all curvature counts.
-PaperGGN = partial(GGN, indefinite="magnitude")
+INDEFINITE: Indefinite = "magnitude"
+PaperGGN = partial(GGN, indefinite=INDEFINITE)
 
 
 class Network(Protocol):

@@ -137,9 +137,9 @@ def test_one_linear_layer_with_squared_error_is_diagonal_there(scale):
         columns.append(basis.rotate(ggn.product(basis.rotate_back(unit))))
     matrix = torch.stack(columns)
     inputs, outputs = basis._layers[0]._factors[1], basis._layers[0]._factors[0]
-    torch.testing.assert_close(outputs, torch.eye(3).double() * 2 / 3, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(outputs, torch.full((3,), 2 / 3).double())
     torch.testing.assert_close(inputs, x[:INPUT_ROWS].T @ x[:INPUT_ROWS] / INPUT_ROWS)
-    # The factors are of some of the rows, and of what is left: right to a few per cent.
+    # The inputs' factor is of some of the rows: right to a few per cent.
     torch.testing.assert_close(basis.diagonal, matrix.diagonal(), rtol=0.15, atol=0)
     torch.testing.assert_close(basis.diagonal.sum(), matrix.trace(), rtol=0.05, atol=0)
 
@@ -160,7 +160,8 @@ def test_the_datas_gradients_are_given_the_weight_of_the_losss_hessian(loss):
     basis = Basis(model, list(model.parameters()), decay=0.95, samples=512, max_dimension=9, seed=0)
     _update(basis, model, loss, x, y)
     outputs, inputs = basis._layers[0]._factors
-    torch.testing.assert_close(outputs.trace(), hessian.trace(), rtol=0.1, atol=0)
+    total = outputs.trace() if loss == "cross_entropy" else outputs.sum()
+    torch.testing.assert_close(total, hessian.trace(), rtol=0.1, atol=0)
     torch.testing.assert_close(inputs, x.T @ x / 512)
 
 
@@ -172,12 +173,24 @@ def test_some_of_the_batch_gives_factors_of_the_same_size():
     torch.testing.assert_close(some.sum(), whole.sum(), rtol=0.1, atol=0)
 
 
+def test_samples_are_drawn_from_the_whole_batch():
+    """Kinds of samples may be stacked in order: here no sample of the first 48 has input 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    x, y = torch.rand(64, 2).double() + 0.5, torch.randint(0, 3, (64,))
+    x[:48, 0] = 0
+    _, inputs = _refreshed(model, x, y, samples=16)._layers[0]._factors
+    expected = 0.25 * x[48:, 0].square().mean()
+    assert 0.25 * expected < inputs[0, 0] < 4 * expected
+
+
 @pytest.mark.parametrize(("rows", "seen"), [(20, 5), (8, 2), (1000, 7)])
 def test_a_layer_of_many_places_takes_its_inputs_factor_from_fewer_samples(rows, seen, monkeypatch):
     """4 positions a sample: enough samples for so many rows, at most ``samples``."""
     from mlhf.optimizers.mlhf.kronecker import blocks
 
     monkeypatch.setattr(blocks, "_INPUT_ROWS", rows)
+    monkeypatch.setattr(Basis, "_choose", lambda self, count: torch.arange(7))
     torch.manual_seed(0)
     conv = nn.Conv2d(1, 2, 1, bias=False)
     model = nn.Sequential(conv, nn.Flatten(), nn.Linear(8, 2))
@@ -238,10 +251,10 @@ def test_of_many_positions_inputs_are_seen_in_every_second_update_after_the_firs
     basis = Basis(model, parameters, decay=0.9, samples=8, max_dimension=9, seed=0)
     inputs = torch.zeros(3, 3).double()
     for k in range(25):
-        x, y = torch.randn(8, positions, 3).double(), torch.randn(8, positions, 2).double()
+        x, y = torch.randn(8, positions, 3).double(), torch.randint(2, (8, positions))
         before = basis._layers[0]._factors
         left = None if before is None else before[0].clone()
-        _update(basis, model, "mse", x, y)
+        _update(basis, model, "cross_entropy", x, y)
         weight = max(0.1, 1 / (k + 1))
         if positions > 1 and k >= 20:
             weight = 0 if k % 2 else 1 - 0.9**2  # the same reach, in updates
@@ -249,3 +262,33 @@ def test_of_many_positions_inputs_are_seen_in_every_second_update_after_the_firs
         inputs += weight * (rows.T @ rows / len(rows) - inputs)
         torch.testing.assert_close(basis._layers[0]._factors[1], inputs)
         assert left is None or not torch.equal(basis._layers[0]._factors[0], left)
+
+
+@pytest.mark.parametrize(("loss", "rotated"), [("mse", False), (F.cross_entropy, True)])
+def test_independent_outputs_are_not_rotated(loss, rotated):
+    """Errors may be correlated where the Gauss-Newton matrix is diagonal."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    x, common = torch.randn(64, 3).double(), torch.randn(64, 1).double()
+    y = (model(x) + common).detach() if loss == "mse" else torch.randint(0, 4, (64,))
+    basis = _refreshed(model, x, y, loss=loss)
+    one_row = [torch.zeros_like(p) for p in model.parameters()]
+    one_row[2][1] = torch.randn(5).double()
+    rows = basis.rotate(one_row)[20:].view(4, 6).norm(dim=1)
+    assert (torch.count_nonzero(rows > 1e-12) > 1) == rotated
+    torch.testing.assert_close(rows.norm(), one_row[2].norm())
+    if loss == "mse":  # G = 2/4 I ⊗ mean aaᵀ
+        a = torch.cat([model[:2](x), torch.ones(64, 1).double()], 1)
+        expected = torch.linalg.eigvalsh(a.T @ a / 64) * 2 / 4
+        for row in basis.diagonal[20:].view(4, 6):
+            torch.testing.assert_close(row.sort().values, expected)
+
+
+def test_a_gated_last_layer_is_rotated():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.GLU()).double()
+    basis = _refreshed(model, torch.randn(64, 3).double(), torch.randn(64, 4).double(), loss="mse")
+    one_row = [torch.zeros_like(p) for p in model.parameters()]
+    one_row[0][1] = torch.randn(3).double()
+    rows = basis.rotate(one_row).view(8, 4).norm(dim=1)
+    assert torch.count_nonzero(rows > 1e-12) > 1

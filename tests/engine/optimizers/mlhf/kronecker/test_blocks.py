@@ -51,6 +51,7 @@ def _weights(model):
 @pytest.mark.parametrize("full", [256, 4], ids=["all eigenvectors", "the leading ones"])
 def test_a_stack_takes_the_steps_of_its_matrices_apart(full, longest, monkeypatch):
     monkeypatch.setattr(factor_basis, "_MAX_FULL", full)
+    monkeypatch.setattr(factor_basis, "_MAX_FACTOR", full)  # as of sides in stacks
     ends = []
     for stacked in (True, False):
         model = _Experts(stacked)

@@ -1,0 +1,1 @@
+"""Losses with options, as objects and as data."""

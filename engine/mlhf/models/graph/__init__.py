@@ -1,0 +1,1 @@
+"""Networks as data: a directed graph of a closed table of operations, traced from modules."""

@@ -1,0 +1,1 @@
+"""Gauss-Newton by dense matrices, and its peers for nonlinear least squares."""

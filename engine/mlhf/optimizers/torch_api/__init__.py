@@ -1,0 +1,1 @@
+"""What makes our optimizers ones of ``torch.optim``: groups, recorded passes, states."""

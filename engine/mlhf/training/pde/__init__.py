@@ -1,0 +1,1 @@
+"""Networks that solve differential equations: points, residuals, and the training on them."""
