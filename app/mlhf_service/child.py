@@ -3,6 +3,7 @@
 import logging
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ class Child:
         name: What to call it; its log is ``<name>.log``.
         command: Program and arguments.
         environment: All of its environment variables.
-        logs: The folder of its log.
+        logs: The folder of its log; None sends what it prints to our standard output.
         pass_fds: File descriptors that it inherits.
     """
 
@@ -34,11 +35,11 @@ class Child:
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        logs: Path,
+        logs: Path | None,
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
-        self.log_path = logs / f"{name}.log"
+        self.log_path = None if logs is None else logs / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.settled = False  # whether it has ever run as it should
         self.last_line = ""
@@ -98,12 +99,18 @@ class Child:
 
     def _copy_output(self, output: IO[bytes]) -> None:
         """Write what the process prints to its log, until it ends."""
-        file = _LogFile(self.log_path, maxBytes=LOG_BYTES, backupCount=1, delay=True)
+        file = _log_to(self.log_path)
         with output, closing(file) as log:
             while line := output.readline(_LINE_BYTES):
                 text = line.decode(errors="replace").rstrip("\r\n")
                 self.last_line = text.strip() or self.last_line
                 log.handle(logging.makeLogRecord({"msg": text}))
+
+
+def _log_to(path: Path | None) -> logging.Handler:
+    if path is None:
+        return logging.StreamHandler(sys.stdout)
+    return _LogFile(path, maxBytes=LOG_BYTES, backupCount=1, delay=True)
 
 
 class _LogFile(RotatingFileHandler):

@@ -39,6 +39,33 @@ def clear_broker(settings: Settings) -> None:
 
 
 def clear_spool(settings: Settings) -> None:
-    """Delete the folders of an earlier service's trainers; other files that are there stay."""
-    for attempt in settings.spool_dir.glob("run_*"):
-        shutil.rmtree(attempt, ignore_errors=True)
+    """Delete the folders of an earlier service's trainers and workers; other files stay."""
+    killed = [*settings.spool_dir.glob("run_*"), *(settings.root / "tmp").glob("pymp-*")]
+    for folder in killed:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """The room left for files in a folder, or where it would be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def full_disk(settings: Settings) -> str | None:
+    """What to do about a disk of this deployment that is full; None where there is room.
+
+    Raises OSError where a disk cannot be asked.
+    """
+    folders = {"data folder": settings.root}
+    if "://" not in settings.artifacts:
+        folders["artifacts"] = Path(settings.artifacts)
+    for name, folder in folders.items():
+        free = free_bytes(folder)
+        if free < settings.min_free_bytes:
+            return (
+                f"The disk of the {name} is full: {free / 2**20:.0f} MiB are free, and "
+                f"{settings.min_free_bytes / 2**20:.0f} MiB are kept free (MLHF_MIN_FREE_BYTES). "
+                "Make room on it; what is queued waits and goes on by itself."
+            )
+    return None

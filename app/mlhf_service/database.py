@@ -1,14 +1,23 @@
 """The database: engines for SQLite and PostgreSQL, transactions, column types, and its clock."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, Float, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -16,6 +25,13 @@ from sqlalchemy.types import TypeDecorator
 
 from mlhf_service.data_folder import make_folder
 from mlhf_service.errors import StartError
+from mlhf_service.tenancy import TenantSession
+from mlhf_service.write_turns import WriteTurns
+
+_BUSY_SECONDS = 15.0
+_TURN = "write_turn"  # of a connection: whether it has one
+_USED = "used_at"  # of a connection to PostgreSQL: when it was last given back
+_FRESH_SECONDS = 1.0  # a connection that was used so shortly ago is taken to be alive
 
 
 class Base(DeclarativeBase):
@@ -77,9 +93,13 @@ class Database:
 
     On SQLite a writer takes the write lock at its beginning (``BEGIN IMMEDIATE``), so
     that what it has read still holds when it writes; PostgreSQL uses row locks for that.
+
+    Attributes:
+        tenant: Whose rows its sessions see; None: everybody's, as workers do.
     """
 
     def __init__(self, url: str) -> None:
+        self.tenant: str | None = None
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
@@ -87,11 +107,22 @@ class Database:
 
     def reader(self) -> Session:
         """A session to read with; the caller closes it."""
-        return Session(self.engine, expire_on_commit=False)
+        return self._session(self.engine)
 
     def writer(self) -> Session:
         """A session to write with; the caller commits or rolls back, and closes it."""
-        return Session(self._writer, expire_on_commit=False)
+        return self._session(self._writer)
+
+    def of_tenant(self, tenant: str) -> "Database":
+        """The same database, on which sessions see the rows of ``tenant`` only."""
+        same = copy(self)
+        same.tenant = tenant
+        return same
+
+    def _session(self, engine: Engine) -> Session:
+        if self.tenant is None:
+            return Session(engine, expire_on_commit=False)
+        return TenantSession(engine, tenant=self.tenant, expire_on_commit=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -106,6 +137,13 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
+
+
+def is_away(error: SQLAlchemyError) -> bool:
+    """Whether the database does not answer, is busy or is full: the same may work later."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, (OperationalError, InterfaceError, TimeoutError))
 
 
 @contextmanager
@@ -140,7 +178,10 @@ def _sqlite_engine(url: str) -> Engine:
     path = make_url(url).database
     if path and path != ":memory:":
         make_folder(Path(path).parent)
-    engine = create_engine(url, connect_args={"timeout": 15.0}, pool_size=20, max_overflow=40)
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20, max_overflow=40
+    )
+    turns = WriteTurns(Path(f"{path}.lock"), _BUSY_SECONDS) if path != ":memory:" else None
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -148,23 +189,29 @@ def _sqlite_engine(url: str) -> Engine:
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
-            "busy_timeout=15000",
+            f"busy_timeout={1000 * _BUSY_SECONDS:.0f}",
             "foreign_keys=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        options = connection.get_execution_options()
-        connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN"))
+        begin = connection.get_execution_options().get("sqlite_begin", "BEGIN")
+        if turns is not None and begin != "BEGIN":
+            connection.info[_TURN] = turns.take()
+        connection.exec_driver_sql(begin)
+
+    @event.listens_for(engine, "checkin")  # after the transaction, however it ended
+    def _end_turn(_connection: Any, record: Any) -> None:
+        if turns is not None and record.info.pop(_TURN, False):
+            turns.give_back()
 
     return engine
 
 
 def _postgresql_engine(url: str) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
-        pool_pre_ping=True,
         pool_size=10,
         max_overflow=30,
         connect_args={
@@ -173,3 +220,20 @@ def _postgresql_engine(url: str) -> Engine:
             " -c idle_in_transaction_session_timeout=60s",
         },
     )
+
+    @event.listens_for(engine, "checkin")
+    def _used(_connection: Any, record: Any) -> None:
+        record.info[_USED] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ping(connection: Any, record: Any, _proxy: Any) -> None:
+        """Have a connection that the server closed meanwhile replaced, and all beside it."""
+        used = record.info.get(_USED)
+        if used is None or time.monotonic() - used < _FRESH_SECONDS:
+            return  # a ping takes as long as a statement
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError(str(error)) from error
+
+    return engine

@@ -14,21 +14,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import IO
 
+from mlhf_service import measures
 from mlhf_service.child import Child
 from mlhf_service.data_folder import clear_broker, clear_spool, prepare
 from mlhf_service.database import Database
+from mlhf_service.database_wait import wait_for
 from mlhf_service.errors import StartError
+from mlhf_service.keys.first import tell_first_key
+from mlhf_service.kit.ids import new_id
 from mlhf_service.migrate import migrate
 from mlhf_service.queue.celery_app import require_broker
+from mlhf_service.queue.names import WORKER_SLOT
 from mlhf_service.queue.sweeper import Sweeper, void_leases
 from mlhf_service.settings import Settings
+from mlhf_service.storage.factory import open_storage
+from mlhf_service.upkeep import Upkeep
+from mlhf_service.webhooks.delivery import Deliverer
 
 log = logging.getLogger(__name__)
 
+_API = "api"
 _TICK_SECONDS = 0.2
 _API_STOP_SECONDS = 5.0
 _READY_TIMEOUT_SECONDS = 1.0
@@ -55,6 +64,7 @@ class Supervisor:
         self._socket: socket.socket | None = None
         self._lock: IO[str] | None = None
         self._stop = threading.Event()
+        self._stop_measures: Callable[[], None] = lambda: None
 
     @property
     def address(self) -> str:
@@ -78,25 +88,48 @@ class Supervisor:
         except StartError as error:  # it may come back: jobs are kept in the database
             log.warning("%s. Jobs wait until it does.", error)
         database = Database(settings.database)
+        wait_for(database, settings.database_wait_seconds)
         migrate(database)
+        if self._api and settings.auth == "keys":
+            tell_first_key(database, sys.stdout)
         if self._embedded and database.is_sqlite:
             clear_spool(settings)
             void_leases(database)  # the lock says that no worker of ours is alive
         sweeper = Sweeper(settings, database, expire_at_once=self._embedded and database.is_sqlite)
+        deliverer = Deliverer(settings, database)
+        upkeep = Upkeep(settings, database, open_storage(settings))
         self._plan()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         try:
+            if settings.metrics_port is not None:
+                self._stop_measures = self._serve_measures(settings.metrics_port)
             for child in self._children:
                 child.start()
             sweeper.start()
-            self._watch()
+            upkeep.start()
+            deliverer.start()
+            self._watch(upkeep)
         finally:
             sweeper.stop()
+            upkeep.stop()
+            deliverer.stop()
             self._stop_children()
+            self._stop_measures()
             database.dispose()
             if self._socket is not None:
                 self._socket.close()
+
+    def _serve_measures(self, port: int) -> Callable[[], None]:
+        host = self.settings.metrics_host
+        try:
+            return measures.serve(host, port)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StartError(
+                f"Cannot listen on {host}:{port} for metrics: {reason}. Choose another "
+                "MLHF_METRICS_PORT."
+            ) from None
 
     def _take_lock(self) -> None:
         if not self._embedded:
@@ -113,15 +146,18 @@ class Supervisor:
     def _plan(self) -> None:
         if self._socket is not None:
             descriptor = self._socket.fileno()
-            self._add("api", "mlhf_service.server", ["--fd", str(descriptor)], fds=[descriptor])
+            for number in range(1, self.settings.api_processes + 1):
+                name = _API if number == 1 else f"{_API}-{number}"
+                arguments = ["--fd", str(descriptor)]
+                self._add(name, "mlhf_service.server", arguments, fds=[descriptor])
         for number, queue in enumerate(self._queues, start=1):
             name = f"{queue}-{number}"
             # One GPU a worker, unless the deployment says which.
-            device = {}
+            environment = {WORKER_SLOT: new_id("slot")}  # one at a time, however often it starts
             if queue == "gpu" and "CUDA_VISIBLE_DEVICES" not in os.environ:
-                device = {"CUDA_VISIBLE_DEVICES": str(number - 1)}
+                environment |= {"CUDA_VISIBLE_DEVICES": str(number - 1)}
             arguments = ["--queue", queue, "--name", name]
-            self._add(f"worker-{name}", "mlhf_service.queue.worker_main", arguments, device)
+            self._add(f"worker-{name}", "mlhf_service.queue.worker_main", arguments, environment)
 
     def _add(
         self,
@@ -133,7 +169,8 @@ class Supervisor:
     ) -> None:
         command = [sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
         variables = self._environment() | dict(environment or {})
-        self._children.append(Child(name, command, variables, self.settings.logs_dir, fds))
+        logs = self.settings.logs_dir if self.settings.log_output == "files" else None
+        self._children.append(Child(name, command, variables, logs, fds))
 
     def _environment(self) -> dict[str, str]:
         root = self.settings.root
@@ -148,15 +185,17 @@ class Supervisor:
             "TORCHINDUCTOR_CACHE_DIR": str(root / "cache" / "inductor"),
         }
 
-    def _watch(self) -> None:
+    def _watch(self, upkeep: Upkeep) -> None:
         """Restart what crashes, until a signal stops us; print the address once it answers."""
         waiting = self._api
         while not self._stop.wait(_TICK_SECONDS):
+            if upkeep.outdated is not None:
+                raise StartError(upkeep.outdated)
             for child in self._children:
                 self._look_after(child)
             if waiting and self._is_ready():
                 waiting = False
-                self._children[0].settled = True  # the API, which is planned first
+                self._children[0].settled = True  # an API, which is planned first
                 self._print_address()
 
     def _look_after(self, child: Child) -> None:
@@ -169,13 +208,14 @@ class Supervisor:
             return
         if child.cannot_start:
             reason = child.last_line or f"it ended with code {code}"
-            raise StartError(f"{child.name} cannot start: {reason} (all of it: {child.log_path})")
+            where = f" (all of it: {child.log_path})" if child.log_path else ""
+            raise StartError(f"{child.name} cannot start: {reason}{where}")
         log.warning(
-            "%s ended with code %s; it starts again in %.1f s (see %s)",
+            "%s ended with code %s; it starts again in %.1f s%s",
             child.name,
             code,
             child.backoff,
-            child.log_path,
+            f" (see {child.log_path})" if child.log_path else "",
         )
 
     def _is_ready(self) -> bool:
@@ -194,10 +234,15 @@ class Supervisor:
         return ready
 
     def _print_address(self) -> None:
+        if self.settings.log_format == "json":
+            log.info("MLHF serves %s", self.address)
+            return
         text = (
             f"MLHF serves {self.address} (data in {self.settings.root}).\n"
             f"Pages: {self.address}/   API: {self.address}/docs   Ctrl-C stops it.\n"
         )
+        if self._embedded and not self._queues:
+            text += "No worker runs here: nothing is trained until there is one (mlhf worker).\n"
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -205,8 +250,8 @@ class Supervisor:
         self._stop.set()
 
     def _stop_children(self) -> None:
-        api = [c for c in self._children if c.name == "api"]
-        workers = [c for c in self._children if c.name != "api"]
+        api = [c for c in self._children if c.name.startswith(_API)]
+        workers = [c for c in self._children if not c.name.startswith(_API)]
         _terminate(workers, self.settings.grace_seconds + 10.0)
         _terminate(api, _API_STOP_SECONDS)
 

@@ -1,55 +1,107 @@
-"""Prometheus metrics: requests by route, jobs and runs by status."""
+"""/metrics: what processes measured, and the state of queue, workers and disk."""
 
+import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from sqlalchemy import case, extract, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlhf_service.database import Database
+from mlhf_service import measures
+from mlhf_service.api.hosts import route_path
+from mlhf_service.api.policy import decide
+from mlhf_service.database import Database, db_now
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.outbox import Outbox
+from mlhf_service.queue.names import QUEUES
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import STATUSES
+from mlhf_service.settings import Settings
+from mlhf_service.workers import repository as workers
 
 
-class QueueCollector(Collector):
-    """Counts read from the database at each scrape, so that every process gives the same."""
+class StateCollector(Collector):
+    """Read from the database at each scrape, so that every process gives the same."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
         self._database = database
 
     def collect(self) -> Iterator[Metric]:
-        with self._database.read() as session:
-            for name, table in (("jobs", Job), ("runs", Run)):
-                family = GaugeMetricFamily(f"mlhf_{name}", f"{name} by status", labels=["status"])
-                rows = session.execute(select(table.status, func.count()).group_by(table.status))
-                counts: dict[str, int] = {row[0]: row[1] for row in rows}
-                for status in STATUSES:
-                    family.add_metric([status], counts.get(status, 0))
-                yield family
-            waiting = session.scalar(select(func.count()).select_from(Outbox)) or 0
-            yield GaugeMetricFamily("mlhf_outbox", "doorbells not yet rung", value=waiting)
+        up = GaugeMetricFamily("mlhf_database_up", "Whether the database answers.")
+        try:
+            with self._database.read() as session:
+                found = [*_counts(session), *_queues(session), self._workers(session)]
+        except SQLAlchemyError:
+            found = []
+        up.add_metric([], float(bool(found)))
+        yield from (up, *found, self._disk())
+
+    def _workers(self, session: Session) -> Metric:
+        family = GaugeMetricFamily(
+            "mlhf_workers", "Workers seen within a lease.", labels=["queue", "state"]
+        )
+        alive = workers.alive(session, self._settings.lease_seconds)
+        for (queue, state), count in Counter((w.queue, w.state) for w in alive).items():
+            family.add_metric([queue, state], count)
+        return family
+
+    def _disk(self) -> Metric:
+        family = GaugeMetricFamily(
+            "mlhf_disk_free_bytes",
+            "Room left where this process keeps its state.",
+            labels=["folder"],
+        )
+        family.add_metric(["data"], shutil.disk_usage(self._settings.root).free)
+        return family
+
+
+def _counts(session: Session) -> Iterator[Metric]:
+    for name, table in (("jobs", Job), ("runs", Run)):
+        family = GaugeMetricFamily(f"mlhf_{name}", f"{name} by status.", labels=["status"])
+        rows = session.execute(select(table.status, func.count()).group_by(table.status))
+        counts: dict[str, int] = {row[0]: row[1] for row in rows}
+        for status in STATUSES:
+            family.add_metric([status], counts.get(status, 0))
+        yield family
+    waiting = session.scalar(select(func.count()).select_from(Outbox)) or 0
+    yield GaugeMetricFamily("mlhf_outbox", "Doorbells not yet rung.", value=waiting)
+
+
+def _queues(session: Session) -> Iterator[Metric]:
+    """How many runs could start now, and since when the one that waits longest could."""
+    depth = GaugeMetricFamily("mlhf_queue_depth", "Runs that wait for a worker.", labels=["queue"])
+    age = GaugeMetricFamily(
+        "mlhf_queue_age_seconds", "How long the longest of them has waited.", labels=["queue"]
+    )
+    created = extract("epoch", Run.created_at)
+    since = case((Run.available_at > created, Run.available_at), else_=created)
+    rows = session.execute(
+        select(Run.queue, func.count(), db_now() - func.min(since))
+        .where(Run.status == "queued", Run.available_at <= db_now())
+        .group_by(Run.queue)
+    )
+    found = {queue: (count, float(seconds)) for queue, count, seconds in rows}
+    for queue in QUEUES:
+        count, seconds = found.get(queue, (0, 0.0))
+        depth.add_metric([queue], count)
+        age.add_metric([queue], max(0.0, seconds))
+    yield from (depth, age)
 
 
 class RequestMetrics:
     """Count and time each request under the pattern of its route, never its raw path."""
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        labels = ("method", "route", "status")
-        self._count = Counter("mlhf_http_requests", "requests", labels, registry=registry)
-        self._seconds = Histogram(
-            "mlhf_http_request_seconds",
-            "time to the response's start",
-            labels[:2],
-            registry=registry,
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,10 +111,10 @@ class RequestMetrics:
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "unmatched")
-                method = scope["method"] if scope["method"] in _METHODS else "other"
-                self._count.labels(method, route, message["status"]).inc()
-                self._seconds.labels(method, route).observe(time.perf_counter() - began)
+                method, route = _labels(scope)
+                measures.REQUESTS.labels(method, route, message["status"]).inc()
+                seconds = time.perf_counter() - began
+                measures.REQUEST_SECONDS.labels(method, route).observe(seconds)
             await send(message)
 
         await self.app(scope, receive, observed)
@@ -71,11 +123,18 @@ class RequestMetrics:
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
+def _labels(scope: Scope) -> tuple[str, str]:
+    """Of bounded number, whatever is sent."""
+    method = scope["method"]
+    route = decide("GET" if method == "HEAD" else method, route_path(scope))
+    return method if method in _METHODS else "other", route[0] if route else "unmatched"
+
+
 def install(app: FastAPI) -> None:
     """Measure ``app`` and serve /metrics."""
-    registry = CollectorRegistry()
-    registry.register(QueueCollector(app.state.database))
-    app.add_middleware(RequestMetrics, registry=registry)
+    state = CollectorRegistry()
+    state.register(StateCollector(app.state.settings, app.state.database))
+    app.add_middleware(RequestMetrics)
 
     @app.get(
         "/metrics",
@@ -85,4 +144,4 @@ def install(app: FastAPI) -> None:
     )
     def metrics() -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(state) + measures.text(), media_type=CONTENT_TYPE_LATEST)

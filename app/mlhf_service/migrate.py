@@ -1,14 +1,22 @@
 """Bring a database to the present schema."""
 
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+from mlhf_service.compatibility import (
+    SchemaFloor,
+    floor_of,
+    may_work,
+    read_floor,
+    write_floor,
+)
 from mlhf_service.database import Database, explained
 from mlhf_service.errors import StartError
 from mlhf_service.tables import Base
@@ -23,7 +31,8 @@ _LOCK = 0x6D6C6866  # "mlhf": one migration at a time on PostgreSQL
 def migrate(database: Database, revision: str = "head") -> None:
     """Upgrade ``database`` to ``revision``; several processes may call this at once.
 
-    Raises StartError where the database cannot be used, or is not ours to upgrade.
+    A newer schema on which this version may still work is left as it is. Raises StartError
+    where the database cannot be used, or is not ours to upgrade.
     """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -31,22 +40,32 @@ def migrate(database: Database, revision: str = "head") -> None:
     with explained(database), writer.begin() as connection:
         if not database.is_sqlite:
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        require_known(connection)
+        if require_known(connection):
+            return
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+        if inspect(connection).has_table(SchemaFloor.__tablename__):
+            (present,) = MigrationContext.configure(connection).get_current_heads()
+            write_floor(connection, floor_of(_migrations(present)))
 
 
-def require_known(connection: Connection) -> None:
-    """Raise StartError for the data of a newer version, or of another program."""
+def require_known(connection: Connection) -> bool:
+    """Raise StartError for the data of another program, or of a version that leaves us behind.
+
+    Returns whether the schema is newer than this version, which may go on with it.
+    """
     where = connection.engine.url.render_as_string(hide_password=True)
-    scripts = ScriptDirectory(str(MIGRATIONS))
-    known = {script.revision for script in scripts.walk_revisions()}
+    known = known_revisions()
     present = set(MigrationContext.configure(connection).get_current_heads())
     if present - known:
+        floor = read_floor(connection)
+        if may_work(floor, known):
+            return True
         newest = ", ".join(sorted(present - known))
         raise StartError(
             f"The data in {where} was written by a newer version of MLHF (schema {newest}; this "
-            f"version knows up to {max(known)}). Upgrade mlhf, or choose another --data-dir."
+            f"version knows up to {max(known)}, and the oldest that may go on is "
+            f"{floor or newest}). Upgrade mlhf, or choose another --data-dir."
         )
     if not present:
         foreign = sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))
@@ -55,9 +74,27 @@ def require_known(connection: Connection) -> None:
                 f"The database {where} belongs to another program: it has tables called "
                 f"{', '.join(foreign)}. Choose another MLHF_DATABASE_URL or --data-dir."
             )
+    return False
+
+
+def _migrations(revision: str) -> list[Script]:
+    """The migrations that lead to a revision, the oldest first."""
+    found = ScriptDirectory(str(MIGRATIONS)).walk_revisions(head=revision)
+    return list(reversed(list(found)))
+
+
+def known_revisions() -> set[str]:
+    """The revisions of the schema that this version's migrations lead to."""
+    return {s.revision for s in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+
+
+def _is_of_code(name: str | None, kind: str, _parents: Any) -> bool:
+    """Trigrams are indexed where PostgreSQL can: no code depends on it."""
+    return kind != "index" or not (name or "").endswith("_trigrams")
 
 
 def differences(connection: Connection) -> list[object]:
     """Where the database's tables and those of the code differ."""
-    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    options = {"compare_type": True, "include_name": _is_of_code}
+    context = MigrationContext.configure(connection, opts=options)
     return list(compare_metadata(context, Base.metadata))

@@ -1,28 +1,48 @@
 """The API's process: uvicorn on the supervisor's socket, or on one of its own."""
 
 import argparse
+import gc
 import signal
 import socket
 
 import uvicorn
 
 from mlhf.core.process import die_with_parent
+from mlhf_service import logs, tracing
+from mlhf_service.access_settings import listed
+from mlhf_service.api.connections import Impatient, Server, allow_many_files
 from mlhf_service.main import create_app
 from mlhf_service.settings import Settings
 
 
 def serve(settings: Settings, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
+    logs.configure(
+        settings.log_format,
+        process="api",
+        level=settings.log_level,
+        secrets=settings.secrets(),
+        more=[tracing.add_ids],
+    )
+    allow_many_files()
+    tracing.configure("api")
+    app = create_app(settings)
+    gc.collect()
+    gc.freeze()  # what lives for ever is not searched for garbage: that took 0.1 s each time
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
-        log_level="info",
+        log_config=None,  # its lines go through ours
+        http=Impatient,
+        backlog=1,  # see Server
         server_header=False,
         access_log=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=listed(settings.trusted_proxies),
         timeout_graceful_shutdown=3,  # event streams may stay open for ever
     )
-    uvicorn.Server(config).run(sockets=[listener] if listener else None)
+    Server(config).run(sockets=[listener] if listener else None)
 
 
 def main() -> None:

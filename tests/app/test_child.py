@@ -44,7 +44,7 @@ def sleeping(logs: Path) -> Iterator[Child]:
 
 
 def test_its_output_is_in_its_log(logs: Path) -> None:
-    child = make(logs, "import sys; print('out'); sys.exit('the reason')")
+    child = make(logs, "import sys; print('out', flush=True); sys.exit('the reason')")
     child.start()
     assert ended(child) == 1
     assert (logs / "c.log").read_text() == "out\nthe reason\n"

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 
 from mlhf_service.database import Database
 from mlhf_service.datasets.models import Dataset
+from mlhf_service.jobs import tally
 from mlhf_service.jobs.models import Job
 from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
 from mlhf_service.meta_checkpoints.service import resolve
@@ -261,3 +262,27 @@ def test_earlier_uploads_keep_the_rules_they_were_read_by(at_first: Database) ->
         assert found["table"].params == {"target": "y", "rules": 1}
         assert found["text"].params == {}
         assert {row.report for row in found.values()} == {None}
+
+
+def test_jobs_that_had_ended_get_the_tally_of_their_runs(at_first: Database) -> None:
+    progress = {"step": 5, "total_steps": 9, "epoch": 0.5, "samples": 2**40, "fraction": 0.5}
+    with at_first.engine.begin() as connection:
+        for job, status in (("job_ended", "failed"), ("job_running", "running")):
+            fields = {"kind": "sweep", "name": "n", "spec": "{}", "event_seq": 0}
+            insert(connection, "jobs", id=job, status=status, created_at=TIME, **fields)
+            for position, of_run in enumerate(("succeeded", "failed", "cancelled")):
+                fields = {"name": "n", "kind": "train", "config": "{}", "model": "mlp"}
+                fields |= {"dataset": "digits", "optimizer": "adam", "seed": 0, "queue": "cpu"}
+                fields |= {"attempt": position, "failures": 0, "available_at": 0.0}
+                fields |= {"spool_offset": 0, "created_at": TIME, "job_id": job}
+                fields |= {"id": f"{job}{position}", "position": position, "status": of_run}
+                insert(connection, "runs", progress=json.dumps(progress), **fields)
+
+    migrate(at_first)
+
+    with at_first.read() as session:
+        ended, running = (session.get_one(Job, key) for key in ("job_ended", "job_running"))
+        assert running.tally is None
+        counted = tally.count(session, ["job_ended"])["job_ended"]
+        assert tally.of(session, ended) == counted
+        assert (counted.total_steps, counted.spent, counted.fraction) == (27, 3.0, 2.0)

@@ -1,6 +1,8 @@
 """Whatever is sent within, or just outside, the OpenAPI document: never a 5xx."""
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ hypothesis = pytest.importorskip("hypothesis")
 schemathesis = pytest.importorskip("schemathesis")
 HealthCheck, Phase, settings = hypothesis.HealthCheck, hypothesis.Phase, hypothesis.settings
 
-EXAMPLES = int(os.environ.get("MLHF_TEST_FUZZ_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("MLHF_TEST_FUZZ_EXAMPLES", "10"))
 
 
 HEADERS = {"Host": "127.0.0.1"}
@@ -85,6 +87,20 @@ def test_the_document_is_complete(fuzzed: FastAPI) -> None:
     for path, operations in paths.items():
         for method, operation in operations.items():
             assert operation.get("summary"), f"{method} {path}"
+
+
+def test_every_reference_in_the_document_resolves(fuzzed: FastAPI) -> None:
+    document = fuzzed.openapi()
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document))) <= known
+
+
+def test_errors_are_described_as_problem_documents(fuzzed: FastAPI) -> None:
+    for path, operations in fuzzed.openapi()["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                if status[0] in "45":
+                    assert set(response["content"]) == {"application/problem+json"}, (method, path)
 
 
 def test_health_and_metrics_answer(fuzzed: FastAPI) -> None:

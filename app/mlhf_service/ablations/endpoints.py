@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 
 from mlhf_service.ablations import service
 from mlhf_service.ablations.schemas import Ablation
-from mlhf_service.api.dependencies import CurrentStorage, ReadSession
+from mlhf_service.api.dependencies import ReadSession
 from mlhf_service.kit import downloads
 from mlhf_service.runs.curve_files import PNG
 
@@ -29,7 +29,6 @@ router = APIRouter(prefix="/ablations", tags=["ablations"])
 def get_ablation(
     request: Request,
     session: ReadSession,
-    storage: CurrentStorage,
     job: Annotated[
         str, Query(pattern=r"^job_[0-9a-z]{1,36}$", description="A job of kind `ablation`.")
     ],
@@ -39,7 +38,7 @@ def get_ablation(
 
     Each run's own are among its artifacts, and its curves are read like those of others.
     """
-    measured = service.measured(session, storage, job)
+    measured = service.measured(session, job)
     session.close()  # drawing takes long, and needs no connection
     if format == "json":
         return service.table(measured)

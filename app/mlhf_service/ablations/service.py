@@ -1,6 +1,5 @@
 """Put the trajectories of a job together: means over seeds, one table, one figure."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +15,8 @@ from mlhf_service.jobs import service as jobs
 from mlhf_service.jobs.kinds.ablation import Ablation as AblationKind
 from mlhf_service.jobs.models import Job
 from mlhf_service.kit.problems import Conflict, Invalid
-from mlhf_service.runs import repository, trajectory_files
-from mlhf_service.runs import service as runs
+from mlhf_service.runs import trajectory_files
 from mlhf_service.runs.curve_files import CSV, PNG
-from mlhf_service.storage.folder import FolderStorage
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,14 @@ class Measured:
     tasks: Mapping[str, Sequence[Trajectory]]
 
 
-def measured(session: Session, storage: FolderStorage, job_id: str) -> Measured:
+def measured(session: Session, job_id: str) -> Measured:
     """Gather the trajectories of a job that have ended."""
     job = _find(session, job_id)
     tasks: dict[str, list[Trajectory]] = {}
     for run in job.runs:
-        if repository.artifact(session, run.id, trajectory_files.NUMBERS) is None:
-            continue
-        _, path = runs.find_artifact(session, storage, run.id, trajectory_files.NUMBERS)
-        found = Trajectory.from_dict(json.loads(path.read_bytes()))
-        tasks.setdefault(run.config["task"], []).append(found)
+        if trajectory_files.has_files(run):
+            found = trajectory_files.trajectory_of(session, run)
+            tasks.setdefault(run.config["task"], []).append(found)
     return Measured(job.id, job.name, len(job.runs), tasks)
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
-from mlhf_service.context import Context
+from mlhf_service.context import Caller, Context
 from mlhf_service.database import Database
 from mlhf_service.settings import Settings
-from mlhf_service.storage.folder import FolderStorage
+from mlhf_service.storage.protocol import Storage
 
 
 class Doorbell(Protocol):
@@ -23,29 +23,36 @@ class Doorbell(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """Settings, database, storage and doorbell, for endpoints that open their own transactions."""
+    """What endpoints that open their own transactions need.
+
+    Attributes:
+        database: Its sessions see what the caller's tenant owns, and nothing of others.
+    """
 
     settings: Settings
     database: Database
-    storage: FolderStorage
+    storage: Storage
     doorbell: Doorbell
+    caller: Caller = field(default_factory=Caller)
 
     @contextmanager
     def read(self) -> Iterator[Context]:
         with self.database.read() as session:
-            yield Context(session, self.settings, self.storage)
+            yield Context(session, self.settings, self.storage, self.caller)
 
     @contextmanager
     def write(self) -> Iterator[Context]:
         """One transaction. After its commit the doorbell publishes what it put into the outbox."""
         with self.database.write() as session:
-            yield Context(session, self.settings, self.storage)
+            yield Context(session, self.settings, self.storage, self.caller)
         self.doorbell.notify()
 
 
 def _backend(request: Request) -> Backend:
     state = request.app.state
-    return Backend(state.settings, state.database, state.storage, state.doorbell)
+    caller: Caller = request.state.caller  # put there by the gate, which nothing gets around
+    database = state.database.of_tenant(caller.tenant)
+    return Backend(state.settings, database, state.storage, state.doorbell, caller)
 
 
 CurrentBackend = Annotated[Backend, Depends(_backend)]
@@ -59,7 +66,11 @@ def _database(backend: CurrentBackend) -> Database:
     return backend.database
 
 
-def _storage(backend: CurrentBackend) -> FolderStorage:
+def _caller(backend: CurrentBackend) -> Caller:
+    return backend.caller
+
+
+def _storage(backend: CurrentBackend) -> Storage:
     return backend.storage
 
 
@@ -74,8 +85,9 @@ def _writer(backend: CurrentBackend) -> Iterator[Session]:
 
 
 CurrentSettings = Annotated[Settings, Depends(_settings)]
+CurrentCaller = Annotated[Caller, Depends(_caller)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
-CurrentStorage = Annotated[FolderStorage, Depends(_storage)]
+CurrentStorage = Annotated[Storage, Depends(_storage)]
 # scope="function": the transaction ends before the response is sent, so that a client
 # never reads a 201 for what did not commit.
 ReadSession = Annotated[Session, Depends(_reader, scope="function")]
@@ -83,7 +95,7 @@ WriteSession = Annotated[Session, Depends(_writer, scope="function")]
 
 
 def _read_context(session: ReadSession, backend: CurrentBackend) -> Context:
-    return Context(session, backend.settings, backend.storage)
+    return Context(session, backend.settings, backend.storage, backend.caller)
 
 
 ReadContext = Annotated[Context, Depends(_read_context)]

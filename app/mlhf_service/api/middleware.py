@@ -1,26 +1,25 @@
-"""Applied to every request: body limits, host and origin checks, safe headers."""
+"""Applied to every request: body limits and safe headers."""
 
-from collections.abc import Iterable
-from urllib.parse import urlsplit
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlhf_service.api.hosts import route_path
 from mlhf_service.kit.problems import TooLarge, document, response
 
 _CSP = (
     "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-_UPLOADS = "/v1/datasets"
+_UPLOADS = re.compile(r"/v1/(datasets|networks|imports|models/[^/]+/predict-file)")
 
 
 class BodyLimit:
     """Refuse a body over ``max_bytes`` with 413, before it is held in memory.
 
-    Uploads of data sets have a limit of their own, checked while they are streamed.
+    Uploads of data sets and networks have a limit of their own, checked while they are streamed.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, max_upload_bytes: int) -> None:
@@ -32,7 +31,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.max_upload_bytes if scope["path"] == _UPLOADS else self.max_bytes
+        limit = self.max_upload_bytes if _UPLOADS.fullmatch(route_path(scope)) else self.max_bytes
         declared = Headers(scope=scope).get("content-length", "0")
         if not declared.isdigit() or int(declared) > limit:
             await _refuse(limit)(scope, receive, send)
@@ -87,50 +86,9 @@ class SafeHeaders:
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers.setdefault("Content-Security-Policy", _CSP)
                 headers.setdefault("Referrer-Policy", "same-origin")
-                if scope["path"].startswith("/v1/"):
+                headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+                if route_path(scope).startswith("/v1/"):
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         await self.app(scope, receive, with_headers)
-
-
-class LocalOnly:
-    """Without keys, only this machine is served: other hosts and origins are refused.
-
-    A page on the web must not drive the service through a browser here (DNS rebinding,
-    cross-site requests).
-    """
-
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        self.app = app
-        self.hosts = [f"[{host}]" if ":" in host else host for host in hosts]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
-            if foreign or not await self._is_trusted(scope):
-                detail = "Without keys the service answers only this machine's own pages."
-                body = document(403, "forbidden", "Forbidden", detail)
-                await response(body)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-    async def _is_trusted(self, scope: Scope) -> bool:
-        """Ask Starlette's check of the host, whose answer in plain text is not sent."""
-        trusted = False
-
-        async def accept(scope: Scope, receive: Receive, send: Send) -> None:
-            nonlocal trusted
-            trusted = True
-
-        async def no_body() -> Message:
-            return {"type": "http.request"}
-
-        async def drop(message: Message) -> None:
-            pass
-
-        check = TrustedHostMiddleware(accept, self.hosts, www_redirect=False)
-        await check(scope, no_body, drop)
-        return trusted

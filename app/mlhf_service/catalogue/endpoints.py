@@ -1,4 +1,4 @@
-"""HTTP for the catalogue: what models, optimizers and formats of uploads there are."""
+"""HTTP for the catalogue: what models, optimizers, losses and formats of uploads there are."""
 
 from typing import Annotated
 
@@ -34,6 +34,18 @@ def list_optimizers() -> EntryList:
 def get_optimizer(name: Name) -> Entry:
     """One optimizer."""
     return service.find("optimizer", name)
+
+
+@router.get("/losses")
+def list_losses() -> EntryList:
+    """The losses, each with a JSON Schema of its params."""
+    return EntryList(data=list(service.entries("loss")))
+
+
+@router.get("/losses/{name}")
+def get_loss(name: Name) -> Entry:
+    """One loss."""
+    return service.find("loss", name)
 
 
 @router.get("/dataset-formats")

@@ -5,7 +5,9 @@ from functools import cache
 from typing import Any, Protocol
 
 from mlhf.core.config import Strict
+from mlhf.core.explain import unknown
 from mlhf.data.specs import DATASETS
+from mlhf.losses.specs import LOSSES
 from mlhf.models.specs import MODELS
 from mlhf.optimizers.specs import OPTIMIZERS
 from mlhf_service.catalogue.schemas import Entry
@@ -26,12 +28,13 @@ _KINDS: dict[str, Mapping[str, Any]] = {
     "model": MODELS,
     "optimizer": OPTIMIZERS,
     "format": _UPLOADS,
+    "loss": LOSSES,
 }
 
 
 @cache
 def entries(kind: str) -> tuple[Entry, ...]:
-    """All entries of a kind: ``model``, ``optimizer``, or ``format`` (of uploads)."""
+    """All entries of a kind: ``model``, ``optimizer``, ``loss``, or ``format`` (of uploads)."""
     return tuple(_entry(spec) for spec in _KINDS[kind].values())
 
 
@@ -39,7 +42,7 @@ def find(kind: str, name: str) -> Entry:
     for entry in entries(kind):
         if entry.name == name:
             return entry
-    raise NotFound(f"There is no such {kind}; known: {', '.join(_KINDS[kind])}.")
+    raise NotFound(f"{unknown(kind, name, list(_KINDS[kind]))}.")
 
 
 def _entry(spec: _Spec) -> Entry:

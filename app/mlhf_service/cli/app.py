@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 import mlhf
-from mlhf_service.cli import client_commands, service_commands
+from mlhf_service.cli import (
+    backup_commands,
+    client_commands,
+    housekeeping_commands,
+    import_commands,
+    key_commands,
+    list_commands,
+    look_commands,
+    mlflow_command,
+    network_commands,
+    service_commands,
+    webhook_commands,
+)
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -13,7 +25,16 @@ cli = typer.Typer(
     help="Train networks with Hessian-free and first-order optimizers, and compare them.",
 )
 service_commands.add_to(cli)
+backup_commands.add_to(cli)
+housekeeping_commands.add_to(cli)
 client_commands.add_to(cli)
+list_commands.add_to(cli)
+look_commands.add_to(cli)
+mlflow_command.add_to(cli)
+import_commands.add_to(cli)
+key_commands.add_to(cli)
+webhook_commands.add_to(cli)
+network_commands.add_to(cli)
 
 
 def _version(value: bool) -> None:

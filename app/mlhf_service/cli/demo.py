@@ -15,7 +15,7 @@ from mlhf_service.cli.health import describe
 from mlhf_service.cli.live import follow
 from mlhf_service.cli.tables import print_comparison
 from mlhf_service.client import Client, ServiceError
-from mlhf_service.client.client import Json
+from mlhf_service.client.errors import Json
 from mlhf_service.data_folder import prepare
 from mlhf_service.errors import StartError
 from mlhf_service.settings import Settings

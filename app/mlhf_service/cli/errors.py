@@ -53,6 +53,6 @@ def _settings(error: "ValidationError") -> str:
     parts = []
     for item in error.errors():
         name = "MLHF_" + str(item["loc"][0]).upper() if item["loc"] else "MLHF_*"
-        value = hide_password(str(item["input"]))
+        value = "***" if name.endswith("_SECRET") else hide_password(str(item["input"]))
         parts.append(f"{name} is {value!r}: {error_message(item)}")
     return "the settings are not valid: " + "; ".join(parts)

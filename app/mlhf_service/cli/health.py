@@ -2,18 +2,23 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import typer
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from mlhf_service.cli.errors import sentence
+from mlhf_service.context import Context
 from mlhf_service.data_folder import make_folder
 from mlhf_service.database import Database, explained
 from mlhf_service.migrate import differences, require_known
+from mlhf_service.operations import service as operations
 from mlhf_service.queue.celery_app import require_broker
 from mlhf_service.settings import Settings
+from mlhf_service.storage.factory import open_storage
+from mlhf_service.workers.models import Worker
 
 
 def report(settings: Settings, as_json: bool) -> bool:
@@ -22,7 +27,9 @@ def report(settings: Settings, as_json: bool) -> bool:
         "data folder": _folder,
         "database": _database,
         "broker": _broker,
+        "artifacts": _artifacts,
         "data sets": _datasets,
+        "workers": _workers,
     }
     results = {name: _try(check, settings) for name, check in checks.items()}
     if as_json:
@@ -56,8 +63,10 @@ def _database(settings: Settings) -> str:
     try:
         with explained(database), database.engine.connect() as connection:
             connection.execute(text("select 1"))
-            require_known(connection)
-            behind = differences(connection)
+            newer = require_known(connection)
+            behind = not newer and differences(connection)
+        if newer:
+            return "answers; its schema is newer than this version, which may go on: upgrade mlhf"
         if behind:
             return "answers; its schema is not up to date: run mlhf migrate"
         return "answers, schema up to date"
@@ -70,10 +79,32 @@ def _broker(settings: Settings) -> str:
     return "answers"
 
 
+def _artifacts(settings: Settings) -> str:
+    storage = open_storage(settings)
+    storage.check()
+    return f"{storage.description}, can be used"
+
+
 def _datasets(settings: Settings) -> str:
     root = settings.datasets_root
     found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
     return f"{root}: {', '.join(found) or 'none (digits is built in)'}"
+
+
+def _workers(settings: Settings) -> str:
+    database = Database(settings.database)
+    try:
+        with explained(database), database.read() as session:
+            if not inspect(session.get_bind()).has_table(Worker.__tablename__):
+                return "the database was never migrated"
+            context = Context(session, settings, open_storage(settings))
+            found, queue = operations.listed(context), operations.queue(context)
+    finally:
+        database.dispose()
+    states = Counter(one.state for one in found)
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
+    unfit = "".join(f"; {one.name} is unfit: {one.reason}" for one in found if one.reason)
+    return f"{told}; {queue.waiting_in_all} runs wait{unfit}"
 
 
 def describe(path: Path) -> str:

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlhf_service.cli.tables import loss_form
-from mlhf_service.client.client import Client, Json, OnUpload
+from mlhf_service.client import Client
+from mlhf_service.client.errors import Json
+from mlhf_service.client.uploads import OnUpload
 
 
 def follow(client: Client, job_id: str, console: Console | None = None) -> Json:

@@ -1,5 +1,7 @@
 """Tables for a terminal."""
 
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,17 +10,61 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlhf_service.client.client import Json
+from mlhf_service.client.errors import Json
 from mlhf_service.runs.metrics import label
 
 NONE = "–"
+_WORD = 16  # characters; what is not longer is not broken
+_STACKED_FROM = 2  # columns
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console | None = None
+) -> None:
+    """Print rows. Ids and numbers are never cut off or broken; longer texts wrap.
+
+    Into a file or a pipe lines are as long as it takes. At a terminal too narrow for them, a row
+    becomes a block of lines, one a column.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    least = [
+        width if number == 0 or _is_atomic(cells, number) else min(width, _longest_word(texts))
+        for number, (width, *texts) in enumerate(zip(widths, columns, *cells, strict=True))
+    ]
+    console = console or Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = sum(widths) + len(widths)
+    if sum(least) + len(least) > console.width and len(columns) > _STACKED_FROM:
+        _print_stacked(console, columns, cells)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        keep = number == 0 or _is_atomic(cells, number)
+        table.add_column(column, no_wrap=keep, min_width=least[number], overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))  # a name is no markup
+    console.print(table)
+
+
+def _is_atomic(cells: Sequence[Sequence[str]], column: int) -> bool:
+    return all(re.fullmatch(r"[a-z]{2,4}_[0-9a-z_]{6,36}", row[column]) for row in cells)
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    """So wide a column must be for no word of it to be broken; long ones are, at _WORD."""
+    words = [len(word) for text in texts for word in text.split()]
+    return min(_WORD, max(words, default=0))
+
+
+def _print_stacked(
+    console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]
+) -> None:
+    width = max(map(len, columns[1:]))
+    for row in cells:
+        console.print(Text(row[0]), soft_wrap=True)
+        for column, cell in zip(columns[1:], row[1:], strict=True):
+            console.print(Text(f"  {column:{width}}  {cell}"), soft_wrap=True)
 
 
 def print_dataset(dataset: Json, console: Console | None = None) -> None:

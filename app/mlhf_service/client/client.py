@@ -1,50 +1,74 @@
 """A client of a running service, for Python and for the command line."""
 
-import hashlib
-import io
 import json
-import os
-import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import httpx
 from httpx_sse import connect_sse
 
-Json = dict[str, Any]
-OnUpload = Callable[[str, int, int], None]  # stage, done, of so many
-TERMINAL = ("succeeded", "failed", "cancelled")
+from mlhf_service.client import networks, operations
+from mlhf_service.client.errors import Json, ServiceError, refusal
+from mlhf_service.client.exchange import (
+    Exchange,
+    Operation,
+    Request,
+    address_of_service,
+    key_headers,
+    part,
+)
+from mlhf_service.client.job_files import placed
+from mlhf_service.client.logger import RunLogger, hardware
+from mlhf_service.client.operations import What
+from mlhf_service.client.pages import Pages
+from mlhf_service.client.progress import Bar
+from mlhf_service.client.receiving import Receiving
+from mlhf_service.client.records import Dataset, Job, Predictions, Record, Run, identity
+from mlhf_service.client.sending import Sending
+from mlhf_service.client.specs import specification
+from mlhf_service.client.tables import Comparison, Curves
+from mlhf_service.client.uploads import Upload, event_files, files_of
+
+T = TypeVar("T")
+_FILE_SECONDS = 300.0
+_MOST_LOST = 10  # connections in a row
 
 
-class ServiceError(Exception):
-    """The service refused a request, or did not answer. The message says why, and where."""
-
-
-class Client:
+class Client(Sending, Receiving):
     """A connection to the service at ``url``; every method raises ServiceError.
 
     Args:
-        url: The service's address.
+        url: The service's address; the environment's ``MLHF_URL``, or that of a service on this
+            machine, where none is given.
         timeout: Seconds to wait for an answer, longer for files and streams.
+        key: A key of the service, or ``@`` and the file that holds one; the environment's
+            ``MLHF_KEY`` where none is given.
+        retries: How often a request that does no harm twice is sent again, where there was no
+            answer or the service was busy. Jobs are made once, however often they are sent.
 
     Example:
         >>> client = Client("http://127.0.0.1:8000")
-        >>> job = client.submit({"kind": "train", ...})
-        >>> client.wait(job["id"])["status"]
-        'succeeded'
+        >>> data = client.upload("flowers.csv", target="species")
+        >>> job = client.submit(model="mlp", dataset=data, optimizers=["adam", "hf_adam"], epochs=5)
+        >>> print(client.compare(client.watch(job)))
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 30.0) -> None:
-        self.url = url.rstrip("/")
+    def __init__(
+        self,
+        url: str | None = None,
+        timeout: float = 30.0,
+        key: str | None = None,
+        retries: int = 2,
+    ) -> None:
+        self.url = address_of_service(url)
+        self._exchange = Exchange(self.url, retries)
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout)
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=key_headers(key))
         except httpx.InvalidURL as error:
-            raise ServiceError(f"{url} is not an address: {error}") from None
+            raise ServiceError(f"{self.url} is not an address: {error}") from None
 
     def __enter__(self) -> "Client":
         return self
@@ -55,95 +79,228 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
+    def _carry_out(self, operation: Operation[T]) -> T:
+        """Do what an operation asks for, until it has its result."""
+        try:
+            step = next(operation)
+            while True:
+                if isinstance(step, Request):
+                    try:
+                        response = self._http.request(step.method, step.path, **step.options)
+                    except httpx.HTTPError as error:
+                        step = operation.throw(error)
+                    else:
+                        step = operation.send(response)
+                else:
+                    time.sleep(step.seconds)
+                    step = next(operation)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request. Raises ServiceError with what the problem document says."""
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise ServiceError(
-                f"no answer from {self.url} ({error}). Is it running? Start it with: mlhf serve"
-            ) from None
-        if response.is_error:
-            raise ServiceError(_problem(response))
-        return response
+        return self._carry_out(self._exchange.request(method, path, **options))
 
     def request_json(self, method: str, path: str, **options: Any) -> Any:
         """Send a request, and return its answer as JSON data."""
-        response = self.request(method, path, **options)
-        try:
-            return response.json()
-        except ValueError:
-            raise ServiceError(
-                f"{self.url} answers, but not as MLHF does. Is it the address of another server?"
-            ) from None
+        return self._carry_out(self._exchange.json(method, path, **options))
+
+    def stream(self, path: str) -> AbstractContextManager[httpx.Response]:
+        return self._http.stream("GET", path, timeout=_FILE_SECONDS)
 
     def get(self, path: str, **params: Any) -> Any:
-        return self.request_json("GET", path, params=_given(params))
+        return self._carry_out(operations.get(self._exchange, path, **params))
 
-    def submit(self, spec: Json, key: str | None = None) -> Json:
-        """Create a job. With the same ``key`` it is created once, however often this is called."""
-        headers = {"Idempotency-Key": key} if key else {}
-        job: Json = self.request_json("POST", "/v1/jobs", json=spec, headers=headers)
-        return job
+    def submit(
+        self,
+        spec: Mapping[str, Any] | str | Path | None = None,
+        key: str | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Create a job.
 
-    def validate(self, spec: Json) -> Json:
-        """Check a job's specification; nothing is created."""
-        params = {"validate_only": "true"}
-        estimate: Json = self.request_json("POST", "/v1/jobs", json=spec, params=params)
-        return estimate
+        Args:
+            spec: The job as the API takes it, or a JSON or YAML file that holds it.
+            key: With the same one the job is created once, however often this is called.
+            fields: Fields of the job, added to ``spec`` or in place of its own. A model, data
+                set or optimizer may be a name; ``epochs``, ``steps`` and ``seconds`` are the
+                budget. A model may also be a ``torch.nn.Module``, with an ``example`` of its
+                inputs: it is uploaded first.
+        """
+        example = fields.pop("example", None)
+        if networks.is_network(fields.get("model")):
+            fields["model"] = networks.as_model(self.upload_network(fields["model"], example))
+        body = specification(spec, fields)
+        with placed(spec):
+            return self._carry_out(operations.submit(self._exchange, body, key))
 
-    def job(self, job_id: str) -> Json:
-        job: Json = self.get(f"/v1/jobs/{_part(job_id)}")
-        return job
+    def validate(self, spec: Mapping[str, Any] | str | Path | None = None, **fields: Any) -> Record:
+        """Check a job as ``submit`` takes it, and estimate what it needs; nothing is created."""
+        body = specification(spec, fields)
+        with placed(spec):
+            return self._carry_out(operations.validate(self._exchange, body))
 
-    def act(self, job_id: str, action: str) -> Json:
-        """Cancel, pause, resume, retry or clone a job."""
-        job: Json = self.request_json("POST", f"/v1/jobs/{_part(job_id)}/{action}")
-        return job
+    def job(self, job: What) -> Job:
+        """A job as it is now."""
+        return self._carry_out(operations.job(self._exchange, job))
 
-    def find(self, resource: str, limit: int = 50, **filters: Any) -> list[Json]:
-        """The first ``limit`` items of a list, from as many pages as that takes."""
-        found: list[Json] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            page = self.get(
-                f"/v1/{resource}", limit=min(500, limit - len(found)), cursor=cursor, **filters
+    def get_run(self, run: What) -> Run:
+        """A run in full."""
+        return self._carry_out(operations.run(self._exchange, run))
+
+    def run(
+        self,
+        project: str | None = None,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        *,
+        optimizer: str = "unknown",
+        model: str = "unknown",
+        dataset: str = "unknown",
+        seed: int = 0,
+        finish_seconds: float = 60.0,
+        **fields: Any,
+    ) -> RunLogger:
+        """Begin a run that a loop of your own trains; it stands in the same comparisons.
+
+        Args:
+            project: The name of its project, which is made if there is none of it.
+            config: Hyperparameters; runs that differ in more than the seed are other groups.
+            optimizer: What trains it; also ``model`` and ``dataset``, as runs of ours have them.
+            finish_seconds: How long the end waits for a service that is away.
+            fields: ``tags``, ``batch_size``, ``total_steps``; ``environment`` adds to what is
+                known of this machine.
+
+        Example:
+            >>> with client.run(project="mine", optimizer="sgd", config={"lr": 0.1}) as run:
+            ...     for x, y in batches:
+            ...         run.log(loss=train(x, y), samples=seen)
+        """
+        given = {"project": project, "name": name, "optimizer": optimizer, "model": model}
+        spec = {k: v for k, v in given.items() if v is not None} | {
+            "dataset": dataset,
+            "seed": seed,
+            "config": dict(config or {}),
+            **fields,
+            "environment": {**hardware(), **fields.get("environment", {})},
+        }
+        return RunLogger(self, spec, finish_seconds)
+
+    def import_run(
+        self,
+        source: Any,
+        format: str,
+        *,
+        rename: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Record:
+        """Make a run from what another tool wrote; returns it with what was understood.
+
+        Args:
+            source: A file, several, or a folder of event files; all of one run.
+            format: ``csv``, ``wandb`` (history as JSON lines, or CSV) or ``tensorboard``.
+            rename: By column or tag, its metric or axis.
+            fields: Of the run: ``name``, ``project``, ``optimizer``, ``config``, ….
+        """
+        paths = event_files(source) if format == "tensorboard" else files_of(source, Path())
+        data = {"format": format, "run": json.dumps(fields), "rename": json.dumps(rename or {})}
+        with Upload(paths, self.get, None) as upload:
+            made = self.request_json(
+                "POST", "/v1/imports", data=data, files=upload.parts, timeout=600.0
             )
-            found.extend(page["data"])
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                break
-        return found
+        return Record(made)
+
+    def jobs(self, limit: int | None = None, **filters: Any) -> Pages[Job]:
+        """Jobs, the newest first; pages are fetched as they are needed.
+
+        Args:
+            limit: At most so many.
+            filters: As in ``GET /v1/jobs``: status, kind, tag, optimizer, model, dataset, q, ….
+        """
+        return self._pages("jobs", Job, limit, filters)
+
+    def runs(self, job: What | None = None, limit: int | None = None, **filters: Any) -> Pages[Run]:
+        """Runs, the newest first; ``runs(…).to_pandas()`` is a table of them.
+
+        Args:
+            job: Only the runs of this job.
+            limit: At most so many.
+            filters: As in ``GET /v1/runs``: status, optimizer, model, dataset, q, ….
+        """
+        if job is not None:
+            filters["job_id"] = identity(job)
+        return self._pages("runs", Run, limit, filters)
+
+    def datasets(self, limit: int | None = None) -> Pages[Dataset]:
+        """Data sets, built in and uploaded."""
+        return self._pages("datasets", Dataset, limit, {})
+
+    def _pages(
+        self, resource: str, kind: type[Any], limit: int | None, filters: Json
+    ) -> Pages[Any]:
+        def fetch(most: int, cursor: str | None) -> tuple[list[Any], str | None]:
+            page = operations.page(self._exchange, resource, kind, most, cursor, filters)
+            return self._carry_out(page)
+
+        return Pages(fetch, limit)
+
+    def find(self, resource: str, limit: int = 50, **filters: Any) -> list[Record]:
+        """The first ``limit`` items of a list, from as many pages as that takes."""
+        return self._carry_out(operations.find(self._exchange, resource, Record, limit, filters))
+
+    def act(self, job: What, action: str) -> Job:
+        """Cancel, pause, resume, retry or clone a job."""
+        return self._carry_out(operations.act(self._exchange, job, action))
+
+    def cancel(self, job: What) -> Job:
+        """Stop a job for good; what it has measured is kept."""
+        return self.act(job, "cancel")
+
+    def delete(self, what: What, *, force: bool = False, cancel: bool = False) -> None:
+        """Delete a job, run, data set, meta-checkpoint, webhook or retention rule by its id.
+
+        Args:
+            force: Although ended things depend on it.
+            cancel: Although it has not ended.
+        """
+        self._carry_out(operations.delete(self._exchange, what, force, cancel))
+
+    def delete_many(self, **wanted: Any) -> Json:
+        """Delete by ``ids`` or by a ``filter`` of jobs; a dry run unless ``dry_run=False``."""
+        report: Json = self.request_json("POST", "/v1/deletions", json=wanted)
+        return report
+
+    def archive(self, what: What, *, undo: bool = False) -> Json:
+        """Hide an ended job or run from lists, or show it again."""
+        return self._carry_out(operations.archive(self._exchange, what, undo))
 
     def wait(
         self,
-        job_id: str,
-        on_change: Callable[[Json], None] | None = None,
+        job: What,
+        on_change: Callable[[Job], None] | None = None,
         poll_seconds: float = 0.5,
         timeout: float | None = None,
-    ) -> Json:
+    ) -> Job:
         """Wait until a job has ended; each time it is fetched it is passed to ``on_change``.
 
-        Raises ServiceError when it has not ended after ``timeout`` seconds.
+        Raises WaitTimeoutError, a ServiceError, when it has not ended after ``timeout`` seconds.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            job = self.job(job_id)
-            if on_change is not None:
-                on_change(job)
-            if job["status"] in TERMINAL:
-                return job
-            if deadline is not None and time.monotonic() > deadline:
-                raise ServiceError(f"{job_id} is still {job['status']} after {timeout:.0f} s")
-            time.sleep(poll_seconds)
+        return self._carry_out(
+            operations.wait(self._exchange, job, on_change, poll_seconds, timeout)
+        )
 
-    def events(self, job_id: str, after: int = 0) -> Iterator[Json]:
+    def watch(self, job: What, timeout: float | None = None) -> Job:
+        """Wait until a job has ended, and show how far it is; returns it, however it ended."""
+        return self.wait(job, Bar().show, timeout=timeout)
+
+    def events(self, job: What, after: int = 0) -> Iterator[Json]:
         """Yield a job's events as they happen, until it has ended.
 
         Each is ``{"id": int, "event": "status" | "metrics" | "log", "data": dict}``. After a
         lost connection it goes on with the event that would have come next.
         """
-        path = f"/v1/jobs/{_part(job_id)}/events"
+        path = f"/v1/jobs/{part(identity(job))}/events"
         failures = 0
         while True:
             try:
@@ -152,7 +309,7 @@ class Client:
                 ) as source:
                     if source.response.is_error:
                         source.response.read()
-                        raise ServiceError(_problem(source.response))
+                        raise refusal(source.response)
                     for message in source.iter_sse():
                         if not message.data:
                             continue  # only how soon to try again, or a keep-alive
@@ -162,175 +319,54 @@ class Client:
                 return
             except httpx.HTTPError as error:
                 failures += 1
-                if failures > 10:
+                if failures > _MOST_LOST:
                     raise ServiceError(f"lost {self.url}: {error}") from None
                 time.sleep(min(5.0, 0.5 * failures))
 
-    def download(self, run_id: str, name: str, target: Path) -> Path:
-        """Download one artifact of a run to ``target``."""
-        return self.download_file(f"/v1/runs/{_part(run_id)}/artifacts/{_part(name)}", target)
-
-    def download_file(self, path: str, target: Path) -> Path:
-        """Download a file to ``target``, whole or not at all, its SHA-256 checked."""
-        digest = hashlib.sha256()
-        partial = target.with_name(target.name + ".part")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self._http.stream("GET", path, timeout=300.0) as response:
-                if response.is_error:
-                    response.read()
-                    raise ServiceError(_problem(response))
-                with partial.open("wb") as out:
-                    for chunk in response.iter_bytes():
-                        digest.update(chunk)
-                        out.write(chunk)
-                etag = response.headers.get("etag", "").strip('"')
-        except httpx.HTTPError as error:
-            raise ServiceError(f"the download of {target.name} was interrupted: {error}") from None
-        if etag and etag != digest.hexdigest():
-            partial.unlink(missing_ok=True)
-            raise ServiceError(
-                f"{target.name} arrived damaged (SHA-256 differs). Download it again."
-            )
-        os.replace(partial, target)
-        return target
-
-    def compare(self, run_ids: list[str], **params: Any) -> Json:
-        """Runs beside each other: curves, final values, and what a target took."""
-        comparison: Json = self.get("/v1/comparisons", run=run_ids, **params)
-        return comparison
-
-    def figure(self, run_ids: list[str], format: str = "png", **params: Any) -> bytes:
-        """A figure that compares runs, as ``png`` or ``svg``, or their numbers as ``csv``."""
-        wanted = _given({"run": run_ids, "format": format, **params})
-        return self.request("GET", "/v1/comparisons", params=wanted).content
-
-    def ablation(self, job_id: str) -> Json:
-        """The table of a job of kind ``ablation``, of those of its runs that have ended."""
-        table: Json = self.get("/v1/ablations", job=job_id)
-        return table
-
-    def ablation_file(self, job_id: str, format: str) -> bytes:
-        """That table as ``csv`` or ``md``, or its figure as ``png``."""
-        return self.request(
-            "GET", "/v1/ablations", params={"job": job_id, "format": format}
-        ).content
-
-    def upload(
+    def curves(
         self,
-        name: str,
-        format: str,
-        files: list[Path],
-        params: Json,
-        on_progress: OnUpload | None = None,
-    ) -> Json:
-        """Upload a data set.
+        run: What,
+        metric: str | list[str] | None = None,
+        x: str = "samples",
+        max_points: int | None = None,
+    ) -> Curves:
+        """Curves of a run by metric, as NumPy arrays or (``.to_pandas()``) as a table.
 
         Args:
-            on_progress: Called with a stage (``sending``, ``unpacking``, ``checking``,
-                ``storing``), how much of it is done, and of how much: bytes while it is sent,
-                samples while it is checked. 0 of 0 where that is not known.
+            metric: One or several; all when absent.
+            x: ``samples``, ``steps``, ``epochs``, ``wall_seconds`` or ``cpu_seconds``.
+            max_points: Of each metric; all when absent.
         """
-        progress_id = secrets.token_hex(16)
-        data = {"name": name, "format": format, "params": json.dumps(params)}
-        if on_progress is not None:
-            data["progress_id"] = progress_id
-        with ExitStack() as stack:
-            total = sum(path.stat().st_size for path in files)
-            sent = _Sent(total, on_progress)
-            opened = [
-                ("file", (path.name, stack.enter_context(_CountedFile(path, sent))))
-                for path in files
-            ]
-            if on_progress is not None:
-                stack.enter_context(self._watched_upload(progress_id, sent, on_progress))
-            dataset: Json = self.request_json(
-                "POST", "/v1/datasets", data=data, files=opened, timeout=600.0
-            )
-        return dataset
+        return self._carry_out(operations.curves(self._exchange, run, metric, x, max_points))
 
-    @contextmanager
-    def _watched_upload(
-        self, progress_id: str, sent: "_Sent", on_progress: OnUpload
-    ) -> Iterator[None]:
-        """Ask the service how far an upload is once it is sent, in a thread."""
-        ended = threading.Event()
+    def compare(self, what: What | Iterable[What], **params: Any) -> Comparison:
+        """A job's runs, or several runs, beside each other.
 
-        def watch() -> None:
-            while not ended.wait(0.5):
-                if not sent.all:
-                    continue
-                try:
-                    found = self.get(f"/v1/datasets/progress/{progress_id}")
-                except ServiceError:  # one that cannot say
-                    continue
-                if found["stage"] != "waiting" and not ended.is_set():
-                    on_progress(found["stage"], found["done"], found["total"])
+        Args:
+            params: ``metric`` to compare, ``target`` to reach, ``x``: as GET /v1/comparisons.
+        """
+        return self._carry_out(operations.compare(self._exchange, what, params))
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def figure(self, what: What | Iterable[What], format: str = "png", **params: Any) -> bytes:
+        """A figure that compares runs, as ``png`` or ``svg``, or their numbers as ``csv``."""
+        wanted = {"format": format, **params}
+        return self._carry_out(operations.figure(self._exchange, what, wanted))
 
-    def upload_meta_checkpoint(self, name: str, path: Path) -> Json:
-        """Upload a meta-checkpoint that a meta_train job made."""
-        with path.open("rb") as file:
-            meta_checkpoint: Json = self.request_json(
-                "POST", "/v1/meta-checkpoints", data={"name": name}, files={"file": file}
-            )
-        return meta_checkpoint
+    def predict(self, run: What, rows: Any) -> Predictions:
+        """Predict with the model that a run trained; inputs are raw, as its data had them.
 
+        Args:
+            rows: A DataFrame, an array whose first axis is the samples, or a list of mappings,
+                lists or strings; any number of them.
 
-class _Sent:
-    """How many bytes of an upload have been read to be sent."""
+        Example:
+            >>> client.predict(run, [{"length": 3.0, "width": 1.0}]).labels
+            ['tulip']
+        """
+        return self._carry_out(operations.predict(self._exchange, run, rows))
 
-    def __init__(self, total: int, on_progress: OnUpload | None) -> None:
-        self._total = total
-        self._done = 0
-        self._on_progress = on_progress
-
-    @property
-    def all(self) -> bool:
-        return self._done >= self._total
-
-    def add(self, count: int) -> None:
-        self._done += count
-        if self._on_progress is not None:
-            self._on_progress("sending", self._done, self._total)
-
-
-class _CountedFile(io.FileIO):
-    """A file that says how much of it was read."""
-
-    def __init__(self, path: Path, sent: _Sent) -> None:
-        super().__init__(path)
-        self._sent = sent
-
-    def read(self, size: int | None = -1) -> bytes:
-        content = super().read(-1 if size is None else size) or b""
-        self._sent.add(len(content))
-        return content
-
-
-def _part(value: str) -> str:
-    return quote(value, safe="")
-
-
-def _given(params: Json) -> Json:
-    return {name: value for name, value in params.items() if value is not None}
-
-
-def _problem(response: httpx.Response) -> str:
-    try:
-        body = response.json()
-    except ValueError:
-        return f"{response.status_code} {response.reason_phrase}"
-    if not isinstance(body, dict):
-        return f"{response.status_code} {response.reason_phrase}"
-    text = str(body.get("detail") or body.get("title") or response.reason_phrase)
-    pointers = [e["pointer"] for e in body.get("errors") or [] if e.get("pointer")]
-    where = f" (at {', '.join(pointers)})" if pointers else ""
-    return f"{text}{where}"
+    def predict_file(self, run: What, source: str | Path, target: str | Path) -> Path:
+        """Predict every row of a .csv, .parquet or .npz file into a file of the same format."""
+        return self._carry_out(
+            operations.predict_file(self._exchange, run, Path(source), Path(target))
+        )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 
 from mlhf_service.api.dependencies import ReadSession
-from mlhf_service.comparisons import service, tables
+from mlhf_service.comparisons import latex, service, tables
 from mlhf_service.comparisons.schemas import ComparedMetric, Comparison
 from mlhf_service.kit import downloads
 from mlhf_service.runs import curve_files
@@ -15,6 +15,7 @@ router = APIRouter(prefix="/comparisons", tags=["comparisons"])
 
 _Id = Annotated[str, Query(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
 SVG = "image/svg+xml"
+LATEX = "application/x-latex"
 
 
 @router.get(
@@ -26,6 +27,7 @@ SVG = "image/svg+xml"
                 "text/csv": {"schema": {"type": "string"}},
                 curve_files.PNG: {"schema": {"type": "string", "format": "binary"}},
                 SVG: {"schema": {"type": "string"}},
+                LATEX: {"schema": {"type": "string"}},
             }
         }
     },
@@ -34,7 +36,8 @@ def get_comparison(
     request: Request,
     session: ReadSession,
     run: Annotated[
-        list[_Id] | None, Query(max_length=service.MOST_RUNS, description="Ids of 2 to 64 runs.")
+        list[_Id] | None,
+        Query(max_length=service.MOST_RUNS, description=f"Ids of 2 to {service.MOST_RUNS} runs."),
     ] = None,
     job: Annotated[_Id | None, Query(description="All runs of this job.")] = None,
     metric: Annotated[
@@ -48,7 +51,7 @@ def get_comparison(
     x: Annotated[
         Axis | None, Query(description="Of the picture; by samples and by seconds when absent.")
     ] = None,
-    format: Literal["json", "csv", "png", "svg"] = "json",
+    format: Literal["json", "csv", "png", "svg", "latex"] = "json",
 ) -> Any:
     """Compare runs: final and best values, and what it took each to reach the target.
 
@@ -67,9 +70,13 @@ def get_comparison(
         return compared.comparison
     if format == "csv":
         content, kind = tables.to_csv(compared.comparison), curve_files.CSV
+    elif format == "latex":
+        content, kind = latex.to_latex(compared.comparison), LATEX
     else:
         from mlhf_service.comparisons.figures import comparison_figure
 
         content = comparison_figure(compared, x, format)
         kind = curve_files.PNG if format == "png" else SVG
-    return downloads.send_bytes(request.headers, content, kind, f"comparison.{format}")
+    return downloads.send_bytes(
+        request.headers, content, kind, f"comparison.{'tex' if format == 'latex' else format}"
+    )

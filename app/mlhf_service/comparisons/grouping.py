@@ -30,8 +30,15 @@ def group(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         groups.setdefault(_key(run.config), []).append(run)
     members = list(groups.values())
-    labels = _labels([_without_seed(runs[0].config) for runs in members])
+    labels = _labels([_flat_of(runs[0]) for runs in members])
     return [Group(label, tuple(runs)) for label, runs in zip(labels, members, strict=True)]
+
+
+def _flat_of(run: Run) -> dict[str, Any]:
+    flat = _flat(_without_seed(run.config))
+    if run.dataset_name:  # what people call an upload, in place of its id
+        flat["dataset.name"] = run.dataset_name
+    return flat
 
 
 def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
@@ -42,17 +49,23 @@ def _key(config: dict[str, Any]) -> str:
     return json.dumps(_without_seed(config), sort_keys=True)
 
 
-def _labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The optimizer's name, and the settings in which groups of one optimizer differ."""
-    flat = [_flat(config) for config in configs]
+def _labels(flat: Sequence[dict[str, Any]]) -> list[str]:
+    """The optimizer's name, and the settings in which groups of one optimizer differ.
+
+    What is optimized, of what and on what comes first; only where that is the same in two groups
+    other settings, such as the budget, tell them apart.
+    """
     labels = [str(one.get("optimizer.name", "?")) for one in flat]
-    for label in set(labels):
-        same = [i for i, other in enumerate(labels) if other == label]
-        paths = sorted(dict.fromkeys(p for i in same for p in flat[i]), key=_section)
-        differing = [p for p in paths if len({_text(flat[i].get(p)) for i in same}) > 1]
-        for i in same:
-            parts = [f"{_short(p)}={_text(flat[i][p])}" for p in differing if p in flat[i]]
-            labels[i] = " ".join([label, *parts])
+    for is_wanted in (_is_main, lambda path: not _is_main(path)):
+        for label in set(labels):
+            same = [i for i, other in enumerate(labels) if other == label]
+            paths = sorted(dict.fromkeys(p for i in same for p in flat[i]), key=_section)
+            differing = [
+                p for p in paths if is_wanted(p) and len({_text(flat[i].get(p)) for i in same}) > 1
+            ]
+            for i in same:
+                parts = [f"{_short(p)}={_text(flat[i][p])}" for p in differing if p in flat[i]]
+                labels[i] = " ".join([label, *parts])
     for i, label in enumerate(labels):  # what was shortened may have become equal
         if label in labels[:i]:
             labels[i] = f"{label} ({i + 1})"
@@ -66,6 +79,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     for key, item in value.items():
         flat.update(_flat(item, f"{path}.{key}" if path else str(key)))
     return flat
+
+
+def _is_main(path: str) -> bool:
+    return path.partition(".")[0] in (*_SECTIONS, "batch_size")
 
 
 def _section(path: str) -> int:

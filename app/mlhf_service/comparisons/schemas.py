@@ -10,7 +10,15 @@ from mlhf_service.runs.schemas import Position, TargetStatus
 from mlhf_service.runs.status import Status
 
 # What can be a target can be compared.
-ComparedMetric = TargetMetric
+ComparedMetric = Literal[
+    TargetMetric,
+    "whole_train_loss",
+    "whole_test_loss",
+    "whole_train_accuracy",
+    "whole_test_accuracy",
+    "whole_train_relative_l2",
+    "whole_test_relative_l2",
+]
 
 
 class Ratios(BaseModel):
@@ -158,6 +166,7 @@ class Warning(BaseModel):
         "data",
         "batch_size",
         "model",
+        "loss",
         "budget",
         "evaluation",
         "seeds",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
+import numpy as np
 from sqlalchemy.orm import Session
 
 from mlhf.core.metrics import higher_is_better, json_number
@@ -23,16 +24,18 @@ from mlhf_service.comparisons.schemas import (
     Ratios,
     ToTarget,
 )
-from mlhf_service.comparisons.statistics import band, group_curve
+from mlhf_service.comparisons.statistics import MOST_POINTS, band, group_curve
 from mlhf_service.kit.problems import FieldError, Invalid, NotFound
-from mlhf_service.runs import outcomes, repository
+from mlhf_service.runs import outcomes, reading, repository
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import ACTIVE
 
-MOST_RUNS = 64
+MOST_RUNS = 100
 MOST_RUNS_OF_A_JOB = 1024
+# Of curves that are too long to be read whole: of all runs together, and of one at least.
+_ALL_POINTS, _LEAST_POINTS = 20_000, 200
 _MEASURES = ("final_loss", "best_loss", "final_accuracy", "best_accuracy")
 _EFFORTS = ("steps", "samples", "wall_seconds", "cpu_seconds")
 METRICS: tuple[ComparedMetric, ...] = get_args(ComparedMetric)
@@ -74,12 +77,14 @@ def compare(
     metric: ComparedMetric | None = None,
     target: float | None = None,
     x: Axis | None = None,
+    most_points: int = MOST_POINTS,
 ) -> Compared:
     """Compare runs by one metric.
 
     Args:
         x: The axis by which they will be looked at, for the warnings about it.
         metric: Default: that of the target the runs were given in common, else train_loss.
+        most_points: Of the curve of a group.
         target: Default: that common target, where its metric is the compared one.
     """
     common = _common_target(runs)
@@ -89,17 +94,19 @@ def compare(
         target = common[1]
     loss = metric.replace("accuracy", "loss")
     accuracy = metric if higher_is_better(metric) else "test_accuracy"
-    curves = repository.curves_of(session, [r.id for r in runs], METRICS)
+    curves = reading.read_many(
+        session, [r.id for r in runs], METRICS, max(_LEAST_POINTS, _ALL_POINTS // len(runs))
+    )
 
     groups = group(runs)
     label_of = {run.id: one.label for one in groups for run in one.runs}
     shown = [_run(run, label_of[run.id], curves[run.id], loss, accuracy) for run in runs]
     if target is not None:
         for run, one in zip(runs, shown, strict=True):
-            _set_target(one, run, curves[run.id].get(metric), target)
+            _set_target(session, one, run, curves[run.id].get(metric), target)
     _set_ratios(shown)
 
-    main = {run.id: curves[run.id].get(metric) or Series.of(run.id, metric, []) for run in runs}
+    main = {run.id: curves[run.id].get(metric) or Series.joined(run.id, metric) for run in runs}
     by_id = {one.run_id: one for one in shown}
     comparison = Comparison(
         metric=metric,
@@ -108,7 +115,8 @@ def compare(
         target=target,
         runs=shown,
         groups=[
-            _group(one, [by_id[r.id] for r in one.runs], main, target is not None) for one in groups
+            _group(one, [by_id[r.id] for r in one.runs], main, target is not None, most_points)
+            for one in groups
         ],
         warnings=warnings.find(groups, curves, metric, x),
     )
@@ -157,17 +165,21 @@ def _run(run: Run, label: str, curves: dict[str, Series], loss: str, accuracy: s
 
 def _measure(series: Series, diverged: bool) -> Measure:
     """Last and best value. What a run that diverged measured before is not its final value."""
-    finite = [v for v in series.value.tolist() if math.isfinite(v)]
-    choose: Callable[..., float | None] = max if higher_is_better(series.metric) else min
+    finite = series.value[np.isfinite(series.value)]
+    choose = np.max if higher_is_better(series.metric) else np.min
     final = math.nan if diverged else float(series.value[-1])
-    return Measure(final=json_number(final), best=choose(finite, default=None))
+    return Measure(final=json_number(final), best=float(choose(finite)) if len(finite) else None)
 
 
-def _set_target(shown: ComparedRun, run: Run, series: Series | None, target: float) -> None:
-    at = series.first_reaching(target) if series is not None else None
-    if series is not None and at is not None:
+def _set_target(
+    session: Session, shown: ComparedRun, run: Run, series: Series | None, target: float
+) -> None:
+    if series is not None and series.downsampled:  # the first that reached it may be left out
+        shown.to_target = reading.first_reaching(session, run.id, series.metric, target)
+    elif series is not None and (at := series.first_reaching(target)) is not None:
         shown.to_target = series.position(at)
-    shown.target_status = outcomes.target_status(run, at is not None, series is not None)
+    reached = shown.to_target is not None
+    shown.target_status = outcomes.target_status(run, reached, series is not None)
 
 
 def _set_ratios(runs: Sequence[ComparedRun]) -> None:
@@ -206,7 +218,11 @@ def _finite(value: float | str | None) -> float | None:
 
 
 def _group(
-    group: Group, runs: Sequence[ComparedRun], curves: dict[str, Series], has_target: bool
+    group: Group,
+    runs: Sequence[ComparedRun],
+    curves: dict[str, Series],
+    has_target: bool,
+    most_points: int,
 ) -> ComparedGroup:
     seeds = [[run for run in runs if run.seed == seed] for seed in group.seeds]
 
@@ -241,7 +257,7 @@ def _group(
         n=len(seeds),
         repeats=len(runs) - len(seeds),
         to_target=to_target,
-        curve=group_curve([[curves[run.run_id] for run in of] for of in seeds]),
+        curve=group_curve([[curves[run.run_id] for run in of] for of in seeds], most_points),
         measures={m: of_metric(m) for m in METRICS if any(m in run.measures for run in runs)},
         **{name: over(partial(_number_of, name=name)) for name in _MEASURES},
     )

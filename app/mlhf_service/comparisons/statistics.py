@@ -10,7 +10,7 @@ from mlhf_service.comparisons.schemas import Band, GroupCurve
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.downsample import select
 
-_MOST_POINTS = 2000
+MOST_POINTS = 2000
 
 
 def band(values: Sequence[float | None], unfinished: int = 0) -> Band:
@@ -34,30 +34,32 @@ def band(values: Sequence[float | None], unfinished: int = 0) -> Band:
     )
 
 
-def group_curve(seeds: Sequence[Sequence[Series]]) -> GroupCurve:
+def group_curve(seeds: Sequence[Sequence[Series]], most_points: int = MOST_POINTS) -> GroupCurve:
     """Mean and band over seeds, at the steps that all curves with points have.
+
+    Curves of which points were left out have few steps in common: those are read off at the
+    steps of the first, by straight lines between their points.
 
     Args:
         seeds: For each seed the curves of its runs, which are averaged first.
     """
     seeds = [curves for of in seeds if (curves := [one for one in of if len(one)])]
     series = [one for curves in seeds for one in curves]
-    steps = series[0].step if series else np.empty(0, dtype=np.int64)
-    for one in series[1:]:
-        steps = np.intersect1d(steps, one.step)
+    steps = _common_steps(series)
 
     def of_seed(curves: Sequence[Series], column: str) -> npt.NDArray[np.float64]:
-        rows = [getattr(one, column)[np.searchsorted(one.step, steps)] for one in curves]
-        return _mean(np.array(rows, dtype=np.float64))
+        return _mean(np.array([_at(one, column, steps) for one in curves], dtype=np.float64))
 
     def stacked(column: str) -> npt.NDArray[np.float64]:
         values = [of_seed(curves, column) for curves in seeds]
         return np.array(values, dtype=np.float64).reshape(len(seeds), len(steps))
 
     values = stacked("value")
+    left_out = [one.total for one in series if one.downsampled]
+    total = min(left_out) if left_out else len(steps)
     whole = np.isfinite(values).all(axis=0)
     mean = np.where(whole, _mean(values), np.nan)
-    keep = select(mean, _MOST_POINTS)
+    keep = select(mean, most_points)
 
     def kept(column: npt.NDArray[np.float64]) -> list[float]:
         return column[keep].tolist()  # type: ignore[no-any-return]
@@ -78,9 +80,28 @@ def group_curve(seeds: Sequence[Sequence[Series]]) -> GroupCurve:
         std=finite(np.where(whole, std, np.nan)),
         min=finite(np.where(np.isfinite(values), values, np.inf).min(axis=0, initial=np.inf)),
         max=finite(np.where(np.isfinite(values), values, -np.inf).max(axis=0, initial=-np.inf)),
-        total_points=len(steps),
-        downsampled=len(keep) < len(steps),
+        total_points=total,
+        downsampled=len(keep) < total,
     )
+
+
+def _common_steps(series: Sequence[Series]) -> npt.NDArray[np.int64]:
+    steps = series[0].step if series else np.empty(0, dtype=np.int64)
+    if len(series) > 1 and any(one.downsampled for one in series):
+        first, last = max(one.step[0] for one in series), min(one.step[-1] for one in series)
+        return np.asarray(steps[(steps >= first) & (steps <= last)])
+    for one in series[1:]:
+        if not np.array_equal(steps, one.step):
+            steps = np.intersect1d(steps, one.step, assume_unique=True)
+    return steps
+
+
+def _at(one: Series, column: str, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """A column at some steps."""
+    values = np.asarray(getattr(one, column), dtype=np.float64)
+    if one.downsampled and not np.array_equal(one.step, steps):
+        return np.asarray(np.interp(steps, one.step, values))
+    return values[np.searchsorted(one.step, steps)]
 
 
 def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -15,6 +15,8 @@ from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import TERMINAL
 
+_LONGEST = 80  # of a value in a message
+
 
 def find(
     groups: Sequence[Group],
@@ -70,17 +72,43 @@ def _config(name: str) -> Callable[[Run], Any]:
     return lambda run: run.config.get(name)
 
 
+def _loss(run: Run) -> Any:
+    return run.config.get("loss") or "that of the task"
+
+
+def _frequency(run: Run) -> Any:
+    return run.config.get("evaluation", {}).get("every_epochs")
+
+
+def _measured(run: Run) -> Any:
+    """How many samples of each split were measured; runs of older versions did not say."""
+    told = (run.environment or {}).get("evaluation")
+    if told is None and run.environment and run.data_info:
+        most = run.config.get("evaluation", {}).get("max_samples")
+        sizes = {split: run.data_info.get(f"{split}_samples") or 0 for split in ("train", "test")}
+        told = {
+            split: {"samples": min(size, most or size), "of": size} for split, size in sizes.items()
+        }
+    if told is None:
+        return None
+    return " and ".join(
+        f"{one['samples']:,} of {one['of']:,} {split} samples" for split, one in told.items()
+    )
+
+
 # What should be the same in all runs: the warning's code, its words, and the value to compare.
 _DIFFERENCES: tuple[tuple[Any, str, Callable[[Run], Any]], ...] = (
     ("data", "Data sets differ (content or parameters)", _config("dataset")),
     ("data", "The content of the data set differs", _environment("data_digest")),
     ("model", "Models differ", _config("model")),
+    ("loss", "Losses differ: their values are not of one scale", _loss),
     ("batch_size", "Batch sizes differ", _config("batch_size")),
     ("hardware", "Hardware differs: compare seconds with care", _environment("device_name")),
     ("threads", "Numbers of threads differ: compare seconds with care", _environment("threads")),
     ("versions", "Versions of torch or the engine differ", _environment("torch", "engine")),
     ("budget", "Budgets differ: final values are not of equal effort", _config("budget")),
-    ("evaluation", "Evaluations differ in their number or samples", _config("evaluation")),
+    ("evaluation", "Evaluations differ in their number (every_epochs)", _frequency),
+    ("evaluation", "Loss and accuracy were measured on different samples", _measured),
 )
 
 
@@ -109,7 +137,7 @@ def _said(value: Any) -> str:
         text = json.dumps(params, separators=(",", ":")) if params else ""
         value = " ".join(part for part in (name, text) if part) or "default"
     text = str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _seconds(

@@ -143,6 +143,8 @@ def _wanted(archive: zipfile.ZipFile, suffixes: tuple[str, ...]) -> tuple[_Entri
         if not parts[-1].lower().endswith(suffixes) or any(part.startswith(".") for part in parts):
             others.append("/".join(parts))
             continue
+        if entry.file_size == 0:
+            raise DataError(f"{_shown(entry)} is empty; an image is expected")
         if entry.flag_bits & 1:
             raise DataError(f"{_shown(entry)} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, String
+from sqlalchemy import JSON, BigInteger, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from mlhf_service.database import Base, UTCDateTime
+from mlhf_service.tenancy import TenantOwned
 
 
-class Dataset(Base):
+class Dataset(TenantOwned, Base):
     """A data set a user uploaded, checked in full before its row was written."""
 
     __tablename__ = "datasets"
@@ -26,3 +27,5 @@ class Dataset(Base):
     storage_key: Mapped[str] = mapped_column(String(400))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    __table_args__ = (Index(None, "tenant", "id"),)

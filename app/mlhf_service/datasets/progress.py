@@ -1,7 +1,7 @@
 """How far the check of an upload is, for whoever waits for the answer to it.
 
-It is kept in a file, so that any process of the API can tell. Whoever knows the id that the
-client chose for its upload can ask.
+It is kept in a file, so that any process of the API can tell. Whoever of the tenant knows the id
+that the client chose for its upload can ask.
 """
 
 import json
@@ -48,12 +48,14 @@ class Reporter:
 
 
 @contextmanager
-def reporting(settings: Settings, progress_id: str | None, received: int) -> Iterator[Reporter]:
+def reporting(
+    settings: Settings, tenant: str, progress_id: str | None, received: int
+) -> Iterator[Reporter]:
     """A reporter for an upload of ``received`` bytes; what it wrote is gone at the end."""
     if progress_id is None:
         yield Reporter(None, received)
         return
-    folder = _folder(settings, progress_id)
+    folder = _folder(settings, tenant, progress_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield Reporter(folder, received)
@@ -61,14 +63,16 @@ def reporting(settings: Settings, progress_id: str | None, received: int) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def find(settings: Settings, progress_id: str) -> UploadProgress:
+def find(settings: Settings, tenant: str, progress_id: str) -> UploadProgress:
     """How far an upload is: ``waiting`` before all has arrived, and once it is answered."""
     with suppress(OSError, ValueError):
-        state: dict[str, Any] = json.loads((_folder(settings, progress_id) / _FILE).read_bytes())
+        state: dict[str, Any] = json.loads(
+            (_folder(settings, tenant, progress_id) / _FILE).read_bytes()
+        )
         return UploadProgress(**state)
     return UploadProgress(received=0, stage="waiting", done=0, total=0)
 
 
-def _folder(settings: Settings, progress_id: str) -> Path:
+def _folder(settings: Settings, tenant: str, progress_id: str) -> Path:
     # Among the folders of uploads, so that what a killed process leaves is removed with them.
-    return settings.root / "uploads" / f"progress-{progress_id}"
+    return settings.root / "uploads" / f"progress-{tenant}.{progress_id}"

@@ -1,13 +1,11 @@
 """Queries on uploaded data sets."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mlhf_service.datasets.models import Dataset
-from mlhf_service.runs.models import Run
-from mlhf_service.runs.status import ACTIVE
 
 
 def get(
@@ -25,15 +23,20 @@ def get(
     return session.scalar(statement)
 
 
+def named(session: Session, name: str) -> list[Dataset]:
+    """The uploads of this name that are not deleted, the newest first."""
+    statement = select(Dataset).where(Dataset.name == name, Dataset.deleted_at.is_(None))
+    return list(session.scalars(statement.order_by(Dataset.id.desc())))
+
+
+def names(session: Session, limit: int = 200) -> list[str]:
+    """Names of uploads that are not deleted, of the newest first."""
+    return list(dict.fromkeys(dataset.name for dataset in newest(session, None, limit)))
+
+
 def newest(session: Session, before: str | None, limit: int) -> list[Dataset]:
     """Those that are not deleted, from the newest to the oldest; ``before`` an id."""
     statement = select(Dataset).where(Dataset.deleted_at.is_(None))
     if before is not None:
         statement = statement.where(Dataset.id < before)
     return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
-
-
-def in_use(session: Session, dataset_id: str) -> bool:
-    """Whether a run that has not ended is to train on it."""
-    used: Select[Any] = select(exists().where(Run.dataset == dataset_id, Run.status.in_(ACTIVE)))
-    return bool(session.scalar(used))

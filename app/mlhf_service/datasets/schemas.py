@@ -5,22 +5,41 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from mlhf.data.info import Kind, Task
 from mlhf.data.report import Report
+
+
+class TargetView(BaseModel):
+    """One of several targets of a sample."""
+
+    task: Task
+    outputs: int
+    positions: list[int] = Field(description="Where a sample has a target each; none: one in all.")
+    least: float | None = Field(None, description="The smallest value of regression targets.")
+    class_names: list[str] | None = None
 
 
 class DataInfoView(BaseModel):
     """Shapes and sizes of a data set."""
 
-    kind: Literal["image", "table", "text"]
-    input_shape: list[int] = Field(description="Of one sample: (C, H, W), (F,) or (T,).")
+    kind: Kind
+    input_shape: list[int] = Field(description="Of one sample: (C, H, W), (F,), (T,) or (T, F).")
     outputs: int = Field(
-        description="Classes, labels, regression targets, or size of the vocabulary."
+        description="Classes, labels, regression targets, or size of the vocabulary; of several "
+        "heads, numbers in all."
     )
-    task: Literal["classification", "multilabel", "regression", "language"]
+    task: Task
     train_samples: int
     test_samples: int
     vocabulary: int | None = None
     class_names: list[str] | None = None
+    positions: list[int] | None = Field(
+        None, description="Where a sample has a target each: (H, W) pixels or (T,) steps."
+    )
+    weighted: bool = Field(False, description="Whether the samples have weights.")
+    least: float | None = Field(None, description="The smallest value of regression targets.")
+    boxes: int | None = Field(None, description="Of detection, the most boxes of an image.")
+    heads: dict[str, TargetView] = Field({}, description="Of several targets, each by its name.")
 
 
 Stage = Literal["waiting", "unpacking", "checking", "storing"]

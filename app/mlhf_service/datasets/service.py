@@ -1,7 +1,6 @@
 """What can be done with data sets. Nothing here commits: the request does, once."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from sqlalchemy.orm import Session
 from mlhf.core.errors import DataError, SpecError
 from mlhf.data import specs
 from mlhf.data.report import Progress, Report, listed
-from mlhf_service.context import Context
+from mlhf_service.context import Caller, Context
 from mlhf_service.database import now
 from mlhf_service.datasets import repository, uploads
+from mlhf_service.datasets.examination import Bounds, examine
+from mlhf_service.datasets.installed import require_worker
 from mlhf_service.datasets.models import Dataset
 from mlhf_service.datasets.resolve import (
     BUILTIN,
@@ -24,17 +25,16 @@ from mlhf_service.datasets.schemas import DataInfoView, DatasetView
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.pagination import Page, decode_cursor, encode_cursor
 from mlhf_service.kit.problems import (
-    Conflict,
     FieldError,
     Invalid,
     NotFound,
 )
-from mlhf_service.storage.folder import FolderStorage
+from mlhf_service.storage.protocol import Storage
 
 
 def page(context: Context, limit: int, cursor: str | None) -> Page[DatasetView]:
     """Built-in data sets, then uploads, the newest first."""
-    after = decode_cursor(cursor, 1)[0] if cursor is not None else None
+    after = decode_cursor(cursor, [str])[0] if cursor is not None else None
     names = BUILTIN if after is None else ()
     if after in BUILTIN:
         names = BUILTIN[BUILTIN.index(after) + 1 :]
@@ -80,12 +80,14 @@ def check(
     name: str,
     format: str,
     params: dict[str, Any],
+    bounds: Bounds,
     left_out: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """Read all of an upload once, and describe it as a row (not yet stored).
 
     Args:
+        bounds: What the check may take.
         left_out: Names of files that were not kept, for the report.
         progress: Called now and then with how many samples of how many are checked.
 
@@ -93,52 +95,41 @@ def check(
         Invalid: at ``file`` or ``params``.
     """
     try:
-        found = specs.inspect(format, params, folder, progress)
-        params = specs.DATASETS.parse(format, {**found.settled, **params}).model_dump(
-            mode="json", exclude_unset=True
-        )
-        sha256 = specs.digest(format, params, folder)
+        found = examine(format, params, folder, bounds, progress)
     except SpecError as error:
         raise _invalid(error) from None
     except DataError as error:
         raise Invalid.at("/file", str(error).replace(f"{folder}/", "")) from None
     dataset_id = new_id("ds")
-    ignored = listed([*left_out, *found.report.ignored], "files")
-    report = found.report.model_copy(update={"ignored": ignored})
+    ignored = listed([*left_out, *found.report["ignored"]], "files")
     return Dataset(
         id=dataset_id,
         name=name,
         format=format,
-        params=params,
-        info=found.info.to_dict(),
-        report=report.model_dump(mode="json"),
-        sha256=sha256,
+        params=found.params,
+        info=found.info,
+        report={**found.report, "ignored": ignored},
+        sha256=found.sha256,
         size=uploads.size_of(folder),
         storage_key=f"datasets/{dataset_id}",
         created_at=now(),
     )
 
 
-def store(session: Session, storage: FolderStorage, folder: Path, dataset: Dataset) -> DatasetView:
-    """Move the files to where runs read them, and add the row."""
-    uploads.make_durable(folder)
-    target = storage.path(dataset.storage_key)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder, target)
+def store(
+    session: Session,
+    storage: Storage,
+    folder: Path,
+    dataset: Dataset,
+    owner: Caller | None = None,
+) -> DatasetView:
+    """Move the files to where runs read them, and add the row as ``owner``'s."""
+    owner = owner or Caller()
+    dataset.tenant, dataset.key_id = owner.tenant, owner.key_id
+    storage.put_folder(dataset.storage_key, folder)
     session.add(dataset)
     session.flush()
     return _uploaded(dataset)
-
-
-def delete(session: Session, dataset_id: str) -> str:
-    """Mark an upload as deleted; returns the storage key of the files to remove."""
-    if dataset_id in BUILTIN:
-        raise Conflict(f"{dataset_id} is built in: only uploads can be deleted.")
-    dataset = _row(session, dataset_id, lock=True)
-    if repository.in_use(session, dataset_id):
-        raise Conflict("Runs that have not ended train on it. Cancel them first.")
-    dataset.deleted_at = now()
-    return dataset.storage_key
 
 
 def _invalid(error: SpecError) -> Invalid:
@@ -147,10 +138,10 @@ def _invalid(error: SpecError) -> Invalid:
     return Invalid(error.message, [FieldError(pointer=pointer, detail=error.message)])
 
 
-def _row(session: Session, dataset_id: str, lock: bool = False) -> Dataset:
+def _row(session: Session, dataset_id: str) -> Dataset:
     dataset = None
     if UPLOADED.fullmatch(dataset_id):
-        dataset = repository.get(session, dataset_id, "update" if lock else None)
+        dataset = repository.get(session, dataset_id)
     if dataset is None:
         raise NotFound("There is no data set of this id.")
     if dataset.deleted_at is not None:
@@ -163,6 +154,7 @@ def _builtin(context: Context, name: str) -> DatasetView:
     info, reason = None, None
     try:
         info = DataInfoView(**resolve_dataset(context, name, {}).info.to_dict())
+        require_worker(context, name)
     except SpecError as error:
         reason = error.message
     return DatasetView(
@@ -171,7 +163,7 @@ def _builtin(context: Context, name: str) -> DatasetView:
         source="builtin",
         format=name,
         description=spec.description,
-        available=info is not None,
+        available=reason is None,
         reason=reason,
         params={},
         params_schema=spec.params.model_json_schema(),

@@ -1,6 +1,5 @@
 """From uploaded files to a folder that a data set family reads."""
 
-import os
 import re
 import shutil
 import time
@@ -16,7 +15,6 @@ from mlhf_service.datasets import archives
 from mlhf_service.settings import Settings
 
 _MOST_ARRAYS = 1000
-_SYNCED_FILES = 256
 _CHUNK = 2**20
 _ABANDONED_SECONDS = 86_400.0  # no request takes a day
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.\-]{0,99}", re.ASCII)
@@ -68,11 +66,11 @@ def place(
     """
     if format != "hf_images" and len(files) != 1:
         raise DataError(f"{format} is uploaded as one file; {len(files)} were sent")
-    if format == "image_folder":
+    if format in ("image_folder", "coco"):
         return archives.unpack_images(
             files[0].file,
             folder,
-            IMAGE_SUFFIXES,
+            IMAGE_SUFFIXES if format == "image_folder" else (*IMAGE_SUFFIXES, ".json"),
             settings.max_upload_entries,
             settings.max_expanded_bytes,
         )
@@ -94,20 +92,6 @@ def place(
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def make_durable(folder: Path) -> None:
-    """Wait until all files are on the disk: a row must never point to what a crash can take."""
-    paths = [folder, *folder.rglob("*")]
-    if len(paths) > _SYNCED_FILES:
-        os.sync()
-        return
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _copy(source: BinaryIO, path: Path, limit: int) -> None:

@@ -1,25 +1,42 @@
 """HTTP for jobs."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel
 
 from mlhf_service.api.dependencies import (
+    Backend,
     CurrentBackend,
     CurrentDatabase,
+    CurrentSettings,
     ReadSession,
     WriteSession,
 )
-from mlhf_service.jobs import idempotency, repository, service, stream
+from mlhf_service.api.room import RequireRoom
+from mlhf_service.context import Context
+from mlhf_service.jobs import idempotency, repository, service, waiting
 from mlhf_service.jobs.kinds.protocol import Estimate
 from mlhf_service.jobs.kinds.registry import JobCreate, Kind
+from mlhf_service.jobs.kinds.requests import MAX_PRIORITY
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.schemas import CloneRequest, JobView, LogLine
-from mlhf_service.jobs.views import view
-from mlhf_service.kit.pagination import Cursor, Limit, Order, Page, paginate
+from mlhf_service.jobs.stream import Streams
+from mlhf_service.jobs.views import items, made, view
+from mlhf_service.kit.pagination import (
+    Archived,
+    Cursor,
+    Limit,
+    Order,
+    Page,
+    archived_only,
+    page_of_ids,
+)
+from mlhf_service.runs.search import project_condition
 from mlhf_service.runs.status import Status
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -35,12 +52,28 @@ IdempotencyKey = Annotated[
         description="The same key and body give the same job.",
     ),
 ]
-_COLUMNS = {"created_at": Job.id, "name": Job.name, "status": Job.status}  # ids sort by time
+_KNOWN: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobView, "description": "Known already (Idempotency-Key)."}
+}
+
+
+async def _body(request: Request) -> bytes:
+    """What the client sent, before anything was made of it. It may be no JSON at all."""
+    return await request.body()
+
+
+_COLUMNS = {  # ids sort by time
+    "created_at": Job.id,
+    "name": Job.name,
+    "status": Job.status,
+    "priority": Job.priority,
+}
 
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
+    dependencies=[RequireRoom],
     response_model=JobView,
     responses={
         200: {
@@ -51,6 +84,7 @@ _COLUMNS = {"created_at": Job.id, "name": Job.name, "status": Job.status}  # ids
 )
 def create_job(
     request: JobCreate,
+    body: Annotated[bytes, Depends(_body)],
     response: Response,
     backend: CurrentBackend,
     validate_only: bool = False,
@@ -59,22 +93,36 @@ def create_job(
     """Queue a training run, a sweep of many, a meta-training, or an ablation."""
     if validate_only:
         with backend.read() as context:
-            estimate = service.plan(context, request).estimate
+            estimate = service.estimate(context, request)
         return JSONResponse(estimate.model_dump(mode="json"))
-    with idempotency.reserved(backend.database, idempotency_key, request) as earlier:
+
+    def make(context: Context) -> Job:
+        return service.create(context, request)
+
+    return _create_once(backend, response, idempotency_key, json.loads(body), make, request)
+
+
+def _create_once(
+    backend: Backend,
+    response: Response,
+    key: str | None,
+    document: Any,
+    make: Callable[[Context], Job],
+    normalized: BaseModel | None = None,
+) -> JobView:
+    """Make a job; or find that which was made when the same was asked with the same key."""
+    with idempotency.reserved(backend.database, key, document, normalized) as earlier:
         if earlier is not None:
             response.status_code = status.HTTP_200_OK
             with backend.read() as context:
-                return _created(response, service.find(context.session, earlier))
-        with backend.write() as context:
-            job = service.create(context, request)
-            idempotency.complete(context.session, idempotency_key, job.id)
-            return _created(response, job)
-
-
-def _created(response: Response, job: Job) -> JobView:
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return view(job)
+                shown = view(context.session, service.find(context.session, earlier))
+        else:
+            with backend.write() as context:
+                job = make(context)
+                idempotency.complete(context.session, key, job.id)
+                shown = made(job)
+    response.headers["Location"] = f"/v1/jobs/{shown.id}"
+    return shown
 
 
 @router.get("")
@@ -83,15 +131,30 @@ def list_jobs(
     status: Annotated[list[Status] | None, Query(description="Any of these.")] = None,
     kind: Kind | None = None,
     tag: Annotated[
-        list[Annotated[str, Query(max_length=330, pattern=r"^[^\x00]+$")]] | None,
+        list[Annotated[str, Query(max_length=330, pattern=r"^[A-Za-z0-9_.\-]{1,64}(:[^\x00]*)?$")]]
+        | None,
         Query(max_length=32, description="`key` or `key:value`; all must match."),
     ] = None,
     optimizer: Filter = None,
     model: Filter = None,
-    dataset: Filter = None,
+    dataset: Annotated[
+        Filter, Query(description="Jobs with runs on this data set, by name or an upload's id.")
+    ] = None,
+    project: Annotated[Filter, Query(description="Only those of this project, by name.")] = None,
     q: Annotated[Filter, Query(description="Part of the name.")] = None,
+    priority: Annotated[
+        int | None, Query(ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Exactly this one.")
+    ] = None,
+    archived: Archived = "false",
     sort: Literal[
-        "created_at", "-created_at", "name", "-name", "status", "-status"
+        "created_at",
+        "-created_at",
+        "name",
+        "-name",
+        "status",
+        "-status",
+        "priority",
+        "-priority",
     ] = "-created_at",
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -106,9 +169,15 @@ def list_jobs(
         model=model,
         dataset=dataset,
         q=q,
+        priority=priority,
+        archived=archived_only(archived),
     )
+    if project is not None:
+        inside = project_condition(session, [project], "project", Job.project_id)
+        statement = statement.where(inside)
     order = Order(_COLUMNS[sort.lstrip("-")], Job.id, sort.startswith("-"))
-    return paginate(session, statement, order, limit, cursor, view)
+    ids, following = page_of_ids(session, statement, order, limit, cursor)
+    return Page(data=items(session, ids), next_cursor=following)
 
 
 def _split_tag(tag: str) -> tuple[str, str, str]:
@@ -116,48 +185,87 @@ def _split_tag(tag: str) -> tuple[str, str, str]:
 
 
 @router.get("/{job_id}")
-def get_job(job_id: JobId, session: ReadSession) -> JobView:
-    """One job with its progress."""
-    return view(service.find(session, job_id))
+def get_job(job_id: JobId, session: ReadSession, settings: CurrentSettings) -> JobView:
+    """One job with its progress, and what it waits for."""
+    job = service.find(session, job_id)
+    shown = view(session, job)
+    counts = shown.runs
+    shown.waiting = waiting.reason(session, settings, job, counts.queued, counts.running)
+    return shown
 
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: JobId, session: WriteSession) -> JobView:
     """Stop a job for good. What it has measured is kept."""
-    return view(service.cancel(session, job_id))
+    return view(session, service.cancel(session, job_id))
 
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: JobId, session: WriteSession) -> JobView:
     """Write a checkpoint, stop, and give the worker free."""
-    return view(service.pause(session, job_id))
+    return view(session, service.pause(session, job_id))
 
 
 @router.post("/{job_id}/resume")
 def resume_job(job_id: JobId, backend: CurrentBackend) -> JobView:
     """Queue a paused job again; it goes on from its checkpoint."""
     with backend.write() as context:
-        return view(service.resume(context.session, job_id))
+        return view(context.session, service.resume(context.session, job_id))
 
 
-@router.post("/{job_id}/retry", status_code=status.HTTP_201_CREATED)
-def retry_job(job_id: JobId, response: Response, backend: CurrentBackend) -> JobView:
+@router.post(
+    "/{job_id}/retry",
+    status_code=status.HTTP_201_CREATED,
+    responses=_KNOWN,
+    dependencies=[RequireRoom],
+)
+def retry_job(
+    job_id: JobId,
+    response: Response,
+    backend: CurrentBackend,
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
     """Make a new job of those runs of an ended job that did not succeed."""
-    with backend.write() as context:
-        return _created(response, service.retry(context, job_id))
+
+    def make(context: Context) -> Job:
+        return service.retry(context, job_id)
+
+    return _create_once(backend, response, idempotency_key, {"retry": job_id}, make)
 
 
-@router.post("/{job_id}/clone", status_code=status.HTTP_201_CREATED)
+@router.post("/{job_id}/archive")
+def archive_job(job_id: JobId, session: WriteSession) -> JobView:
+    """Hide an ended job and its runs from lists. Nothing is deleted."""
+    return view(session, service.archive(session, job_id))
+
+
+@router.post("/{job_id}/unarchive")
+def unarchive_job(job_id: JobId, session: WriteSession) -> JobView:
+    """Show an archived job and its runs in lists again."""
+    return view(session, service.unarchive(session, job_id))
+
+
+@router.post(
+    "/{job_id}/clone",
+    status_code=status.HTTP_201_CREATED,
+    responses=_KNOWN,
+    dependencies=[RequireRoom],
+)
 def clone_job(
     job_id: JobId,
     response: Response,
     backend: CurrentBackend,
     request: CloneRequest | None = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Make a new job of the same specification, with changes where given."""
     changes = request.changes if request else {}
-    with backend.write() as context:
-        return _created(response, service.clone(context, job_id, changes))
+
+    def make(context: Context) -> Job:
+        return service.clone(context, job_id, changes)
+
+    asked = {"clone": job_id, "changes": changes}
+    return _create_once(backend, response, idempotency_key, asked, make)
 
 
 def _existing(job_id: JobId, database: CurrentDatabase) -> str:
@@ -165,14 +273,19 @@ def _existing(job_id: JobId, database: CurrentDatabase) -> str:
         return service.find(session, job_id).id
 
 
+async def _streams(request: Request) -> AsyncIterator[Streams]:
+    streams: Streams = request.app.state.streams
+    with streams.slot():
+        yield streams
+
+
 @router.get(
     "/{job_id}/events",
     response_class=EventSourceResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def job_events(
     job_id: Annotated[str, Depends(_existing)],  # before the stream, while a 404 can be sent
-    database: CurrentDatabase,
+    streams: Annotated[Streams, Depends(_streams)],
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Status, metrics and log as server-sent events, until the job has ended.
@@ -180,7 +293,7 @@ async def job_events(
     Each has an id; a client that comes back with `Last-Event-ID` misses none.
     """
     after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-    async for event in stream.events(database, job_id, min(after, 2**62)):
+    async for event in streams.events(job_id, min(after, 2**62)):
         yield event
 
 

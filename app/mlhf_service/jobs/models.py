@@ -3,15 +3,20 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from mlhf_service.database import Base, UTCDateTime
 from mlhf_service.runs.models import Run
+from mlhf_service.tenancy import TenantOwned
 
 
-class Job(Base):
-    """One request of a user, of one of ``jobs.kinds``; it has one run or many."""
+class Job(TenantOwned, Base):
+    """One request of a user, of one of ``jobs.kinds``; it has one run or many.
+
+    ``queue``, ``share``, ``rank`` and ``ready_at`` are its place in line (``jobs.line``). The
+    latter two are seconds by the database's clock; ``jobs.state`` keeps them.
+    """
 
     __tablename__ = "jobs"
 
@@ -22,17 +27,60 @@ class Job(Base):
     desired: Mapped[str | None] = mapped_column(String(20))  # cancel | pause, read by workers
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # A jobs.tally.Tally of its runs, kept once they have all ended.
+    tally: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     event_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     retried_from: Mapped[str | None] = mapped_column(String(40))
     cloned_from: Mapped[str | None] = mapped_column(String(40))
+    queue: Mapped[str] = mapped_column(String(20), server_default="cpu")
+    # tenant/key: jobs of one share wait by rank, and shares take turns (``queue.shares``).
+    share: Mapped[str] = mapped_column(String(110), server_default="local/")
+    priority: Mapped[int] = mapped_column(Integer, server_default="0")
+    rank: Mapped[float] = mapped_column(Float(53), server_default="0")
+    # From when a run of it may start; null while none waits, or as many run as may at once.
+    ready_at: Mapped[float | None] = mapped_column(Float(53), server_default="0")
+    start_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    max_parallel_runs: Mapped[int | None] = mapped_column(Integer)
+    # What one of its runs is estimated to need at its peak; 0: not known.
+    memory_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # The trace in which it was made (``tracing``), which its runs go on with.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    archived_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # hidden from lists
+    project_id: Mapped[str | None] = mapped_column(String(40))  # null: the default project
+    notes: Mapped[str | None] = mapped_column(Text)  # Markdown
 
     runs: Mapped[list[Run]] = relationship(order_by=Run.position, viewonly=True)
     tags: Mapped[list["JobTag"]] = relationship(order_by="JobTag.key", cascade="all")
 
-    __table_args__ = (Index(None, "status", "id"),)
+    # The second holds all that lists filter by: they read no row that they do not show.
+    __table_args__ = (
+        Index(None, "status", "id"),
+        Index("ix_jobs_listed", "tenant", "id", "archived_at", "status", "kind", "name"),
+        Index(None, "tenant", "name", "id"),
+        Index(None, "tenant", "priority", "id"),
+        Index(None, "tenant", "project_id", "id"),
+        Index(
+            "ix_jobs_line",
+            "queue",
+            "share",
+            "rank",
+            "id",
+            sqlite_where=text("ready_at IS NOT NULL"),
+            postgresql_where=text("ready_at IS NOT NULL"),
+        ),
+    )
+
+
+class QueueTurn(Base):
+    """When a run of a tenant, or of a share of it, last started, by the database's clock."""
+
+    __tablename__ = "queue_turns"
+
+    name: Mapped[str] = mapped_column(String(110), primary_key=True)
+    started_at: Mapped[float] = mapped_column(Float(53))
 
 
 class JobTag(Base):
@@ -44,7 +92,7 @@ class JobTag(Base):
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(String(256))
 
-    __table_args__ = (Index(None, "key", "value"),)
+    __table_args__ = (Index(None, "key", "value", "job_id"),)
 
 
 class JobEvent(Base):

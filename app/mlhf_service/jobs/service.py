@@ -1,20 +1,26 @@
 """What can be done with jobs. Nothing here commits: the request does, once."""
 
+from functools import cache, partial
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
-from mlhf.core.errors import SpecError, error_message
+from mlhf.core.errors import SpecError
+from mlhf.core.explain import explain
+from mlhf_service import tracing
 from mlhf_service.context import Context
 from mlhf_service.database import now
-from mlhf_service.jobs import repository
-from mlhf_service.jobs.kinds.protocol import Plan
-from mlhf_service.jobs.kinds.registry import kind_of, parse, union_tags
+from mlhf_service.jobs import line, projects, repository
+from mlhf_service.jobs.kinds.caps import check_threads
+from mlhf_service.jobs.kinds.protocol import Estimate, Plan
+from mlhf_service.jobs.kinds.registry import kind_of, parse, request_schema, union_tags
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.jobs.models import Job, JobTag
 from mlhf_service.jobs.outbox import Outbox
-from mlhf_service.jobs.state import move, settle
+from mlhf_service.jobs.state import move, report, settle
+from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.problems import (
     Conflict,
@@ -23,8 +29,9 @@ from mlhf_service.kit.problems import (
     NotFound,
     pointer_of,
 )
+from mlhf_service.runs import repository as runs
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.status import TERMINAL
+from mlhf_service.runs.status import ACTIVE, LOGGED, TERMINAL
 
 
 def plan(context: Context, request: JobRequest) -> Plan:
@@ -33,9 +40,29 @@ def plan(context: Context, request: JobRequest) -> Plan:
         if request.resources.device == "cuda" and not context.settings.has_gpu:
             message = "No GPU serves this deployment: use auto or cpu."
             raise SpecError("/resources/device", message)
+        check_threads(context, request.resources.threads, queue_of(context, request))
         return kind_of(request).plan(context, request)
     except SpecError as error:
         raise Invalid.of(error) from None
+
+
+def estimate(context: Context, request: JobRequest) -> Estimate:
+    """Check a request, and say what it takes: also the seconds, where its like has been trained."""
+    planned = plan(context, request)
+    found = planned.estimate
+    if found.total_steps is not None:
+        pace = cache(partial(runs.pace, context.session))
+        paces = [pace(run.optimizer, run.model, run.dataset) for run in planned.runs]
+        known = [one for one in paces if one is not None]
+        if len(known) == len(paces):
+            found = found.model_copy(update={"seconds": found.total_steps * sum(known)})
+    return found
+
+
+def queue_of(context: Context, request: JobRequest) -> str:
+    """The queue in which the runs of a request wait."""
+    on_gpu = context.settings.has_gpu and request.resources.device != "cpu"
+    return "gpu" if on_gpu else "cpu"
 
 
 def create(
@@ -46,35 +73,53 @@ def create(
     cloned_from: str | None = None,
     only: set[int] | None = None,
 ) -> Job:
-    """Make a job, its runs and the outbox row that announces them.
+    """Make a job, its runs and the outbox row that announces them. ``runs`` are loaded.
 
     Args:
         only: Positions of the runs to make, where not all of them are wanted.
     """
     planned = plan(context, request)
+    project = projects.of_request(context.session, request.project)
     session, created = context.session, now()
-    queue = "gpu" if context.settings.has_gpu and request.resources.device != "cpu" else "cpu"
+    runs = len(planned.runs) if only is None else len(only)
+    require_room(session, context.settings, context.caller, jobs=1, runs=runs)
+    queue = queue_of(context, request)
+    available_at = request.start_at.timestamp() if request.start_at else 0.0
     job = Job(
         id=new_id("job"),
+        tenant=context.caller.tenant,
+        key_id=context.caller.key_id,
         kind=kind_of(request).name,
         name=request.name or planned.name,
         status="queued",
         spec=request.model_dump(mode="json", exclude_none=True),
         retried_from=retried_from,
         cloned_from=cloned_from,
+        queue=queue,
+        share=f"{context.caller.tenant}/{context.caller.key_id or ''}",
+        priority=request.priority,
+        rank=line.at_submission(request.priority, request.start_at),
+        ready_at=available_at,
+        start_at=request.start_at,
+        max_parallel_runs=request.max_parallel_runs,
+        memory_bytes=planned.estimate.memory_bytes,
+        traceparent=tracing.current(),
+        project_id=project,
+        notes=request.notes,
         created_at=created,
-        event_seq=0,
+        event_seq=1,
         tags=[JobTag(key=key, value=value) for key, value in request.tags.items()],
     )
-    session.add(job)
-    session.flush()
+    made = []
     for position, run in enumerate(planned.runs):
         if only is not None and position not in only:
             continue
         name = f"{job.name}: {run.label}" if run.label else job.name
-        session.add(
+        made.append(
             Run(
                 id=new_id("run"),
+                tenant=job.tenant,
+                key_id=job.key_id,
                 job_id=job.id,
                 position=position,
                 name=name[:250],
@@ -83,18 +128,25 @@ def create(
                 config=run.config,
                 model=run.model,
                 dataset=run.dataset,
+                dataset_name=run.dataset_name if run.dataset_name != run.dataset else None,
+                project_id=project,
+                tags=dict(request.tags) or None,
                 optimizer=run.optimizer,
                 seed=run.seed,
                 meta_checkpoint_id=run.meta_checkpoint_id,
                 queue=queue,
+                available_at=available_at,
                 data_info=run.info.to_dict() if run.info else None,
                 created_at=created,
             )
         )
-    session.add(Outbox(queue=queue))
-    repository.add_event(session, job.id, "status", {"status": "queued", "error": None})
+    session.add(job)
+    session.flush()  # the job's row first: what follows refers to it
+    session.add_all(made)
+    set_committed_value(job, "runs", made)
+    session.add(Outbox(queue=queue, traceparent=job.traceparent))
+    report(session, job, new=True)
     session.flush()
-    session.expire(job)
     return job
 
 
@@ -117,7 +169,8 @@ def cancel(session: Session, job_id: str) -> Job:
         raise Conflict(f"The job has already {job.status}: it cannot be cancelled.")
     job.desired = "cancel"
     for run in repository.runs_of(session, job_id):
-        if run.status in ("queued", "paused"):
+        # One that is logged from elsewhere has no trainer that could be asked.
+        if run.status in ("queued", "paused") or (run.kind == LOGGED and run.status in ACTIVE):
             move(session, run, "cancelled")
     settle(session, job)
     return _fresh(session, job)
@@ -132,6 +185,7 @@ def pause(session: Session, job_id: str) -> Job:
         raise Conflict(f"The job has already {job.status}: it cannot be paused.")
     if job.desired == "cancel":
         raise Conflict("The job is being cancelled: it cannot be paused.")
+    _require_ours(job, "paused")
     job.desired = "pause"
     for run in repository.runs_of(session, job_id):
         if run.status == "queued":
@@ -161,6 +215,7 @@ def retry(context: Context, job_id: str) -> Job:
     job = find(context.session, job_id)
     if job.status not in TERMINAL:
         raise Conflict("The job has not ended yet: only an ended job can be retried.")
+    _require_ours(job, "retried")
     failed = {run.position for run in job.runs if run.status != "succeeded"}
     if not failed:
         raise Conflict("Every run of the job succeeded. Use clone to run it again.")
@@ -170,18 +225,44 @@ def retry(context: Context, job_id: str) -> Job:
 def clone(context: Context, job_id: str, changes: dict[str, Any]) -> Job:
     """Make a new job of the same specification, with the given top-level fields replaced."""
     job = find(context.session, job_id)
+    _require_ours(job, "cloned")
     try:
         request = parse({**job.spec, **changes})
     except ValidationError as error:
         problems = [
             FieldError(
                 pointer="/changes" + pointer_of(("body", *e["loc"]), union_tags()),
-                detail=error_message(e),
+                detail=explain(e, request_schema()),
             )
             for e in error.errors()
         ]
         raise Invalid("The changed specification is not valid.", problems) from None
     return create(context, request, cloned_from=job.id)
+
+
+def archive(session: Session, job_id: str) -> Job:
+    """Hide a job and its runs from lists; one that has not ended is refused."""
+    job = _locked(session, job_id)
+    if job.status not in TERMINAL:
+        raise Conflict(f"The job is {job.status}: only an ended job can be archived.")
+    job.archived_at = job.archived_at or now()
+    for run in repository.runs_of(session, job_id):
+        run.archived_at = run.archived_at or job.archived_at
+    return _fresh(session, job)
+
+
+def unarchive(session: Session, job_id: str) -> Job:
+    """Show a job and its runs in lists again."""
+    job = _locked(session, job_id)
+    job.archived_at = None
+    for run in repository.runs_of(session, job_id):
+        run.archived_at = None
+    return _fresh(session, job)
+
+
+def _require_ours(job: Job, what: str) -> None:
+    if job.kind == LOGGED:
+        raise Conflict(f"The job was trained elsewhere, and only logged here: it cannot be {what}.")
 
 
 def _locked(session: Session, job_id: str) -> Job:

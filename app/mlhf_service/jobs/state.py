@@ -1,16 +1,18 @@
 """Change the status of runs, and of their job with them, in one place."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from mlhf_service.database import now
-from mlhf_service.jobs import repository
+from mlhf_service.jobs import journal, line, repository, tally
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.transitions import allowed, job_status
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.outcomes import diverged
-from mlhf_service.runs.status import TERMINAL
+from mlhf_service.runs.status import ACTIVE, TERMINAL
+from mlhf_service.webhooks.events import announce
 
 
 class IllegalTransitionError(RuntimeError):
@@ -24,6 +26,8 @@ def move(session: Session, run: Run, status: str, error: dict[str, Any] | None =
     """
     if not allowed(run.status, status):
         raise IllegalTransitionError(f"run {run.id}: {run.status} -> {status}")
+    # A job that is served goes back in line: see jobs.line.
+    place = {"rank": line.after_service()} if "running" in (run.status, status) else {}
     run.status = status
     if status == "running":
         run.started_at = run.started_at or now()
@@ -32,33 +36,69 @@ def move(session: Session, run: Run, status: str, error: dict[str, Any] | None =
     if status in TERMINAL:
         run.finished_at = now()
         run.error = error
-    repository.add_event(
-        session,
-        run.job_id,
-        "status",
-        {"run_id": run.id, "status": status, "attempt": run.attempt, "error": error},
-    )
+    _tell(session, run, error, place)
+
+
+def claimed(session: Session, run: Run) -> None:
+    """Record that a claim's conditional update has put ``run`` into ``running``."""
+    _tell(session, run, None, {"rank": line.after_service()})
+
+
+def _tell(
+    session: Session, run: Run, error: dict[str, Any] | None, changes: Mapping[str, Any]
+) -> None:
+    data = {"run_id": run.id, "status": run.status, "attempt": run.attempt, "error": error}
+    journal.add_event(session, run.job_id, "status", data, changes)
+    said = {
+        "id": run.id,
+        "job_id": run.job_id,
+        "name": run.name,
+        "status": run.status,
+        "attempt": run.attempt,
+        "error": error,
+    }
+    announce(session, run.tenant, f"run.{run.status}", said)
 
 
 def settle(session: Session, job: Job) -> None:
-    """Update the job's status from its runs'. The caller holds the job's lock."""
+    """Update the job's status from its runs', and from when one of them may start.
+
+    The caller holds the job's lock.
+    """
     session.flush()
-    runs = repository.runs_of(session, job.id)
-    lost = sum(map(diverged, runs))
-    status = job_status((r.status for r in runs), job.desired == "cancel", lost)
+    counts, ready_at = repository.status_counts(session, job.id)
+    most = job.max_parallel_runs
+    job.ready_at = ready_at if most is None or counts["running"] < most else None
+    # Why runs failed matters only once all have ended.
+    over = not ACTIVE & counts.keys()
+    failed = repository.failed_runs(session, job.id) if over and counts["failed"] else []
+    status = job_status(counts, job.desired == "cancel", sum(map(diverged, failed)))
     if status in TERMINAL or (status == "paused" and job.desired == "pause"):
         job.desired = None
     if status == job.status:
         return
     if job.status in TERMINAL:
         raise IllegalTransitionError(f"job {job.id}: {job.status} -> {status}")
+    if status in TERMINAL:
+        with session.no_autoflush:  # the runs are flushed, and the job is written once
+            job.tally = tally.count(session, [job.id])[job.id].stored()
+        job.finished_at = now()
     job.status = status
     if status == "running":
         job.started_at = job.started_at or now()
-    if status in TERMINAL:
-        job.finished_at = now()
     if status == "failed":
-        job.error = next((r.error for r in runs if r.error and not diverged(r)), None) or next(
-            (r.error for r in runs if r.error), None
+        job.error = next((r.error for r in failed if r.error and not diverged(r)), None) or next(
+            (r.error for r in failed if r.error), None
         )
-    repository.add_event(session, job.id, "status", {"status": status, "error": job.error})
+    report(session, job)
+
+
+def report(session: Session, job: Job, *, new: bool = False) -> None:
+    """Write down the job's status for those who follow it, and for webhooks."""
+    data = {"status": job.status, "error": job.error}
+    if new:
+        session.add(repository.first_event(job, "status", data))
+    else:
+        journal.add_event(session, job.id, "status", data)
+    said = {"id": job.id, "name": job.name, "kind": job.kind, **data}
+    announce(session, job.tenant, f"job.{job.status}", said)

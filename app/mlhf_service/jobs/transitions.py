@@ -1,7 +1,7 @@
 """Which changes of a run's status are legal, and why; and what a job's status is."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from mlhf_service.runs.status import ACTIVE, TERMINAL
@@ -60,11 +60,13 @@ def allowed(before: str, after: str) -> bool:
     return before in RULES[after].FROM
 
 
-def job_status(statuses: Iterable[str], cancelling: bool, diverged: int = 0) -> str:
+def job_status(
+    statuses: Iterable[str] | Mapping[str, int], cancelling: bool, diverged: int = 0
+) -> str:
     """The status of a job from those of its runs.
 
     Args:
-        statuses: The status of each run.
+        statuses: The status of each run, or how many have it.
         cancelling: Whether its user asked to cancel it.
         diverged: How many of the failed runs diverged. In a sweep that is a result, not
             a fault: it fails only if all diverged, or one failed for another reason.

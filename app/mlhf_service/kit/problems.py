@@ -3,7 +3,8 @@
 import errno
 import json
 import logging
-from collections.abc import Callable, Collection
+import sqlite3
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -13,8 +14,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
-from mlhf.core.errors import SpecError, error_message
+from mlhf.core.errors import SpecError
+from mlhf_service.storage.protocol import StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,13 @@ class Unavailable(Problem):
     status, slug, title = 503, "unavailable", "Temporarily unavailable"
 
 
+def is_full(error: Exception) -> bool:
+    """Whether a database says that its disk is full."""
+    original = getattr(error, "orig", None)
+    full_sqlite = getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return full_sqlite or getattr(original, "sqlstate", None) == "53100"
+
+
 def document(
     status: int,
     slug: str,
@@ -132,11 +142,24 @@ def pointer_of(location: tuple[int | str, ...], union_tags: Collection[str] = ()
     return "".join("/" + p.replace("~", "~0").replace("/", "~1") for p in parts)
 
 
-def install(app: FastAPI, union_tags: Callable[[], Collection[str]]) -> None:
+def _is_browser(request: Request) -> bool:
+    """Whether a person asks for a page."""
+    is_api = request.url.path.startswith(("/v1/", "/static/"))
+    return not is_api and "text/html" in request.headers.get("accept", "")
+
+
+def install(
+    app: FastAPI,
+    union_tags: Callable[[], Collection[str]],
+    explain: Callable[[Request, Mapping[str, Any]], str],
+    error_page: Callable[[Scope, int, str, str], Response],
+) -> None:
     """Make every error of ``app`` a problem document.
 
     Args:
         union_tags: Gives the tags of all unions in bodies; called when one is wrong.
+        explain: Says what one of pydantic's errors about a request is about.
+        error_page: What a browser is shown at an address that is none of the API's.
     """
 
     @app.exception_handler(Problem)
@@ -151,17 +174,16 @@ def install(app: FastAPI, union_tags: Callable[[], Collection[str]]) -> None:
                 return response(
                     document(400, "bad-request", "Bad request", "The body is not valid JSON.")
                 )
-            errors.append(
-                FieldError(
-                    pointer=pointer_of(item["loc"], union_tags()), detail=error_message(item)
-                )
-            )
+            pointer = pointer_of(item["loc"], union_tags())
+            errors.append(FieldError(pointer=pointer, detail=explain(request, item)))
         detail = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:3])
         return response(document(422, Invalid.slug, "The request is not valid", detail, errors))
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
+        if status == HTTPStatus.NOT_FOUND and _is_browser(request):
+            return error_page(request.scope, 404, "Not found", "There is no page of this address.")
         slug = status.phrase.lower().replace(" ", "-")
         return response(
             document(status.value, slug, status.phrase, str(error.detail)),
@@ -171,9 +193,22 @@ def install(app: FastAPI, union_tags: Callable[[], Collection[str]]) -> None:
     @app.exception_handler(OperationalError)
     @app.exception_handler(TimeoutError)
     def _database(request: Request, error: Exception) -> Response:
+        if is_full(error):
+            log.error("the database's disk is full")
+            full = InsufficientStorage(
+                "The disk of the database is full. Make room on it and try again."
+            )
+            return response(full.document())
         log.warning("database unavailable: %s", type(error).__name__)
         problem = Unavailable(
             "The database does not answer. Try again.", None, {"Retry-After": "2"}
+        )
+        return response(problem.document(), problem.headers)
+
+    @app.exception_handler(StorageUnavailable)
+    def _store(request: Request, error: StorageUnavailable) -> Response:
+        problem = Unavailable(
+            "The store of artifacts does not answer. Try again.", None, {"Retry-After": "5"}
         )
         return response(problem.document(), problem.headers)
 

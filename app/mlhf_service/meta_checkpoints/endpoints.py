@@ -7,37 +7,40 @@ from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile, 
 from mlhf.core.errors import DataError, SpecError
 from mlhf.optimizers.learned.families import FAMILIES
 from mlhf_service.api.dependencies import (
+    CurrentCaller,
     CurrentDatabase,
     CurrentSettings,
     CurrentStorage,
     ReadSession,
     WriteSession,
 )
+from mlhf_service.api.room import RequireRoom
 from mlhf_service.datasets.uploads import staging
+from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit import downloads
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.pagination import (
     Cursor,
     Limit,
-    Order,
     Page,
-    paginate,
 )
-from mlhf_service.kit.problems import Invalid, NotFound, TooLarge
-from mlhf_service.meta_checkpoints import files, repository, service
-from mlhf_service.meta_checkpoints.models import MetaCheckpoint
+from mlhf_service.kit.problems import Invalid, NotFound
+from mlhf_service.kit.saving import save
+from mlhf_service.kit.text import MOST, PATTERN
+from mlhf_service.meta_checkpoints import files, service
 from mlhf_service.meta_checkpoints.schemas import Alias, AliasRequest, MetaCheckpointView
 
 router = APIRouter(prefix="/meta-checkpoints", tags=["meta-checkpoints"])
 
-Identity = Annotated[str, Path(pattern=r"^mc_[0-9a-z_]{1,36}$", description="mc_….")]
-Name = Annotated[str, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Identity = Annotated[
+    str, Path(pattern=r"^mc_[0-9a-z_]{1,36}$", description="Id of a meta-checkpoint, `mc_…`.")
+]
+Name = Annotated[str, Form(min_length=1, max_length=MOST, pattern=PATTERN)]
 # MLHF's variants have different networks, so each is a family.
 if TYPE_CHECKING:
     Family = str
 else:
     Family = Literal[FAMILIES]
-_CHUNK = 2**16
 
 
 @router.get("")
@@ -48,15 +51,10 @@ def list_meta_checkpoints(
     cursor: Cursor = None,
 ) -> Page[MetaCheckpointView]:
     """List meta-checkpoints: those shipped with the product, then the newest."""
-    order = Order(MetaCheckpoint.id, MetaCheckpoint.id, down=True)
-    rows = paginate(session, repository.search(optimizer), order, limit, cursor, lambda row: row)
-    views = service.listed(session, rows.data)
-    if cursor is None:
-        views = service.shipped_views(session, optimizer) + views
-    return Page(data=views, next_cursor=rows.next_cursor)
+    return service.page(session, optimizer, limit, cursor)
 
 
-@router.post("", status_code=status.HTTP_201_CREATED)
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[RequireRoom])
 def upload_meta_checkpoint(
     name: Name,
     file: Annotated[UploadFile, File(description="A .safetensors file of a meta_train job.")],
@@ -64,33 +62,34 @@ def upload_meta_checkpoint(
     database: CurrentDatabase,
     settings: CurrentSettings,
     storage: CurrentStorage,
+    caller: CurrentCaller,
 ) -> MetaCheckpointView:
     """Upload a meta-checkpoint. All of it is checked before it is kept."""
     with staging(settings) as folder:
         path = folder / "meta_checkpoint.safetensors"
-        size = 0
-        with path.open("wb") as out:
-            while chunk := file.file.read(_CHUNK):
-                size += len(chunk)
-                if size > files.MAX_BYTES:
-                    raise TooLarge(f"A meta-checkpoint has at most {files.MAX_BYTES:,} bytes.")
-                out.write(chunk)
+        save(file, path, files.MAX_BYTES, "A meta-checkpoint")
         try:
             described = files.check(path)
         except DataError as error:
             raise Invalid.at("/file", str(error)) from None
         identity = new_id("mc")
         stored = storage.put(f"meta-checkpoints/{identity}.safetensors", path)
-    with database.write() as session:
-        service.add(
-            session,
-            name=name,
-            stored=stored,
-            described=described,
-            source="upload",
-            identity=identity,
-        )
-        view = service.find(session, identity)
+    try:
+        with database.write() as session:
+            require_room(session, settings, caller, stored=stored.size)
+            service.add(
+                session,
+                name=name,
+                stored=stored,
+                described=described,
+                source="upload",
+                identity=identity,
+                owner=caller,
+            )
+            view = service.find(session, identity)
+    except BaseException:
+        storage.delete(stored.key)
+        raise
     response.headers["Location"] = f"/v1/meta-checkpoints/{identity}"
     return view
 
@@ -116,7 +115,7 @@ def download_meta_checkpoint(
     except SpecError as error:
         raise NotFound(error.message) from None
     return downloads.send_file(
-        request.headers,
+        request,
         path,
         sha256=view.sha256,
         name=f"{identity}.safetensors",

@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from mlhf_service.database import Base, UTCDateTime
+from mlhf_service.tenancy import OfTenant, TenantOwned
 
 
-class MetaCheckpoint(Base):
+class MetaCheckpoint(TenantOwned, Base):
     """The weights of a learned optimizer, and where they come from."""
 
     __tablename__ = "meta_checkpoints"
@@ -27,12 +28,17 @@ class MetaCheckpoint(Base):
     storage_key: Mapped[str] = mapped_column(String(400))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
 
+    __table_args__ = (Index(None, "tenant", "id"),)
 
-class MetaCheckpointAlias(Base):
-    """A name for a meta-checkpoint of one family, such as ``default``; it can be moved."""
+
+class MetaCheckpointAlias(OfTenant, Base):
+    """A tenant's name for a meta-checkpoint of one family, such as ``default``; it can be moved."""
 
     __tablename__ = "meta_checkpoint_aliases"
 
+    tenant: Mapped[str] = mapped_column(
+        String(64), primary_key=True, default="local", server_default="local"
+    )
     optimizer: Mapped[str] = mapped_column(String(100), primary_key=True)
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
     meta_checkpoint_id: Mapped[str] = mapped_column(ForeignKey("meta_checkpoints.id"))

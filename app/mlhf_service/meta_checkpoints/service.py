@@ -1,19 +1,22 @@
 """What can be done with meta-checkpoints."""
 
 import hashlib
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from mlhf.core.errors import SpecError
+from mlhf_service.context import Caller
 from mlhf_service.database import now
 from mlhf_service.kit.ids import new_id
+from mlhf_service.kit.pagination import Order, Page, paginate
 from mlhf_service.kit.problems import Conflict, NotFound
 from mlhf_service.meta_checkpoints import files, repository
 from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
 from mlhf_service.meta_checkpoints.schemas import MetaCheckpointView
-from mlhf_service.storage.folder import FolderStorage, Stored
+from mlhf_service.storage.protocol import Storage, Stored
 
 DEFAULT = "default"
 _SHIPPED = "mc_shipped_"
@@ -26,7 +29,7 @@ def resolve(session: Session, family: str, name: str) -> str:
     """
     if name.startswith("mc_"):
         shipped = name.removeprefix(_SHIPPED) if name.startswith(_SHIPPED) else None
-        found = repository.get(session, name) if shipped is None else None
+        found = repository.get(session, name, "share") if shipped is None else None
         of = found.optimizer if found else shipped if shipped in files.shipped() else None
         if of is None:
             raise SpecError("", "There is no meta-checkpoint of this id: see /v1/meta-checkpoints.")
@@ -44,13 +47,15 @@ def resolve(session: Session, family: str, name: str) -> str:
     )
 
 
-def path_of(session: Session, storage: FolderStorage, identity: str) -> Path:
+def path_of(session: Session, storage: Storage, identity: str) -> Path:
     """The file of a meta-checkpoint. Raises SpecError where it is gone."""
+    path = None
     if identity.startswith(_SHIPPED):
         path = files.shipped().get(identity.removeprefix(_SHIPPED))
     else:
         row = repository.get(session, identity)
-        path = storage.path(row.storage_key) if row else None
+        with suppress(FileNotFoundError):
+            path = storage.local(row.storage_key) if row else None
     if path is None or not path.exists():
         raise SpecError("", f"The meta-checkpoint {identity} is no longer there.")
     return path
@@ -60,13 +65,27 @@ def find(session: Session, identity: str) -> MetaCheckpointView:
     return next(iter(_views(session, [_named(session, identity)])))
 
 
-def listed(session: Session, rows: list[MetaCheckpoint]) -> list[MetaCheckpointView]:
-    return _views(session, list(rows))
+def page(
+    session: Session, optimizer: str | None, limit: int, cursor: str | None
+) -> Page[MetaCheckpointView]:
+    """Those shipped with the product, then the newest."""
+    order = Order(MetaCheckpoint.id, MetaCheckpoint.id, down=True)
+    rows = paginate(session, repository.search(optimizer), order, limit, cursor, lambda row: row)
+    views = _views(session, list(rows.data))
+    if cursor is None:
+        names = [n for n in files.shipped() if optimizer in (None, n)]
+        views = _views(session, [_shipped(name) for name in names]) + views
+    return Page(data=views, next_cursor=rows.next_cursor)
 
 
-def shipped_views(session: Session, optimizer: str | None) -> list[MetaCheckpointView]:
-    names = [n for n in files.shipped() if optimizer in (None, n)]
-    return _views(session, [_shipped(name) for name in names])
+def ancestors(session: Session, view: MetaCheckpointView) -> list[MetaCheckpointView]:
+    """What its training began from, and what that began from, as far as it is kept."""
+    found: list[MetaCheckpointView] = []
+    with suppress(NotFound):
+        while view.parent_id and view.parent_id not in (one.id for one in found):
+            view = find(session, view.parent_id)
+            found.append(view)
+    return found
 
 
 def add(
@@ -80,10 +99,14 @@ def add(
     job_id: str | None = None,
     run_id: str | None = None,
     parent_id: str | None = None,
+    owner: Caller | None = None,
 ) -> MetaCheckpoint:
-    """Record a stored file as a meta-checkpoint."""
+    """Record a stored file as a meta-checkpoint of ``owner``."""
+    owner = owner or Caller()
     row = MetaCheckpoint(
         id=identity or new_id("mc"),
+        tenant=owner.tenant,
+        key_id=owner.key_id,
         name=name,
         optimizer=described.optimizer,
         source=source,
@@ -112,14 +135,16 @@ def set_alias(session: Session, optimizer: str, alias: str, identity: str) -> Me
     if row.optimizer != optimizer:
         raise Conflict(_misfit(row.optimizer, optimizer))
     session.merge(
-        MetaCheckpointAlias(optimizer=optimizer, alias=alias, meta_checkpoint_id=identity)
+        MetaCheckpointAlias(
+            tenant=row.tenant, optimizer=optimizer, alias=alias, meta_checkpoint_id=identity
+        )
     )
     session.flush()
     return find(session, identity)
 
 
 def drop_alias(session: Session, optimizer: str, alias: str) -> None:
-    row = session.get(MetaCheckpointAlias, (optimizer, alias))
+    row = repository.alias_of(session, optimizer, alias)
     if row is not None:
         session.delete(row)
         session.flush()

@@ -40,6 +40,7 @@ def configure(settings: Settings) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_soft_shutdown_timeout=settings.grace_seconds,
         include=["mlhf_service.queue.worker"],
     )

@@ -6,6 +6,7 @@ import time
 
 from sqlalchemy import delete, select
 
+from mlhf_service import tracing
 from mlhf_service.database import Database
 from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.queue.names import DOORBELL, broker_queue
@@ -30,11 +31,18 @@ def publish_outbox(database: Database) -> int:
     A crash in between rings twice, which is harmless. No ring is lost.
     """
     with database.read() as session:
-        rows = list(session.execute(select(Outbox.id, Outbox.queue).limit(1000)))
+        columns = (Outbox.id, Outbox.queue, Outbox.traceparent, Outbox.created_at)
+        rows = list(session.execute(select(*columns).limit(1000)))
     if not rows:
         return 0
+    began = time.time()
     for queue in sorted({row.queue for row in rows}):
         ring(queue)
+    rung = time.time()
+    for row in rows:
+        if row.traceparent is not None:
+            tracing.record("outbox", row.created_at.timestamp(), began, row.traceparent)
+            tracing.record("doorbell", began, rung, row.traceparent, queue=row.queue)
     with database.write() as session:
         session.execute(delete(Outbox).where(Outbox.id.in_([row.id for row in rows])))
     return len(rows)

@@ -7,7 +7,7 @@ still empty and fail to read it. Here a message is renamed into the folder inste
 import os
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from kombu.transport import filesystem
@@ -28,6 +28,8 @@ class Channel(filesystem.Channel):
 
 class Transport(filesystem.Transport):
     Channel = Channel
+    # A folder has no host: with kombu's default it warns that none was given.
+    default_connection_params: ClassVar[dict[str, Any]] = {}
 
     def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         # Celery looks whether it should stop only between these: look more often.

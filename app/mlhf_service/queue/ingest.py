@@ -1,26 +1,32 @@
 """Write a trainer's events to the database: whole batches, fenced, each exactly once."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from mlhf.core import metrics
-from mlhf_service.database import Database, now
-from mlhf_service.jobs import repository as jobs
-from mlhf_service.queue.leases import Claim, hold
-from mlhf_service.runs.models import Artifact, Point, Run
-from mlhf_service.storage.folder import FolderStorage, Stored
+from mlhf_service import measures
+from mlhf_service.database import Database
+from mlhf_service.deletions import files
+from mlhf_service.jobs.journal import add_event
+from mlhf_service.queue.leases import Claim, extend, hold
+from mlhf_service.runs import chunks
+from mlhf_service.runs import repository as runs
+from mlhf_service.runs.blocks import Block
+from mlhf_service.runs.models import Artifact, Run
+from mlhf_service.storage.protocol import Storage, Stored
+from mlhf_service.webhooks.events import check_metrics
 
 log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 KEPT_CHECKPOINTS = 2
-_CHUNK = 500  # rows an INSERT: within the parameter limits of both databases
+_LONG = 0.05  # of a lease: a write that took longer renews it once more
+_BYTES = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Ingestor:
     """Writes for one claim. Every call is one transaction, fenced by the claim's lease."""
 
     def __init__(
-        self, database: Database, storage: FolderStorage, claim: Claim, lease_seconds: float
+        self, database: Database, storage: Storage, claim: Claim, lease_seconds: float
     ) -> None:
         self._database = database
         self._storage = storage
@@ -55,22 +61,29 @@ class Ingestor:
         Raises:
             FencedError: The claim no longer holds. Nothing was written.
         """
-        garbage: list[str] = []
-        with self._database.write() as session:
+        pruned = False
+        began = time.monotonic()
+        with self._database.write() as session, session.no_autoflush:
             job, run = hold(session, self._claim, self._lease)
             points: list[dict[str, Any]] = []
             for stored in batch:
                 self._one(session, run, stored, points)
             if points:
                 self._write_points(session, run, points)
+                said = {"id": run.id, "job_id": run.job_id, "name": run.name}
+                check_metrics(session, run.tenant, said, points)
             if any(stored.event["type"] == "checkpoint" for stored in batch):
                 session.flush()
-                garbage = self._prune(session)
+                pruned = self._prune(session)
             if offset is not None:
                 run.spool_offset = offset
             desired = job.desired
-        for key in garbage:
-            self._storage.delete(key)
+            session.flush()
+            if time.monotonic() - began > _LONG * self._lease:
+                extend(session, self._claim, self._lease)
+        _measure(batch)
+        if pruned:
+            files.drain_soon(self._database, self._storage, limit=4)  # the lease waits
         return desired
 
     def _one(
@@ -90,71 +103,35 @@ class Ingestor:
                 self._log(session, "info", f"attempt {run.attempt} trains {where}")
             case "checkpoint" if file is not None:
                 name = f"checkpoint-{event['step']:09d}.safetensors"
-                self.add_artifact(session, name, "checkpoint", file, step=event["step"])
+                runs.record_file(session, run.id, name, "checkpoint", file, _BYTES, event["step"])
+                resumed = self._claim.checkpoint.step if self._claim.checkpoint else 0
+                if event["step"] > resumed:  # it gets on: what befell it before counts no more
+                    run.failures = run.worker_faults = 0
             case "artifact" if file is not None:
                 name = event["name"]
                 kind = name.partition(".")[0]  # model, config or meta_checkpoint
-                self.add_artifact(session, name, kind, file, event["content_type"])
+                runs.record_file(session, run.id, name, kind, file, event["content_type"])
             case "log":
                 self._log(session, event["level"], event["message"])
             case "finished":
                 run.totals = event["totals"]
                 run.summary = event["summary"]
 
-    def add_artifact(
-        self,
-        session: Session,
-        name: str,
-        kind: str,
-        stored: Stored,
-        content_type: str = "application/octet-stream",
-        step: int | None = None,
-    ) -> None:
-        session.merge(
-            Artifact(
-                run_id=self._claim.run_id,
-                name=name,
-                kind=kind,
-                step=step,
-                content_type=content_type,
-                size=stored.size,
-                sha256=stored.sha256,
-                storage_key=stored.key,
-                created_at=now(),
-            )
-        )
-
     def _log(self, session: Session, level: str, message: str) -> None:
         data = {"run_id": self._claim.run_id, "level": level, "message": message}
-        jobs.add_event(session, self._claim.job_id, "log", data)
+        add_event(session, self._claim.job_id, "log", data)
 
     def _write_points(self, session: Session, run: Run, points: list[dict[str, Any]]) -> None:
-        rows = [
-            {
-                "run_id": run.id,
-                "metric": metric,
-                "step": point["step"],
-                "samples": point["samples"],
-                "epoch": point["epoch"],
-                "wall_seconds": point["wall_seconds"],
-                "cpu_seconds": point.get("cpu_seconds"),
-                # JSON has no NaN: what is not finite comes as a string.
-                "value": None if isinstance(value, str) else value,
-                "nonfinite": value if isinstance(value, str) else None,
-            }
-            for point in points
-            for metric, value in point["values"].items()
-        ]
-        for start in range(0, len(rows), _CHUNK):
-            upsert(session, rows[start : start + _CHUNK])
-        run.summary = summarize(run.summary or {}, points)
+        block = Block.of_points(points)
+        run.summary = block.summarize(run.summary or {})
+        chunks.append(session, run.id, self._claim.attempt, block)
         # Of the many steps only the last is streamed; of evaluations every one.
         shown = [p for p in points[:-1] if _is_evaluation(p)] + points[-1:]
         data = {"run_id": run.id, "points": shown, "progress": run.progress}
-        jobs.add_event(session, run.job_id, "metrics", data)
+        add_event(session, run.job_id, "metrics", data)
 
-    def _prune(self, session: Session) -> list[str]:
-        """Forget all but the last checkpoints; returns the keys of their files."""
+    def _prune(self, session: Session) -> bool:
+        """Forget all but the last checkpoints; returns whether there are files to delete."""
         rows = session.scalars(
             select(Artifact)
             .where(Artifact.run_id == self._claim.run_id, Artifact.kind == "checkpoint")
@@ -165,33 +142,15 @@ class Ingestor:
         for row in rows:
             keys.append(row.storage_key)
             session.delete(row)
-        return keys
+        files.enqueue(session, keys)
+        return bool(keys)
 
 
-def upsert(session: Session, rows: list[dict[str, Any]]) -> None:
-    """Write points; one that is written again replaces itself and is never doubled."""
-    sqlite_backend = session.get_bind().dialect.name == "sqlite"
-    dialect: Any = sqlite if sqlite_backend else postgresql
-    unique = {(row["metric"], row["step"]): row for row in rows}  # one INSERT hits a row once
-    statement = dialect.insert(Point).values(list(unique.values()))
-    columns = ("samples", "epoch", "wall_seconds", "cpu_seconds", "value", "nonfinite")
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["run_id", "metric", "step"],
-            set_={name: statement.excluded[name] for name in columns},
-        )
-    )
-
-
-def summarize(summary: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the summary of each metric with these points' values in it."""
-    result = dict(summary)
-    for point in points:
-        for metric, value in point["values"].items():
-            number = metrics.parse_number(value)
-            known = metrics.summarize(result.get(metric), metric, number, point["step"])
-            result[metric] = {**known, "last": value}
-    return result
+def _measure(batch: Sequence[StoredEvent]) -> None:
+    for stored in batch:
+        measures.EVENTS.labels(stored.event["type"]).inc()
+    if batch and isinstance(at := batch[0].event.get("at"), int | float):
+        measures.INGEST_LAG_SECONDS.observe(max(0.0, time.time() - at))
 
 
 def _is_evaluation(point: dict[str, Any]) -> bool:

@@ -1,16 +1,16 @@
-"""Claim a run, renew its lease, and refuse writes without one."""
+"""What a worker has claimed: renew its lease, and refuse writes without one."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Float, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from mlhf_service.database import Database, db_now
 from mlhf_service.jobs import repository as jobs
 from mlhf_service.jobs.models import Job
-from mlhf_service.jobs.state import move, settle
-from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.runs import chunks
+from mlhf_service.runs.models import Artifact, Run
 
 
 class FencedError(Exception):
@@ -24,6 +24,8 @@ class Checkpoint:
     step: int
     name: str
     storage_key: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -38,53 +40,14 @@ class Claim:
     config: dict[str, Any]
     threads: int | None
     checkpoint: Checkpoint | None
+    queue: str = "cpu"
+    memory_bytes: int = 0  # its estimated peak; 0: not known
+    spent_seconds: float = 0.0  # of training, in earlier attempts
+    traceparent: str | None = None  # of the request that made its job
 
 
-def claim_next(database: Database, queue: str, owner: str, lease_seconds: float) -> Claim | None:
-    """Take the next waiting run of ``queue``, or return None when there is none.
-
-    In one transaction, a conditional update claims the run and starts its lease by the
-    database's clock, and the curve is cut back to the checkpoint the run resumes from.
-    """
-    while True:
-        with database.write() as session:
-            found = session.execute(_next(queue)).first()
-            if found is None:
-                return None
-            run_id, job_id = found
-            taken = session.execute(
-                update(Run)
-                .where(Run.id == run_id, Run.status == "queued")
-                .values(
-                    attempt=Run.attempt + 1,
-                    lease_owner=owner,
-                    lease_expires_at=db_now() + lease_seconds,
-                    spool_offset=0,
-                )
-                .execution_options(synchronize_session=False)
-            )
-            if taken.rowcount == 1:  # type: ignore[attr-defined]
-                return _start(session, run_id, job_id, owner)
-        # Another worker was faster between our look and our lock: look again.
-
-
-def _next(queue: str) -> Any:
-    """The oldest waiting run, its job's row locked; jobs that others hold are skipped."""
-    return (
-        select(Run.id, Run.job_id)
-        .join(Job, Job.id == Run.job_id)
-        .where(Run.status == "queued", Run.queue == queue, Run.available_at <= db_now())
-        .order_by(Run.created_at, Run.job_id, Run.position)
-        .limit(1)
-        .with_for_update(of=Job, skip_locked=True)
-    )
-
-
-def _start(session: Session, run_id: str, job_id: str, owner: str) -> Claim:
-    run = session.get_one(Run, run_id)
-    job = session.get_one(Job, job_id)
-    move(session, run, "running")
-    settle(session, job)
+def newest_checkpoint(session: Session, run_id: str) -> Checkpoint | None:
+    """The checkpoint that a run resumes from; its curve is cut back to there."""
     latest = session.scalar(
         select(Artifact)
         .where(Artifact.run_id == run_id, Artifact.kind == "checkpoint")
@@ -94,20 +57,39 @@ def _start(session: Session, run_id: str, job_id: str, owner: str) -> Claim:
     checkpoint = None
     after = -1
     if latest is not None and latest.step is not None:
-        checkpoint = Checkpoint(latest.step, latest.name, latest.storage_key)
+        checkpoint = Checkpoint(
+            latest.step, latest.name, latest.storage_key, latest.size, latest.sha256
+        )
         after = latest.step
     # Steps after the checkpoint are trained, and their points written, again.
-    session.execute(delete(Point).where(Point.run_id == run_id, Point.step > after))
-    return Claim(
-        run_id=run_id,
-        job_id=job_id,
-        attempt=run.attempt,
-        owner=owner,
-        kind=run.kind,
-        config=run.config,
-        threads=(run.environment or {}).get("threads"),
-        checkpoint=checkpoint,
+    chunks.cut_back(session, run_id, after)
+    return checkpoint
+
+
+def renew(database: Database, claim: Claim, lease_seconds: float) -> str | None:
+    """Renew the lease, and nothing else; returns what the user wants of the job.
+
+    The job is not locked: a long write of the attempt's own does not hold up its lease.
+    Raises FencedError if the claim no longer holds.
+    """
+    with database.write() as session:
+        extend(session, claim, lease_seconds)
+        desired: str | None = session.scalar(select(Job.desired).where(Job.id == claim.job_id))
+        return desired
+
+
+_EXTEND = (
+    update(Run)
+    .where(
+        Run.id == bindparam("of_run"),
+        Run.status == "running",
+        Run.attempt == bindparam("of_attempt"),
+        Run.lease_owner == bindparam("of_owner"),
     )
+    .values(lease_expires_at=db_now() + bindparam("lease", type_=Float))
+    .execution_options(synchronize_session=False)
+)
+_HOLD = _EXTEND.returning(Run).execution_options(populate_existing=True)
 
 
 def hold(session: Session, claim: Claim, lease_seconds: float) -> tuple[Job, Run]:
@@ -116,17 +98,25 @@ def hold(session: Session, claim: Claim, lease_seconds: float) -> tuple[Job, Run
     Raises FencedError if the claim no longer holds; the caller then writes nothing.
     """
     job = jobs.lock(session, claim.job_id)
-    held = session.execute(
-        update(Run)
-        .where(
-            Run.id == claim.run_id,
-            Run.status == "running",
-            Run.attempt == claim.attempt,
-            Run.lease_owner == claim.owner,
-        )
-        .values(lease_expires_at=db_now() + lease_seconds)
-        .execution_options(synchronize_session=False)
-    )
-    if job is None or held.rowcount != 1:  # type: ignore[attr-defined]
+    run = session.scalar(_HOLD, _of(claim, lease_seconds))
+    if run is None:
         raise FencedError(f"run {claim.run_id}, attempt {claim.attempt}")
-    return job, session.get_one(Run, claim.run_id, populate_existing=True)
+    if job is None:
+        raise FencedError(f"job {claim.job_id} is gone")
+    return job, run
+
+
+def extend(session: Session, claim: Claim, lease_seconds: float) -> None:
+    """Let the lease last so long from now, within a transaction. Raises FencedError."""
+    held = session.execute(_EXTEND, _of(claim, lease_seconds))
+    if held.rowcount != 1:  # type: ignore[attr-defined]
+        raise FencedError(f"run {claim.run_id}, attempt {claim.attempt}")
+
+
+def _of(claim: Claim, lease_seconds: float) -> dict[str, Any]:
+    return {
+        "of_run": claim.run_id,
+        "of_attempt": claim.attempt,
+        "of_owner": claim.owner,
+        "lease": lease_seconds,
+    }

@@ -2,6 +2,9 @@
 
 QUEUES = ("cpu", "gpu")
 DOORBELL = "mlhf.doorbell"
+# The environment variable that names a worker's place: one worker at a time has it, each
+# started when the one before has ended.
+WORKER_SLOT = "MLHF_WORKER_SLOT"
 
 
 def broker_queue(queue: str) -> str:

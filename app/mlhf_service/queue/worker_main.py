@@ -2,14 +2,22 @@
 
 import argparse
 import logging
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from celery.signals import setup_logging
 
 from mlhf.core.process import die_with_parent
+from mlhf_service import logs, tracing
+from mlhf_service.kit.ids import new_id
 from mlhf_service.queue.celery_app import celery_app, configure
-from mlhf_service.queue.names import QUEUES, broker_queue
-from mlhf_service.queue.worker import WORKER_QUEUE
+from mlhf_service.queue.names import QUEUES, WORKER_SLOT, broker_queue
+from mlhf_service.queue.worker import WORKER_ID, WORKER_NAME, WORKER_QUEUE
 from mlhf_service.settings import Settings
 
 
@@ -22,12 +30,25 @@ def main() -> None:
     options = parser.parse_args()
     if options.parent is not None:
         die_with_parent(signal.SIGTERM, options.parent)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    settings = Settings()
+    logs.configure(
+        settings.log_format,
+        process=f"worker-{options.name}",
+        level=settings.log_level,
+        secrets=settings.secrets(),
+        more=[tracing.add_ids],
     )
-    os.environ[WORKER_QUEUE] = options.queue
-    configure(Settings())
+    os.environ |= {
+        WORKER_ID: new_id("wrk"),
+        WORKER_SLOT: os.environ.get(WORKER_SLOT) or new_id("slot"),
+        WORKER_NAME: options.name,
+        WORKER_QUEUE: options.queue,
+    }
+    _share_scratch_folder(options.name)
+    configure(settings)
+    setup_logging.connect(_keep_ours)
     arguments = [
+        "--quiet",  # no banner, which is no line of a log
         "worker",
         "--pool=prefork",
         "--concurrency=1",
@@ -49,6 +70,20 @@ def main() -> None:
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)
+
+
+def _keep_ours(**_: Any) -> None:
+    """Connected to this signal, Celery leaves logging as it is."""
+
+
+def _share_scratch_folder(name: str) -> None:
+    """Have Celery's pool use one folder however often this worker is killed and started.
+
+    The pool makes one of a random name, and only a process that ends in order deletes it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"pool-{name}"
+    folder.mkdir(exist_ok=True)
+    multiprocessing.current_process()._config["tempdir"] = str(folder)  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -14,13 +14,18 @@ def safe(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> bytes:
     """A CSV file (RFC 4180, UTF-8). Text is made safe; None is an empty cell."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow(header)
+    writer.writerow([_cell(value) for value in header])
     writer.writerows([[_cell(value) for value in row] for row in rows])
     return out.getvalue().encode()
+
+
+def line(values: Sequence[object]) -> str:
+    """One line of a table, without its end."""
+    return table(values, ()).decode().removesuffix("\r\n")
 
 
 def _cell(value: object) -> object:

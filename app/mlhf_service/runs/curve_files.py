@@ -1,72 +1,68 @@
-"""Curves as files in long format: every point with all its axes."""
+"""Curves as files, written piece by piece: CSV in long format, and JSON."""
 
-import io
-from collections.abc import Sequence
-from functools import cache
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
-from sqlalchemy.orm import Session
 
-from mlhf_service.runs import csv_text, outcomes, repository
+from mlhf.core.metrics import json_number
+from mlhf_service.runs import csv_text
 from mlhf_service.runs.curves import Series
-from mlhf_service.runs.models import Run
+from mlhf_service.runs.downsample import METHOD
+from mlhf_service.runs.metrics import Axis
 
 COLUMNS = ("run_id", "metric", "step", "samples", "epoch", "wall_seconds", "cpu_seconds", "value")
 
 CSV = "text/csv; charset=utf-8"
-PARQUET = "application/vnd.apache.parquet"
 PNG = "image/png"
 
-
-def to_csv(series: Sequence[Series]) -> bytes:
-    """CSV; values that are not finite are written NaN, Infinity, -Infinity."""
-    return csv_text.table(COLUMNS, (row for one in series for row in one.rows()))
+_SLICE = 16_384  # points a piece
 
 
-def to_parquet(series: Sequence[Series]) -> bytes:
-    """Parquet; values that are not finite are stored as such."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def csv_pieces(series: Iterable[Series]) -> Iterator[bytes]:
+    """CSV; values that are not finite are written NaN, Infinity, -Infinity.
 
-    text = pa.dictionary(pa.int32(), pa.string())
-    kinds = (text, text, pa.int64(), pa.int64(), *[pa.float64()] * 4)
-    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
-    tables = [
-        pa.table(
-            [
-                pa.array([one.run_id] * len(one), text),
-                pa.array([one.metric] * len(one), text),
-                *(one.step, one.samples, one.epoch, one.wall_seconds),
-                pa.array(one.cpu_seconds, mask=np.isnan(one.cpu_seconds)),
-                pa.array(one.value),
-            ],
-            schema=schema,
+    Args:
+        series: Curves, or their pieces, in order.
+    """
+    yield csv_text.table(COLUMNS, ())
+    for one in _sliced(series):
+        head = csv_text.line((one.run_id, one.metric))
+        places = zip(
+            one.step.tolist(),
+            one.samples.tolist(),
+            one.epoch.tolist(),
+            one.wall_seconds.tolist(),
+            ["" if np.isnan(seconds) else repr(seconds) for seconds in one.cpu_seconds.tolist()],
+            map(json_number, one.value.tolist()),
+            strict=True,
         )
-        for one in series
-    ]
-    out = io.BytesIO()
-    pq.write_table(pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries(), out)
-    return out.getvalue()
+        rows = [f"{head},{a},{b},{c!r},{d!r},{e},{value}\r\n" for a, b, c, d, e, value in places]
+        yield "".join(rows).encode()
 
 
-@cache
-def warm_up() -> None:
-    """Import what rendering needs, while there is time: half a second, once a process."""
-    import pyarrow.parquet  # noqa: F401
+def json_pieces(run_id: str, x: Axis, curves: Mapping[str, Iterable[Series]]) -> Iterator[bytes]:
+    """The document ``schemas.Curves`` of curves by metric, each in one or more pieces."""
+    yield f'{{"run_id":{json.dumps(run_id)},"x":{json.dumps(x)},"series":['.encode()
+    for number, (metric, pieces) in enumerate(curves.items()):
+        yield f'{"," if number else ""}{{"metric":{json.dumps(metric)},"points":['.encode()
+        given = total = unplaced = 0
+        for one in pieces:
+            total += one.total
+            unplaced += one.unplaced
+            for part in _sliced([one]):
+                points = json.dumps(part.pairs(x), allow_nan=False, separators=(",", ":"))
+                yield f"{',' if given else ''}{points[1:-1]}".encode()
+                given += len(part)
+        fewer = given < total
+        end: dict[str, Any] = {"total_points": total, "downsampled": fewer, "unplaced": unplaced}
+        text = json.dumps(end | {"method": METHOD if fewer else None}, separators=(",", ":"))
+        yield f"],{text[1:]}".encode()
+    yield b"]}"
 
-    from mlhf_service.runs.figures import run_figure
 
-    run_figure("", [])
-
-
-def render_all(session: Session, run: Run, diverged: bool = False) -> dict[str, tuple[str, bytes]]:
-    """The files stored with a run that has ended: name → (content type, content)."""
-    from mlhf_service.runs.figures import run_figure
-
-    series = repository.curves(session, run.id)
-    at = outcomes.end(run) if diverged else None
-    return {
-        "curves.csv": (CSV, to_csv(series)),
-        "curves.parquet": (PARQUET, to_parquet(series)),
-        "curves.png": (PNG, run_figure(run.name, series, at)),
-    }
+def _sliced(series: Iterable[Series]) -> Iterator[Series]:
+    for one in series:
+        for start in range(0, len(one), _SLICE):
+            yield one.rows_between(start, start + _SLICE)

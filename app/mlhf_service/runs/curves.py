@@ -7,13 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlhf.core.metrics import NonFinite, json_number, reaches
+from mlhf.core.metrics import NonFinite, higher_is_better, json_number
 from mlhf_service.runs.downsample import select
-from mlhf_service.runs.metrics import Axis, number
+from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.schemas import Position
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+_COLUMNS = (
+    ("step", np.int64),
+    ("samples", np.int64),
+    ("epoch", np.float64),
+    ("wall_seconds", np.float64),
+    ("cpu_seconds", np.float64),
+    ("value", np.float64),
+)
 
 
 @dataclass(frozen=True)
@@ -38,22 +46,21 @@ class Series:
     unplaced: int = 0
 
     @classmethod
-    def of(cls, run_id: str, metric: str, rows: Sequence[Any]) -> "Series":
-        """Build it from rows.
-
-        Each is (step, samples, epoch, wall_seconds, cpu_seconds, value, nonfinite).
-        """
-        return cls(
-            run_id,
-            metric,
-            np.array([r[0] for r in rows], dtype=np.int64),
-            np.array([r[1] for r in rows], dtype=np.int64),
-            np.array([r[2] for r in rows], dtype=np.float64),
-            np.array([r[3] for r in rows], dtype=np.float64),
-            np.array([np.nan if r[4] is None else r[4] for r in rows], dtype=np.float64),
-            np.array([number(r[5], r[6]) for r in rows], dtype=np.float64),
-            len(rows),
-        )
+    def joined(
+        cls,
+        run_id: str,
+        metric: str,
+        parts: Sequence["Series"] = (),
+        total: int | None = None,
+        unplaced: int = 0,
+    ) -> "Series":
+        """Put pieces of a curve one behind the other; without pieces it is empty."""
+        columns: dict[str, Any] = {
+            name: np.concatenate([np.empty(0, dtype=kind), *(getattr(one, name) for one in parts)])
+            for name, kind in _COLUMNS
+        }
+        total = len(columns["step"]) if total is None else total
+        return cls(run_id, metric, **columns, total=total, unplaced=unplaced)
 
     def __len__(self) -> int:
         return len(self.step)
@@ -69,13 +76,18 @@ class Series:
         }
         return columns[x]
 
-    def at_most(self, limit: int | None) -> "Series":
-        """Leave points out where there are more than ``limit``."""
+    def at_most(self, limit: int | None, ranks: Floats | None = None) -> "Series":
+        """Leave points out where there are more than ``limit``; see ``downsample.select``."""
         if limit is None or len(self) <= limit:
             return self
-        return self._at(select(self.value, limit))
+        return self._at(select(self.value, limit, ranks))
 
-    def _at(self, rows: npt.NDArray[Any]) -> "Series":
+    def rows_between(self, start: int, stop: int) -> "Series":
+        """The points of these indices, which count as all there are."""
+        part = self._at(slice(start, stop))
+        return replace(part, total=len(part), unplaced=0)
+
+    def _at(self, rows: npt.NDArray[Any] | slice) -> "Series":
         return replace(
             self,
             step=self.step[rows],
@@ -113,8 +125,10 @@ class Series:
 
     def first_reaching(self, target: float) -> int | None:
         """Index of the first point that meets the target, or None."""
-        hits = (i for i, v in enumerate(self.value.tolist()) if reaches(self.metric, v, target))
-        return next((i for i in hits if np.isfinite(self.value[i])), None)
+        value = self.value
+        beyond = value >= target if higher_is_better(self.metric) else value <= target
+        hits = np.flatnonzero(beyond & np.isfinite(value))
+        return int(hits[0]) if len(hits) else None
 
     def leaves(self, x: Axis, diverged_at: Position | None) -> tuple[float, float] | None:
         """Where to mark that a curve ends because its run diverged, as (x, value).

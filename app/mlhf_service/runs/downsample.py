@@ -11,12 +11,18 @@ DESCRIPTION = (
 MIN_POINTS = 4  # first, last, smallest, largest
 
 
-def select(values: npt.NDArray[np.float64], limit: int) -> npt.NDArray[np.intp]:
+def select(
+    values: npt.NDArray[np.float64],
+    limit: int,
+    ranks: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.intp]:
     """Choose which points to keep.
 
     Args:
         values: The curve's values in order, shape (n,).
         limit: The most points to keep, at least 4.
+        ranks: Their places among all points of the curve, ascending, where some of these were
+            left out before; then buckets hold equally many of all.
 
     Returns:
         Indices in ascending order, at most ``limit``. All when n ≤ limit; else the first and
@@ -39,10 +45,29 @@ def select(values: npt.NDArray[np.float64], limit: int) -> npt.NDArray[np.intp]:
     if len(inner) <= left:
         kept.append(inner)
     else:
-        for bucket in np.array_split(inner, left // 2):
-            at = values[bucket]
-            kept.append(bucket[[at.argmin(), at.argmax()]])
+        kept.append(inner[_extremes(values[inner], _buckets(inner, left // 2, ranks))])
     return np.unique(np.concatenate(kept))
+
+
+def _buckets(
+    inner: npt.NDArray[np.intp], count: int, ranks: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.intp]:
+    """The bucket of each of the points, from 0 to count - 1."""
+    if ranks is None:
+        return np.arange(len(inner)) * count // len(inner)
+    first, last = ranks[inner[0]], ranks[inner[-1]]
+    share = (ranks[inner] - first) / max(last - first, 1.0)
+    return np.asarray(np.minimum(share * count, count - 1), dtype=np.intp)
+
+
+def _extremes(
+    values: npt.NDArray[np.float64], buckets: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Where each bucket is smallest and largest; ``buckets`` ascends."""
+    order = np.lexsort((values, buckets))
+    starts = np.flatnonzero(np.r_[True, np.diff(buckets) > 0])
+    ends = np.r_[starts[1:], len(buckets)] - 1
+    return np.concatenate([order[starts], order[ends]])
 
 
 def _thinned(indices: npt.NDArray[np.intp], room: int) -> npt.NDArray[np.intp]:

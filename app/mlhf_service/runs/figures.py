@@ -33,12 +33,12 @@ _ACCURACIES = (
     ("train_accuracy", "training set", COLOURS[0], 2.0),
     ("test_accuracy", "test set", COLOURS[1], 2.0),
 )
-_DRAWN_POINTS = 2000
+DRAWN_POINTS = 2000
 
 
 def run_figure(name: str, series: Sequence[Series], diverged_at: Position | None = None) -> bytes:
     """Draw one run as PNG, by samples; where it diverged its curves end in a cross."""
-    found = {one.metric: one.at_most(_DRAWN_POINTS) for one in series if len(one)}
+    found = {one.metric: one.at_most(DRAWN_POINTS) for one in series if len(one)}
     accuracies = any(metric in found for metric, *_ in _ACCURACIES)
     figure = new_figure(9.6 if accuracies else 6.0, 4.2)
     panels = figure.subplots(1, 2 if accuracies else 1, squeeze=False)[0]

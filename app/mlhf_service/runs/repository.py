@@ -1,28 +1,23 @@
-"""Queries on runs, their points and their artifacts."""
+"""Queries on runs and their artifacts."""
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from statistics import median
 from typing import Any
 
 from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from mlhf.core.metrics import higher_is_better
-from mlhf_service.runs.curves import Series
-from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf.data.specs import DATASETS
+from mlhf_service.database import now
+from mlhf_service.kit.search import holds
+from mlhf_service.runs.fields import has_value
+from mlhf_service.runs.models import Artifact, Run
+from mlhf_service.runs.values import TAGS, RunValue
+from mlhf_service.storage.protocol import Stored
 
+_PACED = 5
 _RUN_ID = re.compile(r"run_[0-9a-z]{1,36}")
-_COLUMNS = (
-    Point.step,
-    Point.samples,
-    Point.epoch,
-    Point.wall_seconds,
-    Point.cpu_seconds,
-    Point.value,
-    Point.nonfinite,
-)
-_FINITE = Point.nonfinite.is_(None)
 
 
 def get(session: Session, run_id: str) -> Run | None:
@@ -49,65 +44,54 @@ def search(
     model: str | None = None,
     dataset: str | None = None,
     q: str | None = None,
+    archived: bool | None = None,
+    tags: Iterable[tuple[str, str | None]] = (),
 ) -> Select[Any]:
     """Select the runs that meet every condition given."""
     statement = select(Run)
+    if archived is not None:
+        hidden = Run.archived_at.is_not(None) if archived else Run.archived_at.is_(None)
+        statement = statement.where(hidden)
     equal = (
         (Run.job_id, job_id),
         (Run.optimizer, optimizer),
         (Run.model, model),
-        (Run.dataset, dataset),
+        (dataset_column(dataset), dataset),
     )
     for column, wanted in equal:
         if wanted is not None:
             statement = statement.where(column == wanted)
     if statuses := list(status):
         statement = statement.where(Run.status.in_(statuses))
+    for key, value in tags:
+        same = () if value is None else (RunValue.text == value,)
+        statement = statement.where(has_value(f"{TAGS}{key}", *same))
     if q is not None:
-        statement = statement.where(Run.name.icontains(q, autoescape=True))
+        statement = statement.where(holds(Run.name, q))
     return statement
 
 
-def curves(session: Session, run_id: str, metrics: Sequence[str] | None = None) -> list[Series]:
-    """Whole curves of a run, by metric name; only ``metrics`` where given."""
-    statement = select(Point.metric, *_COLUMNS).where(Point.run_id == run_id)
-    if metrics is not None:
-        statement = statement.where(Point.metric.in_(metrics))
-    rows = session.execute(statement.order_by(Point.metric, Point.step)).all()
-    return [
-        Series.of(run_id, metric, [row[1:] for row in group])
-        for metric, group in groupby(rows, key=lambda row: row[0])
-    ]
+def dataset_column(dataset: str | None) -> InstrumentedAttribute[Any]:
+    """The column in which a data set is named so: of uploads both the id and the name."""
+    is_id = dataset is None or dataset in DATASETS or dataset.startswith("ds_")
+    return Run.dataset if is_id else Run.dataset_name
 
 
-def curves_of(
-    session: Session, run_ids: Sequence[str], metrics: Sequence[str]
-) -> dict[str, dict[str, Series]]:
-    """Some metrics of several runs: run id → metric → curve, where there is one."""
-    statement = select(Point.run_id, Point.metric, *_COLUMNS)
-    statement = statement.where(Point.run_id.in_(run_ids), Point.metric.in_(metrics))
-    rows = session.execute(statement.order_by(Point.run_id, Point.metric, Point.step)).all()
-    found: dict[str, dict[str, Series]] = {run_id: {} for run_id in run_ids}
-    for (run_id, metric), group in groupby(rows, key=lambda row: (row[0], row[1])):
-        found[run_id][metric] = Series.of(run_id, metric, [row[2:] for row in group])
-    return found
-
-
-def metrics_of(session: Session, run_id: str) -> list[str]:
-    """The names of what was measured."""
-    statement = select(Point.metric).where(Point.run_id == run_id).distinct()
-    return list(session.scalars(statement.order_by(Point.metric)))
-
-
-def first_reaching(session: Session, run_id: str, metric: str, target: float) -> Point | None:
-    """The first point at or beyond the target."""
-    beyond = Point.value >= target if higher_is_better(metric) else Point.value <= target
-    return session.scalar(
-        select(Point)
-        .where(Point.run_id == run_id, Point.metric == metric, _FINITE, beyond)
-        .order_by(Point.step)
-        .limit(1)
+def pace(session: Session, optimizer: str, model: str, dataset: str) -> float | None:
+    """Seconds of training a step: the median of the last runs of this kind that succeeded."""
+    alike = (Run.optimizer == optimizer, Run.model == model, Run.dataset == dataset)
+    statement = (
+        select(Run.totals)
+        .where(*alike, Run.status == "succeeded", Run.totals.is_not(None))
+        .order_by(Run.id.desc())
+        .limit(_PACED)
     )
+    found = [
+        totals["wall_seconds"] / totals["steps"]
+        for totals in session.scalars(statement)
+        if totals and totals.get("steps") and totals.get("wall_seconds")
+    ]
+    return median(found) if found else None
 
 
 def artifacts(session: Session, run_id: str) -> list[Artifact]:
@@ -119,3 +103,28 @@ def artifact(session: Session, run_id: str, name: str) -> Artifact | None:
     if not _RUN_ID.fullmatch(run_id) or "\0" in name:
         return None
     return session.get(Artifact, (run_id, name))
+
+
+def record_file(
+    session: Session,
+    run_id: str,
+    name: str,
+    kind: str,
+    stored: Stored,
+    content_type: str,
+    step: int | None = None,
+) -> Artifact:
+    """Write down a file of a run that is in the store, in place of any of that name."""
+    return session.merge(
+        Artifact(
+            run_id=run_id,
+            name=name,
+            kind=kind,
+            step=step,
+            content_type=content_type,
+            size=stored.size,
+            sha256=stored.sha256,
+            storage_key=stored.key,
+            created_at=now(),
+        )
+    )

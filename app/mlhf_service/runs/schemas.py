@@ -68,9 +68,17 @@ class RunItem(BaseModel):
     name: str
     status: Status
     model: str
-    dataset: str
+    dataset: str = Field(description="A built-in's name, or an upload's id.")
+    dataset_name: str = Field(description="What people call it: an upload's name.")
     optimizer: str
     seed: int
+    project: str | None = Field(description="The name of its job's project.")
+    tags: dict[str, str]
+    notes: str | None = Field(description="Markdown, as it was written.")
+    params: dict[str, Any] = Field(
+        description="The configuration, flat, by the names that filters and sorting use: "
+        "`optimizer.lr`, `model.hidden`, `batch_size`."
+    )
     attempts: int = Field(description="How often it was started; more than 1 after a resume.")
     progress: dict[str, Any] | None = Field(
         description="How far it is, in steps, samples, epochs and seconds of training; where it "
@@ -89,6 +97,24 @@ class RunItem(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    archived_at: datetime | None = Field(description="Hidden from lists since then.")
+
+
+FieldKind = Literal["attribute", "param", "metric", "total", "tag"]
+
+
+class RunField(BaseModel):
+    """What runs can be filtered and sorted by."""
+
+    name: str = Field(description="As filters, `sort` and `columns` write it.")
+    kind: FieldKind = Field(description="Where its values come from.")
+    type: Literal["number", "text"] = Field(description="How its values are compared.")
+
+
+class RunFields(BaseModel):
+    """All that the runs here can be filtered and sorted by."""
+
+    data: list[RunField] = Field(description="Attributes first, then the others by name.")
 
 
 class RunView(RunItem):
@@ -108,7 +134,7 @@ class CurveSeries(BaseModel):
 
     metric: str
     points: list[tuple[float, Number]] = Field(description="Pairs [x, value] by ascending step.")
-    total_points: int
+    total_points: int = Field(description="How many there are, in the window of steps if any.")
     downsampled: bool
     unplaced: int = Field(
         description="Points that are not given because they have no place on the axis: CPU "
@@ -132,9 +158,12 @@ class ArtifactView(BaseModel):
     kind: str
     step: int | None
     content_type: str
-    size: int
-    sha256: str
-    created_at: datetime
+    size: int | None = Field(description="In bytes; null until the file is first asked for.")
+    sha256: str | None = Field(description="Null until the file is first asked for.")
+    created_at: datetime | None = Field(
+        description="Null: the file is made of the run's curves when it is first asked for, "
+        "and kept."
+    )
     url: str
 
 

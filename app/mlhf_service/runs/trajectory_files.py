@@ -1,4 +1,4 @@
-"""The files stored with a trajectory that has ended: its table, its figure, and its numbers."""
+"""The files of a trajectory that has ended: its table, its figure, and its numbers."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,36 @@ from mlhf.ablation.report import Trajectory
 from mlhf.ablation.statistics import Row
 from mlhf.core.events import encode
 from mlhf_service.kit.panels import Panel, panels_png
-from mlhf_service.runs import repository
+from mlhf_service.runs import outcomes, reading
 from mlhf_service.runs.curve_files import CSV, PNG
 from mlhf_service.runs.models import Run
 
 JSON = "application/json"
 MARKDOWN = "text/markdown; charset=utf-8"
-NUMBERS = "ablation.json"  # what a job's table is made of
+
+FILES = (
+    ("ablation.json", JSON),  # what a job's table is made of
+    ("ablation.csv", CSV),
+    ("ablation.md", MARKDOWN),
+    ("ablation.png", PNG),
+)
 
 
-def render_all(session: Session, run: Run, diverged: bool) -> dict[str, tuple[str, bytes]]:
-    """The files of one trajectory: name → (content type, content)."""
-    trajectory = _trajectory(session, run, diverged)
+def has_files(run: Run) -> bool:
+    """Whether a run of an ablation has trained to its end, or to where it diverged."""
+    return run.status == "succeeded" or outcomes.diverged(run)
+
+
+def render(session: Session, run: Run, name: str) -> bytes:
+    """One of the files of a trajectory."""
+    trajectory = trajectory_of(session, run)
     task = run.config["task"]
+    if name == "ablation.json":
+        return encode(vars(trajectory))
+    if name == "ablation.png":
+        return png(ablation_report.panels(task, [trajectory]))
     rows = ablation_report.rows(task, [trajectory])
-    panels = ablation_report.panels(task, [trajectory])
-    return {
-        NUMBERS: (JSON, encode(vars(trajectory))),
-        "ablation.csv": (CSV, csv(rows)),
-        "ablation.md": (MARKDOWN, markdown(run.name, rows)),
-        "ablation.png": (PNG, png(panels)),
-    }
+    return csv(rows) if name == "ablation.csv" else markdown(run.name, rows)
 
 
 def csv(rows: Sequence[Row]) -> bytes:
@@ -46,9 +55,10 @@ def png(panels: Sequence[Sequence[Panel]]) -> bytes:
     return panels_png(panels)
 
 
-def _trajectory(session: Session, run: Run, diverged: bool) -> Trajectory:
+def trajectory_of(session: Session, run: Run) -> Trajectory:
+    """What a run of an ablation measured."""
     names = {form.metric(m): form.stat(m) for form in SOLVER_VARIANTS for m in MEASURES}
-    curves = repository.curves(session, run.id, list(names))
+    curves = reading.read(session, run.id, list(names))
     values = {names[one.metric]: one.value.tolist() for one in curves}
     samples = curves[0].samples.tolist() if curves else []
-    return Trajectory.of(samples, values, diverged)
+    return Trajectory.of(samples, values, outcomes.diverged(run))

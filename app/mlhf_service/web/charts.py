@@ -11,8 +11,14 @@ from mlhf_service.comparisons.service import Compared
 from mlhf_service.runs.curves import Series
 from mlhf_service.runs.downsample import select
 from mlhf_service.runs.metrics import Axis, label
+from mlhf_service.web.views import parameters
 
-_MOST_POINTS = 500
+_MOST_POINTS, _LEAST_POINTS, _ALL_POINTS = 500, 100, 10_000
+
+
+def most_points(groups: int) -> int:
+    """Of one line, where there are so many: a page holds a bounded number of points."""
+    return min(_MOST_POINTS, max(_LEAST_POINTS, _ALL_POINTS // max(1, groups)))
 
 
 def charts(compared: Compared, x: Axis = "wall_seconds") -> dict[str, Any]:
@@ -22,20 +28,26 @@ def charts(compared: Compared, x: Axis = "wall_seconds") -> dict[str, Any]:
     """
     comparison = compared.comparison
     runs = {run.run_id: run for run in comparison.runs}
+    most = most_points(len(comparison.groups))
     return {
         "metric": label(comparison.metric),
         "x": x,
         "target": comparison.target,
         "log": not higher_is_better(comparison.metric),
+        "parameters": _parameters(compared),
         "groups": [
-            _group(group, runs, [compared.curves[run_id] for run_id in group.run_ids], x)
+            _group(group, runs, [compared.curves[run_id] for run_id in group.run_ids], x, most)
             for group in comparison.groups
         ],
     }
 
 
 def _group(
-    group: ComparedGroup, runs: dict[str, ComparedRun], series: list[Series], x: Axis
+    group: ComparedGroup,
+    runs: dict[str, ComparedRun],
+    series: list[Series],
+    x: Axis,
+    most: int,
 ) -> dict[str, Any]:
     curve = group.curve
     until = curve.steps[-1] if curve.steps else -1
@@ -43,8 +55,9 @@ def _group(
         "label": legend(group, runs),
         "axes": {
             axis: {
-                **_mean(curve, axis, group.n > 1),
-                "rests": [rest for one in series if len(rest := _rest(one, until, axis)) > 1],
+                **_mean(curve, axis, group.n > 1, most),
+                "reached": _reached(group, axis),
+                "rests": [rest for one in series if len(rest := _rest(one, until, axis, most)) > 1],
                 "crosses": [
                     cross
                     for one in series
@@ -56,9 +69,41 @@ def _group(
     }
 
 
-def _mean(curve: GroupCurve, axis: Axis, banded: bool) -> dict[str, Any]:
+def _reached(group: ComparedGroup, axis: Axis) -> float | None:
+    """Where a group reached the target: the mean over its seeds."""
+    bands = group.to_target
+    return getattr(bands, axis).mean if bands is not None and hasattr(bands, axis) else None
+
+
+def _parameters(compared: Compared) -> dict[str, Any]:
+    """The hyperparameters in which the runs differ, and each run's, with its best value."""
+    by_id = {run.run_id: run for run in compared.comparison.runs}
+    metric = compared.comparison.metric
+    shown = [
+        (index, group.label, run, parameters(run.config))
+        for index, group in enumerate(compared.groups)
+        for run in group.runs
+    ]
+    names = dict.fromkeys(name for *_, flat in shown for name in flat)
+    differing = [name for name in names if len({repr(flat.get(name)) for *_, flat in shown}) > 1]
+    return {
+        "names": differing,
+        "runs": [
+            {
+                "label": label,
+                "group": index,
+                "seed": run.seed,
+                "params": {name: flat[name] for name in differing if name in flat},
+                "value": measure.best if (measure := by_id[run.id].measures.get(metric)) else None,
+            }
+            for index, label, run, flat in shown
+        ],
+    }
+
+
+def _mean(curve: GroupCurve, axis: Axis, banded: bool, most: int) -> dict[str, Any]:
     mean = np.array([np.nan if v is None else v for v in curve.mean], dtype=np.float64)
-    keep = select(mean, _MOST_POINTS).tolist()
+    keep = select(mean, most).tolist()
     x: list[float | None] = getattr(curve, axis)
     keep = [i for i in keep if x[i] is not None]
     return {
@@ -67,9 +112,11 @@ def _mean(curve: GroupCurve, axis: Axis, banded: bool) -> dict[str, Any]:
     }
 
 
-def _rest(one: Series, until: int, axis: Axis) -> list[tuple[float, float | None]]:
+def _rest(one: Series, until: int, axis: Axis, most: int) -> list[tuple[float, float | None]]:
     """A run's curve from where not all runs of its group have one."""
-    pairs = one.on(axis).at_most(_MOST_POINTS)
+    if not len(one) or one.step[-1] <= until:
+        return []
+    pairs = one.on(axis).at_most(most)
     return [
         (x, y if isinstance(y, float) else None)
         for step, (x, y) in zip(pairs.step.tolist(), pairs.pairs(axis), strict=True)

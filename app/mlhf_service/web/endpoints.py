@@ -20,13 +20,14 @@ from mlhf_service.jobs import service as jobs
 from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.models import Job
 from mlhf_service.kit.drawing import AXIS_LABELS
-from mlhf_service.kit.pagination import Cursor, Order, paginate
+from mlhf_service.kit.pagination import Cursor, Order, page_of_ids
 from mlhf_service.kit.problems import BadRequest
 from mlhf_service.runs import service as runs
 from mlhf_service.runs.metrics import METRICS, Axis, label
 from mlhf_service.runs.status import ACTIVE, STATUSES, Status
 from mlhf_service.web import views
-from mlhf_service.web.charts import charts
+from mlhf_service.web.best import best_groups
+from mlhf_service.web.charts import charts, most_points
 from mlhf_service.web.formats import query
 from mlhf_service.web.rendering import PageRoute, page
 
@@ -59,26 +60,25 @@ def list_page(
     status: Status | Literal[""] = "",
     optimizer: _Text = "",
     q: _Text = "",
+    archived: Literal["", "true"] = "",
     cursor: Cursor = None,
 ) -> Response:
     """Jobs and their runs, the newest first."""
-    chosen = {"status": status, "optimizer": optimizer, "q": q}
+    chosen = {"status": status, "optimizer": optimizer, "q": q, "archived": archived}
     statement = job_rows.search(
-        status=[status] if status else (), optimizer=optimizer or None, q=q or None
+        status=[status] if status else (),
+        optimizer=optimizer or None,
+        q=q or None,
+        archived=bool(archived),
     )
-    listed = paginate(
-        session,
-        statement,
-        Order(Job.id, Job.id, True),
-        _JOBS_A_PAGE,
-        cursor,
-        lambda job: views.job_row(job, optimizer or None, _RUNS_A_JOB),
-    )
+    order = Order(Job.id, Job.id, True)
+    ids, following = page_of_ids(session, statement, order, _JOBS_A_PAGE, cursor)
+    rows = views.job_rows(session, ids, optimizer or None, _RUNS_A_JOB)
     return page(
         request,
         "list.html",
-        rows=listed.data,
-        older=query(**chosen, cursor=listed.next_cursor) if listed.next_cursor else None,
+        rows=rows,
+        older=query(**chosen, cursor=following) if following else None,
         newest=query(**chosen) if cursor else None,
         chosen=chosen,
         filtered=any(chosen.values()),
@@ -87,7 +87,7 @@ def list_page(
         most=comparisons.MOST_RUNS,
         first_job=views.FIRST_JOB,
         curl=views.curl(str(request.base_url), views.FIRST_JOB),
-        active=any(row.job.status in ACTIVE for row in listed.data),
+        active=any(row.job.status in ACTIVE for row in rows),
     )
 
 
@@ -98,9 +98,8 @@ def docs_page(request: Request) -> Response:
 
 
 @router.get("/jobs")
-@router.get("/runs")
 def to_list() -> Response:
-    """Both are on the first page."""
+    """Jobs are on the first page."""
     return RedirectResponse("/")
 
 
@@ -108,14 +107,14 @@ def to_list() -> Response:
 def job_page(request: Request, session: ReadSession, job_id: str) -> Response:
     """One job: its progress, its runs, its log."""
     job = jobs.find(session, job_id)
-    row = views.job_row(job)
+    row = views.job_row(session, job)
     since = max(0, job.event_seq - _LOG_EVENTS)
     events = job_rows.events_after(session, job_id, since, _LOG_EVENTS, "log")
     return page(
         request,
         "job.html",
         job=row.job,
-        part=KINDS[job.kind].page_part,
+        part=KINDS[job.kind].page_part if job.kind in KINDS else None,
         runs=row.runs,
         actions=views.actions(row.job),
         log=views.log_entries(events[-_LOG_LINES:], job.runs),
@@ -137,6 +136,8 @@ def run_page(request: Request, session: ReadSession, run_id: str) -> Response:
         run=run,
         job=jobs.find(session, run.job_id),
         artifacts=runs.artifacts(session, run_id),
+        log=views.run_log(session, run, _LOG_EVENTS),
+        evaluations=views.evaluations(session, run_id),
         labels={name: label(name) for name in METRICS},
         axes=AXIS_LABELS,
         active=run.status in ACTIVE,
@@ -175,7 +176,9 @@ def compare_page(
     """Runs side by side."""
     chosen = comparisons.runs_to_compare(session, run or [], job)
     wanted = _number(target)
-    compared = comparisons.compare(session, chosen, metric or None, wanted, x)
+    compared = comparisons.compare(
+        session, chosen, metric or None, wanted, x, most_points(len(chosen))
+    )
     comparison = compared.comparison
     return page(
         request,
@@ -186,6 +189,7 @@ def compare_page(
         axes=AXIS_LABELS,
         seeds=seeds,
         by_id={one.run_id: one for one in comparison.runs},
+        best=best_groups(comparison),
         run=run or [],
         job=job,
         metrics=comparisons.METRICS,

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from mlhf_service.database import now
+from mlhf_service.kit.flat import flat
 from mlhf_service.runs.metrics import label
 
 NONE = "–"
@@ -86,5 +87,5 @@ def query(**values: object) -> str:
 
 
 FILTERS = {
-    one.__name__: one for one in (number, percent, count, ratio, duration, size, when, words)
+    one.__name__: one for one in (number, percent, count, ratio, duration, size, when, words, flat)
 }

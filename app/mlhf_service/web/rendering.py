@@ -12,10 +12,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.templating import Jinja2Templates
 from sqlalchemy.exc import OperationalError, TimeoutError
+from starlette.types import Scope
 
 import mlhf
 from mlhf.core.errors import error_message
 from mlhf_service.kit.problems import Problem, Unavailable, pointer_of
+from mlhf_service.runs.metrics import has_best
 from mlhf_service.web import formats
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= formats.FILTERS
+    environment.tests["best_known"] = has_best
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
     environment.globals |= {"query": formats.query, "version": mlhf.__version__}
     return environment
@@ -41,6 +44,10 @@ _TEMPLATES = Jinja2Templates(env=_environment())
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Render a template; what it shows changes, so no cache may keep it."""
     headers = {"Cache-Control": "no-store"}
+    values |= {
+        "caller": getattr(request.state, "caller", None),
+        "with_keys": request.app.state.settings.auth == "keys",
+    }
     return _TEMPLATES.TemplateResponse(request, template, values, status, headers)
 
 
@@ -68,6 +75,11 @@ class PageRoute(APIRoute):
                 return _error_page(request, 500, "Internal error", detail)
 
         return handle
+
+
+def error_page(scope: Scope, status: int, title: str, detail: str) -> Response:
+    """An error as a person is shown it, for what answers before a route does."""
+    return _error_page(Request(scope), status, title, detail)
 
 
 def _error_page(request: Request, status: int, title: str, detail: str) -> Response:

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from mlhf_service.api.dependencies import Backend
+from mlhf_service.context import Caller
 from mlhf_service.database import Database
 from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.settings import Settings
@@ -25,7 +26,7 @@ def test_the_doorbell_is_notified_after_the_commit_and_not_after_a_failure(
     settings: Settings, database: Database, storage: FolderStorage
 ) -> None:
     bell = Bell(database)
-    backend = Backend(settings, database, storage, bell)
+    backend = Backend(settings, database, storage, bell, Caller())
     with backend.write() as context:
         context.session.add(Outbox(queue="cpu"))
         assert bell.seen == []

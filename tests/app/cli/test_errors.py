@@ -107,6 +107,7 @@ def test_a_database_of_another_program(use: Use, tmp_path: Path, command: str) -
 def test_data_of_a_newer_version(use: Use, database: Path, command: str) -> None:
     connection = sqlite3.connect(database)
     connection.execute("update alembic_version set version_num = '9000'")
+    connection.execute("update schema_floor set revision = '9000'")
     connection.commit()
     connection.close()
     said = use(command)
@@ -117,7 +118,7 @@ def test_data_of_a_newer_version(use: Use, database: Path, command: str) -> None
 @pytest.mark.parametrize("command", USE_DATABASE)
 def test_a_database_server_that_does_not_answer(use: Use, command: str) -> None:
     url = "postgresql+psycopg://mlhf:secret@127.0.0.1:9/mlhf"
-    said = use(command, MLHF_DATABASE_URL=url)
+    said = use(command, MLHF_DATABASE_URL=url, MLHF_DATABASE_WAIT_SECONDS="1")
     assert "postgresql+psycopg://mlhf:***@127.0.0.1:9/mlhf cannot be used" in said
     assert "refused" in said
     assert "secret" not in said
@@ -141,7 +142,7 @@ def test_a_port_in_use(use: Use, command: str) -> None:
         ("MLHF_DATABASE_URL", "postgresql://a:secret@b/c", "postgresql+psycopg://"),
         ("MLHF_DATABASE_URL", "mysql://a:secret@b/c", "MLHF_DATABASE_URL is 'mysql://a:***@b/c'"),
         ("MLHF_BROKER_URL", "carrier-pigeon://", "MLHF_BROKER_URL is 'carrier-pigeon://'"),
-        ("MLHF_ARTIFACTS_URL", "s3://bucket", "MLHF_ARTIFACTS_URL is 's3://bucket'"),
+        ("MLHF_ARTIFACTS_URL", "ftp://bucket", "MLHF_ARTIFACTS_URL is 'ftp://bucket'"),
     ],
 )
 def test_a_setting_that_is_wrong(use: Use, name: str, value: str, shown: str) -> None:

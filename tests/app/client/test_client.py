@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from mlhf_service.client import Client, ServiceError
+from tests.app.client.transports import client_of
 
 
 def test_it_needs_no_package_of_the_service() -> None:
@@ -52,19 +53,6 @@ class Stream(httpx.SyncByteStream):
 
 def message(number: int) -> bytes:
     return f'event: log\ndata: {{"line":{number}}}\nid: {number}\n\n'.encode()
-
-
-def client_of(*answers: httpx.Response) -> tuple[Client, list[httpx.Request]]:
-    """A client that is given these answers in turn, and the requests that it makes."""
-    waiting, asked = list(answers), []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
-        return waiting.pop(0)
-
-    client = Client()
-    client._http = httpx.Client(base_url=client.url, transport=httpx.MockTransport(answer))
-    return client, asked
 
 
 def stream_of(*chunks: bytes, breaks: bool = False) -> httpx.Response:
@@ -127,7 +115,7 @@ def test_an_upload_tells_its_progress(tmp_path: Path) -> None:
 
     client = Client("http://test")
     client._http = httpx.Client(base_url="http://test", transport=httpx.MockTransport(answer))
-    made = client.upload("t", "table", [path], {}, lambda *what: told.append(what))
+    made = client.upload_files("t", "table", [path], {}, lambda *what: told.append(what))
     assert made == {"id": "ds_1"}
     assert [each for each in told if each[0] == "sending"][-1] == ("sending", 200_000, 200_000)
     assert ("checking", 3, 9) in told

@@ -335,6 +335,27 @@ def test_warnings(client: TestClient, rows: Any, code: str, fields: dict[str, An
     assert warning["message"].endswith(".")
 
 
+def test_runs_that_measured_other_samples_are_told_apart(client: TestClient, rows: Any) -> None:
+    def measured(samples: int) -> dict[str, Any]:
+        part = {"train": {"samples": samples, "of": 12_000}, "test": {"samples": 512, "of": 2_000}}
+        return {"data_digest": "aa", "evaluation": part}
+
+    older = {"environment": {"data_digest": "aa"}, "config": {"evaluation": {"every_epochs": 1.0}}}
+    info = {"train_samples": 12_000, "test_samples": 2_000}
+    runs = [
+        rows.run(environment=measured(1285)),
+        rows.run(environment=measured(1285)),
+        rows.run(environment=measured(12_000)),
+        rows.run(**older, data_info=info),
+    ]
+    for run in runs:
+        rows.points(run, "train_loss", {0: 1.0})
+    (warning,) = [w for w in _get(client, run=runs)["warnings"] if w["code"] == "evaluation"]
+    assert warning["run_ids"] == runs[2:]
+    assert "1,285 of 12,000 train samples and 512 of 2,000 test samples" in warning["message"]
+    assert "evaluation" not in _codes(_get(client, run=runs[:2]))
+
+
 def test_a_run_that_measured_nothing(client: TestClient, rows: Any) -> None:
     runs = [rows.run(status="queued"), rows.run()]
     rows.points(runs[1], "train_loss", {0: 0.0})
@@ -374,7 +395,7 @@ def test_the_svg_has_labels_but_no_script(client: TestClient, rows: Any, job: st
         ({"run": ["run_1"]}, 422),
         ({"run": ["run_1", "run_1"]}, 422),
         ({"run": ["run_1", "run_2"]}, 404),
-        ({"run": [f"run_{i}" for i in range(65)]}, 422),
+        ({"run": [f"run_{i}" for i in range(101)]}, 422),
         ({"job": "job_1"}, 404),
         ({"job": "a\0"}, 422),
         ({"run": ["a\0", "b"]}, 422),
@@ -391,3 +412,29 @@ def test_bad_requests(client: TestClient, params: dict[str, Any], status: int) -
     response = client.get("/v1/comparisons", params=params)
     assert response.status_code == status
     assert response.json()["errors"][0]["pointer"] == list(params or ["run"])[-1]
+
+
+def test_long_curves_are_compared_by_fewer_points_but_exactly(
+    client: TestClient, rows: Any
+) -> None:
+    values = dict.fromkeys(range(6001), 1.0) | {1234: 0.3, 3000: 0.1, 4000: 0.3, 6000: 0.7}
+    runs = [rows.run(rows.job(), seed=seed) for seed in (0, 1)]
+    for run in runs:
+        rows.points(run, "train_loss", values)
+    found = client.get(f"/v1/comparisons?run={runs[0]}&run={runs[1]}&target=0.5").json()
+    for run in found["runs"]:
+        assert (run["final_loss"], run["best_loss"]) == (0.7, 0.1)
+        assert run["to_target"]["step"] == 1234
+    (group,) = found["groups"]
+    assert group["to_target"]["steps"]["mean"] == 1234
+    curve = group["curve"]
+    assert curve["downsampled"]
+    assert curve["total_points"] == 6001
+    assert (curve["steps"][0], curve["steps"][-1], min(curve["mean"])) == (0, 6000, 0.1)
+
+
+def test_a_hundred_runs(client: TestClient, rows: Any) -> None:
+    job = rows.job()
+    runs = [rows.run(job, seed=seed, position=seed) for seed in range(101)]
+    chosen = [("run", run) for run in runs]
+    assert len(client.get("/v1/comparisons", params=chosen[:100]).json()["runs"]) == 100

@@ -61,3 +61,18 @@ def test_labels_are_distinct_even_where_shortened() -> None:
     models = [{"name": "mlp", "params": {"hidden": hidden}} for hidden in long]
     labels = [g.label for g in group([_run(model=m) for m in models])]
     assert len(set(labels)) == 2
+
+
+def test_a_budget_is_named_only_where_nothing_else_tells_groups_apart() -> None:
+    short, long = {"epochs": 1.0}, {"epochs": 9.0}
+    fast, slow = _adam(lr=0.1), _adam(lr=0.01)
+    both = [_run(optimizer=fast, budget=short), _run(optimizer=slow, budget=long)]
+    assert [g.label for g in group(both)] == ["adam lr=0.1", "adam lr=0.01"]
+    third = [*both, _run(optimizer=slow, budget=short)]
+    assert [g.label for g in group(third)][1:] == ["adam lr=0.01 epochs=9", "adam lr=0.01 epochs=1"]
+
+
+def test_uploads_are_called_by_their_names() -> None:
+    runs = [_run(dataset={"name": name, "params": {}}) for name in ("ds_01", "digits")]
+    runs[0].dataset_name = "flowers"
+    assert [g.label for g in group(runs)] == ["adam dataset=flowers", "adam dataset=digits"]

@@ -1,19 +1,29 @@
 """Numbers over seeds, checked against what one computes by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from mlhf_service.comparisons.statistics import band, group_curve
+from mlhf_service.runs.blocks import Block
 from mlhf_service.runs.curves import Series
+from mlhf_service.runs.reading import series_of
 
 
 def _series(values: dict[int, float], seconds: float = 1.0, cpu: float | None = None) -> Series:
-    rows = [
-        (s, 10 * s, s / 10, seconds * s, None if cpu is None else cpu * s, v, None)
-        for s, v in values.items()
+    points = [
+        {
+            "step": step,
+            "samples": 10 * step,
+            "epoch": step / 10,
+            "wall_seconds": seconds * step,
+            "cpu_seconds": None if cpu is None else cpu * step,
+            "values": {"train_loss": value},
+        }
+        for step, value in values.items()
     ]
-    return Series.of("run_x", "train_loss", rows)
+    return series_of("run_x", Block.of_points(points), "train_loss")
 
 
 def test_a_band() -> None:
@@ -88,3 +98,15 @@ def test_long_curves_are_thinned() -> None:
     assert len(curve.steps) <= 2000
     assert curve.downsampled
     assert (curve.total_points, curve.steps[-1]) == (5000, 4999)
+
+
+def test_curves_of_which_points_were_left_out_are_read_off_at_the_steps_of_the_first() -> None:
+    line = _series({step: 2.0 - step / 1000 for step in range(0, 1001, 10)})
+    other = _series({step: 4.0 - step / 500 for step in range(5, 1000, 7)})
+    thin = [replace(one, total=5000) for one in (line, other)]
+    curve = group_curve([[thin[0]], [thin[1]]])
+    assert curve.steps == list(range(10, 1000, 10)), "where both have points"
+    expected = [3.0 - 1.5 * step / 1000 for step in curve.steps]
+    assert curve.mean == pytest.approx(expected)
+    assert curve.wall_seconds == pytest.approx([float(step) for step in curve.steps])
+    assert (curve.total_points, curve.downsampled) == (5000, True)

@@ -144,6 +144,13 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
         _unpack(file, tmp_path)
 
 
+def test_empty_images_are_refused_before_any_is_unpacked(tmp_path: Path) -> None:
+    entries = {"train/a/0.png": b"x"} | {f"train/a/{i}.png": b"" for i in range(1, 50)}
+    with pytest.raises(DataError, match="is empty"):
+        _unpack(_zip(entries), tmp_path)
+    assert not list((tmp_path / "target").rglob("*.png"))
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     bomb = _zip({"train/a/1.png": bytes(80 * 2**20)})
     assert len(bomb.getvalue()) < 10**5

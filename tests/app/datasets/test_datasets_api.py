@@ -154,9 +154,10 @@ def test_upload_then_use(
         assert resolved.params == {**params, **channels, "train_samples": 2}
         assert resolved.info.train_samples == 2
         assert resolved.sha256 == body["sha256"]
-        assert resolved.root is not None
-        assert resolved.root.is_dir()
-        assert settings.root in resolved.root.parents
+        folder = resolved.files()
+        assert folder is not None
+        assert folder.is_dir()
+        assert settings.root in folder.parents
 
 
 def test_the_answer_says_what_was_understood(client: TestClient) -> None:
@@ -322,7 +323,7 @@ def test_a_row_that_cannot_be_written_leaves_no_files(
 
 def test_list_holds_builtins_then_uploads(client: TestClient) -> None:
     made = [_post(client, "npz", [("a.npz", NPZ)]).json()["id"] for _ in range(3)]
-    expected = ["digits", "cifar10", "mnist", "fashion_mnist", *reversed(made)]
+    expected = ["digits", "cifar10", "mnist", "fashion_mnist", "function", "pde", *reversed(made)]
     for limit in (1, 2, 3, 4, 5, 7, 50):
         seen, cursor = [], None
         while True:
@@ -374,7 +375,8 @@ def test_delete(
         from mlhf_service.runs.models import Run
 
         session.get_one(Run, paused).status = "cancelled"
-    assert client.delete(f"/v1/datasets/{made}").status_code == 204
+    assert client.delete(f"/v1/datasets/{made}").status_code == 409  # named by what ended
+    assert client.delete(f"/v1/datasets/{made}?force=true").status_code == 204
     assert not list(storage.root.rglob("*.npz"))
     assert client.get(f"/v1/datasets/{made}").status_code == 404
     assert client.delete(f"/v1/datasets/{made}").status_code == 404
@@ -409,9 +411,9 @@ def test_an_upload_says_how_far_it_is(
         def observed(done: int, total: int) -> None:
             monkeypatch.setattr(report, "_written", 0.0)  # else it writes a few times a second
             report(done, total)
-            seen.append(progress.find(settings, progress_id))
+            seen.append(progress.find(settings, "local", progress_id))
 
-        seen.append(progress.find(settings, progress_id))
+        seen.append(progress.find(settings, "local", progress_id))
         return inspect(name, params, root, observed)
 
     monkeypatch.setattr(specs, "inspect", watched)

@@ -7,8 +7,9 @@ import pytest
 
 from mlhf.core.errors import SpecError
 from mlhf_service.context import Context
-from mlhf_service.database import Database
-from mlhf_service.datasets.resolve import resolve_dataset
+from mlhf_service.database import Database, now
+from mlhf_service.datasets.models import Dataset
+from mlhf_service.datasets.resolve import identify, resolve_dataset
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
 
@@ -24,7 +25,7 @@ def resolved(database: Database, settings: Settings, storage: FolderStorage) -> 
 
 def test_a_builtin(resolved: Any) -> None:
     found = resolved("digits", {"train_samples": 100})
-    assert (found.family, found.params, found.root) == ("digits", {"train_samples": 100}, None)
+    assert (found.family, found.params, found.files()) == ("digits", {"train_samples": 100}, None)
     assert found.info.train_samples == 100
     assert found.info.outputs == 10
 
@@ -40,7 +41,7 @@ def test_a_builtin(resolved: Any) -> None:
         ("mnist", {}, "/name", "MLHF_DATASETS_DIR"),
         ("digits", {"train_samples": 0}, "/params/train_samples", "greater"),
         ("digits", {"train_samples": 10**9}, "/params/train_samples", "holds only"),
-        ("digits", {"sise": 3}, "/params/sise", "not permitted"),
+        ("digits", {"sise": 3}, "/params/sise", "unknown field"),
     ],
 )
 def test_errors_point_to_the_mistake(
@@ -57,3 +58,34 @@ def test_asking_again_is_fast(resolved: Any) -> None:
     for _ in range(20):
         resolved("digits", {})
     assert (time.perf_counter() - began) / 20 < 0.01
+
+
+def test_an_upload_is_found_by_its_name(
+    database: Database, settings: Settings, storage: FolderStorage
+) -> None:
+    with database.write() as session:
+        _named(Context(session, settings, storage))
+
+
+def _named(context: Context) -> None:
+    for number, name in enumerate(("flowers", "twice", "twice")):
+        context.session.add(
+            Dataset(
+                id=f"ds_{number:026}",
+                name=name,
+                format="table",
+                params={},
+                info={},
+                sha256="0" * 64,
+                size=1,
+                storage_key="x",
+                created_at=now(),
+            )
+        )
+    context.session.flush()
+    assert identify(context, "flowers") == ("ds_" + 26 * "0", "flowers")
+    assert identify(context, "digits") == ("digits", "digits")
+    with pytest.raises(SpecError, match="2 data sets are called 'twice': name one by its id"):
+        identify(context, "twice")
+    with pytest.raises(SpecError, match="did you mean 'flowers'"):
+        identify(context, "flwoers")

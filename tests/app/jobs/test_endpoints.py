@@ -1,6 +1,5 @@
 """Jobs over HTTP, on both databases; no worker runs here."""
 
-import threading
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from mlhf_service.database import Database
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.jobs.state import move, settle
-from mlhf_service.queue.leases import claim_next
+from mlhf_service.queue.claims import claim_next
 from mlhf_service.runs.models import Run
 
 SPEC: dict[str, Any] = {
@@ -48,7 +47,8 @@ def test_a_job_is_created_with_its_run_and_its_doorbell(
     assert job["attempts"] == 0
     assert job["tags"] == {"team": "red"}
     assert job["spec"]["optimizer"] == {"name": "adam", "params": {"lr": 0.01}}
-    assert client.get(f"/v1/jobs/{job['id']}").json() == job
+    read = client.get(f"/v1/jobs/{job['id']}").json()
+    assert {**read, "waiting": None} == job  # why it waits is told of one job alone
     (run,) = rows(database, Run)
     assert [run.id] == job["run_ids"]
     assert (run.status, run.queue, run.seed) == ("queued", "cpu", 3)
@@ -186,51 +186,10 @@ def test_a_lone_surrogate_is_refused_in_words(client: TestClient) -> None:
     assert response.json()["errors"]
 
 
-def test_an_idempotency_key_makes_one_job(client: TestClient, database: Database) -> None:
-    headers = {"Idempotency-Key": "k-1"}
-    first = client.post("/v1/jobs", json=SPEC, headers=headers)
-    again = client.post("/v1/jobs", json=SPEC, headers=headers)
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.json()["id"] == first.json()["id"]
-    other = client.post("/v1/jobs", json={**SPEC, "seed": 4}, headers=headers)
-    assert other.status_code == 422
-    assert len(rows(database, Job)) == 1
-
-
-def test_a_key_whose_request_failed_can_be_used_again(client: TestClient) -> None:
-    headers = {"Idempotency-Key": "k-2"}
-    bad = client.post("/v1/jobs", json={**SPEC, "model": {"name": "x"}}, headers=headers)
-    assert bad.status_code == 422
-    good = client.post("/v1/jobs", json=SPEC, headers=headers)
-    assert good.status_code == 201
-
-
-def test_a_key_in_flight_is_a_conflict(client: TestClient, database: Database) -> None:
-    from mlhf_service.jobs.idempotency import request_hash, reserve
-    from mlhf_service.jobs.kinds.train import TrainRequest
-
-    hashed = request_hash(TrainRequest.model_validate(SPEC).model_dump(mode="json"))
-    assert reserve(database, "k-3", hashed) is None
-    response = client.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "k-3"})
-    assert response.status_code == 409
-    assert response.headers["retry-after"] == "1"
-
-
-def test_one_key_from_many_sides_makes_one_job(client: TestClient, database: Database) -> None:
-    results: list[int] = []
-
-    def post() -> None:
-        response = client.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "k-4"})
-        results.append(response.status_code)
-
-    threads = [threading.Thread(target=post) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results.count(201) == 1
-    assert set(results) <= {201, 200, 409}
-    assert len(rows(database, Job)) == 1
+def test_what_a_creation_answers_is_what_is_read_later(client: TestClient) -> None:
+    made = client.post("/v1/jobs", json={**SPEC, "tags": {"a": "1"}})
+    read = client.get(made.headers["Location"]).json()
+    assert made.json() == {**read, "waiting": None}  # why it waits is told of one job alone
 
 
 def test_jobs_are_listed_filtered_and_paged(client: TestClient) -> None:
@@ -393,3 +352,28 @@ def test_memory_is_that_of_the_largest_optimizer(client: TestClient) -> None:
     assert memory("adam") - memory("sgd") == 4 * parameters * 6
     assert memory("sgd") > 200 * 2**20, "the process itself"
     assert memory("sgd", "kfac", "adam") == memory("kfac") > memory("adam")
+
+
+def test_a_surrogate_of_a_formula_is_trained_in_float64(
+    client: TestClient, database: Database
+) -> None:
+    spec = {
+        **SPEC,
+        "dataset": {"name": "function", "params": {"expressions": ["sin(pi*x1)*x2"]}},
+        "optimizer": {"name": "gauss_newton"},
+        "dtype": "float64",
+        "target": {"metric": "test_relative_l2", "value": 1e-5},
+    }
+    assert client.post("/v1/jobs", json=spec).status_code == 201
+    (run,) = rows(database, Run)
+    assert run.config["dtype"] == "float64"
+    usual = client.post("/v1/jobs", json=SPEC).json()
+    assert "dtype" not in usual["spec"], "workers of an earlier version know none"
+    assert client.get("/v1/runs", params={"filter": "dtype = float64"}).json()["data"] != []
+    wrong = {**spec, "dataset": {"name": "function", "params": {"expressions": ["sin(x9)"]}}}
+    problem = client.post("/v1/jobs", json=wrong)
+    assert problem.status_code == 422
+    (error,) = problem.json()["errors"]
+    assert error["pointer"] == "/dataset/params"
+    assert "'x9' at character 5" in error["detail"]
+    assert client.post("/v1/jobs", json={**spec, "dtype": "float16"}).status_code == 422

@@ -39,7 +39,9 @@ def url(rows: Any, run: str) -> str:
 def test_list(client: TestClient, rows: Any, run: str) -> None:
     sha = rows.artifact(run, "checkpoint-000000120.safetensors", b"abc", kind="checkpoint", step=9)
     rows.artifact(run, "config.json", b"{}", kind="config", content_type="application/json")
-    first, second = client.get(f"/v1/runs/{run}/artifacts").json()["data"]
+    files = client.get(f"/v1/runs/{run}/artifacts").json()["data"]
+    made = ("curves", "events")  # when they are asked for
+    first, second = (file for file in files if file["kind"] not in made)
     assert first["sha256"] == sha == hashlib.sha256(b"abc").hexdigest()
     assert (first["kind"], first["step"], first["size"]) == ("checkpoint", 9, 3)
     assert second["content_type"] == "application/json"
@@ -163,7 +165,7 @@ def sized(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
 
     def send(request: Request) -> Response:
         path = folder / request.path_params["size"]
-        return send_file(request.headers, path, sha256="00", name="n", content_type="a/b")
+        return send_file(request, path, sha256="00", name="n", content_type="a/b")
 
     return TestClient(Starlette(routes=[Route("/{size}", send)]))
 

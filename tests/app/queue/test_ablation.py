@@ -128,6 +128,7 @@ def test_an_ablation_that_was_killed_ends_with_the_commands_table_and_figure(
     kinds = {a["name"]: a["kind"] for a in listed if a["kind"] != "checkpoint"}
     assert kinds == {
         **dict.fromkeys(("curves.csv", "curves.parquet", "curves.png"), "curves"),
+        "events.out.tfevents.mlhf": "events",
         **{f"ablation.{end}": "ablation" for end in ("json", "csv", "md", "png")},
     }
     files = {name: client.get(f"/v1/runs/{run_ids[0]}/artifacts/{name}").content for name in kinds}
@@ -256,7 +257,7 @@ def test_a_trajectory_that_failed_leaves_its_curve_and_no_table(
     run = worker.run(worker.work().claim.run_id)
     assert run.status == "failed"
     listed = client.get(f"/v1/runs/{run.id}/artifacts").json()["data"]
-    assert {a["name"] for a in listed} == {"curves.csv", "curves.parquet", "curves.png"}
+    assert {a["kind"] for a in listed} == {"curves", "events"}
     assert client.get("/v1/ablations", params={"job": job_id}).json()["done"] == 0
 
 

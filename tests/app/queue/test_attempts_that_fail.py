@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from typing import Any, ClassVar
 
 import pytest
@@ -10,10 +11,11 @@ from fastapi.testclient import TestClient
 from mlhf.core.events import Event, EventFile, event
 from mlhf.core.failures import explain
 from mlhf.core.optional import MissingPackageError
-from mlhf_service.queue import attempt
+from mlhf_service.database import Database
+from mlhf_service.jobs.models import Job
+from mlhf_service.queue import attempt, finish
 from mlhf_service.queue.trainer_process import TrainerProcess
-from mlhf_service.runs.models import Artifact
-from tests.app.conftest import Rows
+from mlhf_service.runs.models import Run
 from tests.app.queue.worker import Service
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -47,8 +49,7 @@ def _ended(worker: Service, monkeypatch: pytest.MonkeyPatch, **attributes: Any) 
     [
         (ValueError("seven is odd"), 500, "internal"),
         (MemoryError(), 422, "memory"),
-        (RuntimeError("CUDA error: unspecified launch failure"), 500, "device"),
-        (ModuleNotFoundError("No module named 'x'", name="x"), 500, "package"),
+        (MissingPackageError("sklearn", "data"), 500, "package"),
     ],
 )
 def test_an_error_is_a_problem_with_its_cause(
@@ -69,7 +70,7 @@ def test_an_error_is_a_problem_with_its_cause(
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(-9, "smaller network or batch_size"), (-11, "SIGSEGV"), (74, "disk is full")],
+    [(-9, "smaller network or batch_size"), (-11, "SIGSEGV")],
 )
 def test_an_end_without_a_word_is_explained(
     worker: Service, submit: Any, monkeypatch: Any, code: int, reason: str
@@ -95,22 +96,87 @@ def test_a_worker_without_room_gives_the_run_back_at_once(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/spool/run.json")
 
     run = _ended(worker, monkeypatch, **{place: full})
-    assert (run.status, run.failures) == ("queued", 1)
-    assert "disk is full" not in str(run.error)
+    assert (run.status, run.failures, run.worker_faults) == ("queued", 0, 1)
     assert "Make room in the worker's data folder" in worker.log(run.id)[-1]
 
 
-def test_a_checkpoint_that_is_gone_is_named(worker: Service, submit: Any, rows: Rows) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("CUDA error: unspecified launch failure"), "needs a look"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "torch cannot be imported"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+    ],
+)
+def test_a_fault_of_the_worker_does_not_count_against_the_run(
+    worker: Service, submit: Any, monkeypatch: Any, error: Exception, reason: str
+) -> None:
     submit()
-    run_id = worker.run().id
-    rows.artifact(run_id, "checkpoint-000000007.safetensors", b"x", kind="checkpoint", step=7)
-    (artifact,) = worker.all(Artifact)
-    worker.storage.delete(artifact.storage_key)
-    worker.work()
-    run = worker.run()
+    failed = event("failed", error=explain(error).to_dict())
+    run = _ended(worker, monkeypatch, events=[failed])
+    assert (run.status, run.failures, run.worker_faults) == ("queued", 0, 1)
+    assert reason in worker.log(run.id)[-1]
+
+
+def test_workers_that_always_fail_a_run_end_it_with_the_reason(
+    worker: Service, submit: Any, monkeypatch: Any, database: Database
+) -> None:
+    submit()
+    failed = event("failed", error=explain(RuntimeError("CUDA error: ECC")).to_dict())
+    for attempt_number in range(1, finish.MAX_WORKER_FAULTS + 1):
+        run = _ended(worker, monkeypatch, events=[failed])
+        assert (run.attempt, run.failures) == (attempt_number, 0)
+        with database.write() as session:
+            session.get_one(Run, run.id).available_at = 0.0
+            session.get_one(Job, run.job_id).ready_at = 0.0
     assert run.status == "failed"
-    assert run.error["type"] == "/problems/data"  # type: ignore[index]
-    assert "checkpoint-000000007.safetensors" in run.error["detail"]  # type: ignore[index]
+    assert run.error["type"] == "/problems/lost"
+    assert "CUDA error: ECC" in run.error["detail"]
+    assert "Mend the workers" in run.error["detail"]
+
+
+def test_an_unexpected_error_ends_the_attempt_at_once_and_counts(
+    worker: Service, submit: Any, monkeypatch: Any
+) -> None:
+    submit()
+
+    def wrong(*_: Any) -> None:
+        raise LookupError("no such thing")
+
+    run = _ended(worker, monkeypatch, read=wrong)
+    assert (run.status, run.failures, run.worker_faults) == ("queued", 1, 0)
+    assert "LookupError: no such thing" in worker.log(run.id)[-1]
+
+
+def test_a_trainer_that_ends_before_its_first_word_is_the_installation(
+    worker: Service, submit: Any, monkeypatch: Any
+) -> None:
+    submit()
+    run = _ended(worker, monkeypatch, code=1)
+    assert (run.status, run.failures, run.worker_faults) == ("queued", 0, 1)
+
+
+def test_a_run_without_its_model_has_not_succeeded(
+    worker: Service, submit: Any, monkeypatch: Any
+) -> None:
+    submit()
+    model = event(
+        "artifact", name="model.safetensors", path="artifacts/m", content_type="x", sha256=""
+    )
+    end = event("finished", status="succeeded", reason=None, totals={}, summary={}, target=None)
+    run = _ended(worker, monkeypatch, events=[model, end], code=0)
+    assert (run.status, run.worker_faults) == ("queued", 1)
+
+
+def test_a_spool_that_is_deleted_is_noticed(worker: Service, submit: Any, monkeypatch: Any) -> None:
+    submit()
+
+    def gone(trainer: Scripted) -> None:
+        shutil.rmtree(trainer.folder)
+
+    run = _ended(worker, monkeypatch, exit_code=gone)
+    assert (run.status, run.worker_faults) == ("queued", 1)
+    assert "no longer there (events.jsonl)" in worker.log(run.id)[-1]
 
 
 def test_a_data_set_whose_files_are_gone_is_named(worker: Service, client: TestClient) -> None:

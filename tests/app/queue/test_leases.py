@@ -4,23 +4,21 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
+from mlhf.core.metrics import json_number
 from mlhf_service.database import Database, db_now
 from mlhf_service.jobs import service
 from mlhf_service.jobs.models import Job, JobEvent
 from mlhf_service.jobs.outbox import Outbox
+from mlhf_service.queue.claims import claim_next
 from mlhf_service.queue.ingest import Ingestor, StoredEvent
-from mlhf_service.queue.leases import (
-    Claim,
-    FencedError,
-    claim_next,
-    hold,
-)
-from mlhf_service.queue.sweeper import Sweeper, expire_leases, void_leases
-from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.queue.leases import Claim, FencedError, hold
+from mlhf_service.queue.sweeper import Sweeper, expire_leases, release, void_leases
+from mlhf_service.runs.models import Artifact, Run
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
+from tests.app.stored_points import stored_points
 
 LEASE = 30.0
 
@@ -115,7 +113,7 @@ def test_a_stale_attempt_can_write_nothing(
         again = claim_next(database, "cpu", "me", LEASE) or again  # noqa: F821
     assert again.attempt == 2
     Ingestor(database, storage, again, LEASE).apply([points(1)])
-    assert sorted(p.step for p in all_of(database, Point)) == [1]
+    assert sorted(p.step for p in stored_points(database)) == [1]
 
 
 def test_the_same_attempt_of_another_owner_is_fenced(database: Database, submit: Any) -> None:
@@ -159,6 +157,7 @@ def test_after_the_last_attempt_the_run_fails_with_the_reason(
     for attempt in range(1, 4):
         with database.write() as session:  # no waiting for the back-off here
             session.execute(update(Run).values(available_at=0.0))
+            session.execute(update(Job).values(ready_at=0.0))
         assert claim(database).attempt == attempt
         void_leases(database)
         expire_leases(database, 3)
@@ -174,6 +173,7 @@ def test_a_lost_run_waits_longer_each_time(database: Database, submit: Any) -> N
     for _ in range(4):
         with database.write() as session:
             session.execute(update(Run).values(available_at=0.0))
+            session.execute(update(Job).values(ready_at=0.0))
         claim(database)
         void_leases(database)
         expire_leases(database, 9)
@@ -204,7 +204,7 @@ def test_points_told_twice_are_there_once(
     ingestor = Ingestor(database, storage, claim(database), LEASE)
     ingestor.apply([points(1, 2), points(2, 3)])
     ingestor.apply([points(2, 3, 4)])
-    assert sorted(p.step for p in all_of(database, Point)) == [1, 2, 3, 4]
+    assert sorted(p.step for p in stored_points(database)) == [1, 2, 3, 4]
 
 
 def test_a_resumed_curve_is_cut_back_to_its_checkpoint(
@@ -221,7 +221,7 @@ def test_a_resumed_curve_is_cut_back_to_its_checkpoint(
     again = claim(database)
     assert again.checkpoint is not None
     assert again.checkpoint.step == 2
-    assert sorted(p.step for p in all_of(database, Point)) == [0, 1, 2]
+    assert sorted(p.step for p in stored_points(database)) == [0, 1, 2]
 
 
 def test_only_the_last_checkpoints_are_kept(
@@ -244,7 +244,7 @@ def test_nothing_is_written_when_a_part_fails(
     before = len(all_of(database, JobEvent))
     with pytest.raises(KeyError):
         ingestor.apply([points(1), StoredEvent({"type": "log", "level": "info"})], offset=99)
-    assert all_of(database, Point) == []
+    assert stored_points(database) == []
     assert len(all_of(database, JobEvent)) == before
     assert all_of(database, Run)[0].spool_offset == 0
 
@@ -256,12 +256,8 @@ def test_values_that_are_not_finite_survive(
     ingestor = Ingestor(database, storage, claim(database), LEASE)
     values = {"batch_loss": "NaN", "train_loss": "-Infinity", "test_loss": 0.25}
     ingestor.apply([StoredEvent({"type": "points", "points": [point(7, **values)]})])
-    found = {p.metric: (p.value, p.nonfinite) for p in all_of(database, Point)}
-    assert found == {
-        "batch_loss": (None, "NaN"),
-        "train_loss": (None, "-Infinity"),
-        "test_loss": (0.25, None),
-    }
+    found = {p.metric: json_number(p.value) for p in stored_points(database)}
+    assert found == values
 
 
 def test_event_numbers_have_no_gaps_under_concurrent_writers(
@@ -281,7 +277,7 @@ def test_event_numbers_have_no_gaps_under_concurrent_writers(
         thread.join()
     numbers = sorted(e.seq for e in all_of(database, JobEvent))
     assert numbers == list(range(1, len(numbers) + 1))
-    assert len(all_of(database, Point)) == 40
+    assert len(stored_points(database)) == 40
 
 
 def test_the_sweeper_gives_a_full_lease_after_an_outage(
@@ -339,17 +335,34 @@ def test_a_broker_that_is_away_keeps_the_outbox(
     assert len(all_of(database, Outbox)) == 1
 
 
-def test_a_run_that_another_took_meanwhile_is_passed_over(
-    database: Database, submit: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_is_in_line_with_nothing_that_waits_is_passed_over(
+    database: Database, submit: Any
 ) -> None:
-    """PostgreSQL may hand over a row as it was before the lock was waited for."""
-    from mlhf_service.queue import leases
-
+    """Workers of an earlier version take its run, and know nothing of the line."""
     submit()
+    other = submit()
     first = claim(database)
-    stale = select(Run.id, Run.job_id).where(Run.id == first.run_id)
-    looks = iter([stale, leases._next("cpu")])
-    monkeypatch.setattr(leases, "_next", lambda queue: next(looks))
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == first.job_id).values(ready_at=0.0))
+    assert claim(database, "other").job_id == other
     assert claim_next(database, "cpu", "late", LEASE) is None
-    (run,) = all_of(database, Run)
-    assert (run.attempt, run.lease_owner) == (1, "me")
+    assert {run.attempt for run in all_of(database, Run)} == {1}
+
+
+def test_what_a_dead_process_held_is_taken_back_before_its_lease_runs_out(
+    database: Database, submit: Any
+) -> None:
+    """Its successor in the same slot knows that it is dead; others hold what they hold."""
+    for _ in range(3):
+        submit()
+    dead = claim(database, "host:1:slot_a:dead")
+    held = {claim(database, owner).run_id for owner in ("host:2:slot_a:new", "host:3:slot_b:x")}
+    assert release(database, "slot_a", "new", 5) == 1
+    assert release(database, "slot_a", "new", 5) == 0
+    with database.read() as session:
+        status = {run.id: (run.status, run.failures) for run in session.query(Run)}
+    assert status == {dead.run_id: ("queued", 1)} | dict.fromkeys(held, ("running", 0))
+    again = claim(database, "host:2:slot_a:new")
+    assert (again.run_id, again.attempt) == (dead.run_id, 2)
+    with pytest.raises(FencedError), database.write() as session:
+        hold(session, dead, LEASE)

@@ -9,28 +9,46 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlhf.core.metrics import json_number
+from mlhf.core.process import TRAINER
 from mlhf_service.database import Database
 from mlhf_service.jobs.models import JobEvent
 from mlhf_service.queue.attempt import Attempt
-from mlhf_service.queue.leases import claim_next
-from mlhf_service.runs.models import Artifact, Point, Run
+from mlhf_service.queue.claims import claim_next
+from mlhf_service.queue.spare import Spare
+from mlhf_service.runs.models import Artifact, Run
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
+from tests.app.stored_points import stored_points
 from tests.waiting import until
 
 
 class Service:
     """A worker in this process, and eyes on what it leaves."""
 
-    def __init__(self, settings: Settings, database: Database, storage: FolderStorage) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        storage: FolderStorage,
+        spare: Spare | None = None,
+    ) -> None:
         self.settings, self.database, self.storage = settings, database, storage
+        self.spare = spare
         self.stopping = False
 
     def work(self) -> Attempt:
         """Claim the next run and train it to the end of this attempt."""
         claim = claim_next(self.database, "cpu", "test", self.settings.lease_seconds)
         assert claim is not None
-        attempt = Attempt(self.settings, self.database, self.storage, claim, lambda: self.stopping)
+        attempt = Attempt(
+            self.settings,
+            self.database,
+            self.storage,
+            claim,
+            lambda: self.stopping,
+            self.spare,
+        )
         attempt.run()
         return attempt
 
@@ -89,9 +107,9 @@ class Service:
         )
 
     def curve(self, run_id: str, metric: str = "batch_loss") -> dict[int, Any]:
-        rows = [p for p in self.all(Point) if p.run_id == run_id and p.metric == metric]
+        rows = [p for p in stored_points(self.database, run_id) if p.metric == metric]
         assert len(rows) == len({p.step for p in rows})
-        return {p.step: p.value if p.nonfinite is None else p.nonfinite for p in rows}
+        return {p.step: json_number(p.value) for p in rows}
 
 
 def _checkpoint_files(spool: Path) -> list[Path]:
@@ -107,10 +125,10 @@ def trainers() -> list[int]:
     found = []
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/cmdline") as file:
-                if "mlhf.runner" in file.read():
+            with open(f"/proc/{pid}/comm") as file:
+                if file.read().strip() == TRAINER:
                     found.append(pid)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
     return found
 

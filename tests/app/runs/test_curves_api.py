@@ -12,7 +12,6 @@ from fastapi.testclient import TestClient
 
 from mlhf_service.database import Database
 from mlhf_service.runs import csv_text, curve_files
-from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 
 ODD = {0: 2.5, 1: math.nan, 2: math.inf, 3: -math.inf, 4: -0.125}
@@ -143,6 +142,23 @@ def test_downsampling_is_announced(client: TestClient, rows: Any) -> None:
     assert len(response.text.splitlines()) <= 1 + 20 + 2
 
 
+def test_a_window_of_steps(client: TestClient, run: str) -> None:
+    url = f"/v1/runs/{run}/curves"
+    window = {"min_step": 1, "max_step": 3}
+    body = client.get(url, params={**window, "x": "steps"}).json()
+    none, series = body["series"]
+    assert (none["metric"], none["points"]) == ("test_accuracy", [])
+    assert (series["metric"], series["total_points"]) == ("train_loss", 3)
+    assert series["points"] == [[1, "NaN"], [2, "Infinity"], [3, "-Infinity"]]
+    text = client.get(url, params={**window, "format": "csv"}).text
+    assert [row["step"] for row in csv.DictReader(io.StringIO(text))] == ["1", "2", "3"]
+    some = client.get(url, params={**window, "x": "steps", "max_points": 1000}).json()
+    assert some == body
+    empty = client.get(url, params={"min_step": 9, "max_step": 1}).json()["series"]
+    assert [one["points"] for one in empty] == [[], []]
+    assert client.get(url, params={"min_step": 10**30}).status_code == 422
+
+
 def test_a_metric_not_measured_is_empty_and_an_unknown_one_refused(
     client: TestClient, run: str
 ) -> None:
@@ -173,30 +189,18 @@ def test_a_run_without_points_gives_files_without_rows(client: TestClient, rows:
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "parquet"])
-def test_unchanged_curves_are_not_sent_again(client: TestClient, run: str, form: str) -> None:
+def test_unchanged_curves_are_not_sent_again(
+    client: TestClient, rows: Rows, run: str, form: str
+) -> None:
     url = f"/v1/runs/{run}/curves?format={form}"
     etag = client.get(url).headers["etag"]
-    again = client.get(url, headers={"If-None-Match": f'"x", W/{etag}'})
+    assert etag.startswith('W/"')
+    again = client.get(url, headers={"If-None-Match": f'"x", {etag}'})
     assert again.status_code == 304
     assert again.content == b""
     assert client.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
-
-
-def test_the_files_stored_with_a_run(database: Database, run: str) -> None:
-    with database.read() as session:
-        files = curve_files.render_all(session, session.get_one(Run, run))
-    assert set(files) == {"curves.csv", "curves.parquet", "curves.png"}
-    assert files["curves.csv"][1].count(b"\n") == 8
-    assert pq.read_table(io.BytesIO(files["curves.parquet"][1])).num_rows == 7
-    assert files["curves.png"][0] == "image/png"
-    assert files["curves.png"][1].startswith(b"\x89PNG")
-
-
-def test_a_run_that_measured_nothing_has_files_too(database: Database, rows: Any) -> None:
-    run = rows.run(name="odd $name_{")
-    with database.read() as session:
-        files = curve_files.render_all(session, session.get_one(Run, run))
-    assert files["curves.png"][1].startswith(b"\x89PNG")
+    rows.points(run, "train_loss", {5: 0.5})
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 200
 
 
 def test_text_cells_are_no_formulas() -> None:
@@ -217,12 +221,39 @@ def test_text_cells_are_no_formulas() -> None:
 
 
 def test_the_picture_of_meta_training_shows_its_losses(rows: Rows, database: Database) -> None:
-    from mlhf_service.runs import repository
+    from mlhf_service.runs import reading
     from mlhf_service.runs.figures import run_figure
 
     run = rows.run()
     rows.points(run, "meta_loss_p", {1: -0.3, 2: -0.4, 3: float("nan")})
     with database.read() as session:
-        drawn = run_figure("meta", repository.curves(session, run))
+        drawn = run_figure("meta", reading.read(session, run))
     assert drawn.startswith(b"\x89PNG")
     assert drawn != run_figure("meta", [])
+
+
+def test_a_window_of_an_axis(client: TestClient, rows: Any) -> None:
+    """Between two places of any axis, both included; exact however long the curve is."""
+    run = rows.run()
+    rows.points(run, "batch_loss", {step: 1.0 / step for step in range(1, 20_001)}, seconds=0.1)
+    rows.points(run, "test_loss", {step: 1.0 / step for step in range(100, 20_001, 100)}, 0.1)
+
+    def steps(metric: str = "batch_loss", **asked: Any) -> list[float]:
+        asked = {"metric": metric, "max_points": 1000, **asked}
+        (series,) = client.get(f"/v1/runs/{run}/curves", params=asked).json()["series"]
+        scale = {"samples": 10, "wall_seconds": 0.1, "epochs": 0.1}.get(asked["x"], 1)
+        return [round(x / scale) for x, _ in series["points"]]
+
+    for x, scale in (("wall_seconds", 0.1), ("samples", 10), ("epochs", 0.1), ("steps", 1)):
+        window = {"x": x, "min_x": 7000.5 * scale, "max_x": 7300.5 * scale}
+        assert steps(**window) == list(range(7001, 7301)), x
+        assert steps("test_loss", **window) == [7100, 7200, 7300], x
+    wide = steps(x="samples", min_x=50_000)
+    assert (wide[0], wide[-1]) == (5000, 20_000)
+    assert len(wide) <= 1000
+    assert steps(x="samples", min_x=0, max_x=20) == [1, 2]
+    assert steps(x="samples", min_x=201_000) == []
+    assert steps(x="samples", max_x=1) == []
+    assert steps(x="samples", min_x=30, max_x=60, min_step=5) == [5, 6]
+    refused = client.get(f"/v1/runs/{run}/curves", params={"min_x": "nan"})
+    assert refused.status_code == 422

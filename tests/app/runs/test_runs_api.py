@@ -51,7 +51,7 @@ def test_pages_hold_every_run_once(client: TestClient, rows: Any) -> None:
     ("params", "status"),
     [
         ({"status": "done"}, 422),
-        ({"sort": "seed"}, 422),
+        ({"sort": "sede"}, 422),
         ({"limit": 0}, 422),
         ({"limit": 10**30}, 422),
         ({"q": "a\0b"}, 422),

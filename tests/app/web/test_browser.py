@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from mlhf_service.database import Database, now
+from mlhf_service.jobs.journal import add_event
 from mlhf_service.jobs.models import Job
-from mlhf_service.jobs.repository import add_event
 from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 from tests.app.web.conftest import Watched
@@ -156,9 +156,9 @@ def test_what_cannot_be_done_is_said(watched: Watched, url: str, rows: Rows) -> 
     rows.run(job, name="old")
     page = watched.page
     page.goto(f"{url}/jobs/{job}")
-    page.get_by_role("button", name="Clone").click()
-    page.get_by_role("status").filter(has_text="not valid").wait_for()
-    assert page.get_by_role("button", name="Clone").is_enabled()
+    page.get_by_role("link", name="Clone with changes").click()
+    page.get_by_role("status").filter(has_text="Not valid").wait_for()
+    assert page.get_by_role("button", name="Start").is_disabled()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -224,3 +224,28 @@ def test_a_run_that_diverged_is_drawn_to_where_it_did(
     page.goto(f"{url}/compare?run={run}&run={rows.run()}")
     page.get_by_text("×: the run diverged").wait_for()
     assert not watched.wrong
+
+
+def test_a_closer_look_fetches_what_is_looked_at(watched: Watched, url: str, rows: Rows) -> None:
+    run = rows.run(rows.job())
+    rows.points(run, "train_loss", {step: 1 / (1 + step) for step in range(4000)})
+    page = watched.page
+    page.goto(f"{url}/runs/{run}")
+    page.get_by_text("1,500 of 4,000 points").wait_for()
+    over = page.locator(".u-over").bounding_box()
+    with page.expect_response(lambda answer: "min_x=" in answer.url) as told:
+        page.mouse.move(over["x"] + over["width"] * 0.5, over["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(over["x"] + over["width"] * 0.6, over["y"] + 50, steps=4)
+        page.mouse.up()
+    (series,) = told.value.json()["series"]
+    assert not series["downsampled"]
+    places = [x for x, _ in series["points"]]
+    assert 18_000 < places[0] < 20_500, "a little beyond the half of 40,000 samples"
+    assert 23_500 < places[-1] < 25_000
+    assert ink(page, "#chart") > 0
+    with page.expect_response(lambda answer: "/curves?" in answer.url) as told:
+        page.locator(".u-over").dblclick()
+    assert "min_x" not in told.value.url
+    page.get_by_text("1,500 of 4,000 points").wait_for()
+    assert watched.wrong == []

@@ -100,12 +100,12 @@ def test_a_long_list_has_pages_and_a_large_sweep_is_cut(client: TestClient, rows
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"status": "queued"}, {"pause", "cancel", "clone"}),
-        ({"status": "running", "desired": "pause"}, {"resume", "cancel", "clone"}),
-        ({"status": "running", "desired": "cancel"}, {"clone"}),
-        ({"status": "paused"}, {"resume", "cancel", "clone"}),
-        ({"status": "failed"}, {"retry", "clone"}),
-        ({"status": "succeeded"}, {"clone"}),
+        ({"status": "queued"}, {"pause", "cancel"}),
+        ({"status": "running", "desired": "pause"}, {"resume", "cancel"}),
+        ({"status": "running", "desired": "cancel"}, set()),
+        ({"status": "paused"}, {"resume", "cancel"}),
+        ({"status": "failed"}, {"retry"}),
+        ({"status": "succeeded"}, set()),
     ],
 )
 def test_a_job_offers_what_can_be_done(
@@ -262,7 +262,7 @@ def test_a_data_set_shows_what_was_understood(client: TestClient) -> None:
         ("/compare", 422, "at least two runs"),
         ("/compare?run=run_1&run=run_2", 404, "There is no run run_1"),
         ("/compare?job=<script>alert(1)</script>", 404, "no job"),
-        ("/compare?" + "&".join(f"run=run_{i}" for i in range(65)), 422, "At most 64"),
+        ("/compare?" + "&".join(f"run=run_{i}" for i in range(101)), 422, "At most 100"),
         ("/compare?run=run_1&run=run_2&metric=nonsense", 422, "metric"),
         ("/?status=nonsense", 422, "status"),
         ("/?cursor=nonsense", 400, "cursor"),
@@ -366,3 +366,15 @@ def test_durations(seconds: float | None, text: str) -> None:
 )
 def test_sizes(size: int, text: str) -> None:
     assert formats.size(size) == text
+
+
+def test_an_unknown_address_is_a_page_to_a_browser_and_a_problem_to_a_program(
+    client: TestClient,
+) -> None:
+    page = client.get("/nowhere", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert page.status_code == 404
+    assert "There is no page of this address" in text_of(page.text)
+    for path, accept in (("/nowhere", "*/*"), ("/v1/nowhere", "text/html")):
+        answer = client.get(path, headers={"Accept": accept})
+        assert answer.status_code == 404
+        assert answer.json()["type"] == "/problems/not-found"

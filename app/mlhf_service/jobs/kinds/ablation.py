@@ -4,7 +4,6 @@ from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
-from sqlalchemy.orm import Session
 
 from mlhf.ablation.config import SOLVER_VARIANTS, AblationConfig
 from mlhf.core.budget import Epoch, total_steps
@@ -15,13 +14,12 @@ from mlhf.optimizers.learned.families import PAPER, UNTRAINED
 from mlhf.training.batch_norm import check_batches
 from mlhf.training.memory import FLOAT_BYTES, PROCESS_BYTES
 from mlhf_service.context import Context
+from mlhf_service.jobs.kinds.caps import check_budget
 from mlhf_service.jobs.kinds.inputs import prepare_training
 from mlhf_service.jobs.kinds.networks import check_network
 from mlhf_service.jobs.kinds.protocol import JobKind, Plan, PlannedRun, Prepared
 from mlhf_service.jobs.kinds.requests import JobRequest, Seeds, Training
 from mlhf_service.meta_checkpoints import service as meta_checkpoints
-from mlhf_service.runs import trajectory_files
-from mlhf_service.runs.models import Run
 
 # Vectors of the parameters' size that an ablation holds: mlhf's, each further form's solution,
 # the second state of RNN_p, and Adam's moments.
@@ -86,32 +84,34 @@ class Ablation(JobKind[AblationRequest]):
                 context, PROCESS_BYTES + FLOAT_BYTES * floats, FLOAT_BYTES * of_batch
             )
             steps = total_steps(task.budget, network.info.train_samples, task.batch_size)
+            check_budget(context, task.budget, steps, pointer)
             estimates.append(network.estimate(total, memory, steps))
             config = AblationConfig(
                 task=name,
                 model=Component.model_validate(network.model),
-                dataset={"name": task.dataset.name, "params": task.dataset.params},
+                dataset=network.dataset,
                 optimizer=Component(name="mlhf", params=params),
                 budget=task.budget,
                 batch_size=task.batch_size,
                 evaluation=task.evaluation,
                 **request.resources.model_dump(),
             )
-            tasks[name] = config, network.info
+            tasks[name] = config, network
         # Seeds are the outer loop, so that an unfinished ablation has measured all its tasks.
         runs = [
             PlannedRun(
                 kind=self.name,
                 config={**config.model_dump(mode="json", exclude_none=True), "seed": seed},
                 model=config.model.name,
-                dataset=config.dataset.name,
+                dataset=network.dataset["name"],
+                dataset_name=network.dataset_name,
                 optimizer="mlhf",
                 seed=seed,
                 label=f"{config.task} seed {seed}",
-                info=info,
+                info=network.info,
                 meta_checkpoint_id=pinned,
             )
-            for seed, (config, info) in product(request.seeds, tasks.values())
+            for seed, (config, network) in product(request.seeds, tasks.values())
         ]
         return Plan(
             name=f"ablation of the learned preconditioner: {', '.join(tasks)}"[:200],
@@ -121,6 +121,3 @@ class Ablation(JobKind[AblationRequest]):
 
     def prepare(self, context: Context, config: dict[str, Any]) -> Prepared:
         return prepare_training(context, config)
-
-    def files_of(self, session: Session, run: Run, diverged: bool) -> dict[str, tuple[str, bytes]]:
-        return trajectory_files.render_all(session, run, diverged)

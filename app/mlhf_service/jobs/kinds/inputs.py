@@ -8,6 +8,7 @@ from mlhf_service.context import Context
 from mlhf_service.datasets.resolve import resolve_dataset
 from mlhf_service.jobs.kinds.protocol import Prepared
 from mlhf_service.meta_checkpoints import service as meta_checkpoints
+from mlhf_service.networks import service as networks
 
 
 def prepare_training(context: Context, config: dict[str, Any]) -> Prepared:
@@ -20,14 +21,39 @@ def prepare_training(context: Context, config: dict[str, Any]) -> Prepared:
     if identity != UNTRAINED:
         name, files[name] = staged_file(context, identity)
         optimizer = {**optimizer, "params": {**params, "meta_checkpoint": name}}
-    return Prepared({**config, "dataset": dataset, "optimizer": optimizer}, files)
+    model, of_model = staged_model(context, config["model"])
+    files |= of_model
+    # A run of a version that knew no choice goes on as it began.
+    evaluation = {"samples": "all", **config.get("evaluation", {})}
+    if evaluation.get("max_samples") is not None:
+        evaluation.pop("samples")
+    config = {**config, "evaluation": evaluation}
+    config = {**config, "model": model, "dataset": dataset, "optimizer": optimizer}
+    return Prepared(config, files)
 
 
 def dataset_source(context: Context, dataset: dict[str, Any]) -> dict[str, Any]:
-    """A data set as the engine's ``DatasetSource``: its family, parameters and folder."""
+    """A data set as the engine's ``DatasetSource``: its family, parameters, folder and digest."""
     found = resolve_dataset(context, dataset["name"], dataset.get("params", {}))
-    root = str(found.root) if found.root else None
-    return {"name": found.family, "params": found.params, "root": root}
+    root = found.files()
+    return {
+        "name": found.family,
+        "params": found.params,
+        "root": str(root) if root else None,
+        "sha256": found.sha256,
+    }
+
+
+def staged_model(context: Context, model: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """A model as the engine finds it, and the files to copy into the trainer's folder."""
+    identity = model.get("params", {}).get("network")
+    if model["name"] != "graph" or identity is None:
+        return model, {}
+    graph, weights = networks.paths_of(context.session, context.storage, identity)
+    files = {f"{identity}.json": graph}
+    if weights is not None:
+        files[f"{identity}.safetensors"] = weights
+    return {**model, "params": {**model["params"], "network": f"{identity}.json"}}, files
 
 
 def staged_file(context: Context, identity: str) -> tuple[str, Path]:

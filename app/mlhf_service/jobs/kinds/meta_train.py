@@ -1,6 +1,7 @@
 """Meta-train a learned optimizer: one run, which yields a meta-checkpoint."""
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,15 +12,15 @@ from mlhf.meta.config import MetaSettings, TaskGrid, total_iterations
 from mlhf.optimizers import specs as optimizers
 from mlhf.optimizers.learned.families import KRONECKER, family_of
 from mlhf.training.memory import FLOAT_BYTES, PROCESS_BYTES
-from mlhf_service.context import Context
-from mlhf_service.jobs.kinds.inputs import dataset_source, staged_file
+from mlhf_service.context import Caller, Context
+from mlhf_service.jobs.kinds.inputs import dataset_source, staged_file, staged_model
 from mlhf_service.jobs.kinds.networks import Network, check_network
 from mlhf_service.jobs.kinds.protocol import JobKind, Plan, PlannedRun, Prepared
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.meta_checkpoints import service as meta_checkpoints
 from mlhf_service.meta_checkpoints.files import describe
 from mlhf_service.runs.models import Artifact, Run
-from mlhf_service.storage.folder import Stored
+from mlhf_service.storage.protocol import Stored
 
 # What backpropagation keeps of both networks, a coordinate and unrolled step.
 _UNROLLED_FLOATS = 120
@@ -44,15 +45,18 @@ class MetaTrain(JobKind[MetaTrainRequest]):
     name, request = "meta_train", MetaTrainRequest
 
     def plan(self, context: Context, request: MetaTrainRequest) -> Plan:
-        config = request.model_dump(mode="json", exclude={"kind", "name", "tags", "resources"})
+        config = request.model_dump(mode="json", exclude={"kind", *JobRequest.model_fields})
         config |= request.resources.model_dump(mode="json", exclude_none=True)
         family = family_of(request.optimizer, {"variant": request.variant})
         total = total_iterations(request, request.tasks)
         estimates = []
+        datasets: dict[str, str] = {}
         for number, task in enumerate(request.tasks):
             sizes = {f"/batch_sizes/{i}": size for i, size in enumerate(task.batch_sizes)}
             network = check_network(context, task.model, task.dataset, sizes, f"/tasks/{number}")
             config["tasks"][number]["model"] = network.model
+            config["tasks"][number]["dataset"] = network.dataset
+            datasets[network.dataset["name"]] = network.dataset_name
             floats = _peak_floats(request, family, network, max(task.batch_sizes))
             memory = network.check_memory(context, PROCESS_BYTES + FLOAT_BYTES * floats)
             estimates.append(network.estimate(1, memory, total))
@@ -60,31 +64,37 @@ class MetaTrain(JobKind[MetaTrainRequest]):
             with under("/start"):
                 config["start"] = meta_checkpoints.resolve(context.session, family, request.start)
         model = ", ".join(dict.fromkeys(task.model.name for task in request.tasks))[:100]
-        dataset = ", ".join(dict.fromkeys(task.dataset.name for task in request.tasks))[:100]
+        dataset = ", ".join(datasets)[:100]
+        shown = ", ".join(datasets.values())[:200]
         run = PlannedRun(
             kind=self.name,
             config=config,
             model=model,
             dataset=dataset,
+            dataset_name=shown,
             optimizer=request.optimizer,
             seed=request.seed,
             meta_checkpoint_id=config["start"],
         )
         return Plan(
-            name=f"meta-train {request.optimizer} with {model} on {dataset}"[:200],
+            name=f"meta-train {request.optimizer} with {model} on {shown}"[:200],
             runs=[run],
             estimate=max(estimates, key=lambda estimate: estimate.memory_bytes),
         )
 
     def prepare(self, context: Context, config: dict[str, Any]) -> Prepared:
-        tasks = [
-            {**task, "dataset": dataset_source(context, task["dataset"])}
-            for task in config["tasks"]
-        ]
-        if not config.get("start"):
-            return Prepared({**config, "tasks": tasks})
-        name, source = staged_file(context, config["start"])
-        return Prepared({**config, "tasks": tasks, "start": name}, {name: source})
+        tasks = []
+        files: dict[str, Path] = {}
+        for task in config["tasks"]:
+            model, of_model = staged_model(context, task["model"])
+            dataset = dataset_source(context, task["dataset"])
+            tasks.append({**task, "model": model, "dataset": dataset})
+            files |= of_model
+        config = {**config, "tasks": tasks}
+        if config.get("start"):
+            name, source = staged_file(context, config["start"])
+            config["start"], files[name] = name, source
+        return Prepared(config, files)
 
     def conclude(self, context: Context, run: Run) -> None:
         """What meta-training yields outlives its run: a resource of its own."""
@@ -95,11 +105,12 @@ class MetaTrain(JobKind[MetaTrainRequest]):
             context.session,
             name=run.name,
             stored=Stored(artifact.storage_key, artifact.size, artifact.sha256),
-            described=describe(context.storage.path(artifact.storage_key)),
+            described=describe(context.storage.local(artifact.storage_key)),
             source="meta_train",
             job_id=run.job_id,
             run_id=run.id,
             parent_id=run.meta_checkpoint_id,
+            owner=Caller(run.tenant, run.key_id),
         )
 
 

@@ -7,10 +7,17 @@ from typing import Any
 from mlhf.core.config import Component
 from mlhf.core.errors import SpecError, under
 from mlhf.data.info import DataInfo
-from mlhf.models.specs import MODELS, ModelSummary
+from mlhf.data.specs import DATASETS
+from mlhf.losses.specs import network_info
+from mlhf.models.graph.sizes import GraphSizes
+from mlhf.models.graph.spec import GraphParams
+from mlhf.models.pointwise import check_pointwise
+from mlhf.models.specs import MODELS, ModelSummary, check_task, graph_summary
 from mlhf_service.context import Context
-from mlhf_service.datasets.resolve import resolve_dataset
+from mlhf_service.datasets.installed import require_worker
+from mlhf_service.datasets.resolve import identify, resolve_dataset
 from mlhf_service.jobs.kinds.protocol import Estimate
+from mlhf_service.networks.service import resolve
 
 
 @dataclass(frozen=True)
@@ -19,12 +26,16 @@ class Network:
 
     Attributes:
         model: Its name and its parameters, defaults written out.
+        dataset: Its fixed name, of an upload its id, and its parameters.
+        dataset_name: What people call it.
         info: Shapes and sizes of the data.
         summary: Sizes of the network.
         pointer: Where in the request the two stand; empty: at its top.
     """
 
     model: dict[str, Any]
+    dataset: dict[str, Any]
+    dataset_name: str
     info: DataInfo
     summary: ModelSummary
     pointer: str
@@ -66,18 +77,37 @@ def check_network(
     dataset: Component,
     batch_sizes: Mapping[str, int],
     pointer: str = "",
+    loss: Component | None = None,
+    *,
+    residuals: bool = False,
 ) -> Network:
-    """Check a model and its data. Raises SpecError.
+    """Check a model, its data and its loss. Raises SpecError.
 
     Args:
+        loss: None: that of the data's task.
         batch_sizes: By where below ``pointer`` they stand.
         pointer: Where in the request the model and the data set stand.
+        residuals: Whether equations are trained too.
     """
     with under(f"{pointer}/dataset"):
-        info = resolve_dataset(context, dataset.name, dataset.params).info
+        identity, shown = identify(context, dataset.name)
+        of_equation = is_equation(identity)
+        if of_equation and not residuals:
+            raise SpecError("/name", f"{identity} is for jobs of the kinds train and sweep only.")
+        info = resolve_dataset(context, identity, dataset.params).info
+        require_worker(context, identity)
+    with under(f"{pointer}/loss"):
+        needed = network_info(info, loss)
     with under(f"{pointer}/model"):
         params = MODELS.parse(model.name, model.params)
-        summary = MODELS[model.name].summarize(params, info)
+        check_task(model.name, info)
+        if isinstance(params, GraphParams):
+            summary = _summarize_upload(context, params, needed)
+        else:
+            summary = MODELS[model.name].summarize(params, needed)
+        if of_equation:
+            second = DATASETS.parse(identity, dataset.params).has_second
+            check_pointwise(params, summary, second=second)
     limit = context.settings.max_parameters
     if summary.parameters > limit:
         raise SpecError(
@@ -90,7 +120,29 @@ def check_network(
             raise SpecError(
                 pointer + place,
                 f"A batch of {size:,} is larger than the training set of "
-                f"{info.train_samples:,} samples.",
+                f"{info.train_samples:,} samples: at most {info.train_samples:,} fit.",
             )
     written = {"name": model.name, "params": params.model_dump(mode="json")}
-    return Network(written, info, summary, pointer)
+    fixed = {"name": identity, "params": dataset.params}
+    return Network(written, fixed, shown, info, summary, pointer)
+
+
+def is_equation(dataset: str) -> bool:
+    """Whether a data set is an equation, whose residuals are trained on."""
+    return dataset in DATASETS and DATASETS[dataset].residuals
+
+
+def _summarize_upload(context: Context, params: GraphParams, info: DataInfo) -> ModelSummary:
+    """The sizes of an uploaded network, as they were found at the upload. Raises SpecError."""
+    if params.network is None:
+        raise SpecError(
+            "/params/graph",
+            "Upload the graph (POST /v1/networks), and name it by its id as `network`.",
+        )
+    with under("/params/network"):
+        row = resolve(context.session, params.network)
+    if params.initial == "given" and not row.weights:
+        raise SpecError(
+            "/params/initial", "No weights came with this network; take `fresh`, or leave it out."
+        )
+    return graph_summary(GraphSizes.model_validate(row.sizes), params.output, info)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
-from sqlalchemy.orm import Session
 
 from mlhf.data.info import DataInfo
 from mlhf_service.context import Context
@@ -30,6 +29,11 @@ class Estimate(BaseModel):
     train_samples: int
     test_samples: int
     total_steps: int | None = Field(description="Of one run; null when time alone ends it.")
+    seconds: float | None = Field(
+        default=None,
+        description="Of training, all runs after each other, by the pace of the last runs of the "
+        "same optimizers on the same model and data set; null where there are none.",
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class PlannedRun:
         kind: The kind that prepares and concludes it.
         config: The engine's configuration, with defaults written out: an upgrade must not
             change a run that waits or resumes, and its record says what it was trained with.
+        dataset: A built-in's name, or an upload's id; ``dataset_name`` is what people call it.
         label: What distinguishes it from the other runs of its job; None if it is the only one.
     """
 
@@ -50,6 +55,7 @@ class PlannedRun:
     optimizer: str
     seed: int
     label: str | None = None
+    dataset_name: str | None = None
     info: DataInfo | None = None
     meta_checkpoint_id: str | None = None
 
@@ -106,10 +112,6 @@ class JobKind(ABC, Generic[Request]):
 
         Raises SpecError where a data set or a meta-checkpoint is no longer there.
         """
-
-    def files_of(self, session: Session, run: Run, diverged: bool) -> dict[str, tuple[str, bytes]]:
-        """The files that a finished run has beside its curves: name → (content type, content)."""
-        return {}
 
     def conclude(self, context: Context, run: Run) -> None:
         """Record what a run yielded, in the transaction in which it succeeds."""

@@ -19,6 +19,7 @@ from mlhf_service.jobs.kinds.protocol import JobKind
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.jobs.kinds.sweep import Sweep
 from mlhf_service.jobs.kinds.train import Train
+from mlhf_service.runs.status import LOGGED
 
 KINDS: dict[str, JobKind[Any]] = {
     kind.name: kind for kind in (Train(), Sweep(), MetaTrain(), Ablation())
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Kind = str
     JobCreate = JobRequest
 else:
-    Kind = Literal[tuple(KINDS)]
+    Kind = Literal[(*KINDS, LOGGED)]
     _requests = reduce(or_, (kind.request for kind in KINDS.values()))
     JobCreate = Annotated[_requests, Field(discriminator="kind")]
 
@@ -47,6 +48,12 @@ def parse(specification: Any) -> JobRequest:
 
 
 @cache
+def request_schema() -> dict[str, Any]:
+    """The JSON Schema of all that can be submitted."""
+    return _REQUEST.json_schema()
+
+
+@cache
 def union_tags() -> frozenset[str]:
     """The values of all discriminators in requests: pydantic puts them into errors' locations."""
     found: set[str] = set()
@@ -59,5 +66,5 @@ def union_tags() -> frozenset[str]:
             for part in schema:
                 visit(part)
 
-    visit(_REQUEST.json_schema())
+    visit(request_schema())
     return frozenset(found)

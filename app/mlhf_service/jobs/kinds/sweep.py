@@ -56,19 +56,26 @@ def trials(request: SweepRequest, limit: int) -> list[Trial]:
     if total > limit:
         raise SpecError("/optimizers", f"This sweep has {total} runs; at most {limit} are allowed.")
     variants = [
-        (Component(name=entry.name, params={**entry.params, **chosen}), chosen, f"/optimizers/{i}")
+        (Component(name=entry.name, params={**entry.params, **chosen}), chosen, places, i)
         for i, entry in enumerate(request.optimizers)
-        for chosen in _combinations(entry.grid)
+        for chosen, places in _combinations(entry.grid)
     ]
     return [
-        Trial(optimizer, seed, pointer, _label(optimizer.name, chosen, seed))
+        Trial(optimizer, seed, f"/optimizers/{i}", _label(optimizer.name, chosen, seed), places)
         for seed in request.seeds
-        for optimizer, chosen, pointer in variants
+        for optimizer, chosen, places, i in variants
     ]
 
 
-def _combinations(grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+def _combinations(grid: dict[str, list[Any]]) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Each choice of a value of every parameter, and where these stand."""
+    return [
+        (
+            {name: value for name, (_, value) in zip(grid, chosen, strict=True)},
+            {name: f"/grid/{name}/{at}" for name, (at, _) in zip(grid, chosen, strict=True)},
+        )
+        for chosen in product(*(enumerate(values) for values in grid.values()))
+    ]
 
 
 def _label(name: str, chosen: dict[str, Any], seed: int) -> str:

@@ -38,6 +38,22 @@ function nearest(u, series, at) {
   return at;
 }
 
+// An average over what came before, with the given memory (0: none), corrected at the start. What
+// was measured stays in sight as a thin line.
+export function smoothed(lines, memory) {
+  if (!(memory > 0)) return lines;
+  return lines.map((line) => {
+    let sum = 0, weight = 0;
+    const points = line.points.map(([x, y]) => {
+      if (y == null) return [x, y];
+      sum = memory * sum + (1 - memory) * y;
+      weight = memory * weight + (1 - memory);
+      return [x, sum / weight];
+    });
+    return { ...line, points, rests: [line.points, ...(line.rests ?? [])] };
+  });
+}
+
 // One table a line: its places, its values, and its band's edges; thin rests are tables too.
 // A cross beyond a line's last point belongs to what is seen, so its place is in the table.
 export function tables(lines) {
@@ -70,33 +86,61 @@ function seriesOf(lines, x) {
 }
 
 export class Chart {
-  constructor(place) {
+  // group: a name that charts share in which the same lines are shown and hidden together.
+  // onZoom: is told the places between which one looks closer, null for all; it then shows what
+  // there is between them.
+  constructor(place, group, onZoom) {
     this.place = place;
+    this.group = group;
+    this.onZoom = onZoom;
+    this.window = null;
     new ResizeObserver(() => this.resize()).observe(place);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.build());
+    document.addEventListener("theme", () => this.build());
   }
 
   // lines: [{label, points: [[x, y or null]], band?: [[x, low, high]], rests?: [points],
   // crosses?: [[x, y]]}]. What was zoomed into stays in sight while points are added.
   show(content) {
     this.content = content;
-    const { lines, x, y, log } = content;
+    const { lines, x, y, log, logX } = content;
     const values = lines.flatMap(all).map(([, value]) => value).filter((value) => value != null);
     this.empty = !values.length;
     this.logarithmic = log && values.every((value) => value > 0);
     this.above = this.logarithmic ? lines.filter((line) => this.leaving(line)).map(({ label }) => label) : [];
     const shape = lines.map(({ label, band, rests = [] }) => [label, Boolean(band), rests.length]);
-    const key = JSON.stringify([shape, x, y, this.logarithmic, this.empty]);
+    const key = JSON.stringify([shape, x, y, this.logarithmic, Boolean(logX), this.empty]);
     if (key !== this.key || !this.plot) {
       this.key = key;
       this.build();
     } else {
+      if (this.window) {
+        this.plot.setData(this.joined(), false);
+        this.plot.setScale("x", this.window);
+        return;
+      }
       const { min, max } = this.plot.scales.x;
       const places = this.plot.data[0];
       const zoomed = min > places[0] || max < places.at(-1);
-      this.plot.setData(uPlot.join(tables(lines)), !zoomed);
+      this.plot.setData(this.joined(), !zoomed);
       if (zoomed) this.plot.redraw();
     }
+  }
+
+  zoom(window) {
+    this.window = window;
+    this.onZoom?.(window);
+  }
+
+  // On a logarithmic axis there is no place at 0 or before: the first points are left out.
+  joined() {
+    const table = uPlot.join(tables(this.content.lines));
+    if (!this.content.logX) return table;
+    const from = table[0].findIndex((x) => x > 0);
+    return table.map((column) => column.slice(Math.max(from, 0)));
+  }
+
+  smallest() {
+    return Math.min(...this.content.lines.flatMap(all).map(([x]) => x).filter((x) => x > 0), Infinity);
   }
 
   resize() {
@@ -120,12 +164,27 @@ export class Chart {
     this.plot = new uPlot({
       ...seriesOf(lines, x),
       width: this.place.clientWidth, height: HEIGHT,
-      scales: { x: { time: false }, y: this.logarithmic ? { distr: 3, range: (u, low, high) => this.range(low, high) } : {} },
+      scales: { x: this.content.logX ? { time: false, distr: 3, range: (u, low, high) => [Math.max(low, this.smallest()), Math.max(high, this.smallest() * 2)] } : { time: false }, y: this.logarithmic ? { distr: 3, range: (u, low, high) => this.range(low, high) } : {} },
       axes: [{ ...axis, label: x, size: 32, values: (u, ticks) => ticks.map((tick) => compact.format(tick)) }, vertical],
-      cursor: { dataIdx: nearest, points: { size: 7 }, drag: { x: true, y: false } },
+      cursor: { focus: { prox: 24 }, sync: this.group && { key: this.group, setSeries: true, scales: [null, null] }, dataIdx: nearest, points: { size: 7 }, drag: { x: true, y: false }, bind: { dblclick: (u, target, handle) => (event) => { handle(event); this.zoom(null); } } },
+      focus: { alpha: 0.3 },
       legend: { markers: { width: 3, dash: (u, index) => u.series[index].marker } },
-      hooks: { draw: [(u) => this.decorate(u)] },
-    }, uPlot.join(tables(lines)), this.place);
+      hooks: { setSelect: [(u) => this.selected(u)], draw: [(u) => this.decorate(u)], setSeries: [(u, index, options) => this.follow(u, index, options)] },
+    }, this.joined(), this.place);
+    if (this.window) this.plot.setScale("x", this.window);
+  }
+
+  selected(u) {
+    const { left, width } = u.select;
+    if (!this.onZoom || !(width > 0)) return;
+    this.zoom({ min: u.posToVal(left, "x"), max: u.posToVal(left + width, "x") });
+  }
+
+  // A line's band and what is thin beside it are hidden with it.
+  follow(u, index, { show }) {
+    if (show === undefined || index == null) return;
+    for (let at = index + 1; u.series[at]?.class === "aside"; at++)
+      if (u.series[at].show !== show) u.setSeries(at, { show }, true, false);
   }
 
   // What diverges leaves the picture at the top, so that the others can still be told apart.
@@ -163,6 +222,17 @@ export class Chart {
       ctx.beginPath();
       ctx.moveTo(left, y);
       ctx.lineTo(left + width, y);
+      ctx.stroke();
+    }
+    for (const [index, line] of lines.entries()) {
+      if (line.reached == null) continue;
+      const x = u.valToPos(line.reached, "x", true);
+      ctx.strokeStyle = colour(index);
+      ctx.lineWidth = devicePixelRatio;
+      ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+      ctx.beginPath();
+      ctx.moveTo(x, u.valToPos(target, "y", true));
+      ctx.lineTo(x, top + height);
       ctx.stroke();
     }
     ctx.setLineDash([]); // also what uPlot left

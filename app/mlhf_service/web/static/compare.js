@@ -1,21 +1,26 @@
 // A comparison's charts: a line a group of seeds, the range of its seeds as a band. Their data
 // comes with the page.
 
-import { AXES, Chart } from "./chart.js";
+import { AXES, Chart, smoothed } from "./chart.js";
 import "./live.js";
+import { draw as drawParameters } from "./parameters.js";
 
-const left = new Chart(document.getElementById("by-samples"));
-const right = new Chart(document.getElementById("by-seconds"));
+const left = new Chart(document.getElementById("by-samples"), "compare");
+const right = new Chart(document.getElementById("by-seconds"), "compare");
+const logX = document.getElementById("log-x");
+const smooth = document.getElementById("smooth");
 let drawn;
 
 function draw() {
   const data = document.getElementById("curves").dataset.charts;
-  if (data === drawn) return;
-  drawn = data;
-  const { groups, metric, x, target, log } = JSON.parse(data);
+  const key = `${data} ${logX.checked} ${smooth.value}`;
+  if (key === drawn) return;
+  drawn = key;
+  const { groups, metric, x, target, log, parameters } = JSON.parse(data);
+  drawParameters(document.getElementById("by-parameters"), { ...parameters, metric });
   for (const [chart, axis] of [[left, "samples"], [right, x]]) {
     const lines = groups.map(({ label, axes }) => ({ label, ...axes[axis] }));
-    chart.show({ lines, x: AXES[axis], y: metric, log, target });
+    chart.show({ lines: smoothed(lines, Number(smooth.value)), logX: logX.checked, x: AXES[axis], y: metric, log, target });
   }
   const all = groups.map((group) => group.axes.samples);
   const notes = [
@@ -28,4 +33,6 @@ function draw() {
 }
 
 document.addEventListener("live", draw);
+logX.addEventListener("change", draw);
+smooth.addEventListener("input", draw);
 draw();

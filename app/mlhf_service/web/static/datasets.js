@@ -22,6 +22,27 @@ async function poll(id) {
   else show({ waiting: "Waiting …", unpacking: "Unpacking …", checking: "Checking …", storing: "Storing …" }[stage]);
 }
 
+// Files may be dropped anywhere on the page; the name is guessed from the first.
+const files = form.querySelector("input[type=file]");
+addEventListener("dragover", (event) => { event.preventDefault(); form.classList.add("dropping"); });
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) form.classList.remove("dropping"); });
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  form.classList.remove("dropping");
+  if (!event.dataTransfer.files.length) return;
+  files.files = event.dataTransfer.files;
+  files.dispatchEvent(new Event("change"));
+});
+files.addEventListener("change", () => {
+  const [first] = files.files;
+  if (!first) return;
+  const name = form.querySelector("input[name=name]");
+  if (!name.value) name.value = first.name.replace(/\.[^.]*$/, "");
+  const format = form.querySelector("select[name=format]");
+  const guess = { csv: "table", tsv: "table", npz: "npz", txt: "text", zip: "image_folder" }[first.name.split(".").at(-1).toLowerCase()];
+  if (guess && [...format.options].some((option) => option.value === guess)) format.value = guess;
+});
+
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const button = form.querySelector("button");

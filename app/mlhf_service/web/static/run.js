@@ -1,6 +1,6 @@
 // A run's page: its curve, fetched again while it runs.
 
-import { AXES, Chart } from "./chart.js";
+import { AXES, Chart, smoothed } from "./chart.js";
 import "./live.js";
 
 const LOSSES = ["train_loss", "test_loss", "running_loss"];
@@ -9,8 +9,10 @@ const place = document.getElementById("chart");
 const metric = document.getElementById("metric");
 const axis = document.getElementById("axis");
 const logY = document.getElementById("log-y");
+const logX = document.getElementById("log-x");
+const smooth = document.getElementById("smooth");
 const note = document.getElementById("chart-note");
-const chart = new Chart(place);
+const chart = new Chart(place, undefined, () => draw());
 const labels = JSON.parse(metric.dataset.labels);
 const words = (name) => labels[name] ?? name.replaceAll("_", " ");
 // Where the run diverged: its curves end there, whatever they last measured.
@@ -67,15 +69,20 @@ async function draw() {
   const names = metric.value.split(",").filter(Boolean);
   if (!names.length) return chart.show({ lines: [] });
   const query = new URLSearchParams([["x", axis.value], ["max_points", MOST_POINTS], ...names.map((name) => ["metric", name])]);
+  if (chart.window) { // and a little beyond it, so that lines go on to its edges
+    const { min, max } = chart.window;
+    query.set("min_x", min - (max - min) / 20);
+    query.set("max_x", max + (max - min) / 20);
+  }
   const response = await fetch(`/v1/runs/${place.dataset.run}/curves?${query}`).catch(() => undefined);
   if (!response?.ok) return;
   const text = await response.text();
-  const key = `${query} ${logY.checked} ${JSON.stringify(diverged())} ${text}`;
+  const key = `${query} ${logY.checked} ${logX.checked} ${smooth.value} ${JSON.stringify(diverged())} ${text}`;
   if (key === shown) return;
   shown = key;
   const { series } = JSON.parse(text);
   const target = names.includes(place.dataset.targetMetric) ? Number(place.dataset.target) : undefined;
-  chart.show({ lines: series.map(line), x: AXES[axis.value], y: names.length > 1 ? words(names[0]).split(" ").at(-1) : words(names[0]), log: logY.checked, target });
+  chart.show({ lines: smoothed(series.map(line), Number(smooth.value)), logX: logX.checked, x: AXES[axis.value], y: names.length > 1 ? words(names[0]).split(" ").at(-1) : words(names[0]), log: logY.checked, target });
   describe(series);
   if (chart.above.length) note.textContent += ` ▲: ${chart.above.join(", ")} leaves the picture above.`;
 }
@@ -91,7 +98,7 @@ async function update() {
 offer(JSON.parse(metric.dataset.metrics));
 logY.checked = defaultLog();
 metric.addEventListener("change", () => { logY.checked = defaultLog(); draw(); });
-axis.addEventListener("change", draw);
-logY.addEventListener("change", draw);
+axis.addEventListener("change", () => { chart.window = null; draw(); });
+for (const one of [logY, logX, smooth]) one.addEventListener(one === smooth ? "input" : "change", draw);
 document.addEventListener("live", update);
 draw();

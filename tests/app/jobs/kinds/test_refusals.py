@@ -42,7 +42,7 @@ def test_batch_norm_on_microbatches_of_one(client: TestClient) -> None:
     entry = {"name": "hf_lm", "grid": {"micro_batch": [4, 7]}}
     request = {**NORMALIZED, "kind": "sweep", "optimizers": [{"name": "sgd"}, entry]}
     pointer, detail = _refused(client, request)
-    assert pointer == "/optimizers/1/params/micro_batch"
+    assert pointer == "/optimizers/1/grid/micro_batch/1"
     assert detail.startswith("7 cuts a batch of 8")
 
 

@@ -1,0 +1,68 @@
+"""The OpenAPI document: every error in it is a problem document (RFC 9457), as it is sent."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from mlhf_service.api import examples, links
+from mlhf_service.api.vocabulary import WORDS
+
+MEDIA_TYPE = "application/problem+json"
+_PROBLEM = {"$ref": "#/components/schemas/ProblemDocument"}
+# What every operation may answer with; the schema is that of the error of jobs and runs.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem document.",
+        "content": {
+            MEDIA_TYPE: {"schema": _PROBLEM, "examples": examples.named(examples.PROBLEMS)}
+        },
+    }
+}
+
+
+def install(app: FastAPI) -> None:
+    """Let ``app`` describe its errors as they are sent."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = described()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    _correct(operation["responses"])
+                    _teach(operation)
+            for schema in document["components"]["schemas"].values():
+                for name, field in schema.get("properties", {}).items():
+                    field.setdefault("description", WORDS.get(name, name))
+            links.add_to(document)
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(unused, None)
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _teach(operation: dict[str, Any]) -> None:
+    """Give an operation a name to call it by, examples, and what its parameters mean."""
+    name = operation["summary"].lower().replace(" ", "_")
+    operation["operationId"] = name
+    for parameter in operation.get("parameters", ()):
+        parameter.setdefault("description", WORDS.get(parameter["name"], parameter["name"]))
+    for response in operation["responses"].values():
+        for described in response.get("content", {}).values():
+            described.pop("itemSchema", None)  # a word of OpenAPI 3.2; the document is of 3.1
+    if name in examples.BODIES:
+        content = operation["requestBody"]["content"]["application/json"]
+        content["examples"] = examples.named(examples.BODIES[name])
+
+
+def _correct(responses: dict[str, Any]) -> None:
+    """FastAPI describes its own form of a 422, and every model as plain JSON."""
+    for status, response in responses.items():
+        content = response.get("content", {})
+        if status[0] not in "45" or "application/json" not in content:
+            continue
+        described = content.pop("application/json")
+        if described.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+            described, response["description"] = {"schema": _PROBLEM}, "The request is not valid."
+        content[MEDIA_TYPE] = described

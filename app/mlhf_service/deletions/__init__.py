@@ -1,0 +1,1 @@
+"""Deleting things: what depends on them, their rows, and their files."""

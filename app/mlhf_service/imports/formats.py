@@ -1,0 +1,5 @@
+"""What can be imported."""
+
+from typing import Literal
+
+ImportFormat = Literal["csv", "wandb", "tensorboard"]

@@ -1,0 +1,98 @@
+"""A job's runs in numbers: how many are in each state, and how far they are together."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Float, Row, cast, func, select
+from sqlalchemy.orm import Session
+
+from mlhf_service.jobs.models import Job
+from mlhf_service.runs.models import Run
+from mlhf_service.runs.status import TERMINAL
+
+
+@dataclass
+class Tally:
+    """Sums over the runs of one job.
+
+    Attributes:
+        counts: Runs by status.
+        attempts: The most often that one of them was started.
+        total_steps: None where one of the runs does not know its own.
+        fraction: How much is done, summed over the runs.
+        spent: The same, but of a run that has ended nothing is left to do, however far it came.
+    """
+
+    counts: dict[str, int]
+    attempts: int = 0
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float = 0.0
+    samples: int = 0
+    fraction: float = 0.0
+    spent: float = 0.0
+
+    @property
+    def runs(self) -> int:
+        return sum(self.counts.values())
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON, to be kept with a job that has ended."""
+        return asdict(self)
+
+
+def of(session: Session, job: Job) -> Tally:
+    return of_all(session, [job])[job.id]
+
+
+def of_all(session: Session, jobs: Sequence[Job | Row[Any]]) -> dict[str, Tally]:
+    """The tallies of jobs by id: of those that have ended as kept, of the others counted now."""
+    kept = {job.id: Tally(**job.tally) for job in jobs if job.tally is not None}
+    return kept | count(session, [job.id for job in jobs if job.tally is None])
+
+
+def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
+    """Count the runs of jobs, as they are in the database, by job id."""
+    found = {job_id: Tally({}) for job_id in job_ids}
+    known: dict[str, int] = dict.fromkeys(job_ids, 0)
+    totals: dict[str, int] = dict.fromkeys(job_ids, 0)
+    for row in session.execute(_by_status(job_ids)) if job_ids else ():
+        tally = found[row.job_id]
+        fraction = float(row.runs if row.status == "succeeded" else row.fraction or 0.0)
+        tally.counts[row.status] = row.runs
+        tally.attempts = max(tally.attempts, row.attempts)
+        tally.step += int(row.step or 0)
+        tally.epoch += float(row.epoch or 0.0)
+        tally.samples += int(row.samples or 0)
+        tally.fraction += fraction
+        tally.spent += row.runs if row.status in TERMINAL else fraction
+        known[row.job_id] += row.with_total
+        totals[row.job_id] += int(row.total_steps or 0)
+    for job_id, tally in found.items():
+        if tally.runs and known[job_id] == tally.runs:
+            tally.total_steps = totals[job_id]
+    return found
+
+
+def _by_status(job_ids: Sequence[str]) -> Any:
+    def number(name: str) -> Any:
+        return cast(Run.progress[name].as_string(), Float(53))
+
+    total = number("total_steps")
+    return (
+        select(
+            Run.job_id,
+            Run.status,
+            func.count().label("runs"),
+            func.max(Run.attempt).label("attempts"),
+            func.sum(number("step")).label("step"),
+            func.sum(total).label("total_steps"),
+            func.count(total).label("with_total"),
+            func.sum(number("epoch")).label("epoch"),
+            func.sum(number("samples")).label("samples"),
+            func.sum(number("fraction")).label("fraction"),
+        )
+        .where(Run.job_id.in_(job_ids))
+        .group_by(Run.job_id, Run.status)
+    )

@@ -1,0 +1,1 @@
+"""Networks that users uploaded: a graph of operations, and its weights."""

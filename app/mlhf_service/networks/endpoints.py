@@ -1,0 +1,135 @@
+"""HTTP for networks."""
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile, status
+
+from mlhf.core.errors import DataError, SpecError
+from mlhf_service.api.dependencies import (
+    CurrentCaller,
+    CurrentDatabase,
+    CurrentSettings,
+    CurrentStorage,
+    ReadSession,
+)
+from mlhf_service.api.room import RequireRoom
+from mlhf_service.database import now
+from mlhf_service.datasets.uploads import staging
+from mlhf_service.keys.quotas import require_room
+from mlhf_service.kit import downloads
+from mlhf_service.kit.ids import new_id
+from mlhf_service.kit.pagination import Cursor, Limit, Order, Page, paginate
+from mlhf_service.kit.problems import FieldError, Invalid, NotFound
+from mlhf_service.kit.saving import save
+from mlhf_service.kit.text import MOST, PATTERN
+from mlhf_service.networks import repository, service
+from mlhf_service.networks.examination import examine
+from mlhf_service.networks.models import Network
+from mlhf_service.networks.schemas import NetworkView
+
+router = APIRouter(prefix="/networks", tags=["networks"])
+
+Identity = Annotated[
+    str, Path(pattern=r"^net_[0-9a-z]{1,36}$", description="Id of a network, `net_…`.")
+]
+Name = Annotated[str, Form(min_length=1, max_length=MOST, pattern=PATTERN)]
+_MOST_GRAPH_BYTES = 64 * 2**20
+_CHECK_SECONDS = 120.0
+
+
+@router.get("")
+def list_networks(
+    session: ReadSession, limit: Limit = 50, cursor: Cursor = None
+) -> Page[NetworkView]:
+    """List uploaded networks, the newest first."""
+    order = Order(Network.id, Network.id, down=True)
+    return paginate(session, repository.search(), order, limit, cursor, service.view)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[RequireRoom])
+def upload_network(
+    name: Name,
+    graph: Annotated[UploadFile, File(description="The .json that mlhf.trace makes.")],
+    response: Response,
+    database: CurrentDatabase,
+    settings: CurrentSettings,
+    storage: CurrentStorage,
+    caller: CurrentCaller,
+    weights: Annotated[
+        UploadFile | None, File(description="Its weights, a .safetensors file.")
+    ] = None,
+) -> NetworkView:
+    """Upload a network. It is checked without memory for its tensors before it is kept."""
+    with staging(settings) as folder:
+        graph_path = folder / service.GRAPH
+        weights_path = folder / service.WEIGHTS if weights is not None else None
+        size = save(graph, graph_path, _MOST_GRAPH_BYTES, "A graph")
+        if weights is not None and weights_path is not None:
+            # Eight bytes a parameter, and the buffers.
+            size += save(
+                weights, weights_path, 16 * settings.max_parameters, "A file of weights here"
+            )
+        seconds = min(_CHECK_SECONDS, settings.upload_check_seconds)
+        try:
+            sizes = examine(graph_path, weights_path, settings.upload_check_memory_bytes, seconds)
+        except SpecError as error:
+            pointer = "/graph" + error.pointer
+            raise Invalid(
+                error.message, [FieldError(pointer=pointer, detail=error.message)]
+            ) from None
+        except DataError as error:
+            raise Invalid.at("/weights" if weights is not None else "/graph", str(error)) from None
+        identity = new_id("net")
+        key = f"networks/{identity}"
+        with graph_path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        storage.put_folder(key, folder)
+    try:
+        with database.write() as session:
+            require_room(session, settings, caller, stored=size)
+            row = Network(
+                id=identity,
+                tenant=caller.tenant,
+                key_id=caller.key_id,
+                name=name,
+                sizes=sizes.model_dump(mode="json"),
+                weights=weights is not None,
+                sha256=sha256,
+                size=size,
+                storage_key=key,
+                created_at=now(),
+            )
+            session.add(row)
+            session.flush()
+            view = service.view(row)
+    except BaseException:
+        storage.delete(key)
+        raise
+    response.headers["Location"] = f"/v1/networks/{identity}"
+    return view
+
+
+@router.get("/{network_id}")
+def get_network(network_id: Identity, session: ReadSession) -> NetworkView:
+    """One network."""
+    return service.find(session, network_id)
+
+
+@router.get("/{network_id}/graph", response_class=Response)
+def download_graph(
+    network_id: Identity, request: Request, session: ReadSession, storage: CurrentStorage
+) -> Response:
+    """Download its graph as JSON."""
+    view = service.find(session, network_id)
+    try:
+        path, _ = service.paths_of(session, storage, network_id)
+    except SpecError as error:
+        raise NotFound(error.message) from None
+    return downloads.send_file(
+        request,
+        path,
+        sha256=view.sha256,
+        name=f"{network_id}.json",
+        content_type="application/json",
+    )

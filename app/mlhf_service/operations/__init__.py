@@ -1,0 +1,1 @@
+"""The service at work: its workers, and what waits for them."""

@@ -1,0 +1,1 @@
+"""Predictions with trained models, in processes of their own."""

@@ -1,0 +1,1 @@
+"""Rules by which what has ended is deleted or archived after a while."""

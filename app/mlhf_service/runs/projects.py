@@ -1,0 +1,43 @@
+"""The table of projects. A project groups jobs; those without one are in ``default``."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy import Index, String, Text, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from mlhf_service.database import Base, UTCDateTime
+from mlhf_service.tenancy import TenantOwned
+
+DEFAULT = "default"
+
+
+class Grouped(Protocol):
+    """What is in a project: a job or a run."""
+
+    @property
+    def project_id(self) -> str | None: ...
+
+
+class Project(TenantOwned, Base):
+    """A name for jobs that belong together."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    archived_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # takes no new jobs
+
+    __table_args__ = (Index(None, "tenant", "name", unique=True),)
+
+
+def names(session: Session, of: Iterable[Grouped]) -> dict[str, str]:
+    """The names of the projects of some jobs or runs, by id."""
+    wanted = {each.project_id for each in of if each.project_id is not None}
+    if not wanted:
+        return {}
+    rows = session.execute(select(Project.id, Project.name).where(Project.id.in_(wanted)))
+    return {row.id: row.name for row in rows}

@@ -1,0 +1,1 @@
+"""The workers of a deployment: who is there, what each does, and whether it is fit to."""
