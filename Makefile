@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest
 # process. A third process gains nothing on two cores.
 SPREAD := --numprocesses 2 --dist load --maxschedchunk 1
 
-.PHONY: demo serve test test-quick test-bare coverage lint format docs clean
+.PHONY: demo serve faults fuzz test test-quick test-bare coverage lint format docs clean
 
 # The service alone.
 $(VENV)/.installed: pyproject.toml
@@ -30,7 +30,7 @@ $(VENV)/.installed-dev: pyproject.toml
 $(VENV)/.installed-docs: pyproject.toml
 	@echo "Setting up $(VENV) with the documentation's tools (once) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs,service]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Compare optimizers through a service of its own.
@@ -49,6 +49,21 @@ test-quick: $(VENV)/.installed-dev  ## Run the tests that need neither much time
 # that is missing must be skipped.
 test-bare: $(VENV)/.installed-dev  ## Run the tests of real data sets where there are none.
 	@MLHF_TEST_BARE=1 $(PYTEST) -p no:hypothesispytest -p no:schemathesis -m data
+
+# KILLS of each kind of process at random, after one of each single fault. A second call goes on
+# where the first one was out of time.
+KILLS ?= 200
+MINUTES ?= 60
+SEED ?= 0
+JOURNAL ?= faults-$(SEED).jsonl
+CASES ?= 10000
+UPLOADS ?= 10000
+WALKS ?= 200
+faults: $(VENV)/.installed-dev  ## Kill and stop every process of the service; count what was lost.
+	@$(BIN)/python -m bench.faults --kills $(KILLS) --minutes $(MINUTES) --seed $(SEED) --journal $(JOURNAL)
+
+fuzz: $(VENV)/.installed-dev  ## Send 10,000 cases and 10,000 damaged uploads to the whole API.
+	@$(BIN)/python -m bench.fuzz --cases $(CASES) --uploads $(UPLOADS) --walks $(WALKS) --seed $(SEED)
 
 coverage: $(VENV)/.installed-dev  ## Run all tests, and print how much of the code they run.
 	@$(PYTEST) $(SPREAD) --cov

@@ -16,7 +16,17 @@ SCRIPTS = sorted(
 )
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "foreign.__main__", "judge.__main__", "paper.__main__"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *SCRIPTS,
+        "faults.__main__",
+        "foreign.__main__",
+        "judge.__main__",
+        "paper.__main__",
+        "science.__main__",
+    ],
+)
 def test_a_script_says_how_it_is_run(name, monkeypatch, capsys):
     module = importlib.import_module(f"bench.{name}")
     monkeypatch.setattr(sys, "argv", [name, "--help"])

@@ -1,5 +1,6 @@
 """The documentation's site: what it shows exists. ``make docs`` builds it, strictly."""
 
+import json
 import re
 from pathlib import Path
 from pkgutil import resolve_name
@@ -43,3 +44,47 @@ def test_every_file_that_a_guide_names_exists() -> None:
             if not (guide.parent / link).exists():
                 missing.append(f"{guide.name}: {link}")
     assert missing == []
+
+
+def test_tables_are_made_of_the_code() -> None:
+    from mkdocs_hooks import TABLES, layers_table, on_page_markdown, settings_table
+    from mlhf_service.settings import Settings
+
+    names = ("settings.md", "models.md", "datasets.md", "losses.md")
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in names]
+    for mark in TABLES:
+        assert sum(mark in page for page in pages) == 1
+    shown = [on_page_markdown(page) for page in pages]
+    assert not any(mark in page for mark in TABLES for page in shown)
+    rows = [line for line in settings_table().splitlines() if line.startswith("| `MLHF_")]
+    assert [row.split("`")[1] for row in rows] == [
+        f"MLHF_{name.upper()}" for name in Settings.model_fields
+    ]
+    assert "| `conv2d` | `out_channels`, `kernel_size` (3)" in layers_table()
+
+
+def _jobs(page: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"^```json\n(\{\n.*?)```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "models.md", "guide.md"])
+def test_every_job_of_a_guide_can_be_submitted(page: str, tmp_path: Path) -> None:
+    from fastapi.testclient import TestClient
+
+    from mlhf_service.database import Database
+    from mlhf_service.main import create_app
+    from mlhf_service.migrate import migrate
+    from mlhf_service.settings import Settings
+
+    url = f"sqlite:///{tmp_path}/mlhf.sqlite3"
+    migrate(Database(url))
+    app = create_app(Settings(_env_file=None, data_dir=tmp_path, database_url=url))
+    jobs = _jobs(page)
+    assert jobs
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        for job in jobs:
+            params = {"validate_only": "true"}
+            answer = client.post("/v1/jobs", json=json.loads(job), params=params)
+            assert answer.status_code == 200, answer.text
+    app.state.database.dispose()

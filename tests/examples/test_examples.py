@@ -1,5 +1,6 @@
 """Each example runs, and does what its first lines say."""
 
+import json
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,8 @@ def denormal_numbers_stay() -> Any:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"engine_alone", "own_loop", "client_sweep"}
+    tested = {"engine_alone", "own_loop", "client_sweep", "torch_loop", "detector"}
+    tested |= {"accelerate_loop", "huggingface_trainer", "lightning_module"}  # test_trainers.py
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -40,6 +42,27 @@ def test_a_loop_of_ones_own_learns() -> None:
     losses = example("own_loop")()
     assert losses.keys() == {"adamw", "mlhf"}
     assert all(loss < 0.69 for loss in losses.values())  # that of guessing
+
+
+def test_the_usual_loop_of_torch_learns() -> None:
+    first, last = example("torch_loop")()
+    assert last < 0.5 * first
+
+
+def test_a_detector_finds_what_is_drawn(tmp_path: Path) -> None:
+    found = example("detector")(images=120, steps=30, folder=tmp_path)
+    assert found["mlhf"] > 0.8
+    assert found["adam"] > 0.1
+
+
+def test_the_cells_of_the_notebook_run_twice() -> None:
+    """As plain code, so that no Jupyter is needed."""
+    cells = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in [code[0], *code[1:], *code[1:]]:
+        exec(cell, names)
+    assert names["accuracy"] > 0.85
 
 
 @pytest.mark.services

@@ -8,12 +8,15 @@ import pytest
 from packaging.requirements import Requirement
 
 from mlhf_service.cli.demo import free_port
-from mlhf_service.client.client import Client, ServiceError
+from mlhf_service.client import Client, ServiceError
 from tests.packaging.conftest import build, clean_environment, described, names
 from tests.service.conftest import train
 from tests.waiting import DEADLINE, until
 
-EXTRAS = {"bench", "client", "data", "dev", "docs", "peers", "service"}
+EXTRAS = {
+    *("bench", "client", "data", "dev", "docs", "onnx", "peers", "service", "telemetry"),
+    "trainers",
+}
 
 
 def test_it_holds_both_packages_and_what_they_read(wheel):

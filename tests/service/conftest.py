@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlhf_service.cli.demo import free_port
-from mlhf_service.client.client import Client, ServiceError
+from mlhf_service.client import Client, ServiceError
 from tests.waiting import DEADLINE, until
 
 # Short, since its end is waited for; long enough that on a busy machine only the killed miss it.
@@ -77,21 +77,29 @@ class Serving:
         return "".join(path.read_text() for path in self.data_dir.parent.glob("*.out"))
 
     def pids(self) -> dict[int, str]:
-        """Every living process that has to do with this data folder: pid to command line."""
+        """Every living process that has to do with this data folder: pid to name and command."""
         found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                name = (entry / "comm").read_text().strip()
                 environment = (entry / "environ").read_bytes().decode(errors="replace")
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
             # The trainer's environment names nothing of ours, its command line the folder.
             if state != "Z" and str(self.data_dir) in environment + command:
-                found[int(entry.name)] = command
+                found[int(entry.name)] = f"{name} {command}"
         return found
+
+    def environment_of(self, pid: int) -> str:
+        """The environment of a process; empty when it has ended meanwhile."""
+        try:
+            return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+        except OSError:
+            return ""
 
     def pid_of(self, part: str) -> int:
         """The oldest process whose command line has ``part`` in it."""

@@ -71,7 +71,7 @@ def test_a_user_s_way(serving: Serving, tmp_path: Path) -> None:
 
     assert "already succeeded" in use("cancel", job, code=1)
     (tmp_path / "bad.json").write_text(json.dumps(train(optimizer={"name": "x"})))
-    assert "/optimizer/name" in use("submit", "bad.json", code=1)
+    assert "bad.json, line 1, optimizer.name: unknown" in use("submit", "bad.json", code=1)
     assert "cannot read" in use("submit", "missing.json", code=1)
 
 
@@ -81,10 +81,10 @@ def test_no_service_is_said_in_a_line(tmp_path: Path) -> None:
 
 
 def test_doctor_and_migrate(tmp_path: Path) -> None:
-    secret = {"MLHF_BROKER_URL": "redis://user:secret@127.0.0.1:9/0"}
+    secret = {"MLHF_BROKER_URL": "redis://user:s3cr3tword@127.0.0.1:9/0"}
     shown = mlhf("doctor", "--data-dir", "x", "--json", cwd=tmp_path, code=1, **secret)
     report = json.loads(shown)
-    assert "secret" not in shown
+    assert "s3cr3tword" not in shown
     assert report["settings"]["broker_url"] == "redis://user:***@127.0.0.1:9/0"
     assert not report["checks"]["broker"]["ok"]
     assert "mlhf migrate" in report["checks"]["database"]["detail"]

@@ -3,14 +3,15 @@
 import json
 import os
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlhf_service.client.client import ServiceError
+from mlhf.core.process import TRAINER
+from mlhf_service.client import ServiceError
 from tests.service.conftest import (
-    LEASE_OF_A_KILLED_WORKER,
     LONG_STEPS,
     Serving,
     checkpointed,
@@ -50,6 +51,7 @@ def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Pa
         "curves.csv",
         "curves.parquet",
         "curves.png",
+        "events.out.tfevents.mlhf",
     }
     model = client.download(run_id, "model.safetensors", tmp_path / "model.safetensors")
     assert model.stat().st_size > 1000
@@ -85,14 +87,15 @@ def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) ->
 @pytest.mark.parametrize("victim", ["trainer", "worker child", "worker", "api", "supervisor"])
 def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim: str) -> None:
     if victim in ("worker child", "worker"):
-        serving.environment["MLHF_LEASE_SECONDS"] = LEASE_OF_A_KILLED_WORKER
+        # Whoever starts it again knows that it is dead, and does not wait for its lease.
+        serving.environment["MLHF_LEASE_SECONDS"] = "600"
     supervisor = serving.start("serve")
     serving.wait_until_ready()
     job = serving.client.submit(long())
     until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
     worker = serving.pid_of("mlhf_service.queue.worker_main")
     pid = {
-        "trainer": lambda: serving.pid_of("mlhf.runner"),
+        "trainer": lambda: serving.pid_of(TRAINER),
         "worker child": lambda: serving.children(worker)[-1],
         "worker": lambda: worker,
         "api": lambda: serving.pid_of("mlhf_service.server"),
@@ -111,11 +114,11 @@ def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim
         assert done["attempts"] == 1, "the trainer was disturbed by the API's fall"
     (run_id,) = done["run_ids"]
     assert steps_of(serving, run_id) == list(range(1, LONG_STEPS + 1))
-    ends = [
-        e
-        for e in serving.client.events(job["id"])
-        if e["event"] == "status" and e["data"]["status"] == "succeeded"
-    ]
+    events = list(serving.client.events(job["id"]))
+    if victim in ("worker child", "worker"):
+        said = [e["data"]["message"] for e in events if e["event"] == "log"]
+        assert any("its worker's process was killed" in message for message in said), said
+    ends = [e for e in events if e["event"] == "status" and e["data"]["status"] == "succeeded"]
     assert len(ends) == 2, "one end of the run, one of the job"
 
 
@@ -195,7 +198,7 @@ def test_no_answer_is_said_in_words(serving: Serving) -> None:
 def test_the_address_is_printed_when_it_answers(serving: Serving) -> None:
     serving.start("serve")
     until(lambda: "MLHF serves" in serving.output(), "no address was printed")
-    assert serving.client.get("/readyz") == {"status": "ok"}
+    assert serving.client.get("/readyz")["status"] == "ok"
     until(lambda: "Ctrl-C stops it" in serving.output(), "the second line was not printed")
     lines = serving.output().splitlines()
     assert [line.split()[0] for line in lines] == ["MLHF", "Pages:"], lines
@@ -246,3 +249,15 @@ def test_a_broker_that_is_away_is_said_and_waited_for(serving: Serving) -> None:
     assert line.startswith("mlhf: redis://user:***@127.0.0.1:9/0")
     assert serving.client.submit(train())["status"] == "queued"
     assert "secret" not in serving.output()
+
+
+def test_a_schema_that_leaves_it_behind_ends_it(serving: Serving) -> None:
+    """As when a newer version contracts the schema while this one runs."""
+    process = serving.start("serve")
+    serving.wait_until_ready()
+    with sqlite3.connect(serving.data_dir / "mlhf.sqlite3", timeout=60) as database:
+        database.execute("update schema_floor set revision = '9999'")
+        database.execute("update alembic_version set version_num = '9999'")
+    assert process.wait(timeout=DEADLINE) == 1
+    assert "written by a newer version of MLHF" in serving.output()
+    assert "Traceback" not in serving.output()
