@@ -61,7 +61,7 @@ def problems(cifar10: str | None, epochs: int) -> dict[str, dict[str, Any]]:
         }
     shared = {
         "budget": {"epochs": epochs},
-        "evaluation": {"every_epochs": epochs / 2},
+        "evaluation": {"every_epochs": epochs / 2, "samples": "all"},
         "threads": 1,
         "device": "cpu",
     }

@@ -83,6 +83,7 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
         for name in (
             *("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "schedule_free_adamw"),
             *("muon", "shampoo", "soap", "kfac", "hf", "hf_lm", "hf_adam", "mlhf", "l2l"),
+            *("gauss_newton", "lm", "lbfgs", "engd_w", "spring"),
         )
     },
     "mlhf untrained": {"name": "mlhf", "params": {"meta_checkpoint": "none", "iterations": 3}},

@@ -22,6 +22,7 @@ from PIL import Image
 from mlhf.data import specs
 from mlhf.data.formats import IMAGE_SUFFIXES
 from mlhf_service.datasets import archives, uploads
+from mlhf_service.storage.folder import FolderStorage
 
 
 def main() -> None:
@@ -35,16 +36,17 @@ def main() -> None:
     print(f"{count} images, {packed.getbuffer().nbytes / 2**20:.1f} MiB")
     began = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+        folder, stored = Path(made, "uploaded"), FolderStorage(Path(made, "stored"))
+        folder.mkdir()
         with timed("unpack"):
             archives.unpack_images(packed, folder, IMAGE_SUFFIXES, 2 * count, 2**34)
         with timed("check"):
             found = specs.inspect("image_folder", {}, folder)
         with timed("digest"):
             specs.digest("image_folder", {}, folder)
-        with timed("size and sync"):
+        with timed("size and store"):
             uploads.size_of(folder)
-            uploads.make_durable(folder)
+            stored.put_folder("datasets/one", folder)
         print(f"{'all':14} {time.perf_counter() - began[0]:6.1f} s, "
               f"{time.process_time() - began[1]:6.1f} s of CPU")  # fmt: skip
     print(found.info)

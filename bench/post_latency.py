@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlhf_service.cli.demo import service
-from mlhf_service.client.client import Client
+from mlhf_service.client import Client
 from mlhf_service.settings import Settings
 
 BUSY: dict[str, Any] = {

@@ -38,10 +38,10 @@ from mlhf_service.context import Context
 from mlhf_service.database import Database
 from mlhf_service.main import create_app
 from mlhf_service.migrate import migrate
-from mlhf_service.queue.leases import claim_next
+from mlhf_service.queue.claims import claim_next
 from mlhf_service.queue.prepare import prepare
 from mlhf_service.settings import Settings
-from mlhf_service.storage.folder import FolderStorage
+from mlhf_service.storage.factory import open_storage
 
 Json = dict[str, Any]
 
@@ -213,7 +213,10 @@ class Jobs:
         if self.rng.random() < 0.2:
             budget |= self.rng.choice(budgets)
         evaluation = self.rng.choice(
-            [{}, {"every_epochs": 1e-9}, {"every_epochs": 0.3}, {"max_samples": 1}]
+            [
+                *({}, {"every_epochs": 1e-9}, {"every_epochs": 0.3}, {"max_samples": 1}),
+                *({"samples": "all"}, {"samples": 1}, {"share": 0.5}),
+            ]
         )
         return {**self._task(), "budget": budget, "evaluation": evaluation}
 
@@ -316,7 +319,7 @@ class Deployment:
         (folder / "spool").mkdir(parents=True, exist_ok=True)
         self.database = Database(self.settings.database)
         migrate(self.database)
-        self.storage = FolderStorage(self.settings.artifacts_dir)
+        self.storage = open_storage(self.settings)
         app = create_app(self.settings)
         app.state.doorbell.stop()
         self.client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)

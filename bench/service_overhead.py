@@ -19,7 +19,7 @@ from typing import Any
 
 from mlhf.core import events
 from mlhf_service.cli.demo import service
-from mlhf_service.client.client import Client
+from mlhf_service.client import Client
 from mlhf_service.settings import Settings
 
 SPEC: dict[str, Any] = {

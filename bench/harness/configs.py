@@ -50,6 +50,12 @@ def identity(config: TrainConfig, *, defaults: bool = True) -> dict[str, Any]:
     """
     document = config.model_dump(mode="json", exclude_defaults=not defaults)
     document["dataset"].pop("root", None)
+    if config.evaluation.samples == "all" or config.evaluation.max_samples is not None:
+        # As it was before there was a choice.
+        for name in ("samples", "share"):
+            document.get("evaluation", {}).pop(name, None)
+        if not document.get("evaluation"):
+            document.pop("evaluation", None)
     if not document["optimizer"].get("params"):
         return document
     params = document["optimizer"]["params"]

@@ -34,7 +34,7 @@ class Task:
     dataset: Component
     budget: Budget
     batch_size: int
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: Evaluation = field(default_factory=lambda: Evaluation(samples="all"))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def transfers(scale: Scale) -> Sequence[BenchmarkTask]:
 def _spec(
     name: str, model: Component, data: Component, epochs: float, batch_size: int, every: float = 1
 ) -> Task:
-    evaluation = Evaluation(every_epochs=every)
+    evaluation = Evaluation(every_epochs=every, samples="all")
     return Task(name, model, data, Budget(epochs=epochs), batch_size, evaluation)
 
 

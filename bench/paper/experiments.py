@@ -59,7 +59,7 @@ def _digits(epochs: float, samples: int | None = None) -> Task:
         Component(name="digits", params=params),
         Budget(epochs=epochs),
         64,
-        Evaluation(every_epochs=1),
+        Evaluation(every_epochs=1, samples="all"),
     )
 
 

@@ -1,0 +1,1 @@
+"""Least squares to many digits: ``python -m bench.science``."""
