@@ -81,6 +81,24 @@ def test_log_in_make_revoke_and_log_out(watched: Watched, url: str, admin: str) 
     assert watched.wrong == []
 
 
+def test_a_button_pressed_before_the_script_has_come_is_not_lost(
+    watched: Watched, url: str, admin: str
+) -> None:
+    page = watched.page
+    log_in(page, url, admin)
+    held: list[Any] = []
+    page.route("**/static/keys.js", lambda route: held.append(route))
+    page.goto(f"{url}/keys", wait_until="commit")
+    page.get_by_label("Name").fill("in a hurry")
+    page.get_by_role("button", name="Make").click()
+    page.wait_for_timeout(100)
+    assert page.url == f"{url}/keys"
+    held[0].continue_()
+    page.locator("#secret").get_by_text("mlhf_").wait_for()
+    page.locator("tr", has_text="in a hurry").get_by_text("active").wait_for()
+    assert watched.wrong == []
+
+
 def test_a_page_of_another_site_changes_nothing(
     watched: Watched, url: str, admin: str, evil: str, app: FastAPI
 ) -> None:
