@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from bench.science.problems import PROBLEMS, Batch, Problem
+from mlhf import MLHF, GaussNewton
+from mlhf.optimizers.gauss_newton.memory_plan import VECTORS
 from mlhf.optimizers.protocol import Averaging
 from mlhf.optimizers.registry import build
 
@@ -26,6 +28,7 @@ class Setting:
         cosine: Whether its rate falls to 0 along a cosine over the budget.
         first: The fraction of the budget that Adam takes before, at the rate ``first_lr``.
         first_lr: That rate.
+        matrix_free: Whether neither rows nor a matrix fit in the memory that it is allowed.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Setting:
     cosine: bool = False
     first: float = 0.0
     first_lr: float = 1e-2
+    matrix_free: bool = False
 
 
 _RATES = (1e-2, 3e-3, 1e-3)
@@ -51,6 +55,8 @@ CONTENDERS: dict[str, list[Setting]] = {
         Setting("spring", {"damping": d, "lr": lr, "norm_constraint": None}, cosine=True)
         for d, lr in ((1e-6, 0.3), (1e-3, 0.3), (1e-6, 0.05))
     ],
+    "gauss_newton_matrix_free": [Setting("gauss_newton", matrix_free=True)],
+    "mlhf_matrix_free": [Setting("mlhf", matrix_free=True)],
 }
 
 
@@ -72,7 +78,11 @@ def run(
     curve: Curve = []
     spent, steps, due = 0.0, 0, _FIRST
     for name, params, cosine, end in _phases(setting, seconds):
-        optimizer: Any = build(name, params, made.model, made.loss, seed=seed)
+        optimizer: Any = (
+            _matrix_free(name, made, seed)
+            if setting.matrix_free
+            else build(name, params, made.model, made.loss, seed=seed)
+        )
         inner, batch = optimizer.inner if cosine else optimizer, made.batch(generator)
         rate = inner.lr if cosine else 0.0
         while spent < end:
@@ -88,6 +98,16 @@ def run(
             if name != "lbfgs":
                 batch = made.batch(generator)
     return curve
+
+
+def _matrix_free(name: str, made: Problem, seed: int) -> MLHF | GaussNewton:
+    """Return an optimizer that has no memory for rows, as if there were too many of them."""
+    if name == "mlhf":
+        return MLHF(made.model, made.loss, seed=seed, memory_bytes=1)
+    parameters = list(made.model.parameters())
+    number = parameters[0].itemsize
+    vectors = VECTORS * number * sum(p.numel() for p in parameters)
+    return GaussNewton(made.model, made.loss, seed=seed, memory_bytes=vectors)
 
 
 def warm_up(setting: Setting) -> None:

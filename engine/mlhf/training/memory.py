@@ -67,6 +67,9 @@ def training_bytes(
     if isinstance(params, DenseParams):
         plan = memory_plan(batch_size * info.outputs, summary.parameters, size, params.memory_bytes)
         rows = 0 if plan is None else plan.bytes
+    elif isinstance(params, MLHFParams) and params.variant == "kronecker" and derivatives:
+        plan = memory_plan(batch_size * info.outputs, summary.parameters, size)
+        rows = 0 if plan is None or plan.space == "iterative" else plan.bytes
     kept = 3 if OPTIMIZERS[optimizer].second_order else 2
     evaluated = min(max(batch_size, _EVALUATED), max(info.train_samples, info.test_samples))
     of_batch = (

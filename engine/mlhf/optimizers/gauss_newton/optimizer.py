@@ -4,15 +4,11 @@
 
 J̃ are the rows of J times a root of the loss's Hessian, so J̃ᵀJ̃ is the Gauss-Newton matrix and
 J̃ᵀr̃ the gradient. The system is solved in the smaller of the spaces of samples and parameters.
-The length t is halved from 1 until the loss falls. Where it would be below ¼, c grows fourfold and
-the same matrix is factorized again; where it is at least ½, the next step begins with a tenth of c.
-So c falls as fast as steps allow: what it holds back are the small eigenvalues, in which the last
-digits lie, and one that is too small costs another factor and three forward passes, no step.
+Length t and damping c follow the loss (``damped_steps.py``).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +25,8 @@ from mlhf.curvature.metric import MetricRoot, MetricRows
 from mlhf.curvature.microbatches import count_samples
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.residuals import Residuals
-from mlhf.curvature.vectors import flatten, unflatten, vector_like
+from mlhf.curvature.vectors import flatten, vector_like
+from mlhf.optimizers.gauss_newton.damped_steps import LEAST_SQUARES, NATURAL, DampedSteps
 from mlhf.optimizers.gauss_newton.iterative import IterativeSystem
 from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES, VECTORS
 from mlhf.optimizers.gauss_newton.rows import ChosenRows
@@ -42,38 +39,8 @@ from mlhf.optimizers.reevaluate import BatchReevaluator
 from mlhf.optimizers.state import check_state, copied, shapes_of
 from mlhf.optimizers.step_guard import NotFinite, StepGuard, check
 
-_ATTEMPTS = 16  # dampings of one step
-_HALVINGS = 12  # of a gradient step, where no damping helps
-_MOST = 1e3  # c
-# c at first and at least, by whether numbers are double.
-START = {True: 1e-11, False: 1e-5}
-FLOOR = {True: 1e-13, False: 1e-7}
-ITERATIVE_START = 1e-4  # where conjugate gradients solve
 
-
-@dataclass(frozen=True)
-class _DampingRule:
-    """How c follows the length of steps.
-
-    Attributes:
-        shortest: A step below it is not taken: c grows, and the system is solved again.
-        long: After a step at least so long c falls.
-        decrease: The factor by which it falls.
-        increase: The factors by which it grows within one step; the last again and again.
-    """
-
-    shortest: float
-    long: float
-    decrease: float
-    increase: tuple[float, ...]
-
-
-_LEAST_SQUARES = _DampingRule(1 / 4, 1 / 2, 0.1, (4.0, 4.0, 10.0))
-# A metric's quadratic model is not that of the loss: a full step minimises nothing.
-_NATURAL = _DampingRule(1 / 16, 1 / 2, 0.5, (10.0,))
-
-
-class GaussNewton:
+class GaussNewton(DampedSteps):
     """Damped Gauss-Newton steps for least squares, and for any loss with a positive Hessian.
 
     For networks of up to some ten thousand parameters, or batches of a few thousand rows: the
@@ -134,12 +101,10 @@ class GaussNewton:
         check_options(lr=lr, weight_decay=weight_decay, seed=seed, memory_bytes=memory_bytes)
         if damping is not None:
             check_options(damping=damping)
-        self.model, self.loss, self.lr = model, loss, lr
-        self.weight_decay = weight_decay
+        self.model, self.loss = model, loss
         self._trained = TrainedModel(model, parameters)
-        self._parameters = self._trained.parameters
-        self._start = damping
-        self._damping: float | None = None  # c
+        rule = LEAST_SQUARES if metric is None else NATURAL
+        super().__init__(self._trained.parameters, lr, weight_decay, damping, rule)
         if metric is not None:
             check_loss(metric)
         self.metric = metric
@@ -180,7 +145,7 @@ class GaussNewton:
                 elif jacobian is None:
                     loss, system = self._by_products(x, y)
                 else:
-                    loss, system = self._by_rows(jacobian, x, y)
+                    loss, system = self._rows.system(jacobian, x, y, self.weight_decay)
                 with torch.no_grad():
                     square = torch.dot(system.gradient, system.gradient)
                     check(loss, {"gradient": [square]})
@@ -231,19 +196,6 @@ class GaussNewton:
             "(mlhf.MLHF), whose metric is that of the loss"
         )
 
-    def _by_rows(self, jacobian: Jacobian, x: Any, y: Any) -> tuple[Tensor, System]:
-        root = loss_root(self.loss, jacobian.forward(x), y)
-        assert root is not None  # as it was when the way was chosen
-        residual = root.residual.reshape(-1)
-        plan = self._rows.plan(len(residual), jacobian.factored)
-        assert plan is not None
-        chunks = jacobian.chunks(root.root, plan.block)
-        with torch.no_grad():
-            common = chunks, residual, flatten(self._parameters), self.weight_decay
-            if plan.space == "samples":
-                return root.value, SampleSpace(*common, keep=plan.block >= len(residual))
-            return root.value, ParameterSpace(*common)
-
     def _by_products(self, x: Any, y: Any) -> tuple[Tensor, System]:
         like = vector_like(self._parameters)
         count = sum(p.numel() for p in self._parameters)
@@ -259,97 +211,6 @@ class GaussNewton:
         with torch.no_grad():
             check(ggn.loss, {"gradient": ggn.gradient})
             return ggn.loss, IterativeSystem(ggn, self._parameters, self.weight_decay, generator)
-
-    def _scale(self, system: System) -> float:
-        """Return c: where it stands, or where it starts."""
-        if self._damping is not None:
-            return self._damping
-        if self._start is not None:
-            return self._start
-        double = system.gradient.dtype == torch.float64
-        return max(START[double], ITERATIVE_START if isinstance(system, IterativeSystem) else 0.0)
-
-    def _search(self, system: System, evaluate: Callable[[], Tensor], loss: Tensor) -> float:
-        """Move θ, and adapt c; return the length, 0 where no step lowers the objective."""
-        if self.lr == 0 or not bool(system.gradient.any()):
-            return 0.0
-        before = self._copy()
-        first = float(loss) + self._penalty()
-        rule = _LEAST_SQUARES if self.metric is None else _NATURAL
-        scale = self._scale(system)
-        for attempt in range(_ATTEMPTS):
-            direction = system.solve(scale * system.trace)
-            length = 1.0
-            while direction is not None and length >= rule.shortest:
-                if self._move_if_lower(before, direction, length, evaluate, first):
-                    if length >= rule.long:
-                        floor = FLOOR[direction.dtype == torch.float64]
-                        scale = max(rule.decrease * scale, min(scale, floor))
-                    self._damping = scale
-                    return length
-                length /= 2
-            growth = rule.increase[min(attempt, len(rule.increase) - 1)]
-            scale = min(growth * scale, _MOST)
-        return self._descend(system.gradient, before, evaluate, first)
-
-    def _descend(
-        self,
-        gradient: Tensor,
-        before: Sequence[Tensor],
-        evaluate: Callable[[], Tensor],
-        first: float,
-    ) -> float:
-        """Step along the gradient, from Polyak's length on: the matrix may be next to 0."""
-        direction = gradient * (abs(first) / torch.dot(gradient, gradient))
-        length = 1.0
-        for _ in range(_HALVINGS):
-            if self._move_if_lower(before, direction, length, evaluate, first):
-                return length
-            length /= 2
-        return 0.0
-
-    def _move_if_lower(
-        self,
-        before: Sequence[Tensor],
-        direction: Tensor,
-        length: float,
-        evaluate: Callable[[], Tensor],
-        first: float,
-    ) -> bool:
-        lower = self._value_at(before, direction, self.lr * length, evaluate) < first
-        if lower:
-            self._move(direction, self.lr * length)
-        return lower
-
-    def _value_at(
-        self,
-        before: Sequence[Tensor],
-        direction: Tensor,
-        factor: float,
-        evaluate: Callable[[], Tensor],
-    ) -> float:
-        """Return the objective at θ − factor·d; θ is as it was afterwards."""
-        step = unflatten(direction, self._parameters)
-        # By ``data``: products at ``before`` stay valid, since that is restored.
-        for p, old, d in zip(self._parameters, before, step, strict=True):
-            p.data.copy_(old).add_(d, alpha=-factor)
-        value = float(evaluate()) + self._penalty()
-        for p, old in zip(self._parameters, before, strict=True):
-            p.data.copy_(old)
-        return value
-
-    def _copy(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self._parameters]
-
-    def _move(self, direction: Tensor, factor: float) -> None:
-        step = unflatten(direction, self._parameters)
-        torch._foreach_add_(self._parameters, step, alpha=-factor)
-
-    def _penalty(self) -> float:
-        if not self.weight_decay:
-            return 0.0
-        theta = flatten(self._parameters)
-        return 0.5 * self.weight_decay * float(torch.dot(theta, theta))
 
     @copied
     def state_dict(self) -> State:

@@ -20,6 +20,7 @@ from mlhf.curvature.protocol import Loss
 from mlhf.curvature.residuals import Residuals
 from mlhf.curvature.vectors import flatten, vector_like
 from mlhf.optimizers.gauss_newton.memory_plan import MemoryPlan, memory_plan
+from mlhf.optimizers.gauss_newton.systems import ParameterSpace, SampleSpace
 
 _WAYS: tuple[Callable[[nn.Module, Sequence[Tensor]], Jacobian], ...] = (
     EdgeJacobian,
@@ -69,6 +70,29 @@ class ChosenRows:
                 self._found.clear()
             self._found[key] = found
         return found
+
+    def system(
+        self, jacobian: Jacobian, x: Any, y: Any, penalty: float
+    ) -> tuple[Tensor, SampleSpace | ParameterSpace]:
+        """Return the batch's loss, and its system in the smaller space.
+
+        Args:
+            jacobian: What ``get`` returned for this batch.
+            x: The input.
+            y: The target.
+            penalty: w.
+        """
+        root = loss_root(self._loss, jacobian.forward(x), y)
+        assert root is not None  # as it was when the way was chosen
+        residual = root.residual.reshape(-1)
+        plan = self.plan(len(residual), jacobian.factored)
+        assert plan is not None
+        chunks = jacobian.chunks(root.root, plan.block)
+        with torch.no_grad():
+            common = chunks, residual, flatten(self._parameters), penalty
+            if plan.space == "samples":
+                return root.value, SampleSpace(*common, keep=plan.block >= len(residual))
+            return root.value, ParameterSpace(*common)
 
     def plan(self, rows: int, factored: bool = False) -> MemoryPlan | None:
         """Return how so many rows are solved for; None where nothing fits.

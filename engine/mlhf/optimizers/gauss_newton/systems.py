@@ -83,6 +83,7 @@ class SampleSpace:
                 self._gram[other.start : other.stop, own] = block.T
         self.gradient = gradient.add_(theta, alpha=penalty)
         self.trace = float(self._gram.diagonal().sum())
+        self.rows = n
 
     def solve(self, damping: float, extra: Tensor | None = None) -> Tensor | None:
         shift = damping + self._penalty
@@ -117,7 +118,7 @@ class ParameterSpace:
     def __init__(
         self, chunks: Sequence[Chunk], residual: Tensor, theta: Tensor, penalty: float
     ) -> None:
-        self._penalty = penalty
+        self._penalty, self.rows = penalty, len(residual)
         self.gradient = theta * penalty
         self._matrix = theta.new_zeros(len(theta), len(theta))
         for chunk in chunks:

@@ -58,6 +58,7 @@ class KroneckerOptions(CommonOptions, total=False):
     samples: int
     max_dimension: int
     position_damping: bool
+    memory_bytes: int
 
 
 class PaperOptions(CommonOptions, total=False):

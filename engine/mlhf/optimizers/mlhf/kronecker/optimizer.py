@@ -14,6 +14,9 @@ batch's own G, by one tangent pass Jq for each direction. So there is no learnin
 coefficient of d' takes the place of momentum (Martens & Grosse 2015, sections 6.4 and 7, choose
 both like this for K-FAC; the damping and its basis differ). Two networks (``controller.py``)
 correct λ, D and the step by what the last steps measured.
+
+Where the loss has no noise and its rows fit in memory, the subspace is the whole space
+(``whole_space.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +37,7 @@ from mlhf.curvature.losses import check_loss
 from mlhf.curvature.protocol import FactoredCurvature, Loss
 from mlhf.curvature.residuals import Residuals
 from mlhf.curvature.vectors import flatten, unflatten, vector_like
+from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.learned.families import KRONECKER
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
@@ -43,6 +47,7 @@ from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
+from mlhf.optimizers.mlhf.kronecker.whole_space import WholeSpace
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
@@ -112,6 +117,8 @@ class KroneckerMLHF(AveragingMLHF):
         position_damping: Whether the damping of what is spread over positions is lowered while it
             is small against what it is added to.
         autocast: The dtype of forward and backward passes under autocast.
+        memory_bytes: Of the rows and the matrix by which ``Residuals`` are solved for in all
+            directions; where they need more, the subspace is the usual one.
         seed: Of the random signs by which the trace of the loss's Hessian is estimated, and of
             the samples.
         max_skipped_steps: Steps that are not finite are skipped; after so many in a row the
@@ -146,6 +153,7 @@ class KroneckerMLHF(AveragingMLHF):
         max_dimension: int = 4608,
         position_damping: bool = True,
         autocast: torch.dtype | None = None,
+        memory_bytes: int = MEMORY_BYTES,
         seed: int = 0,
         max_skipped_steps: int = 10,
     ) -> None:
@@ -165,8 +173,10 @@ class KroneckerMLHF(AveragingMLHF):
             refresh_every=refresh_every,
             samples=samples,
             max_dimension=max_dimension,
+            memory_bytes=memory_bytes,
             seed=seed,
         )
+        self._memory_bytes = memory_bytes
         self.damping, self.growth_steps = damping, growth_steps
         self.networks = fresh_networks()
         load_weights(self.networks, meta_checkpoint, KRONECKER)
@@ -189,6 +199,11 @@ class KroneckerMLHF(AveragingMLHF):
         )
         self._features = FeatureEMA()
         self._judge = StepJudge() if isinstance(self.model, Residuals) else None
+        self._whole = (
+            None
+            if self._judge is None
+            else WholeSpace(self.model, self.loss_function, self._parameters)
+        )
         every = self._solve_every if self._judge is None else 1
         self._solver = Solver(self._basis, self._features, self._iterations, every)
         self._steps = 0
@@ -218,8 +233,8 @@ class KroneckerMLHF(AveragingMLHF):
         return size * (vectors + self._basis.numbers) + _FIXED_BYTES
 
     def _guarded_state(self) -> list[object]:
-        judge = [] if self._judge is None else [self._judge]
-        return [self, self._features, self._solver, *judge, *self._basis.state]
+        noiseless = [part for part in (self._judge, self._whole) if part is not None]
+        return [self, self._features, self._solver, *noiseless, *self._basis.state]
 
     def _refuse_eval_mode(self, what: str) -> None:
         if self._average.in_model:
@@ -279,6 +294,9 @@ class KroneckerMLHF(AveragingMLHF):
         if self._judge is not None:
             device = self._parameters[0].device
             reevaluator = BatchReevaluator(self.model, device, self._autocast)
+            result = self._step_in_whole_space(x, y, batch_size, reevaluator)
+            if result is not None:
+                return result
 
         with ExitStack() as recording:
 
@@ -310,6 +328,33 @@ class KroneckerMLHF(AveragingMLHF):
             if reevaluator is None:
                 return self._step(ggn, fraction)
             return self._step(ggn, fraction, partial(reevaluator.loss, self.loss_function, x, y))
+
+    def _step_in_whole_space(
+        self, x: Any, y: Any, batch_size: float | None, reevaluator: BatchReevaluator
+    ) -> StepResult | None:
+        """Take the step over all directions; None where the rows that it needs do not fit."""
+        lr, decay = self._option("lr"), self._option("weight_decay")
+        if (
+            self._whole is None
+            or self._autocast is not None
+            or isinstance(lr, list)
+            or isinstance(decay, list)
+        ):
+            return None
+        self._whole.weight_decay = decay
+
+        def factor(rows: int) -> float:
+            return lr * self._batch_fraction(rows if batch_size is None else batch_size)
+
+        with full_precision(self._parameters[0].device):
+            evaluate = partial(reevaluator.loss, self.loss_function, x, y)
+            result = self._whole.step(x, y, evaluate, factor)
+        if result is not None:
+            self._last_step = None
+            self._steps += 1
+            with torch.no_grad():
+                self._average.add(self._steps)
+        return result
 
     def _batch_fraction(self, size: float) -> float:
         """Return the batch's size relative to the usual one, the median of the last; at most 1.
@@ -454,6 +499,7 @@ class KroneckerMLHF(AveragingMLHF):
             "basis": self._basis.state_dict(),
             "memory": self._features.state_dict(),
             "judge": None if self._judge is None else self._judge.state_dict(),
+            "whole": None if self._whole is None else self._whole.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
 
@@ -475,5 +521,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._features.load_state_dict(state["memory"])
         if self._judge is not None and state.get("judge") is not None:
             self._judge.load_state_dict(state["judge"])
+        if self._whole is not None and state.get("whole") is not None:
+            self._whole.load_state_dict(state["whole"])
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])

@@ -11,10 +11,17 @@ from torch import nn
 
 from mlhf import GGN, MLHF, GaussNewton, Residuals
 from mlhf.curvature.derivatives import laplacian
+from mlhf.curvature.vectors import flatten
 from mlhf.optimizers.mlhf.kronecker import residual_rows
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.residual_rows import ResidualRows
+
+FEW_BYTES = 1000  # in which no rows fit
+
+
+def _by_subspace(model, **options):
+    return MLHF(model, model.loss, memory_bytes=FEW_BYTES, **options)
 
 
 def _model(width=8, dtype=torch.float64):
@@ -96,7 +103,7 @@ def test_a_single_group_keeps_its_form():
 def test_points_drawn_anew_do_no_harm():
     """Without the derivatives' curvature, and with a damping that grows, it stayed above 0.1."""
     model, generator = _model(16), torch.Generator().manual_seed(0)
-    optimizer = MLHF(model, model.loss)
+    optimizer = _by_subspace(model)
     for _ in range(80):
         result = optimizer.step(_points(100, generator), None)
     optimizer.eval_mode()
@@ -110,16 +117,17 @@ def test_points_drawn_anew_do_no_harm():
 
 def test_a_step_that_raises_its_loss_is_taken_back():
     model, batch = _model(), _points(20, torch.Generator().manual_seed(0))
-    optimizer = MLHF(model, model.loss, damping=1e-6)
+    optimizer = _by_subspace(model, damping=1e-6)
     losses = [float(optimizer.step(batch, None).loss) for _ in range(25)]
     assert all(b <= a for a, b in itertools.pairwise(losses))
     assert losses[-1] < losses[0]
 
 
-def test_steps_go_on_from_a_state():
+@pytest.mark.parametrize("make", [_by_subspace, lambda m: MLHF(m, m.loss)])
+def test_steps_go_on_from_a_state(make):
     def trained(steps, state=None, model=None):
         model = _model() if model is None else model
-        optimizer = MLHF(model, model.loss)
+        optimizer = make(model)
         if state is not None:
             optimizer.load_state_dict(state)
         generator = torch.Generator().manual_seed(1)
@@ -136,6 +144,52 @@ def test_steps_go_on_from_a_state():
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)  # memory is aligned differently
     assert again._judge.factor == optimizer._judge.factor
+    assert again._whole._damping == optimizer._whole._damping
+
+
+def test_where_rows_fit_a_step_is_the_damped_solution_in_all_directions():
+    model, batch = _model(), _points(20, torch.Generator().manual_seed(0))
+    parameters = list(model.parameters())
+    theta = flatten(parameters).detach().clone()
+    z = model(batch)
+    rows = torch.stack(
+        [flatten(torch.autograd.grad(v, parameters, retain_graph=True, allow_unused=True,
+                                     materialize_grads=True)) for v in z]
+    )  # fmt: skip
+    optimizer = MLHF(model, model.loss)
+    optimizer._whole._damping = 1e-2
+    result = optimizer.step(batch, None)
+    gram = 2 / len(z) * rows.T @ rows
+    shift = 1e-2 * gram.trace() * torch.eye(len(gram), dtype=gram.dtype)
+    d = torch.linalg.solve(gram + shift, 2 / len(z) * rows.T @ z.detach())
+    expected = theta - result.stats["step_length"] * d
+    assert result.stats["step_length"] >= 0.25
+    assert torch.allclose(flatten(parameters).detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_digits_come_in_a_few_steps_where_rows_fit():
+    """A hundred steps over a few directions leave an error of about a hundredth."""
+    model, generator = _model(16), torch.Generator().manual_seed(0)
+    optimizer = MLHF(model, model.loss)
+    for _ in range(40):
+        optimizer.step(_points(300, generator), None)
+    optimizer.eval_mode()
+    x = torch.rand(500, 2, generator=generator, dtype=torch.float64)
+    exact = torch.sin(math.pi * x).prod(1)
+    with torch.no_grad():
+        error = (model.network(x).squeeze(1) - exact).norm() / exact.norm()
+    assert error < 1e-4
+
+
+def test_options_of_groups_are_kept_by_the_subspace():
+    """A rate of its own for some parameters has no solution in the whole space."""
+    model, batch = _model(), _points(20, torch.Generator().manual_seed(0))
+    first, *others = model.parameters()
+    groups = [{"params": [first], "lr": 0.0}, {"params": others}]
+    before = first.detach().clone()
+    result = MLHF(model, model.loss, parameters=groups).step(batch, None)
+    assert "momentum" in result.stats
+    assert torch.equal(first, before)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +209,7 @@ def test_the_damping_follows_the_gain_ratio(actual, predicted, kept, factor):
     assert judge.factor == factor
 
 
-@pytest.mark.parametrize("make", [GaussNewton, lambda m: MLHF(m, m.loss)])
+@pytest.mark.parametrize("make", [GaussNewton, _by_subspace, lambda m: MLHF(m, m.loss)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_odd_batches_never_give_nan(make, dtype):
     """A few points, one group alone, huge and tiny weights, points that are all the same."""
