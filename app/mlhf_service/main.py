@@ -22,7 +22,7 @@ from mlhf_service.catalogue import endpoints as catalogue
 from mlhf_service.comparisons import endpoints as comparisons
 from mlhf_service.database import Database
 from mlhf_service.datasets import endpoints as datasets
-from mlhf_service.datasets.uploads import clear_abandoned
+from mlhf_service.datasets.uploads import clear_abandoned, staged
 from mlhf_service.deletions import endpoints as deletions
 from mlhf_service.imports import endpoints as imports
 from mlhf_service.jobs import edit_endpoints as edits
@@ -37,6 +37,7 @@ from mlhf_service.kit import problems
 from mlhf_service.logged import endpoints as logged
 from mlhf_service.meta_checkpoints import endpoints as meta_checkpoints
 from mlhf_service.networks import endpoints as networks
+from mlhf_service.networks.examiner import Examiner
 from mlhf_service.operations import endpoints as operations
 from mlhf_service.predictions import endpoints as predictions
 from mlhf_service.predictions.service import Predictors
@@ -113,10 +114,12 @@ def _routes() -> list[BaseRoute]:
 _ROUTES = _routes()
 
 
-async def _stop_idle_predictors(predictors: Predictors) -> None:
+async def _stop_idle(predictors: Predictors, examiner: Examiner, settings: Settings) -> None:
+    """End the processes with torch that nobody has asked for a while."""
     while True:
         await anyio.sleep(30.0)
         await anyio.to_thread.run_sync(predictors.stop_idle)
+        await anyio.to_thread.run_sync(examiner.stop_if_idle, settings.examiner_idle_seconds)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -131,10 +134,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.streams = Streams(app.state.database, settings.max_event_streams)
         async with anyio.create_task_group() as group:
             group.start_soon(app.state.streams.run)
-            group.start_soon(_stop_idle_predictors, app.state.predictors)
+            group.start_soon(_stop_idle, app.state.predictors, app.state.examiner, settings)
             yield
             group.cancel_scope.cancel()
         app.state.predictors.stop()
+        app.state.examiner.stop()
         app.state.doorbell.stop()
         app.state.database.dispose()
 
@@ -151,6 +155,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database)
     app.state.storage = open_storage(settings)
     app.state.predictors = Predictors(settings)
+    app.state.examiner = Examiner(settings, staged(settings))
     app.state.broker_watch = health.BrokerWatch(settings)
     app.state.doorbell = Doorbell(app.state.database)
     app.state.streams = Streams(app.state.database, settings.max_event_streams)

@@ -161,6 +161,11 @@ class Settings(AccessSettings):
         2 * 2**30, description="What reading all of one upload may take."
     )
     upload_check_seconds: Positive = 900.0
+    examiner_idle_seconds: Positive = Field(
+        600.0,
+        description="The process with torch that checks networks (some 250 MB, one of each API "
+        "process) is ended when nobody has sent one for so long.",
+    )
 
     predictors: Annotated[int, Field(ge=0, le=16)] = Field(
         1, description="Processes of each API process that predict; 0 switches predictions off."

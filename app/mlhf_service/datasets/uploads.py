@@ -32,7 +32,7 @@ class UploadedFile(Protocol):
 @contextmanager
 def staging(settings: Settings) -> Iterator[Path]:
     """An empty folder that is gone at the end, unless it was moved away."""
-    folder = _staged(settings) / uuid4().hex
+    folder = staged(settings) / uuid4().hex
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -43,13 +43,14 @@ def staging(settings: Settings) -> Iterator[Path]:
 def clear_abandoned(settings: Settings) -> None:
     """Remove the folders of uploads whose process was killed."""
     before = time.time() - _ABANDONED_SECONDS
-    for folder in _staged(settings).glob("*"):
+    for folder in staged(settings).glob("*"):
         with suppress(OSError):  # another process may be removing it too
             if folder.stat().st_mtime < before:
                 shutil.rmtree(folder)
 
 
-def _staged(settings: Settings) -> Path:
+def staged(settings: Settings) -> Path:
+    """Where uploads lie until they are checked."""
     return settings.root / "uploads"
 
 

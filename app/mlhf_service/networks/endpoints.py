@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile, status
+from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile, status
 
 from mlhf.core.errors import DataError, SpecError
 from mlhf_service.api.dependencies import (
@@ -20,11 +20,11 @@ from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit import downloads
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.pagination import Cursor, Limit, Order, Page, paginate
-from mlhf_service.kit.problems import FieldError, Invalid, NotFound
+from mlhf_service.kit.problems import FieldError, Invalid, NotFound, Unavailable
 from mlhf_service.kit.saving import save
 from mlhf_service.kit.text import MOST, PATTERN
 from mlhf_service.networks import repository, service
-from mlhf_service.networks.examination import examine
+from mlhf_service.networks.examiner import Bounds, Examiner, ExaminerLostError
 from mlhf_service.networks.models import Network
 from mlhf_service.networks.schemas import NetworkView
 
@@ -36,6 +36,14 @@ Identity = Annotated[
 Name = Annotated[str, Form(min_length=1, max_length=MOST, pattern=PATTERN)]
 _MOST_GRAPH_BYTES = 64 * 2**20
 _CHECK_SECONDS = 120.0
+
+
+def _examiner(request: Request) -> Examiner:
+    examiner: Examiner = request.app.state.examiner
+    return examiner
+
+
+CurrentExaminer = Annotated[Examiner, Depends(_examiner)]
 
 
 @router.get("")
@@ -56,6 +64,7 @@ def upload_network(
     settings: CurrentSettings,
     storage: CurrentStorage,
     caller: CurrentCaller,
+    examiner: CurrentExaminer,
     weights: Annotated[
         UploadFile | None, File(description="Its weights, a .safetensors file.")
     ] = None,
@@ -70,9 +79,11 @@ def upload_network(
             size += save(
                 weights, weights_path, 16 * settings.max_parameters, "A file of weights here"
             )
-        seconds = min(_CHECK_SECONDS, settings.upload_check_seconds)
+        bounds = Bounds(
+            settings.upload_check_memory_bytes, min(_CHECK_SECONDS, settings.upload_check_seconds)
+        )
         try:
-            sizes = examine(graph_path, weights_path, settings.upload_check_memory_bytes, seconds)
+            sizes = examiner.examine(graph_path, weights_path, bounds)
         except SpecError as error:
             pointer = "/graph" + error.pointer
             raise Invalid(
@@ -80,6 +91,8 @@ def upload_network(
             ) from None
         except DataError as error:
             raise Invalid.at("/weights" if weights is not None else "/graph", str(error)) from None
+        except ExaminerLostError as error:
+            raise Unavailable(f"The network cannot be checked now: {error}.") from None
         identity = new_id("net")
         key = f"networks/{identity}"
         with graph_path.open("rb") as file:

@@ -1,6 +1,6 @@
 """Processes that look into what was sent, within bounds: how they are started, and enter them.
 
-    subprocess.run(command("mlhf.models.graph.examination", 2**30), env=environment(), …)
+    subprocess.run(command("mlhf_service.datasets.examination", 2**30), env=environment(), …)
 
 Their ``main`` begins with ``enter_bounds()``. Needs no torch.
 """

@@ -10,7 +10,8 @@ EXIT_FAILED = 1
 EXIT_CANNOT_WRITE = 74  # EX_IOERR: not even its failure could be written down
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped on request, can be resumed
 
-TRAINER, SPARE = "mlhf-trainer", "mlhf-spare"  # as ps and /proc/<pid>/comm show them
+# As ps and /proc/<pid>/comm show them:
+TRAINER, SPARE, EXAMINER = "mlhf-trainer", "mlhf-spare", "mlhf-examiner"
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h

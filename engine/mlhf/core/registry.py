@@ -93,6 +93,7 @@ class Registry(Mapping[str, AnySpec]):
         except ValidationError as error:
             pointer, told = _first_mistake(error, params)
             message = explain(told, kind.model_json_schema())
+            pointer += told.get("ctx", {}).get("pointer", "")  # of a validator that knows better
             raise SpecError("/params" + pointer, message) from None
 
 

@@ -1,13 +1,11 @@
-"""The process that checks an uploaded network: ``python -m mlhf.models.graph.examination``.
+"""Check an uploaded network: its graph, and the weights that came with it.
 
-A task on its standard input, one line of JSON on its standard output. It reads JSON and tensors
-and nothing else: no pickle, no loader of torch.export, nothing that comes in is imported or
-evaluated.
+It reads JSON and tensors and nothing else: no pickle, no loader of torch.export, nothing that
+comes in is imported or evaluated.
 """
 
-import json
 import math
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from mlhf.core import bounded
 from mlhf.core.errors import DataError, SpecError, error_message
 from mlhf.models.graph.checks import examine
 from mlhf.models.graph.module import GraphModule
@@ -48,8 +45,10 @@ def read_graph(content: bytes) -> Graph:
     try:
         return Graph.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        pointer = "".join(f"/{str(step).replace('/', '~1')}" for step in first["loc"])
+        first = error.errors(include_url=False)[0]
+        steps = (str(step).replace("~", "~0").replace("/", "~1") for step in first["loc"])
+        pointer = "".join(f"/{step}" for step in steps)
+        pointer += first.get("ctx", {}).get("pointer", "")
         raise SpecError(pointer, error_message(first)[:500]) from None
 
 
@@ -88,26 +87,21 @@ def check_weights(graph: Graph, path: Path) -> None:
         raise DataError(f"the weights are no safetensors file: {str(error)[:200]}") from None
 
 
-def main() -> None:
-    """Check what the task names, within its bounds."""
-    bounded.enter_bounds()
-    torch.set_num_threads(1)
-    task = json.load(sys.stdin)
-    said: dict[str, Any]
+def answer(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the files ``graph`` and ``weights``, a path or None.
+
+    Returns:
+        ``sizes``, a ``GraphSizes``; or ``spec``, pointer and message of what is wrong in the
+        graph; or ``data``, what is wrong with the weights.
+    """
     try:
         weights = Path(task["weights"]) if task["weights"] else None
-        sizes = examine_files(Path(task["graph"]), weights)
-        said = {"sizes": sizes.model_dump(mode="json")}
+        return {"sizes": examine_files(Path(task["graph"]), weights).model_dump(mode="json")}
     except SpecError as error:
-        said = {"spec": [error.pointer, error.message]}
+        return {"spec": [error.pointer, error.message]}
     except DataError as error:
-        said = {"data": str(error)}
+        return {"data": str(error)}
     except (RecursionError, MemoryError):
-        said = {
+        return {
             "spec": ["", "it is nested too deep, or asks for more memory than a check may take"]
         }
-    sys.stdout.write(json.dumps(said) + "\n")
-
-
-if __name__ == "__main__":
-    main()

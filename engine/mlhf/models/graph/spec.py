@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from mlhf.core.config import Strict
 from mlhf.models.graph.layers import LAYERS
@@ -119,32 +120,39 @@ class Graph(Strict):
     def _check(self, nodes: list[Node], outputs: Any, place: str, outputs_place: str) -> None:
         known = {each.name for each in self.inputs}
         if len(known) < len(self.inputs):
-            raise ValueError("two inputs have one name")
+            raise _wrong("/inputs", "two inputs have one name")
         for at, node in enumerate(nodes):
-            where = f"{place}/{at} ({node.name})"
+            where = f"/{place}/{at}"
             for name in references([node.args, node.kwargs]):
                 if name not in known and not self._is_tensor(name):
-                    raise ValueError(
-                        f"{where}: %{name} is not an input, an earlier node, a parameter or a "
-                        "buffer"
+                    raise _wrong(
+                        where,
+                        f"{node.name}: %{name} is not an input, an earlier node, a parameter or a "
+                        "buffer",
                     )
             if node.layer is not None and node.layer not in self.layers:
-                raise ValueError(f"{where}: there is no layer {node.layer!r}")
+                raise _wrong(f"{where}/layer", f"{node.name}: there is no layer {node.layer!r}")
             if node.name in known:
-                raise ValueError(f"{where}: the name is taken")
+                raise _wrong(f"{where}/name", f"the name {node.name} is taken")
             known.add(node.name)
         found = list(references(outputs))
         if not found:
-            raise ValueError(f'{outputs_place} must hold a reference to a node, such as "%head"')
+            raise _wrong(f"/{outputs_place}", 'there is no reference to a node, such as "%head"')
         for name in found:
             if name not in known and not self._is_tensor(name):
-                raise ValueError(f"{outputs_place}: %{name} is not an input or a node")
+                raise _wrong(f"/{outputs_place}", f"%{name} is not an input or a node")
 
     def _is_tensor(self, name: str) -> bool:
         if name in self.parameters or name in self.buffers or name in self.tied:
             return True
         owner = name.rpartition(".")[0]
         return owner in self.layers or owner.rpartition(".")[0] in self.layers
+
+
+def _wrong(pointer: str, message: str) -> PydanticCustomError:
+    """An error of the whole graph that says where in it."""
+    told = {"message": message, "pointer": pointer}
+    return PydanticCustomError("value_error", "{message}", told)
 
 
 class GraphParams(Strict):

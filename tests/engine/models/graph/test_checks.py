@@ -1,0 +1,43 @@
+"""A graph that names what is not there is refused at the place where it does."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mlhf.core.errors import SpecError
+from mlhf.models.graph.examination import read_graph
+from mlhf.models.specs import MODELS
+
+
+def _graph(**changed: Any) -> dict[str, Any]:
+    return {
+        "inputs": [{"name": "x", "shape": [4]}],
+        "layers": {"head": {"type": "Linear", "args": {"in_features": 4, "out_features": 3}}},
+        "nodes": [{"name": "y", "layer": "head", "args": ["%x"]}],
+        "outputs": "%y",
+        **changed,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "pointer", "message"),
+    [
+        ({"nodes": [{"name": "y", "layer": "tail"}]}, "/nodes/0/layer", "no layer 'tail'"),
+        ({"nodes": [{"name": "y", "layer": "head", "args": ["%z"]}]}, "/nodes/0", "y: %z is not"),
+        ({"nodes": [{"name": "x", "layer": "head"}]}, "/nodes/0/name", "x is taken"),
+        ({"outputs": []}, "/outputs", "no reference"),
+        ({"outputs": "%z"}, "/outputs", "%z is not"),
+        ({"training_nodes": [], "training_outputs": "%y"}, "/training_outputs", "%y is not"),
+        ({"inputs": [{"name": "x", "shape": [4]}] * 2}, "/inputs", "one name"),
+        ({"layers": {"a.b": {"type": "no such"}}}, "/layers/a.b/type", "Input should be"),
+    ],
+)
+def test_the_pointer_is_into_the_graph(changed: dict[str, Any], pointer: str, message: str) -> None:
+    graph = _graph(**changed)
+    with pytest.raises(SpecError, match=message) as refused:
+        read_graph(json.dumps(graph).encode())
+    assert refused.value.pointer == pointer
+    with pytest.raises(SpecError) as refused:
+        MODELS.parse("graph", {"graph": graph})
+    assert refused.value.pointer == f"/params/graph{pointer}"
