@@ -55,7 +55,10 @@ def fuzzed() -> Iterator[FastAPI]:
     suppress_health_check=list(HealthCheck),
 )
 def test_no_input_is_an_error_of_ours(case: schemathesis.Case) -> None:
-    case.call_and_validate(checks=[schemathesis.checks.not_a_server_error], headers=HEADERS)
+    # The first network that is sent has a process import torch, on a machine that may be busy.
+    case.call_and_validate(
+        checks=[schemathesis.checks.not_a_server_error], headers=HEADERS, timeout=120.0
+    )
 
 
 def test_the_document_is_complete(fuzzed: FastAPI) -> None:
