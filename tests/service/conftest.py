@@ -159,12 +159,12 @@ def train(**changes: Any) -> dict[str, Any]:
     }
 
 
-def long(**changes: Any) -> dict[str, Any]:
+def long(steps: int = LONG_STEPS, **changes: Any) -> dict[str, Any]:
     """A job of some five seconds of training, long enough to be disturbed."""
     return train(
         model={"name": "mlp", "params": {"hidden": [64, 64]}},
         optimizer={"name": "hf_adam"},
-        budget={"steps": LONG_STEPS},
+        budget={"steps": steps},
         evaluation={"every_epochs": 20},
         **changes,
     )

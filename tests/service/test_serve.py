@@ -84,40 +84,52 @@ def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) ->
     assert steps_of(serving, run_id) == list(range(1, LONG_STEPS + 1))
 
 
-@pytest.mark.parametrize("victim", ["trainer", "worker child", "worker", "api", "supervisor"])
-def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving, victim: str) -> None:
-    if victim in ("worker child", "worker"):
-        # Whoever starts it again knows that it is dead, and does not wait for its lease.
-        serving.environment["MLHF_LEASE_SECONDS"] = "600"
+def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving) -> None:
+    """One job through the death of every kind of process, one after another."""
+    # Whoever starts a worker again knows that it is dead, and does not wait for its lease.
+    serving.environment["MLHF_LEASE_SECONDS"] = "600"
     supervisor = serving.start("serve")
     serving.wait_until_ready()
-    job = serving.client.submit(long())
-    until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
-    worker = serving.pid_of("mlhf_service.queue.worker_main")
-    pid = {
-        "trainer": lambda: serving.pid_of(TRAINER),
-        "worker child": lambda: serving.children(worker)[-1],
-        "worker": lambda: worker,
-        "api": lambda: serving.pid_of("mlhf_service.server"),
-        "supervisor": lambda: supervisor.pid,
-    }[victim]()
-    os.kill(pid, signal.SIGKILL)
-    if victim == "supervisor":
-        supervisor.wait(timeout=DEADLINE)
-        until(lambda: serving.pids() == {}, "processes outlived their supervisor")
-        serving.start("serve")
+    client = serving.client
+    steps = 4 * LONG_STEPS
+    job = client.submit(long(steps))
+    (run_id,) = job["run_ids"]
+    worker = "mlhf_service.queue.worker_main"
+
+    def checkpoints() -> set[str]:
+        artifacts = client.get(f"/v1/runs/{run_id}/artifacts")["data"]
+        return {str(a["sha256"]) for a in artifacts if a["kind"] == "checkpoint"}
+
+    def go_on(attempts: int) -> None:
+        """Wait until this attempt has left a checkpoint of its own."""
+        known = checkpoints()
+        until(lambda: client.job(job["id"])["attempts"] == attempts, f"no attempt {attempts}")
+        until(lambda: checkpoints() - known, f"no checkpoint of attempt {attempts}")
+
+    go_on(1)
+    os.kill(serving.pid_of("mlhf_service.server"), signal.SIGKILL)
+    serving.wait_until_ready()
+    go_on(1)  # the trainer was not disturbed by the API's fall
+    victims = (
+        lambda: serving.pid_of(TRAINER),
+        lambda: serving.children(serving.pid_of(worker))[-1],
+        lambda: serving.pid_of(worker),
+    )
+    for fallen, pid in enumerate(victims, 1):
+        os.kill(pid(), signal.SIGKILL)
+        go_on(1 + fallen)
+    supervisor.kill()
+    supervisor.wait(timeout=DEADLINE)
+    until(lambda: serving.pids() == {}, "processes outlived their supervisor")
+    serving.start("serve")
     serving.wait_until_ready()
 
-    done = serving.client.wait(job["id"], timeout=DEADLINE)
-    assert done["status"] == "succeeded", done
-    if victim == "api":
-        assert done["attempts"] == 1, "the trainer was disturbed by the API's fall"
-    (run_id,) = done["run_ids"]
-    assert steps_of(serving, run_id) == list(range(1, LONG_STEPS + 1))
-    events = list(serving.client.events(job["id"]))
-    if victim in ("worker child", "worker"):
-        said = [e["data"]["message"] for e in events if e["event"] == "log"]
-        assert any("its worker's process was killed" in message for message in said), said
+    done = client.wait(job["id"], timeout=DEADLINE)
+    assert (done["status"], done["attempts"]) == ("succeeded", 5), done
+    assert steps_of(serving, run_id) == list(range(1, steps + 1))
+    events = list(client.events(job["id"]))
+    said = [e["data"]["message"] for e in events if e["event"] == "log"]
+    assert sum("its worker's process was killed" in message for message in said) == 2, said
     ends = [e for e in events if e["event"] == "status" and e["data"]["status"] == "succeeded"]
     assert len(ends) == 2, "one end of the run, one of the job"
 
