@@ -135,6 +135,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with anyio.create_task_group() as group:
             group.start_soon(app.state.streams.run)
             group.start_soon(_stop_idle, app.state.predictors, app.state.examiner, settings)
+            # Parameters are checked by it; no request is to wait until it is made.
+            group.start_soon(anyio.to_thread.run_sync, app.openapi)
             yield
             group.cancel_scope.cancel()
         app.state.predictors.stop()

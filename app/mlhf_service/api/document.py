@@ -1,5 +1,7 @@
 """The OpenAPI document: every error in it is a problem document (RFC 9457), as it is sent."""
 
+from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +20,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+_DOCUMENT: dict[str, Any] = {}
+_LOCK = Lock()  # two first requests at once
 
 
 def install(app: FastAPI) -> None:
@@ -26,6 +30,16 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
+            app.openapi_schema = _complete(described)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(described: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """FastAPI's document in our words. All applications have the same routes, hence one."""
+    with _LOCK:
+        if not _DOCUMENT:
             document = described()
             for operations in document["paths"].values():
                 for operation in operations.values():
@@ -37,9 +51,8 @@ def install(app: FastAPI) -> None:
             links.add_to(document)
             for unused in ("HTTPValidationError", "ValidationError"):
                 document["components"]["schemas"].pop(unused, None)
-        return described()
-
-    app.openapi = openapi  # type: ignore[method-assign]
+            _DOCUMENT.update(document)
+    return _DOCUMENT
 
 
 def _teach(operation: dict[str, Any]) -> None:
