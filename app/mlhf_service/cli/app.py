@@ -15,6 +15,7 @@ from mlhf_service.cli import (
     look_commands,
     mlflow_command,
     network_commands,
+    project_commands,
     service_commands,
     webhook_commands,
 )
@@ -35,6 +36,7 @@ import_commands.add_to(cli)
 key_commands.add_to(cli)
 webhook_commands.add_to(cli)
 network_commands.add_to(cli)
+project_commands.add_to(cli)
 
 
 def _version(value: bool) -> None:

@@ -1,9 +1,11 @@
 """Commands that back up a service and restore it."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlhf_service.cli import connection
+from mlhf_service.cli.connection import AsJson
 from mlhf_service.cli.service_commands import DataDir, settings_with
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ def add_to(cli: typer.Typer) -> None:
 def backup(
     file: Annotated[str, typer.Argument(help="The file to write, or s3://bucket/folder/file.")],
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Back up the whole service to one file, while it runs."""
     from mlhf_service.backup import bucket
@@ -36,7 +39,10 @@ def backup(
             size = path.stat().st_size
     finally:
         database.dispose()
-    typer.echo(f"{file}: {_contents(manifest)}, {size:,} bytes")
+    if as_json:
+        connection.print_json({"file": file, "bytes": size, **_json(manifest)})
+    else:
+        typer.echo(f"{file}: {_contents(manifest)}, {size:,} bytes")
     for what, keys in (("not in the store", manifest.missing), ("damaged", manifest.damaged)):
         for key in keys:
             typer.echo(f"warning: {key} is {what}", err=True)
@@ -46,6 +52,7 @@ def restore(
     file: Annotated[str, typer.Argument(help="What mlhf backup wrote: a file, or s3://….")],
     data_dir: DataDir = None,
     check: Annotated[bool, typer.Option("--check", help="Verify the file only.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore a backup into an empty service, on this database or another."""
     from mlhf_service.backup import bucket
@@ -58,7 +65,11 @@ def restore(
     settings = settings_with(data_dir=data_dir)
     if check:
         with bucket.to_read(file, settings) as path:
-            typer.echo(f"{file} is whole: {_contents(verify(path))}")
+            manifest = verify(path)
+        if as_json:
+            connection.print_json({"file": file, **_json(manifest)})
+        else:
+            typer.echo(f"{file} is whole: {_contents(manifest)}")
         return
     prepare(settings)
     database = Database(settings.database)
@@ -67,11 +78,18 @@ def restore(
             manifest = restore_backup(settings, database, open_storage(settings), path)
     finally:
         database.dispose()
+    if as_json:
+        connection.print_json({"file": file, **_json(manifest)})
+        return
     typer.echo(f"restored {_contents(manifest)}, as of {manifest.created_at}")
     present = settings.public()
     for name, value in manifest.settings.items():
         if name not in _LOCAL and name in present and present[name] != value:
             typer.echo(f"note: MLHF_{name.upper()} was {value}, and is {present[name]} here")
+
+
+def _json(manifest: "Manifest") -> dict[str, Any]:
+    return manifest.model_dump(include={"version", "created_at", "rows", "missing", "damaged"})
 
 
 def _contents(manifest: "Manifest") -> str:

@@ -163,28 +163,44 @@ def add(
     rule: RuleText,
     url: Url = DEFAULT_URL,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a rule. See first with preview what it would drop."""
     with connection.connect(url, key) as client:
         body = {"name": name, "rule": _json(rule)}
-        typer.echo(client.request_json("POST", "/v1/retention", json=body)["id"])
+        made = client.request_json("POST", "/v1/retention", json=body)
+    if as_json:
+        connection.print_json(made)
+    else:
+        typer.echo(made["id"])
 
 
-def preview(rule: RuleText, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def preview(
+    rule: RuleText, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False
+) -> None:
     """Say what a rule would drop now."""
     with connection.connect(url, key) as client:
         found = client.request_json("POST", "/v1/retention/preview", json=_json(rule))
+    if as_json:
+        connection.print_json(found)
+        return
     for identity in found["ids"]:
         typer.echo(identity)
     typer.echo(f"{found['total']} in all, {found['bytes']:,} bytes of files")
 
 
 def run(
-    rule: Annotated[str, typer.Argument(help="Its id.")], url: Url = DEFAULT_URL, key: Key = None
+    rule: Annotated[str, typer.Argument(help="Its id.")],
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Carry a rule out now, on fifty things."""
     with connection.connect(url, key) as client:
         found = client.request_json("POST", f"/v1/retention/{rule}/run")
+    if as_json:
+        connection.print_json(found)
+        return
     typer.echo(f"{found['dropped']} dropped")
     for kept in found["kept"]:
         typer.echo(f"kept {kept['id']}: {kept['detail']}")

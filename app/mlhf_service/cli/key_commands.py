@@ -105,14 +105,14 @@ def list_keys(
 
 
 @keys.command()
-def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
+def revoke(key_id: KeyId, data_dir: DataDir = None, as_json: Json = False) -> None:
     """End a key for good."""
     from mlhf_service.keys import service
 
     with _session(data_dir) as session:
         ended = service.revoke(session, key_id)
         _note(session, "revoke", ended.tenant, key_id)
-    typer.echo(_line(ended))
+    typer.echo(ended.model_dump_json(indent=2) if as_json else _line(ended))
 
 
 @keys.command()

@@ -118,6 +118,8 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs with what they reached."""
+    from mlhf_service.runs.metrics import label
+
     chosen = [one.strip() for one in (columns or "").split(",") if one.strip()]
     filters: dict[str, Any] = {
         "job_id": job,
@@ -147,7 +149,7 @@ def runs(
         shown = chosen or _COLUMNS
         _check(client, [field for field in chosen if all(r.value(field) is None for r in found)])
     rows = [[r["id"], r["status"], *(_cell(r, field) for field in shown), r["name"]] for r in found]
-    heads = ["run", "status", *(field.replace("_", " ") for field in shown), "name"]
+    heads = ["run", "status", *(label(field) for field in shown), "name"]
     connection.show(found, as_json, heads, rows)
 
 
@@ -268,7 +270,8 @@ def meta_checkpoints(
     with connection.connect(url, key) as client:
         if fetch is not None:
             target = Path(output) / f"{fetch}.safetensors"
-            typer.echo(client.download_file(f"/v1/meta-checkpoints/{fetch}/file", target))
+            path = client.download_file(f"/v1/meta-checkpoints/{fetch}/file", target)
+            typer.echo(json.dumps({"path": str(path)}) if as_json else path)
             return
         if add is not None:
             connection.print_json(client.upload_meta_checkpoint(name, Path(add)))

@@ -1,5 +1,6 @@
 """The command that mirrors runs to an MLflow server."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def mlflow(
     ] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
 ) -> None:
     """Write runs to MLflow as well: parameters, metrics, status. Nothing is written twice."""
     from mlhf_service.client import ServiceError
@@ -55,9 +57,14 @@ def mlflow(
                     break
                 if run.status in TERMINAL:
                     done.add(run.id)
-                    typer.echo(f"{run.id} {run.status} → {there}")
-                elif not follow:
-                    typer.echo(f"{run.id} {run.status} → {there}, so far")
+                elif follow:
+                    continue
+                if as_json:
+                    line = {"run_id": run.id, "status": run.status, "mlflow_run_id": there}
+                    typer.echo(json.dumps(line))
+                else:
+                    so_far = "" if run.status in TERMINAL else ", so far"
+                    typer.echo(f"{run.id} {run.status} → {there}{so_far}")
             if not follow:
                 return
             time.sleep(_EVERY_SECONDS)

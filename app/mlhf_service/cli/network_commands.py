@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mlhf_service.cli import connection
+from mlhf_service.cli.connection import AsJson
 from mlhf_service.errors import StartError
 
 
@@ -30,6 +32,7 @@ def trace(
     output: Annotated[Path, typer.Option(help="Both files, without their endings.")] = Path(
         "network"
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Write a network as data: NAME.json and NAME.safetensors, to train and to upload."""
     from mlhf.core.errors import DataError
@@ -41,5 +44,10 @@ def trace(
     except (TraceError, DataError) as error:
         raise StartError(str(error)) from None
     path = network.save(output)
-    inputs = ", ".join(f"{each.name} {each.shape}" for each in network.graph.inputs)
-    typer.echo(f"{path}: {len(network.graph.nodes)} nodes; inputs of a sample: {inputs}")
+    graph = network.graph
+    if as_json:
+        inputs = [{"name": each.name, "shape": list(each.shape)} for each in graph.inputs]
+        connection.print_json({"path": str(path), "nodes": len(graph.nodes), "inputs": inputs})
+        return
+    named = ", ".join(f"{each.name} {each.shape}" for each in graph.inputs)
+    typer.echo(f"{path}: {len(graph.nodes)} nodes; inputs of a sample: {named}")

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mlhf_service.cli import connection
+from mlhf_service.cli.connection import AsJson
+
 if TYPE_CHECKING:  # slow to import: each command imports what it needs
     from mlhf_service.settings import Settings
 
@@ -78,7 +81,7 @@ def worker(
     _supervise(settings, api=False, queues=[queue] * settings.workers, embedded=False)
 
 
-def migrate(data_dir: DataDir = None) -> None:
+def migrate(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Bring the database to the present schema."""
     from mlhf_service.database import Database
     from mlhf_service.migrate import migrate as upgrade
@@ -86,13 +89,18 @@ def migrate(data_dir: DataDir = None) -> None:
     settings = settings_with(data_dir=data_dir)
     database = Database(settings.database)
     upgrade(database)
-    typer.echo(f"{database.url.render_as_string(hide_password=True)} is up to date.")
+    shown = database.url.render_as_string(hide_password=True)
     database.dispose()
+    if as_json:
+        connection.print_json({"database": shown})
+    else:
+        typer.echo(f"{shown} is up to date.")
 
 
 def gc(
     data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete files that nothing names any more, as the service does by itself every few hours."""
     from datetime import timedelta
@@ -110,6 +118,12 @@ def gc(
             str(settings.root): leftovers.sweep(database, settings, dry_run=dry_run),
         }
     database.dispose()
+    if as_json:
+        places = {
+            place: {"files": swept.files, "bytes": swept.size} for place, swept in found.items()
+        }
+        connection.print_json({"dry_run": dry_run, "places": places})
+        return
     verb = "would be deleted from" if dry_run else "deleted from"
     for place, swept in found.items():
         typer.echo(f"{swept.files} files or folders, {swept.size:,} bytes, {verb} {place}.")
@@ -119,12 +133,13 @@ def health(
     part: Annotated[Literal["api", "worker"], typer.Argument(help="Which part to ask.")],
     port: Port = None,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Exit with 0 where the API or the workers here live: for health checks of containers."""
     from mlhf_service.cli import liveness
 
     liveness.require(part, settings_with(port=port, data_dir=data_dir))
-    typer.echo("alive")
+    typer.echo('{"alive": true}' if as_json else "alive")
 
 
 def doctor(

@@ -75,19 +75,25 @@ def add(
     typer.echo(f"secret, not shown again: {made['secret']}")
 
 
-def delete(ids: Ids, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def delete(ids: Ids, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
     """Delete webhooks with their deliveries."""
     with connection.connect(url, key) as client:
         for identity in ids:
             client.request("DELETE", _path(identity))
-            typer.echo(f"deleted {identity}")
+            if not as_json:
+                typer.echo(f"deleted {identity}")
+    if as_json:
+        connection.print_json({"deleted": ids})
 
 
-def enable(identity: Id, url: Url = DEFAULT_URL, key: Key = None) -> None:
+def enable(identity: Id, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
     """Enable a webhook again that was disabled; what has waited is sent."""
     with connection.connect(url, key) as client:
-        client.request("PATCH", _path(identity), json={"enabled": True})
-    typer.echo(f"enabled {identity}")
+        hook = client.request_json("PATCH", _path(identity), json={"enabled": True})
+    if as_json:
+        connection.print_json(hook)
+    else:
+        typer.echo(f"enabled {identity}")
 
 
 def try_out(
@@ -95,6 +101,7 @@ def try_out(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for its answer.")] = 30.0,
     url: Url = DEFAULT_URL,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send an event webhook.test, and say what was answered."""
     with connection.connect(url, key) as client:
@@ -105,12 +112,16 @@ def try_out(
             time.sleep(_POLL_SECONDS)
             found = client.get(_path(identity) + "/deliveries", limit=_MOST_SHOWN)["data"]
             sent = next((one for one in found if one["id"] == sent["id"]), sent)
-    if sent["status"] == "delivered":
+    arrived = sent["status"] == "delivered"
+    if as_json:
+        connection.print_json(sent)
+    elif arrived:
         typer.echo(f"{sent['id']}: delivered, answered with {sent['response_status']}")
-        return
-    why = sent["error"] or "not sent yet: does a supervisor (mlhf serve, api or worker) run?"
-    typer.echo(f"{sent['id']}: {why}")
-    raise typer.Exit(1)
+    else:
+        why = sent["error"] or "not sent yet: does a supervisor (mlhf serve, api or worker) run?"
+        typer.echo(f"{sent['id']}: {why}")
+    if not arrived:
+        raise typer.Exit(1)
 
 
 def deliveries(

@@ -2,6 +2,7 @@
 
 from mlhf.core.metrics import higher_is_better
 from mlhf_service.comparisons.schemas import Band, Comparison
+from mlhf_service.runs.metrics import label
 
 _ESCAPES = str.maketrans(
     {
@@ -26,7 +27,7 @@ def to_latex(comparison: Comparison) -> bytes:
             ("seconds to target", [e.wall_seconds if e else None for e in efforts]),
         ]
     cells = [_column(name, bands) for name, bands in columns]
-    names = [name.replace("_", " ") for name, _ in columns]
+    names = [_head(name) for name, _ in columns]
     lines = [
         r"% needs \usepackage{booktabs}; mean $\pm$ standard deviation over seeds",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
@@ -39,6 +40,11 @@ def to_latex(comparison: Comparison) -> bytes:
         lines.append(rf"{' & '.join(shown)} \\")
     lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines).encode()
+
+
+def _head(column: str) -> str:
+    what, _, metric = column.partition(" ")
+    return f"{what} {label(metric)}".translate(_ESCAPES)
 
 
 def _column(name: str, bands: list[Band | None]) -> list[str]:

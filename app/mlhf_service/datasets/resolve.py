@@ -81,7 +81,7 @@ def resolve_dataset(context: Context, name: str, params: dict[str, Any]) -> Reso
     if name in BUILTIN:
         family, files = name, partial(builtin_root, context.settings, name)
         if files() is None and DATASETS[name].needs_root:
-            missing = not_installed(name)
+            missing = not_installed(context.settings, name)
     else:
         stored = repository.get(context.session, name, "share")
         if stored is None:
@@ -108,11 +108,19 @@ def builtin_root(settings: Settings, name: str) -> Path | None:
     return root if root.is_dir() else None
 
 
-def not_installed(name: str) -> str:
-    """How to install a built-in data set that is not here."""
+def not_installed(settings: Settings, name: str) -> str:
+    """How to install a built-in data set that is not here.
+
+    Who asks without a key sits at this machine, and is told the folder; others see no path.
+    """
+    if settings.auth == "off":
+        where = f"{settings.datasets_root / name} (MLHF_DATASETS_DIR names another folder"
+    else:
+        where = f"a folder named {name!r} in the folder that MLHF_DATASETS_DIR names ("
+        where += "the server's"
     return (
-        f"{name} is not installed here: put its files into a folder named {name!r} in the "
-        "folder that MLHF_DATASETS_DIR names, which is to be the same for the API and all workers."
+        f"{name} is not installed here: put its files into {where}). It is to be the same for "
+        "the API and all workers."
     )
 
 

@@ -48,6 +48,9 @@ class Job(TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # While it runs: since when; and how long it ran before, without pauses and waits.
+    running_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    worked_seconds: Mapped[float] = mapped_column(Float(53), default=0.0, server_default="0")
     archived_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # hidden from lists
     project_id: Mapped[str | None] = mapped_column(String(40))  # null: the default project
     notes: Mapped[str | None] = mapped_column(Text)  # Markdown

@@ -27,7 +27,8 @@ from mlhf_service.runs.repository import dataset_column
 _JOB_ID = re.compile(r"job_[0-9a-z]{1,36}")
 _LISTED = (  # what views.items shows
     "id kind name status desired error priority start_at max_parallel_runs spec tally "
-    "retried_from cloned_from created_at started_at finished_at archived_at project_id notes"
+    "retried_from cloned_from created_at started_at finished_at running_since worked_seconds "
+    "archived_at project_id notes"
 )
 _COLUMNS = select(*(getattr(Job, name) for name in _LISTED.split()))
 

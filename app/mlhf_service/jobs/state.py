@@ -83,6 +83,9 @@ def settle(session: Session, job: Job) -> None:
         with session.no_autoflush:  # the runs are flushed, and the job is written once
             job.tally = tally.count(session, [job.id])[job.id].stored()
         job.finished_at = now()
+    if job.running_since is not None:
+        job.worked_seconds += max(0.0, (now() - job.running_since).total_seconds())
+    job.running_since = now() if status == "running" else None
     job.status = status
     if status == "running":
         job.started_at = job.started_at or now()

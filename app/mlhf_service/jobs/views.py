@@ -88,9 +88,10 @@ def progress(job: Job | Row[Any], tally: Tally) -> dict[str, Any]:
     runs = max(1, tally.runs)
     spent = tally.spent / runs
     eta = None
-    if job.status == "running" and job.started_at is not None and 0 < spent < 1:
-        elapsed = (now() - job.started_at).total_seconds()
-        eta = elapsed * (1 - spent) / spent
+    since = job.running_since or job.started_at
+    if job.status == "running" and since is not None and 0 < spent < 1:
+        worked = job.worked_seconds + (now() - since).total_seconds()
+        eta = worked * (1 - spent) / spent
     return {
         "step": tally.step,
         "total_steps": tally.total_steps,

@@ -22,6 +22,14 @@ from mlhf_service.storage.protocol import StorageUnavailable
 log = logging.getLogger(__name__)
 
 
+# What the router's own errors leave out.
+_UNSAID = {
+    HTTPStatus.NOT_FOUND: "There is nothing at {path}. /docs lists what there is.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "{method} cannot be done at {path}; the header Allow lists "
+    "what can.",
+}
+
+
 class FieldError(BaseModel):
     """What is wrong with one value of the request."""
 
@@ -185,8 +193,11 @@ def install(
         if status == HTTPStatus.NOT_FOUND and _is_browser(request):
             return error_page(request.scope, 404, "Not found", "There is no page of this address.")
         slug = status.phrase.lower().replace(" ", "-")
+        detail = str(error.detail)
+        if detail == status.phrase and status in _UNSAID:
+            detail = _UNSAID[status].format(method=request.method, path=request.url.path[:200])
         return response(
-            document(status.value, slug, status.phrase, str(error.detail)),
+            document(status.value, slug, status.phrase, detail),
             dict(error.headers or {}),
         )
 

@@ -10,7 +10,8 @@ from jinja2 import Environment
 
 import mlhf
 from mlhf_service.comparisons.schemas import Band, Comparison
-from mlhf_service.runs.schemas import RunView
+from mlhf_service.runs.metrics import has_best, label
+from mlhf_service.runs.schemas import MetricSummary, RunView
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -59,7 +60,7 @@ def run_report(run: RunView, picture: bytes) -> bytes:
     ]
     facts += [(name.replace("_", " "), _text(value)) for name, value in (run.totals or {}).items()]
     measured = [
-        (name.replace("_", " "), _text(one.last), _text(one.best), _text(one.best_step))
+        (label(name), _text(one.last), *_best(name, one))
         for name, one in sorted((run.summary or {}).items())
     ]
     notes = []
@@ -79,7 +80,7 @@ def run_report(run: RunView, picture: bytes) -> bytes:
 
 def comparison_report(title: str, compared: Comparison, pictures: Sequence[bytes]) -> bytes:
     """A comparison: figures, groups over their seeds, every run, and reasons for caution."""
-    loss, accuracy = (n.replace("_", " ") for n in (compared.loss_metric, compared.accuracy_metric))
+    loss, accuracy = label(compared.loss_metric), label(compared.accuracy_metric)
     heads = ["configuration", "seeds", f"final {loss}", f"best {loss}", f"final {accuracy}"]
     if compared.target is not None:
         heads += ["reached", "samples to target", "seconds to target"]
@@ -130,6 +131,13 @@ def _render(
         version=mlhf.__version__,
         made=made,
     ).encode()
+
+
+def _best(metric: str, values: MetricSummary) -> tuple[str, str]:
+    """The best value and its step; nothing where no value is better than another."""
+    if not has_best(metric):
+        return "–", "–"
+    return _text(values.best), _text(values.best_step)
 
 
 def _base64(picture: bytes) -> str:

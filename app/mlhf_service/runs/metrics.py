@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlhf.ablation.config import SOLVER_VARIANTS
+from mlhf.ablation.config import MEASURES, SOLVER_VARIANTS
 from mlhf.core.metrics import NonFinite
 
 Axis = Literal["samples", "steps", "epochs", "wall_seconds", "cpu_seconds"]
@@ -51,8 +51,20 @@ METRICS: dict[str, str] = {
     },
 }
 
-# What is measured on training batches, and does not say so in its name.
-_LABELS = {"running_loss": "running train loss", "batch_loss": "train batch loss"}
+# Names that alone say too little: of which data, of which network, of which solve.
+_LABELS = {
+    "running_loss": "running train loss",
+    "batch_loss": "train batch loss",
+    "meta_loss_p": "meta-loss of the preconditioner",
+    "meta_loss_s": "meta-loss of the damping",
+    "meta_loss": "meta-loss of the step",
+    "cg_residual": "CG residual",
+    **{
+        form.metric(measure): f"{name}: {form.name}"
+        for form in SOLVER_VARIANTS
+        for measure, name in MEASURES.items()
+    },
+}
 
 
 def has_best(metric: str) -> bool:

@@ -63,6 +63,8 @@ def explain(error: Mapping[str, Any], schema: Schema, root: Schema | None = None
             allowed = [p.strip("'") for p in _words(error["ctx"]["expected"])]
             guess = suggestion(given, allowed) if isinstance(given, str) else ""
             return f"{_lowered(error)}{_given(given)}{guess}"
+        case "string_pattern_mismatch" if error["loc"][-1:] == ("tag",):
+            return f"must be key or key:value{_given(given)}"
         case "value_error" | "assertion_error":
             return error_message(error)
     return f"{_lowered(error)}{_given(given)}"

@@ -1,11 +1,15 @@
 """A job's runs in numbers, counted in the database, and kept when the job has ended."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
-from mlhf_service.database import Database
-from mlhf_service.jobs import repository, tally
+from mlhf_service.database import Database, now
+from mlhf_service.jobs import repository, state, tally, views
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.state import move, settle
 from mlhf_service.runs.models import Run
@@ -74,3 +78,33 @@ def test_lists_name_the_first_runs_of_a_job_and_count_all(
             first = repository.first_runs(session, [job_id], 3, optimizer)
             assert [run.id for run in first[job_id][0]] == run_ids[:3]
             assert first[job_id][1] == (23 if optimizer else None)
+
+
+def test_what_is_left_is_told_without_pauses(database: Database, rows: Rows) -> None:
+    """A quarter took 60 s of work; the pause between was an hour."""
+    job_id = rows.job(status="queued")
+    run_id = rows.run(job_id, status="queued", progress=_progress(0))
+
+    def put(status: str, seconds_ago: float) -> None:
+        with freeze(state, seconds_ago), database.write() as session:
+            move(session, session.get_one(Run, run_id), status)
+            settle(session, session.get_one(Job, job_id))
+
+    put("running", 3660.0)
+    put("paused", 3630.0)
+    put("queued", 31.0)
+    put("running", 30.0)
+    with database.write() as session:
+        session.get_one(Run, run_id).progress = {**_progress(2), "fraction": 0.25}
+    with database.read() as session:
+        job = session.get_one(Job, job_id)
+        left = views.progress(job, tally.of(session, job))["eta_seconds"]
+    assert abs(left - 180.0) < 30.0
+
+
+@contextmanager
+def freeze(module: Any, seconds_ago: float) -> Iterator[None]:
+    """Let a module's clock stand at so long ago."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "now", lambda: now() - timedelta(seconds=seconds_ago))
+        yield

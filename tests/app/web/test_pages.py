@@ -31,6 +31,20 @@ def text_of(html: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
 
 
+def test_what_pages_load_is_there() -> None:
+    asked = {
+        name
+        for path in (*WEB.glob("templates/*.html"), *WEB.glob("static/*.js"))
+        for found in re.findall(
+            r"(?:src|href)=\"/static/([^\"]+)\"|from \"\./([^\"]+)\"", path.read_text()
+        )
+        for name in found
+        if name
+    }
+    assert len(asked) > 10
+    assert not [name for name in asked if not (WEB / "static" / name).is_file()]
+
+
 def test_an_empty_list_offers_a_first_job(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200
