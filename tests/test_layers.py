@@ -47,7 +47,7 @@ APP = [
     {"meta_checkpoints", "networks"},
     {"jobs"},
     {"deletions", "operations", "logged"},
-    {"retention", "imports", "reports", "predictions"},
+    {"retention", "imports", "reports", "predictions", "mirrors"},
     {"ablations", "queue", "web", "tables"},
     {"health", "metrics"},
     {"main", "migrate"},

@@ -27,6 +27,7 @@ from mlhf_service.errors import StartError
 from mlhf_service.keys.first import tell_first_key
 from mlhf_service.kit.ids import new_id
 from mlhf_service.migrate import migrate
+from mlhf_service.mirrors.writer import MlflowWriter
 from mlhf_service.queue.celery_app import require_broker
 from mlhf_service.queue.names import WORKER_SLOT
 from mlhf_service.queue.sweeper import Sweeper, void_leases
@@ -97,6 +98,7 @@ class Supervisor:
             void_leases(database)  # the lock says that no worker of ours is alive
         sweeper = Sweeper(settings, database, expire_at_once=self._embedded and database.is_sqlite)
         deliverer = Deliverer(settings, database)
+        mlflow = MlflowWriter(settings, database)
         upkeep = Upkeep(settings, database, open_storage(settings))
         self._plan()
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -109,11 +111,13 @@ class Supervisor:
             sweeper.start()
             upkeep.start()
             deliverer.start()
+            mlflow.start()
             self._watch(upkeep)
         finally:
             sweeper.stop()
             upkeep.stop()
             deliverer.stop()
+            mlflow.stop()
             self._stop_children()
             self._stop_measures()
             database.dispose()

@@ -26,7 +26,14 @@ BROKERS = (
     "pyamqp",
 )
 
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "REDISCLI_AUTH")
+_SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "PGPASSWORD",
+    "REDISCLI_AUTH",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+)
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -184,6 +191,24 @@ class Settings(AccessSettings):
         "addresses are not public, and by http too.",
     )
 
+    mlflow_url: str = Field(
+        "",
+        description="An MLflow server's address: runs are written through to it as they train. "
+        "The variables MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, authenticate. One that "
+        "is away is a warning.",
+    )
+    mlflow_experiment: str = Field(
+        "", description="The experiment for all of them. Default: mlhf/PROJECT for each project."
+    )
+
+    @field_validator("mlflow_url")
+    @classmethod
+    def _mlflow_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.netloc):
+            raise ValueError("not an address: use http://host:5000")
+        return value.rstrip("/")
+
     @field_validator("artifacts_url")
     @classmethod
     def _folder_or_bucket(cls, value: str) -> str:
@@ -300,7 +325,7 @@ class Settings(AccessSettings):
 
     def secrets(self) -> list[str]:
         """What no log may show: the passwords that the settings and the environment hold."""
-        urls = (self.database_url, self.broker_url)
+        urls = (self.database_url, self.broker_url, self.mlflow_url)
         found = [urlsplit(url).password for url in urls] + [os.environ.get(n) for n in _SECRETS]
         return [secret for secret in found if secret]
 
@@ -321,6 +346,7 @@ class Settings(AccessSettings):
         values["artifacts_url"] = self.artifacts
         values["database_url"] = make_url(self.database).render_as_string(hide_password=True)
         values["broker_url"] = hide_password(self.broker)
+        values["mlflow_url"] = hide_password(self.mlflow_url)
         values["rate_limit_storage"] = hide_password(self.rate_limit_storage)
         values["threads"] = self.trainer_threads
         values["gpu"] = self.has_gpu

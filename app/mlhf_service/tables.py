@@ -12,6 +12,7 @@ from mlhf_service.keys.logins import Login
 from mlhf_service.keys.models import ApiKey, KeySecret
 from mlhf_service.keys.rates import RateCount
 from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
+from mlhf_service.mirrors.models import MirroredRun
 from mlhf_service.networks.models import Network
 from mlhf_service.retention.models import RetentionRule
 from mlhf_service.runs.models import Artifact, CurveChunk, Run
@@ -37,6 +38,7 @@ __all__ = [
     "Login",
     "MetaCheckpoint",
     "MetaCheckpointAlias",
+    "MirroredRun",
     "Network",
     "Outbox",
     "Project",

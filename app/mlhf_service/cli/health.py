@@ -31,6 +31,8 @@ def report(settings: Settings, as_json: bool) -> bool:
         "data sets": _datasets,
         "workers": _workers,
     }
+    if settings.mlflow_url:
+        checks["mlflow"] = _mlflow
     results = {name: _try(check, settings) for name, check in checks.items()}
     if as_json:
         found = {name: {"ok": ok, "detail": detail} for name, (ok, detail) in results.items()}
@@ -89,6 +91,19 @@ def _datasets(settings: Settings) -> str:
     root = settings.datasets_root
     found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
     return f"{root}: {', '.join(found) or 'none (digits is built in)'}"
+
+
+def _mlflow(settings: Settings) -> str:
+    """A server that is away is told, and no fault of ours: runs go on without it."""
+    from mlhf_service.client.errors import ServiceError
+    from mlhf_service.client.mlflow import Mlflow
+
+    try:
+        with Mlflow(settings.mlflow_url, timeout=5.0) as server:
+            server.check()
+    except ServiceError as error:
+        return f"{error}; runs are written once it answers"
+    return "answers"
 
 
 def _workers(settings: Settings) -> str:

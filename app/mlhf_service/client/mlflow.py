@@ -7,7 +7,7 @@ mirror it twice, or from two places one after the other, writes no point twice.
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ STATUSES = {
 }
 _MOST_METRICS, _MOST_PARAMS = 1000, 100  # of a batch, as MLflow limits it
 _LONGEST_VALUE = 6000  # characters of a parameter
-_MOST_POINTS = 2000  # of each metric at a time
+MOST_POINTS = 2000  # of each metric at a time
 _ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -62,7 +62,15 @@ class Mlflow:
         self._http.close()
 
     def mirror(self, client: "Client", run: Run) -> str:
-        """Write what MLflow does not have yet of a run; returns its id there."""
+        """Write what MLflow does not have yet of a run of a service; returns its id there."""
+        return self.write(run, lambda after: _points(client, run, after))
+
+    def write(self, run: Run, points: Callable[[int | None], Iterable[Mapping[str, str]]]) -> str:
+        """Write what MLflow does not have yet of a run; returns its id there.
+
+        Args:
+            points: Gives the run's points behind a step, or all, as rows of its curves' CSV.
+        """
         found = self._find(run) or self._create(run)
         info, tags = found["info"], _by_key(found.get("data", {}).get("tags", []))
         run_id = str(info["run_id"])
@@ -70,7 +78,8 @@ class Mlflow:
         status = STATUSES[run.status]
         if info.get("status") in _ENDED and info["status"] == status:
             return run_id
-        for batch, step in _batches(_points(client, run, last), _time(run.started_at)):
+        rows = sorted(points(last), key=lambda row: int(row["step"]))
+        for batch, step in _batches(rows, _time(run.started_at)):
             self._call(
                 "POST",
                 "runs/log-batch",
@@ -81,6 +90,10 @@ class Mlflow:
             change["end_time"] = _time(run.finished_at)
         self._call("POST", "runs/update", change)
         return run_id
+
+    def check(self) -> None:
+        """Ask for nothing in particular. Raises ServiceError where MLflow does not answer."""
+        self._call("POST", "experiments/search", {"max_results": 1})
 
     def _find(self, run: Run) -> Json | None:
         wanted = {
@@ -161,16 +174,16 @@ def _credentials() -> Json:
 
 
 def _points(client: "Client", run: Run, after: int | None) -> Iterator[Mapping[str, str]]:
-    """The points of a run behind a step, by step."""
-    wanted: Json = {"format": "csv", "max_points": _MOST_POINTS}
+    """The points of a run behind a step."""
+    wanted: Json = {"format": "csv", "max_points": MOST_POINTS}
     if after is not None:
         wanted["min_step"] = after + 1
     answer = client.request("GET", f"/v1/runs/{part(run.id)}/curves", params=wanted)
     rows = list(csv.DictReader(io.StringIO(answer.text)))
-    yield from sorted(rows, key=lambda row: int(row["step"]))
+    yield from rows
 
 
-def _batches(points: Iterator[Mapping[str, str]], started: int) -> Iterator[tuple[list[Json], int]]:
+def _batches(points: Iterable[Mapping[str, str]], started: int) -> Iterator[tuple[list[Json], int]]:
     """Metrics as a batch takes them, and the last step that is written whole with each."""
     batch: list[Json] = []
     last = 0

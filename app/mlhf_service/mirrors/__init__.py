@@ -1,0 +1,1 @@
+"""Runs written through to another tracking server, as they go."""
