@@ -102,7 +102,7 @@ def test_a_test_that_nobody_sends_says_so(call: Call, receiver: Receiver) -> Non
         (["add", "https://10.0.0.1/"], "public"),
         (["delete", "job_1"], "no id of a webhook"),
         (["test", "wh_unknown"], "no webhook"),
-        (["deliveries", "wh_../../jobs"], "Not Found"),
+        (["deliveries", "wh_../../jobs"], "nothing at"),
         (["deliveries", "wh_1", "--status", "odd"], "status"),
     ],
 )
