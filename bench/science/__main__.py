@@ -2,6 +2,8 @@
 
     python -m bench.science --seconds 60 --seeds 5            # runs, or goes on
     python -m bench.science --report                          # tables and drawings alone
+    python -m bench.science --problems kfac_poisson2 pinnacle_burgers --folder FOLDER \
+        --contenders gauss_newton mlhf                        # beside published errors
 
 First each contender's grid is run for a fraction of the time on a seed that nothing else uses.
 Then its best setting is run on every seed. Runs are kept in ``runs.jsonl`` line by line, and not
@@ -16,8 +18,9 @@ from pathlib import Path
 import torch
 
 from bench.science import results as kept
+from bench.science.catalogue import ALL
 from bench.science.contenders import CONTENDERS, run, warm_up
-from bench.science.problems import PROBLEMS, TABLE
+from bench.science.problems import TABLE
 
 
 def wanted(options: argparse.Namespace, seed: int) -> list[tuple[str, str, int, int, float]]:
@@ -45,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--tune-seconds", type=float, default=15.0)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--problems", nargs="*", default=TABLE, choices=list(PROBLEMS))
+    parser.add_argument("--problems", nargs="*", default=TABLE, choices=list(ALL))
     parser.add_argument("--contenders", nargs="*", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--most", type=int, default=10**9, help="runs of this call")
     parser.add_argument("--until", help="HH:MM; no run begins after it")

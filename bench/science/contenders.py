@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from bench.science.problems import PROBLEMS, Batch, Problem
+from bench.science.catalogue import ALL
+from bench.science.problems import Batch, Problem
 from mlhf import MLHF, GaussNewton
 from mlhf.optimizers.gauss_newton.memory_plan import VECTORS
 from mlhf.optimizers.protocol import Averaging
@@ -73,7 +74,7 @@ def run(
     average are measured by their average. L-BFGS keeps the points that it begins with.
     """
     torch.manual_seed(seed)
-    made = PROBLEMS[problem](torch.float64)
+    made = ALL[problem](torch.float64)
     generator = torch.Generator().manual_seed(seed)
     curve: Curve = []
     spent, steps, due = 0.0, 0, _FIRST
@@ -112,7 +113,7 @@ def _matrix_free(name: str, made: Problem, seed: int) -> MLHF | GaussNewton:
 
 def warm_up(setting: Setting) -> None:
     """Load what a first step loads, which is no contender's own time."""
-    made = PROBLEMS["poisson2"](torch.float64)
+    made = ALL["poisson2"](torch.float64)
     optimizer = build(setting.name, setting.params, made.model, made.loss)
     optimizer.step(*_few(made))
 

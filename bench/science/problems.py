@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlhf import Residuals
@@ -15,6 +16,7 @@ from mlhf.curvature.derivatives import laplacian, partial
 
 Batch = tuple[Any, Any]
 Function = Callable[[Tensor], Tensor]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,17 @@ class Problem:
     error: Callable[[], float]
 
 
-def _mlp(sizes: list[int], dtype: torch.dtype) -> nn.Sequential:
+def mlp(sizes: list[int], dtype: torch.dtype) -> nn.Sequential:
+    """Return layers of these sizes with tanh between them."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(a, b), *([nn.Tanh()] if i < len(sizes) - 2 else [])]
     return nn.Sequential(*layers).to(dtype)
 
 
-def _relative(network: nn.Module, x: Tensor, exact: Tensor) -> Callable[[], float]:
+def relative(network: nn.Module, x: Tensor, exact: Tensor) -> Callable[[], float]:
+    """Return what measures a network's relative L2 error at x."""
+
     def error() -> float:
         with torch.no_grad():
             return float((network(x).reshape(-1) - exact).norm() / exact.norm())
@@ -51,7 +56,7 @@ def _relative(network: nn.Module, x: Tensor, exact: Tensor) -> Callable[[], floa
 
 def poisson(d: int, dtype: torch.dtype) -> Problem:
     """-Δu = f on the unit cube; u = ∏ sin πxᵢ in two dimensions, Σ sin πxᵢ in others."""
-    network = _mlp([d, 32, 32, 1] if d == 2 else [d, 32, 32, 32, 1], dtype)
+    network = mlp([d, 32, 32, 1] if d == 2 else [d, 32, 32, 32, 1], dtype)
 
     def exact(x: Tensor) -> Tensor:
         s = torch.sin(math.pi * x)
@@ -72,13 +77,22 @@ def poisson(d: int, dtype: torch.dtype) -> Problem:
 
     model = Residuals(network, {"inside": inside, "boundary": boundary}, {"boundary": 100.0})
     x = torch.rand(4000, d, generator=torch.Generator().manual_seed(9), dtype=dtype)
-    return Problem(model, model.loss, batch, _relative(network, x, exact(x)))
+    return Problem(model, model.loss, batch, relative(network, x, exact(x)))
+
+
+def cole_hopf(t: Array, x: Array, nu: float, nodes: int = 100) -> Array:
+    """Return the solution of Burgers' equation from -sin πx, by Cole and Hopf's transform."""
+    z, weights = np.polynomial.hermite.hermgauss(nodes)
+    shift = x[..., None] - np.sqrt(4 * nu * t)[..., None] * z
+    f = np.exp(-np.cos(np.pi * shift) / (2 * np.pi * nu) + 1 / (2 * np.pi * nu) - 1 / (np.pi * nu))
+    found: Array = -(weights * np.sin(np.pi * shift) * f).sum(-1) / (weights * f).sum(-1)
+    return found
 
 
 def burgers(dtype: torch.dtype) -> Problem:
     """u_t + u·u_x = ν u_xx, u(0, x) = -sin πx, ν = 0.1/π; by Cole and Hopf's transform."""
     nu = 0.1 / math.pi
-    network = _mlp([2, 20, 20, 20, 1], dtype)
+    network = mlp([2, 20, 20, 20, 1], dtype)
 
     def inside(u: Function, x: Tensor) -> Tensor:
         return partial(u, x, 0) + u(x) * partial(u, x, 1) - nu * partial(u, x, 1, 2)
@@ -98,29 +112,26 @@ def burgers(dtype: torch.dtype) -> Problem:
 
     model = Residuals(network, {"inside": inside, "value": value}, {"value": 10.0})
     t, x = np.meshgrid(np.linspace(0.05, 1, 20), np.linspace(-0.98, 0.98, 50), indexing="ij")
-    nodes, weights = np.polynomial.hermite.hermgauss(100)
-    shift = x[..., None] - np.sqrt(4 * nu * t)[..., None] * nodes
-    f = np.exp(-np.cos(np.pi * shift) / (2 * np.pi * nu) + 1 / (2 * np.pi * nu) - 1 / (np.pi * nu))
-    exact = -(weights * np.sin(np.pi * shift) * f).sum(-1) / (weights * f).sum(-1)
+    exact = cole_hopf(t, x, nu)
     points = torch.tensor(np.stack([t.ravel(), x.ravel()], 1), dtype=dtype)
     return Problem(
         model,
         model.loss,
         batch,
-        _relative(network, points, torch.tensor(exact.ravel(), dtype=dtype)),
+        relative(network, points, torch.tensor(exact.ravel(), dtype=dtype)),
     )
 
 
 def surrogate(dtype: torch.dtype) -> Problem:
     """A smooth function of four variables, 1,000 values of it."""
-    network = _mlp([4, 32, 32, 1], dtype)
+    network = mlp([4, 32, 32, 1], dtype)
     x = torch.rand(5000, 4, generator=torch.Generator().manual_seed(9), dtype=dtype) * 2 - 1
     y = torch.exp(-x.square().sum(1) / 2) * torch.sin(3 * x[:, 0] + x[:, 1] * x[:, 2]) + x[:, 3]
 
     def batch(generator: torch.Generator) -> Batch:
         return x[:1000], y[:1000, None]
 
-    return Problem(network, "mse", batch, _relative(network, x[1000:], y[1000:]))
+    return Problem(network, "mse", batch, relative(network, x[1000:], y[1000:]))
 
 
 PROBLEMS: dict[str, Callable[[torch.dtype], Problem]] = {

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.science.contenders import CONTENDERS
+from bench.science.published import PUBLISHED, published_table
 
 TUNED_ON = 100  # a seed that no other number uses
 Result = dict[str, Any]
@@ -149,11 +150,21 @@ def draw(results: list[Result], problem: str, file: Path) -> None:
 def report(results: list[Result], problems: list[str], folder: Path, note: str) -> None:
     """Write the tables and drawings of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    published = {
+        problem: {
+            contender: _cell(errors, math.nan)
+            for contender in CONTENDERS
+            if (errors := sorted(map(final, runs(results, problem, contender))))
+        }
+        for problem in problems
+        if problem in PUBLISHED
+    }
     text = [
         "# Scientific tasks: errors at equal CPU seconds",
         note,
         "Median relative L2 error over the seeds (least to largest, number of seeds):",
         table(results, problems),
+        *(["Beside published errors:", published_table(published)] if published else []),
         "Settings, each the best of its grid on another seed:",
         settings_table(results, problems),
         *(f"![{problem}]({problem}.svg)" for problem in problems),

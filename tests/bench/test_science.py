@@ -3,13 +3,16 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from bench.science import __main__ as program
 from bench.science import results as kept
+from bench.science.catalogue import ALL
 from bench.science.contenders import CONTENDERS, Setting, run
-from bench.science.problems import PROBLEMS
+from bench.science.problems import cole_hopf
+from bench.science.published import PUBLISHED
 
 
 def _called(monkeypatch, folder, *arguments):
@@ -64,10 +67,44 @@ def test_a_run_measures_at_ever_longer_times(name):
     assert all(0 < e < 10 for _, _, e in curve)
 
 
-@pytest.mark.parametrize("problem", list(PROBLEMS))
+@pytest.mark.parametrize("name", ["mlhf", "gauss_newton"])
+def test_without_memory_for_rows_they_take_other_steps(name):
+    setting = CONTENDERS[f"{name}_matrix_free"][0]
+    assert setting == Setting(name, matrix_free=True)
+    ticks = iter(range(100))
+    errors = [
+        run("kfac_poisson2", each, 0, 2.0, clock=lambda: float(next(ticks)))[-1][2]
+        for each in (setting, Setting(name))
+    ]
+    assert errors[0] != errors[1]
+
+
+def test_published_errors_stand_beside_ours(monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "run", lambda *_: [(1.0, 1, 0.0123)])
+    monkeypatch.setattr(program, "warm_up", lambda _: None)
+    arguments = ("--problems", "kfac_poisson5", "--contenders", "mlhf", "--seeds", "1")
+    _called(monkeypatch, tmp_path, *arguments)
+    text = (tmp_path / "README.md").read_text()
+    assert "KFAC* 2.7e-06" in text
+    assert "mlhf 1.2e-02 (1e-02 to 1e-02, 1)" in text
+    assert PUBLISHED["kfac_poisson5"].conditions in text
+
+
+def test_burgers_solution_has_converged_and_solves_the_equation():
+    nu = 0.01 / math.pi
+    t, x = np.meshgrid(np.linspace(0.1, 0.9, 9), np.linspace(-0.8, 0.8, 9))
+    assert np.allclose(cole_hopf(t, x, nu), cole_hopf(t, x, nu, 150), atol=1e-9)
+    t, x, h, nu = np.array(0.3), np.array(0.4), 1e-3, 0.1 / math.pi
+    u, u_x = cole_hopf(t, x, nu), (cole_hopf(t, x + h, nu) - cole_hopf(t, x - h, nu)) / (2 * h)
+    u_t = (cole_hopf(t + h, x, nu) - cole_hopf(t - h, x, nu)) / (2 * h)
+    u_xx = (cole_hopf(t, x + h, nu) + cole_hopf(t, x - h, nu) - 2 * u) / h**2
+    assert abs(u_t + u * u_x - nu * u_xx) < 1e-4 * abs(u * u_x)
+
+
+@pytest.mark.parametrize("problem", list(ALL))
 def test_a_problem_draws_points_that_its_network_takes(problem):
     torch.manual_seed(0)
-    made = PROBLEMS[problem](torch.float64)
+    made = ALL[problem](torch.float64)
     assert 0.1 < made.error() < 10
     points, _ = made.batch(torch.Generator().manual_seed(0))
     assert torch.isfinite(made.model(points)).all()

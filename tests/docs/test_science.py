@@ -36,13 +36,23 @@ def test_the_network_solves_its_equation():
 
 
 @pytest.mark.usefixtures("default_dtype")
+def test_causal_weights_fall_with_time():
+    names = _run(EXAMPLES[1].replace("range(20)", "range(10)"))
+    assert names["result"].loss < 1e-2
+    weights = names["causal"](torch.rand(50, 2), 1e6)
+    assert weights[0] == 1
+    assert bool((weights.diff() <= 0).all())
+    assert weights[-1] < 1
+
+
+@pytest.mark.usefixtures("default_dtype")
 def test_the_surrogate_fits():
-    assert _run(EXAMPLES[1])["result"].loss < 1e-4
+    assert _run(EXAMPLES[2])["result"].loss < 1e-4
 
 
 @pytest.mark.usefixtures("default_dtype")
 def test_the_state_reaches_the_ground_states_energy():
-    names = _run(EXAMPLES[2])
+    names = _run(EXAMPLES[3])
     h = torch.diag(names["diagonal"])
     for i in range(names["N"]):
         h[torch.arange(len(h)), names["flips"][:, i]] -= 1

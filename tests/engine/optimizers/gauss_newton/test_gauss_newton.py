@@ -272,6 +272,21 @@ def test_a_jobs_estimate_counts_its_rows():
     assert sizes[1] - sizes[0] > 4 * 900 * summary.parameters
 
 
+def test_mlhfs_estimate_counts_the_rows_of_residuals_alone():
+    summary = models.summarize("mlp", {"hidden": [50]}, _INFO)
+    params = OPTIMIZERS.parse("mlhf", {})
+
+    def grown(derivatives):
+        small, large = (
+            training_bytes(summary, _INFO, "mlhf", params, n, "float64", derivatives)
+            for n in (100, 1000)
+        )
+        return large[0] - small[0] - (large[1] - small[1])
+
+    assert grown(3) > 8 * 900 * summary.parameters
+    assert grown(0) == 0
+
+
 _INFO = DataInfo("table", (5,), 1, "regression", 2000, 100)
 
 

@@ -202,7 +202,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._whole = (
             None
             if self._judge is None
-            else WholeSpace(self.model, self.loss_function, self._parameters)
+            else WholeSpace(self.model, self.loss_function, self._parameters, self._memory_bytes)
         )
         every = self._solve_every if self._judge is None else 1
         self._solver = Solver(self._basis, self._features, self._iterations, every)

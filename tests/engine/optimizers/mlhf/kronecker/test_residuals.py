@@ -106,6 +106,7 @@ def test_points_drawn_anew_do_no_harm():
     optimizer = _by_subspace(model)
     for _ in range(80):
         result = optimizer.step(_points(100, generator), None)
+        assert "momentum" in result.stats  # over two directions
     optimizer.eval_mode()
     x = torch.rand(500, 2, generator=generator, dtype=torch.float64)
     exact = torch.sin(math.pi * x).prod(1)
@@ -165,6 +166,18 @@ def test_where_rows_fit_a_step_is_the_damped_solution_in_all_directions():
     expected = theta - result.stats["step_length"] * d
     assert result.stats["step_length"] >= 0.25
     assert torch.allclose(flatten(parameters).detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_where_rows_fit_steps_are_gauss_newtons():
+    models = [_model(), _model()]
+    optimizers = [GaussNewton(models[0]), MLHF(models[1], models[1].loss)]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        batch = _points(30, generator)
+        for optimizer in optimizers:
+            optimizer.step(batch, None)
+    ours, theirs = (flatten(list(m.parameters())).detach() for m in models)
+    assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 def test_digits_come_in_a_few_steps_where_rows_fit():
