@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from mlhf.curvature.errors import CurvatureError
 
@@ -116,7 +117,12 @@ class Residuals(nn.Module):
         for name, batch in self._batches(x):
             function = self.functions[name]
             vmapped = torch.func.vmap(lambda *point, f=function: f(field, *point))
-            found.append(vmapped(*batch).reshape(-1))
+            try:
+                found.append(vmapped(*batch).reshape(-1))
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                if isinstance(error, torch.OutOfMemoryError | CurvatureError):
+                    raise
+                raise CurvatureError(self._explained(name, batch, error)) from error
             names.append(name)
         rows = sum(len(r) for r in found)
         scaled = [self._scale(n, len(r), rows) * r for n, r in zip(names, found, strict=True)]
@@ -177,6 +183,28 @@ class Residuals(nn.Module):
             return function(Field(self.network, names), *point)
 
         return of_parameters
+
+    def _explained(self, name: str, batch: tuple[Tensor, ...], error: Exception) -> str:
+        """Say what a residual could not be computed for, and what may help."""
+        group = f" of group {name!r}" if name else ""
+        told = f"the residual{group} fails at points of shape {tuple(batch[0].shape[1:])}: {error}"
+        mixing = [
+            type(m).__name__
+            for m in self.network.modules()
+            if m.training and isinstance(m, nn.modules.batchnorm._BatchNorm | _DropoutNd)
+        ]
+        if mixing:
+            return (
+                f"{told}\nThe network has {mixing[0]}, and a residual is of one point, computed "
+                "without random numbers: leave it out, or call network.eval()"
+            )
+        own = next((p.dtype for p in self.network.parameters()), None)
+        given = next((t.dtype for t in batch if t.is_floating_point() and t.dtype != own), None)
+        if own is not None and given is not None:
+            return (
+                f"{told}\nThe network is of {own} and a tensor of the batch of {given}: convert one"
+            )
+        return told
 
     def _scale(self, name: str, count: int, rows: int) -> float:
         return math.sqrt(self.weights[name] * rows / count)

@@ -11,6 +11,7 @@ from torch import nn
 
 from mlhf import GGN, MLHF, GaussNewton, Residuals
 from mlhf.curvature.derivatives import laplacian
+from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.vectors import flatten
 from mlhf.optimizers.mlhf.kronecker import residual_rows
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
@@ -238,3 +239,20 @@ def test_odd_batches_never_give_nan(make, dtype):
             optimizer.step({"edge": batch["edge"]}, None)
             optimizer.step({"inside": batch["inside"][:1].expand(5, 2)}, None)
         assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize("make", [GaussNewton, _by_subspace, lambda m: MLHF(m, m.loss)])
+@pytest.mark.parametrize(
+    ("layers", "points", "said"),
+    [
+        ([], torch.rand(3, 4).double(), r"group 'edge' fails at points of shape \(4,\)"),
+        ([], torch.rand(3, 2), "of torch.float64 and a tensor of the batch of torch.float32"),
+        ([nn.Dropout(0.5)], torch.rand(3, 2).double(), "has Dropout"),
+        ([nn.BatchNorm1d(4).double()], torch.rand(3, 2).double(), "has BatchNorm1d"),
+    ],
+)
+def test_what_a_residual_cannot_be_computed_for_is_told(make, layers, points, said):
+    network = nn.Sequential(nn.Linear(2, 4).double(), *layers, nn.Linear(4, 1).double())
+    model = Residuals(network, {"edge": _edge})
+    with pytest.raises(CurvatureError, match=said):
+        make(model).step({"edge": (points, points[:, 0])}, None)
