@@ -143,9 +143,15 @@ def heads_of(session: Session, run_ids: Sequence[str]) -> dict[str, list[Head]]:
     return found
 
 
-def contents_of(session: Session, run_ids: Sequence[str]) -> Iterator[tuple[str, int, str, bytes]]:
-    """Run, first step, digest and summary of the chunks of several runs; all rows of short ones."""
-    data = func.coalesce(CurveChunk.summary, CurveChunk.data)
+def contents_of(
+    session: Session, run_ids: Sequence[str], *, whole: bool = False
+) -> Iterator[tuple[str, int, str, bytes]]:
+    """Run, first step, digest and summary of the chunks of several runs; all rows of short ones.
+
+    Args:
+        whole: All rows of every chunk.
+    """
+    data = CurveChunk.data if whole else func.coalesce(CurveChunk.summary, CurveChunk.data)
     statement = select(CurveChunk.run_id, _FIRST, CurveChunk.digest, data)
     found = statement.where(CurveChunk.run_id.in_(run_ids)).order_by(CurveChunk.run_id, _FIRST)
     yield from session.execute(found)

@@ -156,14 +156,21 @@ def read_many(
     }
     rows: dict[str, list[Block]] = {}
     heads = {(run_id, head.first): head for run_id, of_run in known.items() for head in of_run}
-    for run_id, first, digest, content in chunks.contents_of(session, [*(known.keys() - alone)]):
-        head = heads.pop((run_id, first), None)
-        if head is None or head.digest != digest:  # written since
-            alone.add(run_id)
-        elif any(name in head.extents and head.summarized(name) for name in metrics):
-            rows.setdefault(run_id, []).append(chunks.load(session, run_id, first))
-        else:
-            rows.setdefault(run_id, []).append(decode(content, metrics))
+    summarized = {
+        run_id
+        for (run_id, _), head in heads.items()
+        if any(name in head.extents and head.summarized(name) for name in metrics)
+    }
+    for all_rows in (True, False):
+        ids = known.keys() & summarized if all_rows else known.keys() - summarized
+        for run_id, first, digest, content in chunks.contents_of(
+            session, [*(ids - alone)], whole=all_rows
+        ):
+            head = heads.pop((run_id, first), None)
+            if head is None or head.digest != digest:  # written since
+                alone.add(run_id)
+            else:
+                rows.setdefault(run_id, []).append(decode(content, metrics))
     alone |= {run_id for run_id, _ in heads}
     for run_id in alone:
         found[run_id] = {one.metric: one for one in read(session, run_id, metrics, limit)}

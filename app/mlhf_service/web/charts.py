@@ -1,5 +1,6 @@
 """The charts of a comparison as data, drawn by a script in the browser."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,19 +107,37 @@ def _mean(curve: GroupCurve, axis: Axis, banded: bool, most: int) -> dict[str, A
     keep = select(mean, most).tolist()
     x: list[float | None] = getattr(curve, axis)
     keep = [i for i in keep if x[i] is not None]
+    places = _short([x[i] for i in keep])
+    means = _short([curve.mean[i] for i in keep])
+    if not banded:
+        return {"points": list(zip(places, means, strict=True)), "band": None}
+    lows, highs = (_short([edge[i] for i in keep]) for edge in (curve.min, curve.max))
     return {
-        "points": [(x[i], curve.mean[i]) for i in keep],
-        "band": [(x[i], curve.min[i], curve.max[i]) for i in keep] if banded else None,
+        "points": list(zip(places, means, strict=True)),
+        "band": list(zip(places, lows, highs, strict=True)),
     }
 
 
-def _rest(one: Series, until: int, axis: Axis, most: int) -> list[tuple[float, float | None]]:
+def _short(values: Sequence[float | None]) -> list[float | None]:
+    """Values to six significant digits, which no screen can tell from all; NaN is None."""
+    found = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    finite = np.isfinite(found)
+    sizes = np.abs(np.where(finite & (found != 0), found, 1.0))
+    scale = 10.0 ** np.clip(5 - np.floor(np.log10(sizes)), 0, 22)
+    rounded = np.where(finite, np.round(np.where(finite, found, 0.0) * scale) / scale, found)
+    return [v if ok else None for v, ok in zip(rounded.tolist(), finite.tolist(), strict=True)]
+
+
+def _rest(
+    one: Series, until: int, axis: Axis, most: int
+) -> list[tuple[float | None, float | None]]:
     """A run's curve from where not all runs of its group have one."""
     if not len(one) or one.step[-1] <= until:
         return []
     pairs = one.on(axis).at_most(most)
-    return [
+    kept = [
         (x, y if isinstance(y, float) else None)
         for step, (x, y) in zip(pairs.step.tolist(), pairs.pairs(axis), strict=True)
         if step >= until
     ]
+    return list(zip(_short([x for x, _ in kept]), _short([y for _, y in kept]), strict=True))

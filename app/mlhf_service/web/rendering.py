@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.templating import Jinja2Templates
 from sqlalchemy.exc import OperationalError, TimeoutError
@@ -19,6 +20,8 @@ from mlhf.core.errors import error_message
 from mlhf_service.kit.problems import Problem, Unavailable, pointer_of
 from mlhf_service.runs.metrics import has_best
 from mlhf_service.web import formats
+
+_PIECE = 48 * 1024  # characters
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +47,40 @@ _TEMPLATES = Jinja2Templates(env=_environment())
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Render a template; what it shows changes, so no cache may keep it."""
     headers = {"Cache-Control": "no-store"}
-    values |= {
+    values |= _always(request)
+    return _TEMPLATES.TemplateResponse(request, template, values, status, headers)
+
+
+def streamed_page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """A page of which a browser shows the beginning while its end is still being made.
+
+    What can go wrong must have gone wrong before: the status is sent first.
+    """
+    values |= {"request": request, **_always(request)}
+    made = _TEMPLATES.get_template(template).generate(values)
+    headers = {"Cache-Control": "no-store"}
+    return StreamingResponse(_pieces(made), status, headers, "text/html; charset=utf-8")
+
+
+def _pieces(made: Iterable[str]) -> Iterator[str]:
+    """The strings that a template yields, a good number at a time."""
+    held: list[str] = []
+    size = 0
+    for part in made:
+        held.append(part)
+        size += len(part)
+        if size >= _PIECE:
+            yield "".join(held)
+            held.clear()
+            size = 0
+    yield "".join(held)
+
+
+def _always(request: Request) -> dict[str, Any]:
+    return {
         "caller": getattr(request.state, "caller", None),
         "with_keys": request.app.state.settings.auth == "keys",
     }
-    return _TEMPLATES.TemplateResponse(request, template, values, status, headers)
 
 
 class PageRoute(APIRoute):

@@ -3,9 +3,8 @@
 Its address holds the filter, the order and the columns, so that a bookmark is a saved view.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
@@ -28,8 +27,8 @@ from mlhf_service.runs import service as runs
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.query import MAX_LENGTH
 from mlhf_service.runs.status import ACTIVE, STATUSES, Status
-from mlhf_service.web.formats import number, query, when
-from mlhf_service.web.rendering import PageRoute, page
+from mlhf_service.web.formats import NONE, number, query, when
+from mlhf_service.web.rendering import PageRoute, page, streamed_page
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -38,6 +37,9 @@ _SIZES = (100, 1000)
 _FIRST = ("status", "optimizer", "model", "dataset")
 _LAST = ("train_loss", "test_loss.best", "test_accuracy", "seconds", "created_at")
 _MOST_DIFFERING = 4
+_STATUS: dict[str, Markup] = {
+    s: Markup('<span class="status {0}">{0}</span>').format(s) for s in STATUSES
+}
 _USUAL = "usual"  # in place of a field: the columns of one who chose none
 _SECTIONS = {
     "attribute": "Of the run",
@@ -107,12 +109,15 @@ def runs_page(
         count = _count(session, statement)
     except (Invalid, BadRequest) as problem:
         wrong = problem.detail
-    return page(
+    names_of_projects = projects.names(session, found)
+    return streamed_page(
         request,
         "runs.html",
         status=422 if wrong else 200,
-        rows=_rows(session, found, [head.field for head in heads]),
+        shown=len(found),
+        rows=_rows(found, [head.field for head in heads], names_of_projects),
         heads=heads,
+        numeric=[head.numeric for head in heads],
         chosen=chosen,
         sort=sort,
         wrong=wrong,
@@ -253,27 +258,22 @@ def _head(name: str, sort: str, chosen: dict[str, Any], found: Sequence[Run]) ->
     return Head(name, address, order, numeric)
 
 
-def _rows(session: Session, found: Sequence[Run], names: Sequence[str]) -> list[Row]:
-    named = projects.names(session, found)
-    rows = []
+def _rows(found: Sequence[Run], names: Sequence[str], named: dict[str, str]) -> Iterator[Row]:
+    """The rows one by one: the first are sent while the others are made."""
     for run in found:
         known = values.of_run(run)
-        rows.append(
-            Row(run, [_shown(run_table.cell(run, name, known, named), name) for name in names])
-        )
-    return rows
+        yield Row(run, [_cell(run, name, known, named) for name in names])
 
 
-def _shown(value: object, name: str) -> str | Markup:
-    if value is None:
-        return "–"
+def _cell(run: Run, name: str, known: dict[str, Any], named: dict[str, str]) -> str | Markup:
     if name == "status":
-        return Markup('<span class="status {0}">{0}</span>').format(value)
+        return _STATUS[run.status]
     if name in fields.TIMES:
-        return when(datetime.fromisoformat(str(value)))
-    if isinstance(value, float):
-        return number(value)
-    return str(value)
+        return when(getattr(run, name))
+    value = run_table.cell(run, name, known, named)
+    if value is None:
+        return NONE
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _sections(session: Session, shown: set[str]) -> list[tuple[str, list[tuple[str, bool]]]]:

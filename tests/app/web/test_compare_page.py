@@ -45,7 +45,7 @@ def test_charts_hyperparameters_and_hidden_lines(watched: Watched, url: str, row
     page.wait_for_selector("#by-seconds canvas")
     assert page.locator("#by-parameters circle").count() == 4
     assert page.locator("#by-parameters .way").count() == 4
-    data = loads(page.locator("#curves").get_attribute("data-charts"))
+    data = loads(page.locator("#curves script").text_content() or "")
     assert data["parameters"]["names"] == ["optimizer.lr"]
     page.locator("#by-samples .u-legend .u-series").nth(1).locator("th").click()
     page.wait_for_selector("#by-seconds .u-series.u-off")

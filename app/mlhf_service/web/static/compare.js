@@ -12,7 +12,7 @@ const smooth = document.getElementById("smooth");
 let drawn;
 
 function draw() {
-  const data = document.getElementById("curves").dataset.charts;
+  const data = document.querySelector("#curves script").textContent;
   const key = `${data} ${logX.checked} ${smooth.value}`;
   if (key === drawn) return;
   drawn = key;
