@@ -1,8 +1,8 @@
 """The process that predicts with trained models: requests and answers are lines of JSON.
 
-A request names a folder with a model's two files, and either rows or files. Models stay loaded,
-the last few that were used. An answer is ``{"ok": …}``, or ``{"error": …}`` for inputs that the
-model cannot take; the process goes on after that.
+A request names a folder with a model's two files, and rows, files, or where to export it to.
+Models stay loaded, the last few that were used. An answer is ``{"ok": …}``, or ``{"error": …}`` for
+inputs that the model cannot take; the process goes on after that.
 """
 
 import csv
@@ -32,6 +32,8 @@ class Predictor:
         """The answer to one request; what is wrong with its inputs is one too."""
         try:
             model = self._model(request["folder"])
+            if "export" in request:
+                return {"ok": {"bytes": model.export(request["export"]).stat().st_size}}
             if "rows" in request:
                 return {"ok": _predict(model, request["rows"])}
             return {"ok": _predict_file(model, request)}

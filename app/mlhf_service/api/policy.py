@@ -60,6 +60,7 @@ write   POST    /v1/imports
 read    GET     /v1/reports
 write   POST    /v1/models/{run_id}/predict
 write   POST    /v1/models/{run_id}/predict-file
+write   POST    /v1/models/{run_id}/export
 
 read    GET     /v1/projects
 write   POST    /v1/projects

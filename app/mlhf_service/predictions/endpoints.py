@@ -12,6 +12,7 @@ from mlhf_service.api.dependencies import CurrentBackend
 from mlhf_service.kit import downloads
 from mlhf_service.predictions.service import (
     MOST_FILE_ROWS,
+    ExportFormat,
     FileFormat,
     Predictors,
     check_rows,
@@ -34,6 +35,12 @@ class PredictRequest(Strict):
         description="Tables: objects of column and value, or lists. Images: nested lists of "
         "numbers (C, H, W) or (H, W). Texts: strings of one length."
     )
+
+
+class ExportRequest(Strict):
+    """As what a network is wanted."""
+
+    format: ExportFormat = Field(description="`onnx`, or `pt2`, which `torch.export.load` reads.")
 
 
 class Predictions(BaseModel):
@@ -65,6 +72,31 @@ def predict(
         folder = predictors.place(context.session, backend.storage, run_id)
     found = predictors.ask(run_id, {"folder": str(folder), "rows": body.rows})
     return Predictions(run_id=run_id, **found)
+
+
+@router.post(
+    "/{run_id}/export",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def export(
+    run_id: RunId, body: ExportRequest, backend: CurrentBackend, predictors: CurrentPredictors
+) -> Response:
+    """The network that a run trained as a file for other programs, for batches of any size.
+
+    It takes preprocessed inputs: means, deviations and class names are in the run's `model.json`.
+    """
+    with backend.read() as context:
+        folder = predictors.place(context.session, backend.storage, run_id)
+    target = backend.settings.predictor_dir / f"export-{uuid4().hex}.{body.format}"
+    try:
+        predictors.ask(run_id, {"folder": str(folder), "export": str(target)})
+        content = target.read_bytes()
+    finally:
+        target.unlink(missing_ok=True)
+    name = downloads.attachment(f"{run_id}.{body.format}")
+    kind = "application/octet-stream"
+    return Response(content, media_type=kind, headers={"Content-Disposition": name})
 
 
 @router.post(

@@ -45,7 +45,8 @@ class PredictorProcess:
             self._used_at = time.monotonic()
             self._turn.release()
         if "error" in answer:
-            raise Invalid.at("/rows" if "rows" in request else "/file", answer["error"])
+            asked = "/rows" if "rows" in request else "/file"
+            raise Invalid.at("/format" if "export" in request else asked, answer["error"])
         found: dict[str, Any] = answer["ok"]
         return found
 

@@ -15,6 +15,7 @@ from mlhf_service.settings import Settings
 from mlhf_service.storage.protocol import Storage
 
 FileFormat = Literal["csv", "parquet", "npz"]
+ExportFormat = Literal["onnx", "pt2"]
 MODEL_FILES = ("model.json", "model.safetensors")
 MOST_ROWS = 10_000  # in a body
 MOST_FILE_ROWS = 1_000_000

@@ -49,6 +49,7 @@ NOTHING_OWNED = {  # parameters of these name what is everybody's
 BODIES: dict[str, dict[str, Any]] = {  # that are right, by what follows the id
     "/predict": {"json": {"rows": [[1.0]]}},
     "/predict-file": {"data": {"format": "csv"}, "files": {"file": ("x.csv", b"x\n1\n")}},
+    "/export": {"json": {"format": "pt2"}},
     "/points": {"json": {"sequence": 1, "points": []}},
     "/finish": {"json": {"status": "succeeded"}},
 }

@@ -110,6 +110,24 @@ def test_rows_and_files_are_predicted_as_by_the_model_itself(
     assert [path for path in left.iterdir() if not path.name.startswith("run_")] == []
 
 
+def test_a_network_is_exported(client: TestClient, run_id: str, model: Any, tmp_path: Path) -> None:
+    import torch
+
+    answer = client.post(f"/v1/models/{run_id}/export", json={"format": "pt2"})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-disposition"] == f'attachment; filename="{run_id}.pt2"'
+    path = tmp_path / "network.pt2"
+    path.write_bytes(answer.content)
+    network = torch.export.load(path).module()
+    inputs = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(network(inputs), model[0].module(inputs), atol=1e-6)
+    left = list(client.app.state.settings.predictor_dir.glob("export-*"))  # type: ignore[attr-defined]
+    assert left == []
+    wrong = client.post(f"/v1/models/{run_id}/export", json={"format": "h5"})
+    assert wrong.status_code == 422
+    assert "'onnx' or 'pt2'" in wrong.json()["detail"]
+
+
 def test_what_has_no_model_is_said(client: TestClient, rows: Any) -> None:
     assert ask(client, rows.run(rows.job()), ROWS).status_code == 409
     assert ask(client, "run_absent", ROWS).status_code == 404
