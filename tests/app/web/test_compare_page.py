@@ -53,3 +53,10 @@ def test_charts_hyperparameters_and_hidden_lines(watched: Watched, url: str, row
     page.get_by_label("Smooth").fill("0.5")
     page.wait_for_selector("#by-seconds canvas")
     assert watched.wrong == []
+
+
+def test_places_on_an_axis_are_told_apart(watched: Watched, url: str) -> None:
+    watched.page.goto(f"{url}/")
+    asked = "async (values) => values.map((await import('/static/chart.js')).place)"
+    shown = watched.page.evaluate(asked, [None, 0, 0.003, 0.16, 5, 1438, 2.5e6])
+    assert shown == ["", "0", "0.003", "0.16", "5", "1.44K", "2.5M"]

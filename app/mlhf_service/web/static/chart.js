@@ -11,6 +11,8 @@ export const AXES = { samples: "samples", steps: "steps", epochs: "epochs", wall
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 const short = (value) => (value == null ? "–" : String(Number(value.toPrecision(4))));
+// A place on the horizontal axis: 1.4K samples, 0.003 s.
+export const place = (value) => (value == null ? "" : Math.abs(value) < 1 ? short(value) : compact.format(value));
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const colour = (index) => css(`--series-${index % COLOURS}`);
 const all = (line) => [line.points, ...(line.rests ?? [])].flat();
@@ -68,7 +70,7 @@ export function tables(lines) {
 }
 
 function seriesOf(lines, x) {
-  const series = [{ label: x, value: (u, value) => (value == null ? "–" : compact.format(value)) }];
+  const series = [{ label: x, value: (u, value) => (value == null ? "–" : place(value)) }];
   const bands = [];
   const aside = { class: "aside", points: { show: false } };
   for (const [index, { label, band, rests = [] }] of lines.entries()) {
@@ -161,11 +163,13 @@ export class Chart {
     const axis = { stroke: css("--text"), grid: rule, ticks: rule, font, labelFont: font, labelSize: 20 };
     const vertical = { ...axis, label: y, size: 62, values: (u, ticks) => ticks.map(short) };
     if (this.logarithmic) Object.assign(vertical, { splits: logTicks, filter: (u, ticks) => ticks });
+    const horizontal = { ...axis, label: x, size: 32, values: (u, ticks) => ticks.map(place) };
+    if (this.content.logX) Object.assign(horizontal, { splits: logTicks, filter: (u, ticks) => ticks });
     this.plot = new uPlot({
       ...seriesOf(lines, x),
       width: this.place.clientWidth, height: HEIGHT,
       scales: { x: this.content.logX ? { time: false, distr: 3, range: (u, low, high) => [Math.max(low, this.smallest()), Math.max(high, this.smallest() * 2)] } : { time: false }, y: this.logarithmic ? { distr: 3, range: (u, low, high) => this.range(low, high) } : {} },
-      axes: [{ ...axis, label: x, size: 32, values: (u, ticks) => ticks.map((tick) => compact.format(tick)) }, vertical],
+      axes: [horizontal, vertical],
       cursor: { focus: { prox: 24 }, sync: this.group && { key: this.group, setSeries: true, scales: [null, null] }, dataIdx: nearest, points: { size: 7 }, drag: { x: true, y: false }, bind: { dblclick: (u, target, handle) => (event) => { handle(event); this.zoom(null); } } },
       focus: { alpha: 0.3 },
       legend: { markers: { width: 3, dash: (u, index) => u.series[index].marker } },
