@@ -68,6 +68,7 @@ from mlhf.optimizers.torch_api.recorder import Pass
 
 _BETA2 = 0.99
 _EPS = 1e-5  # of the loss's scale
+_NOISELESS_ITERATIONS = 4  # at least, where a batch's own minimum is worth reaching
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _RECENT = 10  # batches, of which the median size is the usual one
@@ -97,7 +98,8 @@ class KroneckerMLHF(AveragingMLHF):
         loss: A loss's name, or a function (z, y) ↦ scalar of what the model returns.
         meta_checkpoint: What the networks learned: ``"default"`` for the shipped file, the
             path of another, or None to leave them untrained.
-        iterations: Preconditioned directions besides the last step.
+        iterations: Preconditioned directions besides the last step; four at least for
+            ``Residuals``.
         solve_every: Most steps from one solve over all directions to the next; fewer at first.
             The steps between reuse its coefficients (``solver.py``).
         lr: Factor of the step.
@@ -204,8 +206,10 @@ class KroneckerMLHF(AveragingMLHF):
             if self._judge is None
             else WholeSpace(self.model, self.loss_function, self._parameters, self._memory_bytes)
         )
-        every = self._solve_every if self._judge is None else 1
-        self._solver = Solver(self._basis, self._features, self._iterations, every)
+        iterations, every = self._iterations, self._solve_every
+        if self._judge is not None:
+            iterations, every = max(iterations, _NOISELESS_ITERATIONS), 1
+        self._solver = Solver(self._basis, self._features, iterations, every)
         self._steps = 0
         self._recent_sizes: tuple[float, ...] = ()  # of the last batches
         self._next_update = self._next_refresh = 0
