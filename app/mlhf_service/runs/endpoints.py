@@ -109,7 +109,10 @@ def list_runs(
     ] = "json",
     columns: Annotated[
         list[Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]] | None,
-        Query(max_length=200, description="Of the CSV, by field; all when absent."),
+        Query(
+            max_length=200,
+            description="Of the CSV, by field: repeated, or with commas; all when absent.",
+        ),
     ] = None,
 ) -> Any:
     """List runs with their hyperparameters, metrics, seconds and tags; the newest first

@@ -33,7 +33,8 @@ def csv_pieces(
         few = first[1] is None
         names = [*_FIRST, *(_keys_of(session, first[0]) if few else fields.keys(session))]
     else:
-        names = [fields.find(session, name, "columns") for name in columns]
+        wanted = [name.strip() for one in columns for name in one.split(",") if name.strip()]
+        names = [fields.find(session, name, "columns") for name in wanted]
     return _lines(database, statement, sort, first, names)
 
 

@@ -5,6 +5,7 @@ Pydantic's errors do not say which fields or forms there are; the JSON Schema do
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,9 +66,19 @@ def explain(error: Mapping[str, Any], schema: Schema, root: Schema | None = None
             return f"{_lowered(error)}{_given(given)}{guess}"
         case "string_pattern_mismatch" if error["loc"][-1:] == ("tag",):
             return f"must be key or key:value{_given(given)}"
+        case "string_pattern_mismatch" if wrong := _misfit(error["ctx"]["pattern"], given):
+            return f"has a character that cannot stand here, {wrong}"
         case "value_error" | "assertion_error":
             return error_message(error)
     return f"{_lowered(error)}{_given(given)}"
+
+
+def _misfit(pattern: str, given: Any) -> str:
+    """The first character that a pattern of one class of characters does not take; else nothing."""
+    if not (isinstance(given, str) and given and re.fullmatch(r"\^\[\^?[^\[]*\]\+\$", pattern)):
+        return ""
+    found = next((c for c in given if not re.fullmatch(pattern, c)), None)
+    return "" if found is None else f"U+{ord(found):04X}"
 
 
 def _form(error: Mapping[str, Any], nodes: Iterable[Schema]) -> str:

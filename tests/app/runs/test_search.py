@@ -196,6 +196,7 @@ def test_csv_is_the_same_list(
     assert table[1]["tags.team"] == "vision"
     assert table[0]["model.hidden"] == "[64, 32]"
     chosen = client.get("/v1/runs", params={**params, "columns": ["name", "seconds"]})
+    assert client.get("/v1/runs", params={**params, "columns": "name,seconds"}).text == chosen.text
     assert chosen.text.splitlines()[:2] == ["name,seconds", "third,9.0"]
 
 

@@ -93,3 +93,18 @@ def test_registries_explain_themselves() -> None:
             registry.parse(name, params)
         assert caught.value.pointer == pointer
         assert said in caught.value.message
+
+
+def test_a_character_that_a_pattern_does_not_take_is_named():
+    error = {
+        "type": "string_pattern_mismatch",
+        "loc": ("name",),
+        "msg": "String should match pattern",
+        "ctx": {"pattern": "^[^\u202a-\u202e]+$"},
+        "input": "log\u202eboj",
+    }
+    assert explain(error, {}) == "has a character that cannot stand here, U+202E"
+    tag = {**error, "loc": ("query", "tag"), "ctx": {"pattern": "^x:y$"}, "input": "a=b"}
+    assert explain(tag, {}) == 'must be key or key:value; given: "a=b"'
+    other = {**error, "ctx": {"pattern": "^prj_[0-9]+$"}, "input": "prj"}
+    assert explain(other, {}).startswith("String must match pattern")
