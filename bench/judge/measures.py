@@ -8,9 +8,8 @@ from scipy.stats import t
 
 from bench.harness.statistics import Curve
 from bench.judge.step_timing import StepTiming
+from mlhf_service.comparisons.tuning import log_loss, mean_log_loss, tuning_score
 
-# Losses below it count as it, so that rounding decides nothing.
-_FLOOR = 1e-6
 _CONFIDENCE = 0.95
 
 
@@ -55,16 +54,16 @@ def final(curve: Curve, metric: str = "train_loss") -> float:
 
 def integral(curve: Curve) -> float:
     """Return the mean log training loss over the ends of epochs, infinite where it diverged."""
-    losses = train_losses(curve)[1:]
-    if curve.result["status"] == "diverged" or not losses or not all(map(math.isfinite, losses)):
-        return math.inf
-    return sum(math.log(max(v, _FLOOR)) for v in losses) / len(losses)
+    return math.inf if _diverged(curve) else mean_log_loss(train_losses(curve))
 
 
 def score(curve: Curve) -> float:
     """Return what tuning minimises: the mean of the final log training loss and the integral."""
-    last = final(curve)
-    return math.inf if last == math.inf else (math.log(max(last, _FLOOR)) + integral(curve)) / 2
+    return math.inf if _diverged(curve) else tuning_score(train_losses(curve))
+
+
+def _diverged(curve: Curve) -> bool:
+    return bool(curve.result["status"] == "diverged")
 
 
 def targets(curves: Sequence[Curve]) -> dict[str, float]:
@@ -110,7 +109,7 @@ def _fraction(above: float, below: float, target: float) -> float:
     """Return how far from one loss to the next the target lies, on a log scale (0 to 1)."""
     if not math.isfinite(above) or above <= below:
         return 1.0
-    top, bottom, at = (math.log(max(v, _FLOOR)) for v in (above, below, target))
+    top, bottom, at = (log_loss(v) for v in (above, below, target))
     return 1.0 if top <= bottom else min(1.0, max(0.0, (top - at) / (top - bottom)))
 
 

@@ -48,7 +48,7 @@ def report(context: Context, scale: Scale) -> list[Path]:
     lines = [f"# Judged at scale {scale}", "", *_preface(context, every), "", *_criteria(criteria)]
     lines += ["", "## Side by side", "", "Mean training losses at the ends of epochs."]
     for group in together(judged):
-        lines += ["", *_markdown(overview(group))]
+        lines += ["", *markdown(overview(group))]
     for results in judged:
         lines += ["", *_task(results)]
     lines += ["", *_transfers(transferred)]
@@ -83,14 +83,14 @@ def _criteria(criteria: Sequence[Criterion]) -> list[str]:
         }
         for each in criteria
     ]
-    lines = ["## Criteria", "", *_markdown(rows)]
+    lines = ["## Criteria", "", *markdown(rows)]
     for each in criteria:
         lines += ["", f"### {each.name}: {_verdict(each.met)}", ""]
         found = [
             {"task": f.where, "verdict": _verdict(f.met), "numbers": f.numbers}
             for f in each.findings
         ]
-        lines += _markdown(found)
+        lines += markdown(found)
     return lines
 
 
@@ -104,14 +104,14 @@ def _task(results: TaskResults) -> list[str]:
     ]
     if not results.curves:
         return [*lines, "", "Not run."]
-    lines += ["", *_markdown(_finals(results)), "", "Training loss at the end of an epoch:", ""]
-    lines += _markdown(_epochs(results))
+    lines += ["", *markdown(_finals(results)), "", "Training loss at the end of an epoch:", ""]
+    lines += markdown(_epochs(results))
     if results.targets:
         goals = ", ".join(f"{p} %: {v:.4g}" for p, v in results.targets.items())
         lines += ["", f"To AdamW's loss ({goals}) over the task's horizon:", ""]
-        lines += _markdown(_to_target(results))
+        lines += markdown(_to_target(results))
         lines += ["", "To the same where all choose among the horizons they were run over:", ""]
-        lines += _markdown(_fastest(results))
+        lines += markdown(_fastest(results))
     for name in ("samples", "seconds"):
         lines += ["", f"![by {name}]({results.task.name}-{name}.png)"]
     return lines
@@ -199,7 +199,7 @@ def _transfers(transferred: Sequence[TaskResults]) -> list[str]:
         for r in transferred
         for name, of in r.curves.items()
     ]
-    return [*lines, *(_markdown(rows) if rows else ["Not run."])]
+    return [*lines, *(markdown(rows) if rows else ["Not run."])]
 
 
 def _reached(reached: Reached | None, what: str) -> str:
@@ -232,7 +232,7 @@ def _verdict(met: bool | None) -> str:
     return {True: "met", False: "**missed**", None: "not run"}[met]
 
 
-def _markdown(rows: Table) -> list[str]:
+def markdown(rows: Table) -> list[str]:
     """Return a table's lines."""
     if not rows:
         return ["Not run."]

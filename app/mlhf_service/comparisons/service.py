@@ -25,6 +25,7 @@ from mlhf_service.comparisons.schemas import (
     ToTarget,
 )
 from mlhf_service.comparisons.statistics import MOST_POINTS, band, group_curve
+from mlhf_service.comparisons.tuning import PHASE, TUNING
 from mlhf_service.kit.problems import FieldError, Invalid, NotFound
 from mlhf_service.runs import outcomes, reading, repository
 from mlhf_service.runs.curves import Series
@@ -68,7 +69,16 @@ def runs_to_compare(session: Session, run_ids: Sequence[str], job_id: str | None
         raise NotFound.at("job", f"There is no job {job_id}.")
     if len(of_job) > MOST_RUNS_OF_A_JOB:
         raise _wrong("job", f"The job has {len(of_job)} runs: name some of them by run=.")
-    return [*runs, *(run for run in of_job if run.id not in run_ids)]
+    return [*runs, *(run for run in _counting(of_job) if run.id not in run_ids)]
+
+
+def _counting(runs: Sequence[Run]) -> list[Run]:
+    """Leave out runs that only served to choose a setting, unless there are no others.
+
+    They would be averaged with the runs that judge the setting which they chose.
+    """
+    found = [run for run in runs if (run.tags or {}).get(PHASE) != TUNING]
+    return found or list(runs)
 
 
 def compare(

@@ -13,6 +13,7 @@ from mlhf_service import tracing
 from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.jobs import line, projects, repository
+from mlhf_service.jobs.held import HELD_UNTIL
 from mlhf_service.jobs.kinds.caps import check_threads
 from mlhf_service.jobs.kinds.protocol import Estimate, Plan
 from mlhf_service.jobs.kinds.registry import kind_of, parse, request_schema, union_tags
@@ -130,12 +131,12 @@ def create(
                 dataset=run.dataset,
                 dataset_name=run.dataset_name if run.dataset_name != run.dataset else None,
                 project_id=project,
-                tags=dict(request.tags) or None,
+                tags={**request.tags, **run.tags} or None,
                 optimizer=run.optimizer,
                 seed=run.seed,
                 meta_checkpoint_id=run.meta_checkpoint_id,
                 queue=queue,
-                available_at=available_at,
+                available_at=HELD_UNTIL if run.held else available_at,
                 data_info=run.info.to_dict() if run.info else None,
                 created_at=created,
             )
@@ -219,7 +220,9 @@ def retry(context: Context, job_id: str) -> Job:
     failed = {run.position for run in job.runs if run.status != "succeeded"}
     if not failed:
         raise Conflict("Every run of the job succeeded. Use clone to run it again.")
-    return create(context, parse(job.spec), retried_from=job.id, only=failed)
+    request = parse(job.spec)
+    again = kind_of(request).with_dependencies(request, failed)
+    return create(context, request, retried_from=job.id, only=again)
 
 
 def clone(context: Context, job_id: str, changes: dict[str, Any]) -> Job:

@@ -1,12 +1,13 @@
 """What a kind of job is: from a request to its runs, and what comes before and after each run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from mlhf.data.info import DataInfo
 from mlhf_service.context import Context
@@ -46,6 +47,8 @@ class PlannedRun:
             change a run that waits or resumes, and its record says what it was trained with.
         dataset: A built-in's name, or an upload's id; ``dataset_name`` is what people call it.
         label: What distinguishes it from the other runs of its job; None if it is the only one.
+        tags: Its own, beside those of its job.
+        held: Whether it must not start before its kind lets it go (``released``).
     """
 
     kind: str
@@ -58,6 +61,8 @@ class PlannedRun:
     dataset_name: str | None = None
     info: DataInfo | None = None
     meta_checkpoint_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,21 @@ class Plan:
     name: str
     runs: list[PlannedRun]
     estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Release:
+    """Runs that were held back and may start.
+
+    Attributes:
+        held: They.
+        best: A run whose configuration they take over, but for the seed.
+        message: What to tell of it.
+    """
+
+    held: Sequence[Run]
+    best: Run
+    message: str
 
 
 @dataclass(frozen=True)
@@ -115,3 +135,17 @@ class JobKind(ABC, Generic[Request]):
 
     def conclude(self, context: Context, run: Run) -> None:
         """Record what a run yielded, in the transaction in which it succeeds."""
+
+    def released(
+        self, session: Session, request: Request, runs: Sequence[Run], ended: Run
+    ) -> "Release | None":
+        """Say which runs that were held back may start, now that one of them all has ended.
+
+        Args:
+            runs: All of a job of this kind.
+            ended: That which ended, in whatever way.
+        """
+
+    def with_dependencies(self, request: Request, positions: set[int]) -> set[int]:
+        """Return the runs that must be made again where those at ``positions`` are."""
+        return positions

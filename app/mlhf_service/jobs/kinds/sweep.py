@@ -1,34 +1,71 @@
-"""Optimizers × their grids × seeds, each a run of kind ``train``."""
+"""Optimizers × their settings × seeds, each a run of kind ``train``; tuned first if asked for."""
 
+from collections.abc import Sequence
 from itertools import product
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from sqlalchemy.orm import Session
 
-from mlhf.core.config import Component
+from mlhf.core.config import Component, added_field
 from mlhf.core.errors import SpecError
+from mlhf_service.comparisons.tuning import PHASE, TUNING
 from mlhf_service.context import Context
+from mlhf_service.jobs.kinds import tuned
 from mlhf_service.jobs.kinds.inputs import prepare_training
-from mlhf_service.jobs.kinds.protocol import JobKind, Plan, Prepared
+from mlhf_service.jobs.kinds.protocol import JobKind, Plan, Prepared, Release
 from mlhf_service.jobs.kinds.requests import Seeds, TrainingRequest
 from mlhf_service.jobs.kinds.train import Trial, plan_trials
+from mlhf_service.runs.models import Run
 
 
 class SweepOptimizer(Component):
-    """An optimizer, and the hyperparameters to try: every combination of ``grid``."""
+    """An optimizer, and what to try: every combination of ``grid``, or each of ``settings``."""
 
     grid: dict[str, Annotated[list[Any], Field(min_length=1, max_length=64)]] = Field(
         default_factory=dict, max_length=8
     )
+    settings: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=64)] | None = (
+        added_field(
+            None,
+            description="Hyperparameters to try together, in place of `grid`: each is one choice.",
+        )
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.grid and self.settings is not None:
+            raise ValueError("give grid or settings, not both")
+        return self
+
+    @property
+    def variants(self) -> int:
+        """How many choices there are."""
+        if self.settings is not None:
+            return len(self.settings)
+        return prod(map(len, self.grid.values()))
 
 
 class SweepRequest(TrainingRequest):
-    """Optimizers × their grids × seeds, each one run."""
+    """Optimizers × their settings × seeds, each one run."""
 
     kind: Literal["sweep"]
     optimizers: Annotated[list[SweepOptimizer], Field(min_length=1, max_length=64)]
     seeds: Seeds = Field(default=[0])
+    tune: tuned.Tuning | None = added_field(
+        None,
+        description="Try the settings on other seeds first, and train the best of each optimizer "
+        "on `seeds`. Absent: every setting is trained on `seeds`.",
+    )
+
+    @model_validator(mode="after")
+    def _seeds_apart(self) -> Self:
+        if self.tune is not None and (both := set(self.seeds) & set(self.tune.seeds)):
+            raise ValueError(
+                f"tune.seeds and seeds share {min(both)}: what chose a setting cannot judge it"
+            )
+        return self
 
 
 class Sweep(JobKind[SweepRequest]):
@@ -43,32 +80,79 @@ class Sweep(JobKind[SweepRequest]):
     def prepare(self, context: Context, config: dict[str, Any]) -> Prepared:
         return prepare_training(context, config)
 
+    def with_dependencies(self, request: SweepRequest, positions: set[int]) -> set[int]:
+        if request.tune is None:
+            return positions
+        return tuned.together(_places(request), positions)
+
+    def released(
+        self, session: Session, request: SweepRequest, runs: Sequence[Run], ended: Run
+    ) -> Release | None:
+        if request.tune is None:
+            return None
+        return tuned.released(session, runs, ended, _places(request), request.tune.metric)
+
 
 def trials(request: SweepRequest, limit: int) -> list[Trial]:
     """List the runs of a sweep, in the order they are trained.
 
-    Seeds are the outer loop, so that an unfinished sweep compares all its optimizers.
+    Seeds are the outer loop, so that an unfinished sweep compares all its optimizers. Where it
+    tunes, what tunes comes first, and the rest is held back with each optimizer's first setting.
     Raises SpecError when there are more than ``limit``.
     """
-    total = len(request.seeds) * sum(
-        prod(map(len, entry.grid.values())) for entry in request.optimizers
-    )
+    total = len(request.seeds) * sum(entry.variants for entry in request.optimizers)
+    if request.tune is not None:
+        total = len(_places(request))
     if total > limit:
         raise SpecError("/optimizers", f"This sweep has {total} runs; at most {limit} are allowed.")
-    variants = [
-        (Component(name=entry.name, params={**entry.params, **chosen}), chosen, places, i)
-        for i, entry in enumerate(request.optimizers)
-        for chosen, places in _combinations(entry.grid)
-    ]
-    return [
-        Trial(optimizer, seed, f"/optimizers/{i}", _label(optimizer.name, chosen, seed), places)
-        for seed in request.seeds
-        for optimizer, chosen, places, i in variants
-    ]
+    variants = [_variants(entry) for entry in request.optimizers]
+    if request.tune is None:
+        return [
+            _trial(request.optimizers, i, chosen, seed)
+            for seed in request.seeds
+            for i, of in enumerate(variants)
+            for chosen in of
+        ]
+    return [_tuned_trial(request, variants, place) for place in _places(request)]
 
 
-def _combinations(grid: dict[str, list[Any]]) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    """Each choice of a value of every parameter, and where these stand."""
+_Choice = tuple[dict[str, Any], dict[str, str]]  # values by parameter, and where they stand
+
+
+def _trial(optimizers: Sequence[SweepOptimizer], entry: int, chosen: _Choice, seed: int) -> Trial:
+    values, where = chosen
+    own = optimizers[entry]
+    optimizer = Component(name=own.name, params={**own.params, **values})
+    return Trial(optimizer, seed, f"/optimizers/{entry}", _label(own.name, values, seed), where)
+
+
+def _tuned_trial(
+    request: SweepRequest, variants: Sequence[Sequence[_Choice]], place: tuned.Place
+) -> Trial:
+    chosen = variants[place.entry][place.variant]
+    trial = _trial(request.optimizers, place.entry, chosen, place.seed)
+    if place.tuning:
+        tags = {PHASE: TUNING}
+        return Trial(**{**vars(trial), "label": f"tuning {trial.label}"[:250], "tags": tags})
+    if place.held:
+        label = f"{trial.optimizer.name} tuned seed {place.seed}"
+        return Trial(**{**vars(trial), "label": label, "held": True})
+    return trial
+
+
+def _places(request: SweepRequest) -> list[tuned.Place]:
+    counts = [entry.variants for entry in request.optimizers]
+    return tuned.places(counts, request.tune.seeds if request.tune else (), request.seeds)
+
+
+def _variants(entry: SweepOptimizer) -> list[_Choice]:
+    """Each choice of the parameters, and where its values stand."""
+    if entry.settings is not None:
+        return [
+            (dict(values), {name: f"/settings/{at}/{name}" for name in values})
+            for at, values in enumerate(entry.settings)
+        ]
+    grid = entry.grid
     return [
         (
             {name: value for name, (_, value) in zip(grid, chosen, strict=True)},

@@ -41,6 +41,8 @@ class Trial:
         pointer: Where in the request the optimizer stands.
         label: As in ``PlannedRun``.
         from_grid: Where below ``pointer`` the values stand that a grid gave, by parameter.
+        tags: Of the run, beside those of its job.
+        held: As in ``PlannedRun``.
     """
 
     optimizer: Component
@@ -48,6 +50,8 @@ class Trial:
     pointer: str
     label: str | None = None
     from_grid: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    held: bool = False
 
     @contextmanager
     def placed(self) -> Iterator[None]:
@@ -135,6 +139,8 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
                 label=trial.label,
                 info=info,
                 meta_checkpoint_id=pinned,
+                tags=trial.tags,
+                held=trial.held,
             )
         )
     memory = network.check_memory(context, *peak)

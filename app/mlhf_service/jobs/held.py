@@ -1,0 +1,42 @@
+"""Runs that are held back: their start lies far in the future until others have ended."""
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from mlhf_service.database import now
+from mlhf_service.jobs import repository
+from mlhf_service.jobs.journal import add_event
+from mlhf_service.jobs.kinds.registry import KINDS, parse
+from mlhf_service.jobs.models import Job
+from mlhf_service.jobs.outbox import Outbox
+from mlhf_service.runs.models import Run
+
+# Seconds since 1970: no run starts before it is released.
+HELD_UNTIL = 253_402_300_800.0  # the year 10000
+
+
+def release(session: Session, job: Job, ended: Run) -> None:
+    """Let go the runs of a job that waited for one that has ended.
+
+    The caller holds the job's lock, and settles it afterwards.
+    """
+    session.flush()
+    waits = exists().where(Run.job_id == job.id, Run.available_at == HELD_UNTIL)
+    if not session.scalar(select(waits)):
+        return
+    runs = repository.runs_of(session, job.id)
+    found = KINDS[job.kind].released(session, parse(job.spec), runs, ended)
+    if found is None:
+        return
+    for run in filter(_is_held, found.held):
+        run.config = {**found.best.config, "seed": run.seed}
+        run.meta_checkpoint_id = found.best.meta_checkpoint_id
+        run.available_at = job.start_at.timestamp() if job.start_at else now().timestamp()
+        if run.status == "queued":
+            session.add(Outbox(queue=run.queue))
+    told = {"run_id": found.best.id, "level": "info", "message": found.message}
+    add_event(session, job.id, "log", told)
+
+
+def _is_held(run: Run) -> bool:
+    return run.available_at == HELD_UNTIL and run.status in ("queued", "paused")
