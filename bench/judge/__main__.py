@@ -17,6 +17,7 @@ from bench.harness.contract import Context, Scale
 from bench.harness.runs import exclusive_lock
 from bench.harness.session import add_machine_options, log, positive_int, stopper
 from bench.judge.contenders import CONTENDERS, Contender, contender
+from bench.judge.from_service import import_job, sweep
 from bench.judge.import_runs import import_runs
 from bench.judge.report import report
 from bench.judge.stages import Stage
@@ -28,6 +29,7 @@ from mlhf.core.process import (
     EXIT_OK,
     keep_freed_memory,
 )
+from mlhf_service.client import Client
 
 # How many seeds a stage has unless --seeds says otherwise. Tuning has seeds of its own.
 _SEEDS = {
@@ -67,9 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     try:
+        if options.stage == "submit" or options.job is not None:
+            _through_service(context, options, wanted, contenders or CONTENDERS, seeds or 5)
+            return EXIT_OK
         if options.stage == "import":
             if options.curves is None:
-                parser.error("--stage import needs --curves")
+                parser.error("--stage import needs --curves, or --job and --task")
             known = [*tasks(options.scale), *transfers(options.scale)]
             log(f"imported {len(import_runs(context, options.curves, known))} runs")
             return EXIT_OK
@@ -87,6 +92,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     log("done")
     return EXIT_OK
+
+
+def _through_service(
+    context: Context,
+    options: argparse.Namespace,
+    wanted: Sequence[BenchmarkTask],
+    contenders: Sequence[Contender],
+    seeds: int,
+) -> None:
+    with Client(options.service) as client:
+        if options.stage == "submit":
+            for task in wanted:
+                body = sweep(task, contenders, range(seeds), options.tuning_seeds)
+                log(f"{task.name}: {client.submit(body)['id']}")
+            return
+        for task in wanted:
+            made = import_job(context, client.get, options.job, task, contenders)
+            log(f"{task.name}: imported {len(made)} runs")
 
 
 def _run_stage(stage: Stage, name: str, seeds: int, tuning_seeds: int) -> bool:
@@ -115,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--list", action="store_true", help="list tasks and optimizers")
-    parser.add_argument("--stage", choices=[*_SEEDS, "import"])
+    parser.add_argument("--stage", choices=[*_SEEDS, "import", "submit"])
     parser.add_argument(
         "--task",
         action="append",
@@ -135,6 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curves", type=Path, metavar="FILE", help="import: a report's curves.csv.gz"
     )
+    parser.add_argument(
+        "--service", metavar="URL", help="submit: to which service (default: MLHF_URL)"
+    )
+    parser.add_argument("--job", metavar="ID", help="import: a job that was submitted for --task")
     defaults = ", ".join(f"{stage} {seeds}" for stage, seeds in _SEEDS.items())
     parser.add_argument("--seeds", type=_seeds, help=f"how many (default by stage: {defaults})")
     parser.add_argument(

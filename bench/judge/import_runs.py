@@ -54,7 +54,7 @@ def import_runs(context: Context, table: Path, known: Sequence[BenchmarkTask]) -
         found = by_name[task] if horizon == 1 else by_name[task].longer(horizon)
         run = Run(found, each, setting, seed)
         if read_result(run.folder(context)) is None:
-            _write(context, run, points)
+            write_run(context, run, points)
             made.append(run)
     return made
 
@@ -93,27 +93,38 @@ def _setting(context: Context, task: str, each: Contender, horizon: float) -> Pa
     return next((c["setting"] for c in choices if c["factor"] == horizon), None)
 
 
-def _write(context: Context, run: Run, points: Sequence[Mapping[str, float]]) -> None:
+def write_run(context: Context, run: Run, points: Sequence[Mapping[str, float]]) -> None:
+    """Make the folder of a finished run from its evaluations, in the columns of the table."""
     folder = run.folder(context)
     claim(folder, run.document(context))
-    batch = run.task.spec.batch_size
-    first = next((p for p in points if p["epoch"]), points[-1])
-    steps_per_epoch = math.ceil(first["samples"] / first["epoch"] / batch) if first["epoch"] else 0
-    lines = []
-    for point in points:
-        step = round(point["epoch"] * steps_per_epoch)
-        values = {name: point[name] for name in COLUMNS[7:]}
-        lines.append(encode({"step": step, **_position(point), "values": values}))
-    atomic_files.write(folder / "curve.jsonl", b"".join(lines))
+    curve = curve_points(run.task, points)
+    atomic_files.write(folder / "curve.jsonl", b"".join(map(encode, curve)))
     whole = points[-1]["epoch"] >= run.task.epochs and math.isfinite(points[-1]["train_loss"])
     result = {
         "status": "succeeded" if whole else "diverged",
         "reason": "from a table of curves",
-        "totals": {"steps": round(points[-1]["epoch"] * steps_per_epoch), **_position(points[-1])},
+        "totals": {"steps": curve[-1]["step"], **_position(points[-1])},
         "summary": {},
         "environment": {},
     }
     atomic_files.write(folder / "result.json", encode(result))
+
+
+def curve_points(
+    task: BenchmarkTask, points: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Return evaluations as a run's curve has them: with steps, and losses among the values."""
+    batch = task.spec.batch_size
+    first = next((p for p in points if p["epoch"]), points[-1])
+    steps_per_epoch = math.ceil(first["samples"] / first["epoch"] / batch) if first["epoch"] else 0
+    return [
+        {
+            "step": round(point["epoch"] * steps_per_epoch),
+            **_position(point),
+            "values": {name: point[name] for name in COLUMNS[7:]},
+        }
+        for point in points
+    ]
 
 
 def _position(point: Mapping[str, float]) -> dict[str, Any]:

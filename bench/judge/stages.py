@@ -60,7 +60,7 @@ class Stage:
             curves = [_run_all(self.context, of) for of in runs]
             if any(found is None for found in curves):
                 return False
-            self._pin(each, [found for found in curves if found is not None])
+            self.pin(each, [found for found in curves if found is not None])
         return True
 
     def judge(self) -> bool:
@@ -139,7 +139,8 @@ class Stage:
         setting: Params = found["setting"]
         return setting
 
-    def _pin(self, each: Contender, curves: Sequence[Sequence[Curve]]) -> None:
+    def pin(self, each: Contender, curves: Sequence[Sequence[Curve]]) -> None:
+        """Pin a contender's best setting, by the curves of each on the tuning seeds."""
         scores = [mean([score(c) for c in of]) for of in curves]
         order = sorted(range(len(scores)), key=scores.__getitem__)
         best = curves[order[0]]

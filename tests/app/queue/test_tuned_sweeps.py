@@ -209,13 +209,10 @@ def test_one_posted_job_compares_tuned_optimizers(worker: Service, client: TestC
     job = client.get(f"/v1/jobs/{job_id}").json()
     assert job["status"] == "succeeded"
     groups = client.get("/v1/comparisons", params={"job": job_id}).json()["groups"]
-    assert [(group["n"], group["label"].split()[0]) for group in groups] == [
+    assert {(group["n"], group["label"].split()[0]) for group in groups} == {
         (1, "mlhf"),
         (1, "adamw"),
-    ] or [(group["n"], group["label"].split()[0]) for group in groups] == [
-        (1, "adamw"),
-        (1, "mlhf"),
-    ]
+    }
     run = next(r for r in worker.all(Run) if r.seed == 0 and r.optimizer == "adamw")
     assert run.config["optimizer"]["params"]["lr"] == 0.01
     assert any("best of 2 settings" in line for r in worker.all(Run) for line in worker.log(r.id))
