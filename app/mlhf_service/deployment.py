@@ -28,6 +28,7 @@ from mlhf_service.keys.first import tell_first_key
 from mlhf_service.kit.ids import new_id
 from mlhf_service.migrate import migrate
 from mlhf_service.mirrors.writer import MlflowWriter
+from mlhf_service.networks.by_worker import Checker
 from mlhf_service.queue.celery_app import require_broker
 from mlhf_service.queue.names import WORKER_SLOT
 from mlhf_service.queue.sweeper import Sweeper, void_leases
@@ -100,6 +101,7 @@ class Supervisor:
         deliverer = Deliverer(settings, database)
         mlflow = MlflowWriter(settings, database)
         upkeep = Upkeep(settings, database, open_storage(settings))
+        checker = Checker(settings, database) if self._queues else None
         self._plan()
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
@@ -112,12 +114,16 @@ class Supervisor:
             upkeep.start()
             deliverer.start()
             mlflow.start()
+            if checker is not None:
+                checker.start()
             self._watch(upkeep)
         finally:
             sweeper.stop()
             upkeep.stop()
             deliverer.stop()
             mlflow.stop()
+            if checker is not None:
+                checker.stop()
             self._stop_children()
             self._stop_measures()
             database.dispose()

@@ -13,7 +13,7 @@ from mlhf_service.keys.models import ApiKey, KeySecret
 from mlhf_service.keys.rates import RateCount
 from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
 from mlhf_service.mirrors.models import MirroredRun
-from mlhf_service.networks.models import Network
+from mlhf_service.networks.models import Network, NetworkCheck
 from mlhf_service.retention.models import RetentionRule
 from mlhf_service.runs.models import Artifact, CurveChunk, Run
 from mlhf_service.runs.projects import Project
@@ -40,6 +40,7 @@ __all__ = [
     "MetaCheckpointAlias",
     "MirroredRun",
     "Network",
+    "NetworkCheck",
     "Outbox",
     "Project",
     "QueueTurn",

@@ -6,9 +6,9 @@ Each graph is a small one with one to three of its values changed, removed, swap
 extreme, and goes through the check that an upload goes through. What is accepted is built and
 run on a batch of two where its estimate is small. ONNX files go through ``from_onnx``
 (``fuzz_onnx.py``). With ``--sent`` so many graphs are sent to a service, and those that it takes
-are trained two steps (``fuzz_http.py``). Prints how many were refused, sized and run, the
-slowest, and the most memory; ends with status 1 where one ended in any other error, took longer
-than ten seconds, or more memory than its estimate may be.
+are trained two steps (``fuzz_http.py``); of ten, one is an ONNX file. Prints how many were
+refused, sized and run, the slowest, and the most memory; ends with status 1 where one ended in
+any other error, took longer than ten seconds, or more memory than its estimate may be.
 """
 
 import argparse
@@ -86,18 +86,23 @@ def main() -> None:
     parser.add_argument("--onnx", type=int, default=1000)
     parser.add_argument("--sent", type=int, default=0, help="so many of the graphs by HTTP")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--wait", type=float, default=600.0, help="seconds for the last jobs")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     chance = random.Random(given.seed)
-    file = fuzz_onnx.network_file() if given.onnx else None
+    file = fuzz_onnx.network_file() if given.onnx or given.sent else None
     sender = fuzz_http.Sender(given.url) if given.sent else None
     found = Outcomes()
     for number in range(given.sent):
-        graph = json.dumps(_mutated(copy.deepcopy(chance.choice(_seeds())), chance))
         assert sender is not None
-        found.add(f"sent graph {number}", partial(sender.outcome, graph), limit=_SLOW_SENT)
+        if number % 10 == 9:
+            send = partial(sender.onnx_outcome, file, chance)
+        else:
+            graph = json.dumps(_mutated(copy.deepcopy(chance.choice(_seeds())), chance))
+            send = partial(sender.outcome, graph)
+        found.add(f"sent {number}", send, limit=_SLOW_SENT)
     add_graphs(found, given.graphs, chance)
     for number in range(given.onnx):
         found.add(f"onnx {number}", partial(fuzz_onnx.outcome, file, chance))
@@ -107,6 +112,9 @@ def main() -> None:
     )
     for each in found.wrong[:20]:
         print(each)
+    if sender is not None:
+        print(f"slowest answer {sender.slowest:.1f} s by the clock")
+        print(f"jobs: {dict(sender.statuses(given.wait))}")
     sys.exit(bool(found.wrong))
 
 

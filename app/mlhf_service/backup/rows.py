@@ -33,6 +33,7 @@ LEFT_OUT = frozenset(
         "schema_floor",
         "outbox",
         "workers",
+        "network_checks",
         "deletion_holds",
         "file_deletions",
     }

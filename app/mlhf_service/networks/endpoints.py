@@ -1,6 +1,8 @@
 """HTTP for networks."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile, status
@@ -23,8 +25,14 @@ from mlhf_service.kit.pagination import Cursor, Limit, Order, Page, paginate
 from mlhf_service.kit.problems import FieldError, Invalid, NotFound, Unavailable
 from mlhf_service.kit.saving import save
 from mlhf_service.kit.text import MOST, PATTERN
-from mlhf_service.networks import repository, service
-from mlhf_service.networks.examiner import Bounds, Examiner, ExaminerLostError
+from mlhf_service.networks import by_worker, repository, service
+from mlhf_service.networks.examiner import (
+    Bounds,
+    Examiner,
+    ExaminerLostError,
+    is_possible,
+    sizes_of,
+)
 from mlhf_service.networks.models import Network
 from mlhf_service.networks.schemas import NetworkView
 
@@ -69,7 +77,15 @@ def upload_network(
         UploadFile | None, File(description="Its weights, a .safetensors file.")
     ] = None,
 ) -> NetworkView:
-    """Upload a network. It is checked without memory for its tensors before it is kept."""
+    """Upload a network. It is checked without memory for its tensors before it is kept.
+
+    Where the API has no torch, a worker's machine checks it; 503 where there is none.
+    """
+    identity = new_id("net")
+    key = f"networks/{identity}"
+    bounds = Bounds(
+        settings.upload_check_memory_bytes, min(_CHECK_SECONDS, settings.upload_check_seconds)
+    )
     with staging(settings) as folder:
         graph_path = folder / service.GRAPH
         weights_path = folder / service.WEIGHTS if weights is not None else None
@@ -79,26 +95,17 @@ def upload_network(
             size += save(
                 weights, weights_path, 16 * settings.max_parameters, "A file of weights here"
             )
-        bounds = Bounds(
-            settings.upload_check_memory_bytes, min(_CHECK_SECONDS, settings.upload_check_seconds)
-        )
-        try:
-            sizes = examiner.examine(graph_path, weights_path, bounds)
-        except SpecError as error:
-            pointer = "/graph" + error.pointer
-            raise Invalid(
-                error.message, [FieldError(pointer=pointer, detail=error.message)]
-            ) from None
-        except DataError as error:
-            raise Invalid.at("/weights" if weights is not None else "/graph", str(error)) from None
-        except ExaminerLostError as error:
-            raise Unavailable(f"The network cannot be checked now: {error}.") from None
-        identity = new_id("net")
-        key = f"networks/{identity}"
         with graph_path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with _told(weights is not None):
+            if is_possible():
+                sizes = examiner.examine(graph_path, weights_path, bounds)
         storage.put_folder(key, folder)
     try:
+        if not is_possible():
+            lease = settings.lease_seconds
+            with _told(weights is not None):
+                sizes = sizes_of(by_worker.ask(database, key, weights is not None, bounds, lease))
         with database.write() as session:
             require_room(session, settings, caller, stored=size)
             row = Network(
@@ -121,6 +128,22 @@ def upload_network(
         raise
     response.headers["Location"] = f"/v1/networks/{identity}"
     return view
+
+
+@contextmanager
+def _told(weights: bool) -> Iterator[None]:
+    """Have what a check raises as a problem."""
+    try:
+        yield
+    except SpecError as error:
+        pointer = "/graph" + error.pointer
+        raise Invalid(error.message, [FieldError(pointer=pointer, detail=error.message)]) from None
+    except DataError as error:
+        raise Invalid.at("/weights" if weights else "/graph", str(error)) from None
+    except ExaminerLostError as error:
+        raise Unavailable(
+            f"The network cannot be checked now: {error}.", headers={"Retry-After": "30"}
+        ) from None
 
 
 @router.get("/{network_id}")

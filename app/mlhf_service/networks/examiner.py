@@ -68,12 +68,7 @@ class Examiner:
             DataError: the weights are not its own, or the check took too much.
             ExaminerLostError: there is no torch here, or its process cannot be started.
         """
-        said = self.ask(graph, weights, bounds)
-        if "spec" in said:
-            raise SpecError(*said["spec"])
-        if "data" in said:
-            raise DataError(said["data"])
-        return GraphSizes.model_validate(said["sizes"])
+        return sizes_of(self.ask(graph, weights, bounds))
 
     def ask(self, graph: Path, weights: Path | None, bounds: Bounds) -> dict[str, Any]:
         """Return the answer itself (``mlhf.models.graph.examination.answer``).
@@ -131,7 +126,7 @@ class Examiner:
                 if self._server is not None:
                     self._server.end()
                     self._server = None
-                if find_spec("torch") is None:
+                if not is_possible():
                     raise ExaminerLostError("this server has no torch, without which it cannot")
                 self._server = _Server(self._settings, self._folder)
             return self._server
@@ -141,6 +136,20 @@ class Examiner:
             if self._server is server:
                 self._server = None
         server.end()
+
+
+def sizes_of(answer: dict[str, Any]) -> GraphSizes:
+    """Return the sizes that an answer has. Raises SpecError and DataError where it has none."""
+    if "spec" in answer:
+        raise SpecError(*answer["spec"])
+    if "data" in answer:
+        raise DataError(answer["data"])
+    return GraphSizes.model_validate(answer["sizes"])
+
+
+def is_possible() -> bool:
+    """Whether there is a torch here to check networks with."""
+    return find_spec("torch") is not None
 
 
 class _LostError(Exception):

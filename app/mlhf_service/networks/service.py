@@ -34,10 +34,15 @@ def paths_of(session: Session, storage: Storage, identity: str) -> tuple[Path, P
     if row is None:
         raise SpecError("", f"The network {identity} is no longer there.")
     try:
-        graph = storage.local(f"{row.storage_key}/{GRAPH}")
-        return graph, storage.local(f"{row.storage_key}/{WEIGHTS}") if row.weights else None
+        return files_of(storage, row.storage_key, row.weights)
     except FileNotFoundError:
         raise SpecError("", f"The files of the network {identity} are gone.") from None
+
+
+def files_of(storage: Storage, key: str, weights: bool) -> tuple[Path, Path | None]:
+    """Graph and weights that were stored as a folder. Raises FileNotFoundError."""
+    folder = storage.local_folder(key)  # a bucket has it as one object
+    return folder / GRAPH, folder / WEIGHTS if weights else None
 
 
 def find(session: Session, identity: str) -> NetworkView:
