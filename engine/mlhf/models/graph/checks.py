@@ -40,7 +40,7 @@ def examine(graph: Graph) -> GraphSizes:
     if trained + frozen > _MOST_VALUES:
         raise SpecError("/layers", f"{trained + frozen:,} parameters are too many")
     slopes, constants = [], []
-    outputs: Any = None
+    outputs: dict[str, Output] = {}
     for training in (True, False):
         module.train(training)
         bytes_ = []
@@ -52,7 +52,8 @@ def examine(graph: Graph) -> GraphSizes:
         slope = bytes_[1] - bytes_[0]
         slopes.append(slope)
         constants.append(max(0, bytes_[0] - _SIZES[0] * slope))
-        outputs = _of_one_sample(*shaped)
+        in_training, outputs = outputs, _of_one_sample(*shaped)
+    _check_training_outputs(in_training, outputs)
     return GraphSizes(
         inputs=graph.inputs,
         outputs=outputs,
@@ -150,6 +151,20 @@ def _of_one_sample(small: Any, large: Any) -> dict[str, Output]:
         for name, value in pairs
         if isinstance(value, Tensor) and _is_batched(value, large[name])
     }
+
+
+def _check_training_outputs(in_training: dict[str, Output], outputs: dict[str, Output]) -> None:
+    """Refuse a network that returns something else in training mode: it could not be trained."""
+    for name, output in outputs.items():
+        found = in_training.get(name)
+        if found is None or found.shape != output.shape:
+            what = f"output {name}" if name else "only output"
+            instead = "is not there" if found is None else f"has the shape {tuple(found.shape)}"
+            raise SpecError(
+                "/training_outputs",
+                f"the {what} has the shape {tuple(output.shape)} in evaluation mode, and in "
+                f"training mode it {instead}: return the same in both",
+            )
 
 
 def _is_batched(small: Tensor, large: Tensor) -> bool:

@@ -111,6 +111,8 @@ class Graph(Strict):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         self._check(self.nodes, self.outputs, "nodes", "outputs")
+        if self.training_nodes is None and self.training_outputs is not None:
+            raise _wrong("/training_outputs", "they need training_nodes; leave out both or none")
         if self.training_nodes is not None:
             self._check(
                 self.training_nodes, self.training_outputs, "training_nodes", "training_outputs"

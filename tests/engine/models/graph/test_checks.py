@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mlhf.core.errors import SpecError
+from mlhf.models.graph.checks import examine
 from mlhf.models.graph.examination import read_graph
 from mlhf.models.specs import MODELS
 
@@ -29,6 +30,7 @@ def _graph(**changed: Any) -> dict[str, Any]:
         ({"outputs": []}, "/outputs", "no reference"),
         ({"outputs": "%z"}, "/outputs", "%z is not"),
         ({"training_nodes": [], "training_outputs": "%y"}, "/training_outputs", "%y is not"),
+        ({"training_outputs": "%y"}, "/training_outputs", "need training_nodes"),
         ({"inputs": [{"name": "x", "shape": [4]}] * 2}, "/inputs", "one name"),
         ({"layers": {"a.b": {"type": "no such"}}}, "/layers/a.b/type", "Input should be"),
     ],
@@ -41,3 +43,17 @@ def test_the_pointer_is_into_the_graph(changed: dict[str, Any], pointer: str, me
     with pytest.raises(SpecError) as refused:
         MODELS.parse("graph", {"graph": graph})
     assert refused.value.pointer == f"/params/graph{pointer}"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [({"tuple": ["%y", "%y"]}, "is not there"), ("%x", r"has the shape \(4,\)")],
+)
+def test_training_mode_must_give_the_same_outputs(outputs: Any, message: str) -> None:
+    graph = _graph()
+    graph |= {"training_nodes": graph["nodes"], "training_outputs": "%y"}
+    assert examine(read_graph(json.dumps(graph).encode())).outputs[""].shape == [3]
+    wrong = read_graph(json.dumps({**graph, "training_outputs": outputs}).encode())
+    with pytest.raises(SpecError, match=message) as refused:
+        examine(wrong)
+    assert refused.value.pointer == "/training_outputs"
