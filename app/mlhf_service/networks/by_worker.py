@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlhf.core.errors import DataError
@@ -67,7 +67,7 @@ def ask(
 
 
 def _insert(row: dict[str, Any]) -> Any:
-    return NetworkCheck.__table__.insert().values(**row, asked_at=db_now())
+    return insert(NetworkCheck).values({**row, "asked_at": db_now()})
 
 
 def _answer(database: Database, identity: str, bounds: Bounds) -> dict[str, Any]:
