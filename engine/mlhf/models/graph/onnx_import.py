@@ -24,7 +24,7 @@ from mlhf.models.graph.trace import trace
 _MOST_NODES = 20_000
 _SPATIAL = {"pads", "kernel_shape", "dilations", "strides", "output_padding", "output_shape"}
 _WIDEST = 2**16  # of those
-_MOST_VALUES = 2**26  # of a sample that is made up
+_MOST_VALUES = 2**22  # of a sample that is made up: reading takes some hundred bytes for each
 
 
 def from_onnx(path: str | Path, example: Any = None) -> Network:
