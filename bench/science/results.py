@@ -74,6 +74,8 @@ def table(results: list[Result], problems: Iterable[str]) -> str:
         medians = [median(e) for (_, p), e in cells.items() if p == problem and e]
         best[problem] = min(medians, default=math.nan)
     for contender in CONTENDERS:
+        if not any(cells[contender, problem] for problem in problems):
+            continue
         row = [_cell(cells[contender, problem], best[problem]) for problem in problems]
         rows.append(f"| {contender} | " + " | ".join(row) + " |")
     return "\n".join(rows)
@@ -99,6 +101,8 @@ def settings_table(results: list[Result], problems: Iterable[str]) -> str:
         for problem in problems:
             setting = tuned(results, problem, contender)
             cells.append("–" if setting is None else _told(contender, setting))
+        if all(cell == "–" for cell in cells):
+            continue
         rows.append(f"| {contender} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

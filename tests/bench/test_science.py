@@ -83,9 +83,11 @@ def test_published_errors_stand_beside_ours(monkeypatch, tmp_path):
     monkeypatch.setattr(program, "run", lambda *_: [(1.0, 1, 0.0123)])
     monkeypatch.setattr(program, "warm_up", lambda _: None)
     arguments = ("--problems", "kfac_poisson5", "--contenders", "mlhf", "--seeds", "1")
+    (tmp_path / "conditions.md").write_text("On a shared machine.")
     _called(monkeypatch, tmp_path, *arguments)
     text = (tmp_path / "README.md").read_text()
     assert "KFAC* 2.7e-06" in text
+    assert "On a shared machine." in text
     assert "mlhf 1.2e-02 (1e-02 to 1e-02, 1)" in text
     assert PUBLISHED["kfac_poisson5"].conditions in text
 
