@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -15,7 +15,7 @@ from tests.app.conftest import Rows
 _PROCESSES = {"serve", "api", "worker", "demo"}  # they run on, and answer nothing
 
 
-def _commands(group: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
+def _commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in getattr(group, "commands", {}).items():
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path}{name} ")
