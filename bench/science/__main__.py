@@ -8,7 +8,7 @@
 First each contender's grid is run for a fraction of the time on a seed that nothing else uses.
 Then its best setting is run on every seed. Runs are kept in ``runs.jsonl`` line by line, and not
 repeated: it may be stopped at any time, and goes on. After each seed tables and drawings are
-written anew, with the text of ``conditions.md`` where there is one. ``--most`` ends it after so
+written anew, with the text of ``conditions.txt`` where there is one. ``--most`` ends it after so
 many runs, ``--until`` at a time of day.
 """
 
@@ -83,7 +83,7 @@ def write_report(options: argparse.Namespace) -> None:
         f"a run, after {_numbers(tuning)} seconds for each setting of a grid. `gauss_newton` and "
         "`mlhf` have none: they run as they come."
     )
-    conditions = options.folder / "conditions.md"
+    conditions = options.folder / "conditions.txt"
     if conditions.exists():
         note += "\n\n" + conditions.read_text().strip()
     kept.report(results, options.problems, options.folder, note)

@@ -83,7 +83,7 @@ def test_published_errors_stand_beside_ours(monkeypatch, tmp_path):
     monkeypatch.setattr(program, "run", lambda *_: [(1.0, 1, 0.0123)])
     monkeypatch.setattr(program, "warm_up", lambda _: None)
     arguments = ("--problems", "kfac_poisson5", "--contenders", "mlhf", "--seeds", "1")
-    (tmp_path / "conditions.md").write_text("On a shared machine.")
+    (tmp_path / "conditions.txt").write_text("On a shared machine.")
     _called(monkeypatch, tmp_path, *arguments)
     text = (tmp_path / "README.md").read_text()
     assert "KFAC* 2.7e-06" in text
