@@ -187,7 +187,7 @@ class Residuals(nn.Module):
     def _explained(self, name: str, batch: tuple[Tensor, ...], error: Exception) -> str:
         """Say what a residual could not be computed for, and what may help."""
         group = f" of group {name!r}" if name else ""
-        told = f"the residual{group} fails at points of shape {tuple(batch[0].shape[1:])}: {error}"
+        told = f"the residual{group} fails at points of shape {tuple(batch[0].shape[1:])}"
         mixing = [
             type(m).__name__
             for m in self.network.modules()
@@ -195,16 +195,17 @@ class Residuals(nn.Module):
         ]
         if mixing:
             return (
-                f"{told}\nThe network has {mixing[0]}, and a residual is of one point, computed "
-                "without random numbers: leave it out, or call network.eval()"
+                f"{told}: the network has {mixing[0]}, and a residual is of one point, without "
+                "random numbers: leave it out, or call network.eval()"
             )
         own = next((p.dtype for p in self.network.parameters()), None)
         given = next((t.dtype for t in batch if t.is_floating_point() and t.dtype != own), None)
         if own is not None and given is not None:
             return (
-                f"{told}\nThe network is of {own} and a tensor of the batch of {given}: convert one"
+                f"{told}: the network is of {own} and a tensor of the batch of {given}, convert "
+                f"one ({error})"
             )
-        return told
+        return f"{told}: {error}"
 
     def _scale(self, name: str, count: int, rows: int) -> float:
         return math.sqrt(self.weights[name] * rows / count)
