@@ -37,7 +37,7 @@ _PROCESSES = {
     "api": "mlhf_service.server",
 }
 _NAMED = (process.TRAINER, process.SPARE)
-ANSWER_SECONDS = 240.0
+ANSWER_SECONDS = 900.0  # on a machine with little to give: a start takes some 20 s of a core
 
 
 class Deployment:
@@ -49,6 +49,7 @@ class Deployment:
         environment: Further settings.
         workers_environment: Of workers that run apart, under a supervisor of their own, as they
             do on another machine; None keeps them with the API.
+        workers: How many.
     """
 
     def __init__(
@@ -57,8 +58,11 @@ class Deployment:
         servers: dict[str, Server],
         environment: Mapping[str, str] = MappingProxyType({}),
         workers_environment: Mapping[str, str] | None = None,
+        workers: int = 2,
     ) -> None:
         self.folder = folder
+        self._count = str(workers)
+        self._ours: dict[tuple[int, str], bool] = {}  # by process id and command line
         self.data = folder / "data"
         self._apart = self.data / "apart"  # below the folder by which processes are known
         self.spool = (self.data if workers_environment is None else self._apart) / "spool"
@@ -71,6 +75,7 @@ class Deployment:
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()
         self._down = False  # killed by us, and not to be started by another thread
+        self._ended = False  # for good, whoever was about to start something again
         for server in servers.values():
             server.start()
         self.start()
@@ -83,13 +88,15 @@ class Deployment:
         return [*_PROCESSES, "supervisor", *self.servers]
 
     def start(self) -> None:
+        if self._ended:
+            return
         arguments = ["serve", "--port", str(self.port), "--data-dir", str(self.data)]
-        arguments += ["--workers", "2" if self._workers_environment is None else "0"]
+        arguments += ["--workers", self._count if self._workers_environment is None else "0"]
         self._process = self._run([*arguments, "--threads", "1"], {})
         self._down = False
 
     def _start_apart(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        arguments = ["worker", "--workers", "2", "--data-dir", str(self._apart)]
+        arguments = ["worker", "--workers", self._count, "--data-dir", str(self._apart)]
         return self._run(arguments, {**environment, "MLHF_THREADS": "1"})
 
     def _run(self, arguments: list[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -100,6 +107,8 @@ class Deployment:
         if self._workers_environment is not None and "store" not in self.servers:
             environment["MLHF_ARTIFACTS_URL"] = str(self.data / "artifacts")
         environment |= more
+        # As an installed service has it: none compiles its modules at every start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-m", "mlhf_service.cli.main", *arguments]
         with (self.folder / f"{arguments[0]}.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -131,14 +140,23 @@ class Deployment:
                 continue
             try:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                text = command + (entry / "environ").read_bytes().decode(errors="replace")
+                if not self._is_ours(entry, command):
+                    continue
                 name = (entry / "comm").read_text().strip()
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if state != "Z" and f"{self.data}" in text:
+            if state != "Z":
                 found[int(entry.name)] = (name, command)
         return found
+
+    def _is_ours(self, entry: Path, command: str) -> bool:
+        """Whether a process names this folder; asked often, so what was found is kept."""
+        key = int(entry.name), command
+        if key not in self._ours:
+            text = command + (entry / "environ").read_bytes().decode(errors="replace")
+            self._ours[key] = f"{self.data}" in text
+        return self._ours[key]
 
     def kill(self, kind: str, pid: int, down: float) -> bool:
         """SIGKILL; what nobody else starts again is started after ``down`` seconds.
@@ -151,7 +169,8 @@ class Deployment:
                 if not server.kill():
                     return False
                 time.sleep(down)
-                server.start()
+                if not self._ended:
+                    server.start()
             return True
         if kind != "supervisor":
             return _signal(pid, signal.SIGKILL)
@@ -235,6 +254,8 @@ class Deployment:
 
     def kill_all(self) -> None:
         """Leave nothing behind."""
+        with self._starting:
+            self._ended = True
         for pid in [*self.pids("supervisor"), *self.processes()]:
             _signal(pid, signal.SIGKILL)
         if self._workers is not None:
@@ -243,13 +264,13 @@ class Deployment:
             server.kill()
 
 
-def embedded(folder: Path) -> Deployment:
+def embedded(folder: Path, workers: int = 2) -> Deployment:
     """On SQLite, with a folder as broker."""
     folder.mkdir(parents=True)
-    return Deployment(folder, {})
+    return Deployment(folder, {}, workers=workers)
 
 
-def in_parts(folder: Path) -> Deployment:
+def in_parts(folder: Path, workers: int = 2) -> Deployment:
     """On PostgreSQL, Redis, and S3 where there is a server of it."""
     folder.mkdir(parents=True)
     servers: dict[str, Server] = {
@@ -258,7 +279,7 @@ def in_parts(folder: Path) -> Deployment:
     }
     if S3.missing() is None:
         servers["store"] = S3(folder / "s3")
-    return Deployment(folder, servers)
+    return Deployment(folder, servers, workers=workers)
 
 
 def wait_until(condition: Callable[[], Any], message: str, seconds: float = ANSWER_SECONDS) -> Any:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from bench.faults.deployment import Deployment, wait_until
 from mlhf_service.client import ServiceError
 
+_SECONDS = 1200.0
+
 
 def seconds_to_get_on(deployment: Deployment, job_ids: Sequence[str]) -> float:
     """Seconds from now until one of these jobs has succeeded or is further than it was.
 
-    Raises TimeoutError where none gets on in four minutes.
+    Raises TimeoutError where none gets on in twenty minutes: a start of all takes some 20 s of a
+    core, and a busy machine gives each service little of one.
     """
     began = time.monotonic()
     seen: dict[str, list[float]] = {job_id: [] for job_id in job_ids}
@@ -33,5 +36,5 @@ def seconds_to_get_on(deployment: Deployment, job_ids: Sequence[str]) -> float:
             earlier.append(progress)
         return False
 
-    wait_until(gets_on, f"none of {', '.join(job_ids)} got further")
+    wait_until(gets_on, f"none of {', '.join(job_ids)} got further", _SECONDS)
     return time.monotonic() - began

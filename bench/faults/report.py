@@ -108,6 +108,7 @@ class Report:
 
     def _add(self, line: dict[str, Any]) -> None:
         with self._lock:
+            line["at"] = round(time.monotonic() - self._began, 1)
             self._count(line)
             if self._journal is not None:
                 with self._journal.open("a") as file:

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, defer, selectinload
 
 from mlhf_service.jobs.models import Job, JobEvent, JobTag
+from mlhf_service.kit.among import among
 from mlhf_service.kit.search import holds
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.repository import dataset_column
@@ -62,13 +63,16 @@ def runs_of(session: Session, job_id: str) -> list[Run]:
 
 def rows(session: Session, job_ids: Sequence[str]) -> list[Row[Any]]:
     """What lists show of jobs, in the order of the ids."""
-    found = {row.id: row for row in session.execute(_COLUMNS.where(Job.id.in_(job_ids)))}
+    found = {
+        row.id: row for row in session.execute(_COLUMNS.where(among(session, Job.id, job_ids)))
+    }
     return [found[job_id] for job_id in job_ids if job_id in found]
 
 
 def tags(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, str]]:
     """The tags of jobs by id, of those that have any."""
-    columns = select(JobTag.job_id, JobTag.key, JobTag.value).where(JobTag.job_id.in_(job_ids))
+    columns = select(JobTag.job_id, JobTag.key, JobTag.value)
+    columns = columns.where(among(session, JobTag.job_id, job_ids))
     found: dict[str, dict[str, str]] = {}
     for job_id, key, value in session.execute(columns.order_by(JobTag.job_id, JobTag.key)):
         found.setdefault(job_id, {})[key] = value
@@ -89,7 +93,7 @@ def first_run_ids(session: Session, job_ids: Sequence[str], most: int) -> dict[s
         of_job = first.correlate(Job).subquery()
         gathered = func.json_group_array(of_job.c.id, type_=JSON)
         ids = select(gathered).select_from(of_job).scalar_subquery()  # type: ignore[assignment]
-    found = session.execute(select(Job.id, ids).where(Job.id.in_(job_ids)))
+    found = session.execute(select(Job.id, ids).where(among(session, Job.id, job_ids)))
     return {job_id: list(own or ()) for job_id, own in found}
 
 
@@ -100,11 +104,12 @@ def first_runs(
     if optimizer is None:
         ids = first_run_ids(session, job_ids, most)
         wanted = [run_id for own in ids.values() for run_id in own]
-        rows = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(wanted)))}
+        named = session.scalars(select(Run).where(among(session, Run.id, wanted)))
+        rows = {run.id: run for run in named}
         return {job_id: ([rows[one] for one in own], None) for job_id, own in ids.items()}
     place = func.row_number().over(partition_by=Run.job_id, order_by=Run.position).label("place")
     count = func.count().over(partition_by=Run.job_id).label("count")
-    matching = select(Run.id, place, count).where(Run.job_id.in_(job_ids))
+    matching = select(Run.id, place, count).where(among(session, Run.job_id, job_ids))
     if optimizer is not None:
         matching = matching.where(Run.optimizer == optimizer)
     ranked = matching.subquery()

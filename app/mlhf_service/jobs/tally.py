@@ -8,6 +8,7 @@ from sqlalchemy import Float, Row, cast, func, select
 from sqlalchemy.orm import Session
 
 from mlhf_service.jobs.models import Job
+from mlhf_service.kit.among import among
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import TERMINAL
 
@@ -57,7 +58,7 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
     found = {job_id: Tally({}) for job_id in job_ids}
     known: dict[str, int] = dict.fromkeys(job_ids, 0)
     totals: dict[str, int] = dict.fromkeys(job_ids, 0)
-    for row in session.execute(_by_status(job_ids)) if job_ids else ():
+    for row in session.execute(_by_status(session, job_ids)) if job_ids else ():
         tally = found[row.job_id]
         fraction = float(row.runs if row.status == "succeeded" else row.fraction or 0.0)
         tally.counts[row.status] = row.runs
@@ -75,7 +76,7 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
     return found
 
 
-def _by_status(job_ids: Sequence[str]) -> Any:
+def _by_status(session: Session, job_ids: Sequence[str]) -> Any:
     def number(name: str) -> Any:
         return cast(Run.progress[name].as_string(), Float(53))
 
@@ -93,6 +94,6 @@ def _by_status(job_ids: Sequence[str]) -> Any:
             func.sum(number("samples")).label("samples"),
             func.sum(number("fraction")).label("fraction"),
         )
-        .where(Run.job_id.in_(job_ids))
+        .where(among(session, Run.job_id, job_ids))
         .group_by(Run.job_id, Run.status)
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from mlhf_service.kit.among import among
 from mlhf_service.kit.problems import BadRequest
 
 Item = TypeVar("Item")
@@ -119,5 +120,6 @@ def paginate(
     """Run ``statement`` for one page, and show each row as the API's own type."""
     ids, following = page_of_ids(session, statement, order, limit, cursor)
     entity = order.identity.class_
-    found = {row.id: row for row in session.scalars(select(entity).where(order.identity.in_(ids)))}
+    rows = session.scalars(select(entity).where(among(session, order.identity, ids)))
+    found = {row.id: row for row in rows}
     return Page(data=[show(found[i]) for i in ids if i in found], next_cursor=following)

@@ -24,7 +24,8 @@ from mlhf.core.version import __version__
 log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60.0  # from asking it to an answer: it may be importing still
-_RETRY_SECONDS = 60.0  # after one that never answered
+_RETRY_SECONDS = 1.0  # after one that never answered; twice as long after each more
+_MOST_RETRY_SECONDS = 60.0
 _ANSWER_BYTES = 1024
 
 
@@ -86,6 +87,7 @@ class Spare:
         self._requests: socket.socket | None = None
         self._environment: dict[str, str] = {}
         self._start_after = 0.0
+        self._never_answered = 0  # of the last ones in a row
 
     @property
     def pid(self) -> int | None:
@@ -150,9 +152,15 @@ class Spare:
         self._process, self._requests, self.answered = None, None, False
 
     def give_up(self) -> None:
-        """End it, and start no other for a while if it has never given a trainer."""
-        if not self.answered:
-            self._start_after = time.monotonic() + _RETRY_SECONDS
+        """End it, and start no other for a while if it has never given a trainer.
+
+        One that was killed while it started is no reason to have none for long; an installation
+        in which none can start is.
+        """
+        self._never_answered = 0 if self.answered else self._never_answered + 1
+        if self._never_answered:
+            wait = _RETRY_SECONDS * 2.0 ** min(self._never_answered - 1, 16)
+            self._start_after = time.monotonic() + min(wait, _MOST_RETRY_SECONDS)
         self.stop()
 
     def _alive(self) -> bool:

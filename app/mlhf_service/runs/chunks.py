@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from mlhf_service.kit.among import among
 from mlhf_service.runs.blocks import Block, Extent, decode, encode, joined
 from mlhf_service.runs.models import CurveChunk
 
@@ -136,7 +137,8 @@ def version(session: Session, run_id: str) -> str:
 
 def heads_of(session: Session, run_ids: Sequence[str]) -> dict[str, list[Head]]:
     """The chunks of several runs in order, by run; of those that have any."""
-    statement = _heads().add_columns(CurveChunk.run_id).where(CurveChunk.run_id.in_(run_ids))
+    statement = _heads().add_columns(CurveChunk.run_id)
+    statement = statement.where(among(session, CurveChunk.run_id, run_ids))
     found: dict[str, list[Head]] = {}
     for *head, run_id in session.execute(statement.order_by(CurveChunk.run_id, _FIRST)):
         found.setdefault(run_id, []).append(Head(*head))
@@ -153,8 +155,8 @@ def contents_of(
     """
     data = CurveChunk.data if whole else func.coalesce(CurveChunk.summary, CurveChunk.data)
     statement = select(CurveChunk.run_id, _FIRST, CurveChunk.digest, data)
-    found = statement.where(CurveChunk.run_id.in_(run_ids)).order_by(CurveChunk.run_id, _FIRST)
-    yield from session.execute(found)
+    wanted = statement.where(among(session, CurveChunk.run_id, run_ids))
+    yield from session.execute(wanted.order_by(CurveChunk.run_id, _FIRST))
 
 
 def _of(run_id: str, firsts: Sequence[int]) -> tuple[ColumnElement[bool], ...]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from mlhf.data.specs import DATASETS
 from mlhf_service.database import now
+from mlhf_service.kit.among import among
 from mlhf_service.kit.search import holds
 from mlhf_service.runs.fields import has_value
 from mlhf_service.runs.models import Artifact, Run
@@ -27,7 +28,8 @@ def get(session: Session, run_id: str) -> Run | None:
 def get_many(session: Session, run_ids: Sequence[str]) -> list[Run]:
     """Those of the runs that there are, in the order asked for."""
     known = [run_id for run_id in run_ids if _RUN_ID.fullmatch(run_id)]
-    found = {run.id: run for run in session.scalars(select(Run).where(Run.id.in_(known)))}
+    rows = session.scalars(select(Run).where(among(session, Run.id, known)))
+    found = {run.id: run for run in rows}
     return [found[run_id] for run_id in known if run_id in found]
 
 

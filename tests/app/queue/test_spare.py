@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -272,3 +273,27 @@ def test_what_a_trainer_started_ends_with_it() -> None:
         until(lambda: name_of(left) == "sleep", "the shell has not become what it starts")
         end_orphans(trainer.pid)
     assert not Path(f"/proc/{left}").exists(), "it lives, or nobody has waited for it"
+
+
+def test_one_killed_while_it_starts_is_replaced_soon_and_ever_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(spare_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    spare, waits = Spare(), []
+    try:
+        for _ in range(8):
+            died = clock[0]
+            while spare.pid is None:
+                spare.start(trainer_environment(1))
+                clock[0] += 0.0 if spare.pid else 0.5
+            waits.append(clock[0] - died)
+            os.kill(spare.pid, signal.SIGKILL)
+            until(lambda: spare.pid is None, "it lives on")
+        assert waits == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+        spare.answered = True  # it came to give trainers: the next one follows at once
+        spare.give_up()
+        spare.start(trainer_environment(1))
+        assert spare.pid is not None
+    finally:
+        spare.stop()

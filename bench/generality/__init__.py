@@ -1,1 +1,0 @@
-"""MLHF on tasks that nobody tuned it for: ``python -m bench.generality``."""
