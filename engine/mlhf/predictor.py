@@ -8,7 +8,9 @@ inputs that the model cannot take; the process goes on after that.
 import csv
 import json
 import os
+import queue
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import Any
 
 from mlhf.core.confinement import confine
 from mlhf.core.errors import DataError
-from mlhf.core.process import die_with_parent
 
 MOST_MODELS = 8
 BATCH = 1024
@@ -191,7 +192,6 @@ def _columns(predictions: list[Any]) -> dict[str, list[Any]]:
 
 def main() -> None:
     """Answer requests until the input ends. The first line says what it is confined to."""
-    die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     wanted = json.loads(sys.stdin.readline())
@@ -199,10 +199,23 @@ def main() -> None:
 
     torch.set_num_threads(int(wanted["threads"]))
     confine(wanted["confinement"], [Path(wanted["folder"])])
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests,), daemon=True).start()
     predictor = Predictor()
-    for line in sys.stdin:
-        answers.write(json.dumps(predictor.answer(json.loads(line))) + "\n")
+    while True:
+        answers.write(json.dumps(predictor.answer(json.loads(requests.get()))) + "\n")
         answers.flush()
+
+
+def _read(requests: "queue.SimpleQueue[str]") -> None:
+    """Pass requests on; end the process, whatever it is at, when whoever asks has ended.
+
+    Not by a signal at the parent's death: the kernel sends that when the *thread* ends that
+    started this process, and threads that serve requests come and go.
+    """
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Predictions: in a process of their own, by JSON and by file."""
 
 import io
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from mlhf.data.info import DataInfo
 from mlhf_service.client import Client
 from mlhf_service.predictions.process import PredictorProcess
 from mlhf_service.settings import Settings
+from tests.waiting import DEADLINE
 
 ROWS = [[0.0, 1.0], [2.0, -1.0], [0.5, 0.5]]
 
@@ -143,6 +146,26 @@ def test_a_process_that_ends_or_hangs_is_replaced(
     with pytest.raises(Unavailable, match="ended"):
         process.ask({"rows": [1]})
     monkeypatch.undo()
+    process.stop()
+
+
+def test_it_outlives_the_thread_that_started_it_and_not_the_one_who_asks(
+    settings: Settings, model: Any
+) -> None:
+    process = PredictorProcess(settings)
+    request = {"folder": str(model[1]), "rows": ROWS}
+    first = threading.Thread(target=process.ask, args=(request,))
+    first.start()
+    first.join()
+    child = process._process
+    assert child is not None
+    with pytest.raises(subprocess.TimeoutExpired):  # a signal would come at once
+        child.wait(0.5)
+    process.ask(request)
+    assert process._process is child
+    assert child.stdin is not None
+    child.stdin.close()  # as when the API has ended
+    assert child.wait(DEADLINE) == 0
     process.stop()
 
 
