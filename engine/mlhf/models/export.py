@@ -51,7 +51,7 @@ def export(module: nn.Module, info: DataInfo, path: str | Path, dtype: torch.dty
             )
     except ModuleNotFoundError as error:
         raise DataError(
-            f"exporting to ONNX needs the package {error.name}: pip install onnx onnxscript"
+            f"exporting to ONNX needs the package {error.name}: pip install 'mlhf[onnx]'"
         ) from None
     except Exception as error:  # torch raises what it likes for what it cannot export
         raise DataError(f"torch cannot export this network: {_short(error)}") from error
