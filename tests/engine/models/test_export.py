@@ -108,6 +108,6 @@ def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
         raise ModuleNotFoundError("no onnxscript", name="onnxscript")
 
     monkeypatch.setattr(torch.onnx, "export", missing)
-    with pytest.raises(DataError, match="pip install onnx onnxscript"):
+    with pytest.raises(DataError, match=r"pip install 'mlhf\[onnx\]'"):
         network.export(tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
