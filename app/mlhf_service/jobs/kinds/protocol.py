@@ -136,6 +136,10 @@ class JobKind(ABC, Generic[Request]):
     def conclude(self, context: Context, run: Run) -> None:
         """Record what a run yielded, in the transaction in which it succeeds."""
 
+    def holds_back(self, spec: Mapping[str, Any]) -> bool:
+        """Say whether some runs of a stored request wait for others; asked at each run's end."""
+        return False
+
     def released(
         self, session: Session, request: Request, runs: Sequence[Run], ended: Run
     ) -> "Release | None":

@@ -1,6 +1,6 @@
 """Optimizers × their settings × seeds, each a run of kind ``train``; tuned first if asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, Self
@@ -84,6 +84,9 @@ class Sweep(JobKind[SweepRequest]):
         if request.tune is None:
             return positions
         return tuned.together(_places(request), positions)
+
+    def holds_back(self, spec: Mapping[str, Any]) -> bool:
+        return spec.get("tune") is not None
 
     def released(
         self, session: Session, request: SweepRequest, runs: Sequence[Run], ended: Run
