@@ -20,7 +20,7 @@ def release(session: Session, job: Job, ended: Run) -> None:
 
     The caller holds the job's lock, and settles it afterwards.
     """
-    if not KINDS[job.kind].holds_back(job.spec):
+    if not KINDS[job.kind].holds_back:
         return
     session.flush()
     waits = exists().where(Run.job_id == job.id, Run.available_at == HELD_UNTIL)

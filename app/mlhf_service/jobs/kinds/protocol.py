@@ -113,11 +113,13 @@ class JobKind(ABC, Generic[Request]):
         name: The value of ``kind`` in requests and in the database.
         request: What a client sends; has a field ``kind`` with ``name`` as its only value.
         page_part: A template of the job's page for what this kind alone has to show.
+        holds_back: Whether runs may wait until others of their job have ended.
     """
 
     name: ClassVar[str]
     request: ClassVar[type[JobRequest]]
     page_part: ClassVar[str | None] = None
+    holds_back: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, context: Context, request: Request) -> Plan:
@@ -135,10 +137,6 @@ class JobKind(ABC, Generic[Request]):
 
     def conclude(self, context: Context, run: Run) -> None:
         """Record what a run yielded, in the transaction in which it succeeds."""
-
-    def holds_back(self, spec: Mapping[str, Any]) -> bool:
-        """Say whether some runs of a stored request wait for others; asked at each run's end."""
-        return False
 
     def released(
         self, session: Session, request: Request, runs: Sequence[Run], ended: Run

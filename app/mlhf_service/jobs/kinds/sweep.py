@@ -1,6 +1,6 @@
 """Optimizers × their settings × seeds, each a run of kind ``train``; tuned first if asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 from typing import Annotated, Any, Literal, Self
@@ -72,6 +72,7 @@ class Sweep(JobKind[SweepRequest]):
     """Many optimizers on one task."""
 
     name, request = "sweep", SweepRequest
+    holds_back = True
 
     def plan(self, context: Context, request: SweepRequest) -> Plan:
         planned = trials(request, context.settings.max_sweep_runs)
@@ -84,9 +85,6 @@ class Sweep(JobKind[SweepRequest]):
         if request.tune is None:
             return positions
         return tuned.together(_places(request), positions)
-
-    def holds_back(self, spec: Mapping[str, Any]) -> bool:
-        return spec.get("tune") is not None
 
     def released(
         self, session: Session, request: SweepRequest, runs: Sequence[Run], ended: Run
