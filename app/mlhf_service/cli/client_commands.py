@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # httpx is slow to import: --version and --help do without
 
 
 def add_to(cli: typer.Typer) -> None:
-    for command in (submit, watch, compare, ablation, download, upload):
+    for command in (submit, watch, compare, ablation, download, export, upload):
         cli.command()(command)
     for action in ("cancel", "pause", "resume", "retry", "clone"):
         cli.command(action, help=f"{action.capitalize()} a job.")(_action(action))
@@ -161,6 +161,22 @@ def download(
                 typer.echo(written[-1])
     if as_json:
         connection.print_json(written)
+
+
+def export(
+    run: str,
+    target: Annotated[Path, typer.Argument(help="A file ending in .onnx or .pt2.")],
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's trained network for other programs: ONNX, or torch.export's format."""
+    with connection.connect(url, key) as client:
+        written = str(client.export(run, target))
+    if as_json:
+        connection.print_json(written)
+    else:
+        typer.echo(written)
 
 
 def upload(

@@ -238,6 +238,10 @@ class AsyncClient:
         made = operations.predict_file(self._exchange, run, Path(source), Path(target))
         return await self._carry_out(made)
 
+    async def export(self, run: What, target: str | Path) -> Path:
+        """Have the service write a trained network, as ``Client.export``."""
+        return await self._carry_out(operations.export(self._exchange, run, Path(target)))
+
     async def download(self, run: What, name: str, target: str | Path) -> Path:
         """Download one artifact of a run to ``target``, its SHA-256 checked."""
         target = Path(target)

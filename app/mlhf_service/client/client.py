@@ -365,6 +365,13 @@ class Client(Sending, Receiving):
         """
         return self._carry_out(operations.predict(self._exchange, run, rows))
 
+    def export(self, run: What, target: str | Path) -> Path:
+        """Have the service write the trained network of a run as ``.onnx`` or ``.pt2``.
+
+        ``torch.export.load`` reads the latter. Both take preprocessed inputs (``model.json``).
+        """
+        return self._carry_out(operations.export(self._exchange, run, Path(target)))
+
     def predict_file(self, run: What, source: str | Path, target: str | Path) -> Path:
         """Predict every row of a .csv, .parquet or .npz file into a file of the same format."""
         return self._carry_out(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlhf_service.client.downloads import Download
 from mlhf_service.client.errors import Json, ServiceError, WaitTimeoutError
 from mlhf_service.client.exchange import Exchange, Operation, Pause, address, given, part
 from mlhf_service.client.records import (
@@ -147,6 +148,16 @@ def predict_file(exchange: Exchange, what: What, source: Path, target: Path) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
     return target
+
+
+def export(exchange: Exchange, what: What, target: Path) -> Operation[Path]:
+    """The trained network of a run in the format of ``target``'s ending."""
+    path = f"/v1/models/{part(identity(what))}/export"
+    body = {"format": target.suffix.lstrip(".").lower()}
+    answer = yield from exchange.request("POST", path, json=body, timeout=_PREDICT_SECONDS)
+    with Download(target) as download:
+        download.write(answer.content)
+        return download.finish("")
 
 
 def compared(what: What | Iterable[What]) -> Json:

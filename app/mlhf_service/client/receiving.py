@@ -14,8 +14,6 @@ from mlhf_service.client.exchange import part
 from mlhf_service.client.operations import What
 from mlhf_service.client.records import Record, identity
 
-_EXPORT_SECONDS = 600.0  # the first starts a process
-
 if TYPE_CHECKING:
     from mlhf import LoadedModel
 
@@ -68,19 +66,6 @@ class Receiving(ABC):
                 return download.finish(response.headers.get("etag", ""))
         except httpx.HTTPError as error:
             raise ServiceError(f"the download of {target.name} was interrupted: {error}") from None
-
-    def export(self, run: What, target: str | Path) -> Path:
-        """Have the service write the trained network of a run as ``.onnx`` or ``.pt2``.
-
-        ``torch.export.load`` reads the latter. Both take preprocessed inputs (``model.json``).
-        """
-        target = Path(target)
-        path = f"/v1/models/{part(identity(run))}/export"
-        body = {"format": target.suffix.lstrip(".")}
-        answer = self.request("POST", path, json=body, timeout=_EXPORT_SECONDS)
-        with Download(target) as download:
-            download.write(answer.content)
-            return download.finish("")
 
     def load_model(self, run: What, folder: str | Path | None = None) -> "LoadedModel":
         """Download the trained network of a run, and rebuild it; needs torch.

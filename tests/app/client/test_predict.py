@@ -71,3 +71,15 @@ def test_a_file_is_predicted_into_a_file(tmp_path: Path) -> None:
     assert b'name="format"\r\n\r\ncsv' in asked[0].content
     with pytest.raises(ServiceError, match="cannot read"):
         client.predict_file("run_1", tmp_path / "absent.csv", target)
+
+
+def test_a_network_is_written_in_the_format_of_the_file_s_name(tmp_path: Path) -> None:
+    client, asked = client_of(httpx.Response(200, content=b"made"))
+    path = client.export("run_1", tmp_path / "a" / "network.PT2")
+    assert path.read_bytes() == b"made"
+    assert (asked[0].url.path, json.loads(asked[0].content)) == (
+        "/v1/models/run_1/export",
+        {"format": "pt2"},
+    )
+    other, _ = async_client_of(httpx.Response(200, content=b"again"))
+    assert asyncio.run(other.export("run_1", tmp_path / "n.onnx")).read_bytes() == b"again"
