@@ -1,6 +1,7 @@
 """Commands that list what a service has."""
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,10 +36,18 @@ _ENTRY = ("parameter", "type", "default", "what it is")
 
 Entry = Annotated[str | None, typer.Argument(help="Show the parameters of this one.")]
 
+_CATALOGUES = {
+    "models": ("models", "models"),
+    "optimizers": ("optimizers", "optimizers"),
+    "formats": ("dataset-formats", "formats of data sets that can be uploaded"),
+}
+
 
 def add_to(cli: typer.Typer) -> None:
-    for command in (jobs, runs, datasets, models, optimizers, formats):
+    for command in (jobs, runs, datasets):
         cli.command()(command)
+    for name, (resource, what) in _CATALOGUES.items():
+        cli.command(name, help=f"List the {what}, or the parameters of one.")(_list_of(resource))
     cli.command("meta-checkpoints")(meta_checkpoints)
 
 
@@ -192,34 +201,15 @@ def datasets(
     connection.show(found, as_json, ["id", "name", "description"], rows)
 
 
-def models(
-    name: Entry = None,
-    url: Url = DEFAULT_URL,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the models, or the parameters of one."""
-    _catalogue("models", name, url, key, as_json)
+def _list_of(resource: str) -> Callable[..., None]:
+    """A command that lists a catalogue, or the parameters of one of its entries."""
 
+    def command(
+        name: Entry = None, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False
+    ) -> None:
+        _catalogue(resource, name, url, key, as_json)
 
-def optimizers(
-    name: Entry = None,
-    url: Url = DEFAULT_URL,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the optimizers, or the parameters of one."""
-    _catalogue("optimizers", name, url, key, as_json)
-
-
-def formats(
-    name: Entry = None,
-    url: Url = DEFAULT_URL,
-    key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the formats of data sets that can be uploaded, or the parameters of one."""
-    _catalogue("dataset-formats", name, url, key, as_json)
+    return command
 
 
 def _catalogue(resource: str, name: str | None, url: str, key: str | None, as_json: bool) -> None:
