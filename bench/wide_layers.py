@@ -116,7 +116,7 @@ class _Mean(nn.Module):
         return x.mean(1)
 
 
-def _digits(size: int, channels: int) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
+def digits(size: int, channels: int) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
     found = read(DigitsParams(), None).train
     pixels = torch.from_numpy(np.asarray(found.inputs)).float() / 8 - 1
     classes = torch.from_numpy(found.targets)
@@ -132,19 +132,19 @@ def _digits(size: int, channels: int) -> Callable[[int, torch.Generator], tuple[
 
 def _rows(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return images as rows (B, 3072)."""
-    x, y = _digits(32, 3)(batch, generator)
+    x, y = digits(32, 3)(batch, generator)
     return x.flatten(1), y
 
 
 def _wide_rows(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return images as rows (B, 4096)."""
-    x, y = _digits(64, 1)(batch, generator)
+    x, y = digits(64, 1)(batch, generator)
     return x.flatten(1), y
 
 
 def _patches(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return images as 16 tokens of 128 (B, 16, 128)."""
-    x, y = _digits(32, 2)(batch, generator)
+    x, y = digits(32, 2)(batch, generator)
     patches = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
     return patches.reshape(batch, 16, 128), y
 
@@ -167,8 +167,8 @@ CASES: dict[str, Case] = {
         *(64, _wide_rows),
     ),
     "experts": Case(Experts, 16, _patches),
-    "depthwise": Case(depthwise, 32, _digits(32, 3)),
-    "resnet18": Case(resnet18, 16, _digits(32, 3)),
+    "depthwise": Case(depthwise, 32, digits(32, 3)),
+    "resnet18": Case(resnet18, 16, digits(32, 3)),
     "embedding": Case(bag, 32, _texts),
 }
 

@@ -22,6 +22,7 @@ SCRIPTS = sorted(
         *SCRIPTS,
         "faults.__main__",
         "foreign.__main__",
+        "generality.__main__",
         "judge.__main__",
         "paper.__main__",
         "science.__main__",

@@ -1,0 +1,1 @@
+"""MLHF on tasks that nobody tuned it for: ``python -m bench.generality``."""
