@@ -4,6 +4,7 @@ claims of a person mean here.
 
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import httpx
@@ -20,6 +21,18 @@ from mlhf_service.settings import Settings
 
 _NAME = "oidc"
 _MOST_SHOWN = 100
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What is raised where a request gets no answer: Authlib sends by httpx2 where that is
+    installed (other packages bring it), and by httpx where it is not."""
+    try:
+        return httpx.HTTPError, import_module("httpx2").HTTPError
+    except ImportError:
+        return (httpx.HTTPError,)
+
+
+_INVALID = (*_unreachable(), AuthlibBaseError, ValueError, KeyError)
 
 
 class LoginFailed(Problem):
@@ -50,7 +63,7 @@ class Provider:
         """Send the browser to the provider. Raises LoginFailed where that does not answer."""
         try:
             answer: Response = await self._client.authorize_redirect(request, back)
-        except (httpx.HTTPError, AuthlibBaseError, ValueError, KeyError):
+        except _INVALID:
             raise LoginFailed("The identity provider does not answer. Try again.") from None
         return answer
 
@@ -58,7 +71,7 @@ class Provider:
         """What a session holds of who came back from the provider. Raises LoginFailed."""
         try:
             token = await self._client.authorize_access_token(request)
-        except (httpx.HTTPError, AuthlibBaseError, JoseError, ValueError, KeyError) as error:
+        except (*_INVALID, JoseError) as error:
             reason = getattr(error, "error", None) or type(error).__name__
             raise LoginFailed(f"The identity provider's answer is not valid ({reason}).") from None
         claims = token.get("userinfo")

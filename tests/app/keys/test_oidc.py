@@ -1,5 +1,6 @@
 """Log-in by OpenID Connect, against a provider that checks what providers must."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
+from starlette.requests import Request
 
+from mlhf_service.keys import oidc
 from mlhf_service.keys.oidc import LoginFailed, person_of
 from mlhf_service.settings import Settings
 from tests.app.keys.conftest import forget
@@ -186,6 +189,23 @@ def test_a_provider_that_is_away_is_said(settings: Settings) -> None:
     answer = client.get("/login/oidc")
     assert answer.status_code == 403
     assert "does not answer" in answer.text
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_whichever_library_sends_the_requests(settings: Settings, library: str) -> None:
+    sent_by = pytest.importorskip(library)
+    provider = oidc.Provider(settings)
+
+    async def away(*_: object) -> None:
+        raise sent_by.ConnectError("All connection attempts failed")
+
+    provider._client.authorize_redirect = away
+    provider._client.authorize_access_token = away
+    request = Request({"type": "http"})
+    with pytest.raises(LoginFailed, match="does not answer"):
+        asyncio.run(provider.send_there(request, "http://localhost/login/oidc/callback"))
+    with pytest.raises(LoginFailed, match="ConnectError"):
+        asyncio.run(provider.person(request))
 
 
 @pytest.mark.parametrize(
