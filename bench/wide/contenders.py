@@ -52,7 +52,17 @@ CONTENDERS: tuple[Contender, ...] = (
         _rates(1e-2, 3e-2, 3e-3, 1e-1, 1e-3, schedule=_WARM),
     ),
     Contender("muon", "muon", _rates(1e-2, 3e-2, 3e-3, 1e-1, 1e-3)),
+    Contender("normuon", "normuon", _rates(1e-2, 3e-2, 3e-3, 1e-1, 1e-3)),
+    # Runs are far shorter than the slow mean's 10,000 steps, and than SPlus's average of 1,000.
+    Contender("ademamix", "ademamix", _rates(1e-3, 3e-3, 3e-4, 1e-2, 1e-4, beta3=0.999)),
     Contender("soap", "soap", _ADAM),
+    Contender("kl-shampoo", "kl_shampoo", _ADAM),
+    Contender(
+        "splus",
+        "splus",
+        _rates(0.1, 0.3, 0.03, 1.0, 0.01, average_decay=0.99, precondition_every=10),
+    ),
+    Contender("psgd-kron", "psgd_kron", _rates(1e-3, 3e-3, 3e-4, 1e-2, 1e-4)),
     Contender(
         "kfac",
         "kfac",

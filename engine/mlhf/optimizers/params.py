@@ -105,6 +105,54 @@ class MuonParams(RateParams):
     weight_decay: NonNegative = Field(default=0.01, description=_DECOUPLED)
 
 
+class NorMuonParams(MuonParams):
+    """Muon with steps scaled row by row, AdamW for the rest."""
+
+    row_beta2: Decay = Field(default=0.95, description="Decay of the rows' mean squares.")
+
+
+class AdEMAMixParams(AdamWParams):
+    """AdamW with a second, slow running mean of the gradient."""
+
+    beta3: Decay = Field(default=0.9999, description="Decay of the slow mean gradient.")
+    alpha: NonNegative = Field(default=5.0, description="Weight of the slow mean in a step.")
+    warmup_steps: Interval | None = Field(
+        default=None, description="Steps over which alpha and beta3 grow to what they are."
+    )
+
+
+class SPlusParams(RateParams):
+    """SPlus: signs in the eigenbasis of Shampoo's factors, and an average of the weights."""
+
+    lr: LearningRate = Field(
+        default=0.1,
+        description="Learning rate: a matrix (m, n) takes 2/(m + n) of it, the rest a thousandth.",
+    )
+    beta1: Decay = Field(default=0.9, description="Decay of the mean gradient.")
+    beta2: Decay = Field(default=0.999, description="Decay of the factors.")
+    weight_decay: NonNegative = Field(default=0.01, description=_DECOUPLED)
+    average_decay: Decay = Field(
+        default=0.999, description="Decay of the weights' average, which is the result."
+    )
+    precondition_every: Interval = Field(
+        default=100, description="Steps between two updates of the eigenbases."
+    )
+    max_dimension: Dimension = Field(
+        default=10_000, description="A dimension as long or longer is not rotated."
+    )
+
+
+class PsgdParams(RateParams):
+    """PSGD: whitening by a Kronecker product of triangular matrices that is fitted as it goes."""
+
+    lr: LearningRate = Field(default=1e-3, description="Learning rate.")
+    momentum: Decay = Field(default=0.9, description="Decay of the mean gradient.")
+    weight_decay: NonNegative = Field(default=0.0, description=_DECOUPLED)
+    max_dimension: Dimension = Field(
+        default=8192, description="A longer dimension of a parameter has a diagonal factor."
+    )
+
+
 class SoapParams(RateParams):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner."""
 
@@ -138,6 +186,12 @@ class ShampooParams(RateParams):
     block_size: Dimension = Field(
         default=1024, description="Larger parameters are treated in blocks of this size."
     )
+
+
+class KLShampooParams(ShampooParams):
+    """Shampoo with the factors of least Kullback-Leibler divergence, nothing grafted."""
+
+    beta2: Decay = Field(default=0.95, description="Decay of the squares and of the factors.")
 
 
 class KfacParams(RateParams):

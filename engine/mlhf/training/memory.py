@@ -19,7 +19,7 @@ FLOAT_BYTES = 4
 # Vectors of the parameters' size, with the gradient and what a checkpoint copies, where the
 # registry's count of state leaves these out; beside them, floats per float of all squared sides.
 _COPIES = {"sgd": 3.0, "momentum": 6.0, "nesterov": 6.0, "adam": 9.0, "adamw": 9.0, "l2l": 320.0}
-_COPIES |= {"kfac": 5.0, "shampoo": 9.0, "mlhf": 27.0}
+_COPIES |= {"kfac": 5.0, "shampoo": 9.0, "kl_shampoo": 9.0, "mlhf": 27.0}
 _PAPER_COPIES = 140.0
 _SIDES = {"kfac": 8.7, "mlhf": 6.2}
 _BLOCKS = 5.5

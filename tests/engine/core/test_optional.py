@@ -64,12 +64,17 @@ else:
 
 @pytest.mark.parametrize(
     ("name", "package"),
-    [("soap", "pytorch_optimizer"), ("schedule_free_adamw", "schedulefree")],
+    [
+        *((name, "pytorch_optimizer") for name in ("soap", "normuon", "ademamix", "splus")),
+        ("psgd_kron", "pytorch_optimizer"),
+        ("schedule_free_adamw", "schedulefree"),
+    ],
 )
 def test_a_missing_package_of_an_optimizer_is_named(name, package, monkeypatch):
-    from mlhf.optimizers.first_order import soap
+    from mlhf.optimizers.first_order import psgd, soap, splus
 
-    soap._class.cache_clear()
+    for module in (psgd, soap, splus):
+        module._class.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     import torch
 

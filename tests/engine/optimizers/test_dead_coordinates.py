@@ -79,9 +79,11 @@ def test_mlhf_does_not_move_them_whatever_their_index(options, full, monkeypatch
     _assert_they_stay(model, MLHF(model, **options), 30)
 
 
-# Those of others: the library's SOAP mixes coordinates, and L2L's network gives steps of its own.
-_MOVE = ("soap", "l2l")
-_DECAY = ("adamw", "muon", "shampoo", "schedule_free_adamw")  # which is not by the gradient
+# Those of others: the library's SOAP, SPlus and PSGD mix coordinates, and L2L's network gives
+# steps of its own.
+_MOVE = ("soap", "splus", "psgd_kron", "l2l")
+# Which is not by the gradient.
+_DECAY = ("adamw", "muon", "normuon", "ademamix", "shampoo", "schedule_free_adamw")
 _OTHERS = {name: {"weight_decay": 0.0} if name in _DECAY else {} for name in OPTIMIZERS}
 
 

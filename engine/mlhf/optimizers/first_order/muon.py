@@ -22,7 +22,7 @@ def build(model: nn.Module, loss: Loss, params: MuonParams, seed: int) -> FirstO
     (out, in·…). The learning rate is on AdamW's scale for both (``match_rms_adamw``:
     Moonshot's 0.2·√max(m, n)).
     """
-    matrices = _hidden_matrices(model)
+    matrices = hidden_matrices(model)
     in_muon = {id(p) for p in matrices}
     rest = [p for p in trained(model) if id(p) not in in_muon]
     inner: list[torch.optim.Optimizer] = []
@@ -43,7 +43,7 @@ def build(model: nn.Module, loss: Loss, params: MuonParams, seed: int) -> FirstO
     return FirstOrder(model, loss, inner, max_skipped_steps=params.max_skipped_steps)
 
 
-def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices = [p for p in trained(model) if p.ndim >= 2 and id(p) not in embedded]
     return [p for p in matrices[:-1] if p.is_contiguous()]

@@ -95,7 +95,7 @@ class Shampoo(torch.optim.Optimizer):
             state["step"] = 0
             state["mean"] = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
             state["square"] = torch.zeros_like(state["mean"])
-            state["factors"] = [_factors(b) for b in _blocks(gradient, group["block_size"])]
+            state["factors"] = [_factors(b) for b in blocks_of(gradient, group["block_size"])]
             state["roots"] = [[torch.empty_like(f) for f in pair] for pair in state["factors"]]
         beta1, beta2 = group["betas"]
         due = state["step"] % group["precondition_every"] == 0
@@ -106,7 +106,7 @@ class Shampoo(torch.optim.Optimizer):
         step = (mean / (1 - beta1 ** state["step"])).div_(root)  # Adam's
 
         size = group["block_size"]
-        by_block = (_blocks(tensor, size) for tensor in (gradient, mean, step))
+        by_block = (blocks_of(tensor, size) for tensor in (gradient, mean, step))
         for g, m, s, factors, roots in zip(
             *by_block, state["factors"], state["roots"], strict=True
         ):
@@ -132,7 +132,7 @@ def inverse_fourth_root(factor: Tensor, eps: float) -> Tensor:
     return root
 
 
-def _blocks(tensor: Tensor, size: int) -> Iterator[Tensor]:
+def blocks_of(tensor: Tensor, size: int) -> Iterator[Tensor]:
     """Yield the blocks of a tensor as a matrix, as views; none of fewer than two dimensions."""
     if tensor.ndim < 2:
         return

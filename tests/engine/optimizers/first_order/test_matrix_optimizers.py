@@ -1,4 +1,4 @@
-"""Shampoo and SOAP against NumPy in float64; Muon's choice of parameters."""
+"""Matrix optimizers against NumPy in float64; Muon's choice of parameters."""
 
 import numpy as np
 import pytest
@@ -135,3 +135,113 @@ def test_muon_follows_a_parameter_whose_memory_is_replaced():
     before = model[0].weight.detach().clone()
     optimizer.step(torch.randn(6, 4), torch.randint(0, 3, (6,)))
     assert not torch.equal(model[0].weight, before)
+
+
+def _library_orthogonal(matrix):
+    """Muon's Newton-Schulz iteration in float64, and its coefficients."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.775 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+def test_normuon_evens_out_the_rows_of_muons_step():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 6, bias=False)).double()
+    optimizer = build("normuon", {"lr": 0.01, "weight_decay": 0.0, "momentum": 0.9}, model)
+    before = [p.detach().clone() for p in model.parameters()]
+    x, y = torch.randn(40, 3).double(), torch.randint(0, 6, (40,))
+    gradients = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), model.parameters())
+    optimizer.step(x, y)
+    hidden, last = (
+        ((old - p.detach()) / 0.01).numpy()
+        for old, p in zip(before, model.parameters(), strict=True)
+    )
+    sizes = np.sqrt((hidden**2).mean(1))
+    np.testing.assert_allclose(sizes, 0.2, rtol=1e-3)  # the first step's rows are all as large
+    direction = _library_orthogonal(gradients[0].numpy())
+    direction *= 0.2 / np.sqrt((direction**2).mean(1, keepdims=True))
+    np.testing.assert_allclose(hidden, direction, atol=0.02)  # the library iterates in bfloat16
+    np.testing.assert_allclose(last, np.sign(gradients[1].numpy()), atol=0.01)  # AdamW's
+
+
+def test_ademamix_adds_the_slow_mean():
+    w = START.copy()
+    fast, slow, square = np.zeros((3, 4, 3))
+    for k, g in enumerate(GRADIENTS, 1):
+        fast, slow, square = 0.8 * fast + 0.2 * g, 0.99 * slow + 0.01 * g, 0.9 * square + 0.1 * g**2
+        step = (fast / (1 - 0.8**k) + 5 * slow) / (np.sqrt(square / (1 - 0.9**k)) + 1e-8)
+        w = w * (1 - 0.05 * 0.1) - 0.05 * step
+    params = {"lr": 0.05, "beta1": 0.8, "beta2": 0.9, "beta3": 0.99, "weight_decay": 0.1}
+    np.testing.assert_allclose(_run("ademamix", params), w, rtol=1e-8)
+
+
+def test_splus_steps_by_signs_in_shampoos_basis_and_averages_the_weights():
+    w, m, average = START.copy(), np.zeros((4, 3)), np.zeros((4, 3))
+    left, right = np.zeros((4, 4)), np.zeros((3, 3))
+    ql, qr = np.eye(4), np.eye(3)
+    for k, g in enumerate(GRADIENTS, 1):
+        m = 0.8 * m + 0.2 * g
+        left, right = 0.9 * left + 0.1 * g @ g.T, 0.9 * right + 0.1 * g.T @ g
+        w = w - 0.05 * 2 / 7 * ql @ np.sign(ql.T @ m @ qr) @ qr.T
+        if k == 1 or k % 2 == 0:
+            ql, qr = np.linalg.eigh(left)[1], np.linalg.eigh(right)[1]
+        average = 0.9 * average + 0.1 * w
+    model = _Fixed()
+    params = {"lr": 0.05, "beta1": 0.8, "beta2": 0.9, "precondition_every": 2}
+    params |= {"weight_decay": 0.0, "average_decay": 0.9}
+    optimizer = build("splus", params, model, lambda z, y: (z * y).sum())
+    for gradient in GRADIENTS:
+        optimizer.step(torch.ones(4, 3).double(), torch.from_numpy(gradient))
+    np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-4)
+    optimizer.eval_mode()
+    expected = average / (1 - 0.9 ** len(GRADIENTS))
+    np.testing.assert_allclose(model.weight.detach().numpy(), expected, rtol=1e-4)
+    optimizer.train_mode()
+    np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-4)
+
+
+def test_psgds_factors_come_to_whiten_the_gradient():
+    """Of gradients with covariance L ⊗ R, steps at last have an even size in all directions."""
+    torch.manual_seed(0)
+    generator = np.random.default_rng(2)
+    scales = np.array([[8.0], [2.0], [0.5], [0.1]])
+    model = _Fixed()
+    params = {"lr": 1e-6, "momentum": 0.0}
+    optimizer = build("psgd_kron", params, model, lambda z, y: (z * y).sum())
+    squares = []
+    for _ in range(400):
+        gradient = scales * generator.normal(size=(4, 3))
+        before = model.weight.detach().clone()
+        optimizer.step(torch.ones(4, 3).double(), torch.from_numpy(gradient))
+        squares.append(((before - model.weight.detach()).numpy() / 1e-6) ** 2)
+    rows = np.sqrt(np.mean(squares[200:], 0).mean(1))
+    assert rows.max() / rows.min() < 2  # of gradients 80
+    assert 0.4 < rows.mean() < 1.2
+
+
+def _power(matrix, exponent):
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(values**exponent) @ vectors.T
+
+
+def test_kl_shampoo():
+    """Each factor is the mean of G times the other's inverse times Gᵀ; nothing is grafted."""
+
+    def shifted(factor):
+        return factor + 1e-3 * np.linalg.eigvalsh(factor).max() * np.eye(len(factor))
+
+    w, m, beta = START.copy(), np.zeros((4, 3)), 0.9
+    left, right, left_used, right_used = np.eye(4), np.eye(3), np.eye(4), np.eye(3)
+    for k, g in enumerate(GRADIENTS, 1):
+        m, weight = 0.8 * m + 0.2 * g, max(1 - beta, 1 / k)
+        left = left + weight * (g @ np.linalg.inv(right_used) @ g.T / 3 - left)
+        left_used = shifted(left)
+        right = right + weight * (g.T @ np.linalg.inv(left_used) @ g / 4 - right)
+        right_used = shifted(right)
+        step = _power(left_used, -0.5) @ m @ _power(right_used, -0.5) / (1 - 0.8**k)
+        w = w * (1 - 0.05 * 0.1) - 0.05 * step
+    params = {"lr": 0.05, "beta1": 0.8, "beta2": beta, "weight_decay": 0.1, "matrix_eps": 1e-3}
+    params["precondition_every"] = 1
+    np.testing.assert_allclose(_run("kl_shampoo", params), w, rtol=1e-8)
