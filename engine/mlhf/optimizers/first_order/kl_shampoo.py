@@ -101,10 +101,11 @@ class KLShampoo(torch.optim.Optimizer):
         due = state["step"] % group["precondition_every"] == 0
         state["step"] += 1
         k = state["step"]
-        mean = state["mean"].lerp_(gradient, 1 - beta1) / (1 - beta1**k)
+        mean: Tensor = state["mean"].lerp_(gradient, 1 - beta1) / (1 - beta1**k)
         if gradient.ndim < 2:
             square = state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            return mean.div_((square / (1 - beta2**k)).sqrt_().add_(group["eps"]))
+            root: Tensor = (square / (1 - beta2**k)).sqrt_().add_(group["eps"])
+            return mean.div_(root)
         step = torch.empty_like(mean)
         size = group["block_size"]
         by_block = (blocks_of(tensor, size) for tensor in (gradient, mean, step))
