@@ -11,7 +11,7 @@ from torch import nn
 
 from mlhf.core.optional import from_extra
 from mlhf.curvature.protocol import Loss
-from mlhf.optimizers.first_order.averaged import AveragedFirstOrder, AveragingOptimizer
+from mlhf.optimizers.first_order.averaged import AveragedFirstOrder
 from mlhf.optimizers.first_order.first_order import trained
 from mlhf.optimizers.params import SPlusParams
 
@@ -33,7 +33,7 @@ def build(model: nn.Module, loss: Loss, params: SPlusParams, seed: int) -> Avera
 
 
 @cache
-def _class() -> Callable[..., AveragingOptimizer]:
+def _class() -> Callable[..., Any]:
     with from_extra("peers"):
         from pytorch_optimizer import SPlus  # here: importing it takes half a second
 
