@@ -15,7 +15,10 @@ import pytest
 BARE = os.environ.get("MLHF_TEST_BARE") == "1"
 
 # Packages that only tests import; each use begins with pytest.importorskip.
-OPTIONAL_PACKAGES = ("backpack", "curvlinops", "hypothesis", "playwright", "schemathesis")
+OPTIONAL_PACKAGES = (
+    *("accelerate", "lightning", "transformers"),
+    *("backpack", "curvlinops", "hypothesis", "playwright", "schemathesis"),
+)
 
 
 def _server(variable: str, default: str) -> str | None:

@@ -19,7 +19,7 @@ def timm() -> Any:
         MissingPackageError: where it, or torchvision, is not installed.
     """
     with from_extra("bench"):
-        _import_torchvision()
+        import_torchvision()
         return import_module("timm")
 
 
@@ -31,7 +31,7 @@ def transformers() -> Any:
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with from_extra("bench"):
-        _import_torchvision()  # transformers imports it where it is installed
+        import_torchvision()  # transformers imports it where it is installed
         found = import_module("transformers")
     found.logging.set_verbosity_error()
     return found
@@ -46,13 +46,15 @@ def versions() -> dict[str, str]:
     return {library.__name__: library.__version__ for library in (timm(), transformers())}
 
 
-def _import_torchvision() -> None:
-    """Import torchvision; where that fails for its compiled operators, declare them.
+def import_torchvision() -> None:
+    """Import torchvision where it is installed; where its compiled operators fail, declare them.
 
     Those of its wheel for CUDA do not load into a torch for CPUs. No network here uses one.
     """
     try:
         import_module("torchvision")
+        return
+    except ModuleNotFoundError:
         return
     except RuntimeError as error:
         if "torchvision::" not in str(error):

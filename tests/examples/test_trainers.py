@@ -1,6 +1,5 @@
 """MLHF in other people's trainers: the examples, and what their tests do not show."""
 
-import importlib.util
 import runpy
 from pathlib import Path
 from typing import Any
@@ -8,18 +7,22 @@ from typing import Any
 import pytest
 import torch
 
+from bench.foreign.packages import import_torchvision
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network nobody waits for one."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 def example(name: str, needs: str) -> dict[str, Any]:
-    """The names in an example; skipped where what it is about cannot be imported."""
-    reason = f"needs {needs}: pip install '.[trainers]'"
-    if importlib.util.find_spec(needs) is None:
-        pytest.skip(reason)
-    try:
-        return runpy.run_path(str(EXAMPLES / f"{name}.py"))
-    except (ImportError, RuntimeError) as error:  # a torchvision that fits another torch
-        pytest.skip(f"{reason} (cannot be imported: {error})")
+    """The names in an example; skipped where what it is about is not installed."""
+    import_torchvision()  # trainers do so, and that of another torch fails
+    pytest.importorskip(needs, reason=f"needs {needs}: pip install '.[trainers]'")
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*_*.py")), ids=lambda path: path.stem)
