@@ -23,10 +23,10 @@ def main(mixed_precision: str = "no", epochs: int = 6) -> list[float]:
     accelerator = Accelerator(
         cpu=True, gradient_accumulation_steps=2, mixed_precision=mixed_precision
     )
-    mlhf = MLHF(model, loss="cross_entropy")  # MLHF
+    optimizer = mlhf = MLHF(model, loss="cross_entropy")  # MLHF
     data = DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True)
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(mlhf, 0.99)
-    model, optimizer, data, scheduler = accelerator.prepare(model, mlhf, data, scheduler)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
+    model, optimizer, data, scheduler = accelerator.prepare(model, optimizer, data, scheduler)
     losses = []
     for _ in range(epochs):
         total = 0.0

@@ -4,7 +4,8 @@
     python examples/huggingface_trainer.py
 
 Lines that are there for MLHF end in ``# MLHF``. The Trainer evaluates the average of the weights,
-by the optimizer's ``train()`` and ``eval()``.
+by the optimizer's ``train()`` and ``eval()``, and adds micro-batches up: each counts by its share
+of their labels.
 """
 
 import tempfile
@@ -30,7 +31,6 @@ def main(folder: str, steps: int = 30) -> tuple[float, float]:
     optimizer = MLHF(model, loss="cross_entropy")  # MLHF
 
     def loss(outputs, labels, num_items_in_batch=None):  # MLHF
-        # The Trainer adds micro-batches up: each counts by its share of their labels.
         share = 1 if num_items_in_batch is None else len(labels) / num_items_in_batch  # MLHF
         return optimizer.loss(outputs.logits, labels) * share  # MLHF
 
@@ -51,7 +51,7 @@ def main(folder: str, steps: int = 30) -> tuple[float, float]:
         arguments,
         train_dataset=samples(512, seed=0),
         eval_dataset=samples(128, seed=1),
-        optimizers=(optimizer, scheduler),  # MLHF
+        optimizers=(optimizer, scheduler),
         compute_loss_func=loss,  # MLHF
     )
     first = trainer.evaluate()["eval_loss"]

@@ -25,9 +25,9 @@ class Classifier(lightning.LightningModule):
         self.network = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 2))
 
     def configure_optimizers(self):
-        self.mlhf = MLHF(self.network, loss="cross_entropy")  # MLHF
-        scheduler = torch.optim.lr_scheduler.ExponentialLR(self.mlhf, 0.95)
-        return [self.mlhf], [scheduler]
+        optimizer = self.mlhf = MLHF(self.network, loss="cross_entropy")  # MLHF
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95)
+        return [optimizer], [scheduler]
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         x, y = batch
