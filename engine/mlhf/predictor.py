@@ -199,22 +199,22 @@ def main() -> None:
 
     torch.set_num_threads(int(wanted["threads"]))
     confine(wanted["confinement"], [Path(wanted["folder"])])
-    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(requests,), daemon=True).start()
+    questions: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(questions,), daemon=True).start()
     predictor = Predictor()
     while True:
-        answers.write(json.dumps(predictor.answer(json.loads(requests.get()))) + "\n")
+        answers.write(json.dumps(predictor.answer(json.loads(questions.get()))) + "\n")
         answers.flush()
 
 
-def _read(requests: "queue.SimpleQueue[str]") -> None:
+def _read(questions: "queue.SimpleQueue[str]") -> None:
     """Pass requests on; end the process, whatever it is at, when whoever asks has ended.
 
     Not by a signal at the parent's death: the kernel sends that when the *thread* ends that
     started this process, and threads that serve requests come and go.
     """
     for line in sys.stdin:
-        requests.put(line)
+        questions.put(line)
     os._exit(0)
 
 
