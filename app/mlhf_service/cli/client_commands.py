@@ -195,6 +195,9 @@ def upload(
         ),
     ] = None,
     params: Annotated[str, typer.Option(help="All parameters as JSON.")] = "{}",
+    target: Annotated[
+        str | None, typer.Option(help="The column to predict, of a table; as -p target=….")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
@@ -207,6 +210,8 @@ def upload(
     files = files_of(file, Path())
     kind = format or format_of(files)
     wanted = {**_json_object("--params", params), **_pairs("--param", param or [])}
+    if target is not None:
+        wanted["target"] = target
     with connection.connect(url, key) as client, uploading() as on_progress, _hinted(kind):
         made = client.upload_files(name or name_of(file, files), kind, files, wanted, on_progress)
     if as_json:

@@ -16,6 +16,7 @@ from mlhf_service.runs.metrics import label
 NONE = "–"
 _WORD = 16  # characters; what is not longer is not broken
 _STACKED_FROM = 2  # columns
+_WIDEST = 10_000  # characters of a line in a file or a pipe
 
 
 def print_table(
@@ -81,16 +82,18 @@ def print_dataset(dataset: Json, console: Console | None = None) -> None:
     for split in report.get("splits", ()):
         line(f"{split['name']}: {split['samples']} samples, {split['source']}")
     if report.get("columns"):
-        table = Table("column", "role", "type", "inputs", "missing", "why", box=SIMPLE)
+        table = Table(box=SIMPLE)
+        for heading in ("column", "role", "type", "inputs", "missing", "why"):
+            table.add_column(heading, overflow="fold")
         for column in report["columns"]:
             keys = ("name", "role", "type", "inputs", "missing", "why")
             table.add_row(*(Text(str(column[key])) for key in keys))
-        console.print(table)
+        _print_whole(console, table)
     if report.get("classes"):
         table = Table("class", "train", "test", box=SIMPLE)
         for each in report["classes"]:
             table.add_row(Text(each["name"]), str(each["train"]), str(each["test"]))
-        console.print(table)
+        _print_whole(console, table)
     if report.get("dropped_rows"):
         line(f"{report['dropped_rows']} rows were dropped")
     for heading in ("guessed", "converted", "ignored"):
@@ -128,7 +131,7 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
                 for bands, form in efforts
             ),
         )
-    console.print(table)
+    _print_whole(console, table)
     if target is None:
         console.print("* to a target: none was given.")
     else:
@@ -138,6 +141,14 @@ def print_comparison(comparison: Json, console: Console | None = None) -> None:
         )
     for warning in comparison["warnings"]:
         console.print(f"[yellow]note:[/yellow] {warning['message']}")
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table of which nothing is cut: as wide as it takes where no terminal sets a width."""
+    needed = console.measure(table, options=console.options.update(width=_WIDEST))
+    piped = not console.is_terminal and "COLUMNS" not in os.environ
+    console.width = max(console.width, needed.maximum if piped else needed.minimum)
+    console.print(table)
 
 
 def loss_form(loss: float | None) -> str:
@@ -169,7 +180,8 @@ def _reached(band: Json | None, form: str) -> str:
 
 
 def _so_far(band: Json) -> str:
-    return f"\n{band['n']}/{band['n'] + band['unfinished']} so far" if band["unfinished"] else ""
+    # A line each: "so far" behind it would be too wide for 80 columns.
+    return f"\n{band['n']}/{band['n'] + band['unfinished']}\nso far" if band["unfinished"] else ""
 
 
 def _best(text: str, value: float | None, values: Sequence[float | None]) -> str:

@@ -51,6 +51,7 @@ def refusal(response: httpx.Response) -> ServiceError:
         return ServiceError(reason, response.status_code)
     text = str(body.get("detail") or body.get("title") or response.reason_phrase)
     pointers = [e["pointer"] for e in body.get("errors") or [] if e.get("pointer")]
+    pointers = [pointer for pointer in pointers if pointer not in text]
     where = f" (at {', '.join(pointers)})" if pointers else ""
     is_unknown = response.status_code == UNAUTHORIZED
     hint = ". Give a key by MLHF_KEY or --key" if is_unknown else ""

@@ -24,11 +24,7 @@ from mlhf_service.datasets.resolve import (
 from mlhf_service.datasets.schemas import DataInfoView, DatasetView
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.pagination import Page, decode_cursor, encode_cursor
-from mlhf_service.kit.problems import (
-    FieldError,
-    Invalid,
-    NotFound,
-)
+from mlhf_service.kit.problems import Invalid, NotFound, Problem
 from mlhf_service.storage.protocol import Storage
 
 
@@ -59,19 +55,19 @@ def parse_params(text: str, format: str) -> dict[str, Any]:
     try:
         params = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        raise Invalid.at("/params", "params must be a JSON object.") from None
+        raise Invalid.at("/params", "must be a JSON object") from None
     if not isinstance(params, dict):
-        raise Invalid.at("/params", "params must be a JSON object.")
+        raise Invalid.at("/params", "must be a JSON object")
     try:
         checked = specs.DATASETS.parse(format, params)
         parsed: dict[str, Any] = checked.model_dump(mode="json", exclude_unset=True)
         if "\0" in str(parsed):
-            raise Invalid.at("/params", "NUL characters are not allowed.")
+            raise Invalid.at("/params", "must hold no NUL characters")
         json.dumps(parsed, ensure_ascii=False).encode()  # no lone surrogates
     except SpecError as error:
         raise _invalid(error) from None
     except UnicodeEncodeError:
-        raise Invalid.at("/params", "params must be valid Unicode.") from None
+        raise Invalid.at("/params", "must be valid Unicode") from None
     return parsed
 
 
@@ -132,10 +128,10 @@ def store(
     return _uploaded(dataset)
 
 
-def _invalid(error: SpecError) -> Invalid:
+def _invalid(error: SpecError) -> Problem:
     """The error with the form's field as its place."""
     pointer = error.pointer if error.pointer.startswith("/params") else "/format"
-    return Invalid(error.message, [FieldError(pointer=pointer, detail=error.message)])
+    return Invalid.at(pointer, error.message)
 
 
 def _row(session: Session, dataset_id: str) -> Dataset:

@@ -11,7 +11,7 @@ from mlhf_service.api.dependencies import CurrentBackend
 from mlhf_service.api.room import RequireRoom
 from mlhf_service.imports.formats import ImportFormat
 from mlhf_service.imports.readers import ImportFailedError, read
-from mlhf_service.kit.problems import FieldError, Invalid, TooLarge, pointer_of
+from mlhf_service.kit.problems import FieldError, Invalid, TooLarge, in_one_line, pointer_of
 from mlhf_service.logged import service
 from mlhf_service.logged.schemas import FinishRequest, LogBatch, LoggedRunCreate
 from mlhf_service.runs import service as runs
@@ -113,7 +113,7 @@ def _request(text: str) -> LoggedRunCreate:
             FieldError(pointer="/run" + pointer_of(("body", *e["loc"])), detail=error_message(e))
             for e in error.errors()
         ]
-        raise Invalid("The run is not valid.", wrong) from None
+        raise Invalid(in_one_line(wrong), wrong) from None
 
 
 def _names(text: str) -> dict[str, str]:

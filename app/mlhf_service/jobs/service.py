@@ -28,6 +28,7 @@ from mlhf_service.kit.problems import (
     FieldError,
     Invalid,
     NotFound,
+    in_one_line,
     pointer_of,
 )
 from mlhf_service.runs import repository as runs
@@ -239,7 +240,7 @@ def clone(context: Context, job_id: str, changes: dict[str, Any]) -> Job:
             )
             for e in error.errors()
         ]
-        raise Invalid("The changed specification is not valid.", problems) from None
+        raise Invalid(in_one_line(problems), problems) from None
     return create(context, request, cloned_from=job.id)
 
 

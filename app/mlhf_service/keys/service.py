@@ -42,7 +42,7 @@ def create(
 ) -> NewKey:
     """Make a key. Its secret is in the answer, and nowhere else."""
     if expires_at is not None and expires_at <= now():
-        raise Invalid.at("/expires_at", "expires_at is in the past.")
+        raise Invalid.at("/expires_at", "is in the past")
     quota = quota or Quota()
     key = ApiKey(
         id=new_id("key"),

@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -35,6 +35,11 @@ class FieldError(BaseModel):
 
     pointer: str = Field(description="JSON pointer into the body, or the parameter's name.")
     detail: str
+
+
+def in_one_line(errors: Sequence[FieldError]) -> str:
+    """The first of the errors, each with its place."""
+    return "; ".join(f"{error.pointer or 'body'}: {error.detail}" for error in errors[:3])
 
 
 class ProblemDocument(BaseModel):
@@ -100,6 +105,12 @@ class RangeNotSatisfiable(Problem):
 
 class Invalid(Problem):
     status, slug, title = 422, "invalid", "The request is well-formed but cannot be run"
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "Problem":
+        """The problem with one value of the request; the sentence names its place in a body."""
+        errors = [FieldError(pointer=pointer, detail=detail)]
+        return cls(in_one_line(errors) if pointer.startswith("/") else detail, errors)
 
 
 class InsufficientStorage(Problem):
@@ -184,8 +195,8 @@ def install(
                 )
             pointer = pointer_of(item["loc"], union_tags())
             errors.append(FieldError(pointer=pointer, detail=explain(request, item)))
-        detail = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:3])
-        return response(document(422, Invalid.slug, "The request is not valid", detail, errors))
+        title = "The request is not valid"
+        return response(document(422, Invalid.slug, title, in_one_line(errors), errors))
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:

@@ -11,9 +11,11 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 _REFUSED = (
-    "\x00-\x1f\x7f-\x9f"  # controls
-    "\u2028\u2029"  # line and paragraph separators
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, embeddings, overrides, isolates
+    # Escapes of the pattern, not of Python: it stands in the OpenAPI document, which YAML readers
+    # refuse if it holds such characters themselves.
+    r"\x00-\x1f\x7f-\x9f"  # controls
+    r"\u2028\u2029"  # line and paragraph separators
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, embeddings, overrides, isolates
 )
 PATTERN = f"^[^{_REFUSED}]+$"
 PATTERN_OR_EMPTY = f"^[^{_REFUSED}]*$"

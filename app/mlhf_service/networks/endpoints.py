@@ -22,7 +22,7 @@ from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit import downloads
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.pagination import Cursor, Limit, Order, Page, paginate
-from mlhf_service.kit.problems import FieldError, Invalid, NotFound, Unavailable
+from mlhf_service.kit.problems import Invalid, NotFound, Unavailable
 from mlhf_service.kit.saving import save
 from mlhf_service.kit.text import MOST, PATTERN
 from mlhf_service.networks import by_worker, repository, service
@@ -136,8 +136,7 @@ def _told(weights: bool) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        pointer = "/graph" + error.pointer
-        raise Invalid(error.message, [FieldError(pointer=pointer, detail=error.message)]) from None
+        raise Invalid.at("/graph" + error.pointer, error.message) from None
     except DataError as error:
         raise Invalid.at("/weights" if weights else "/graph", str(error)) from None
     except ExaminerLostError as error:

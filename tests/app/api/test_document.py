@@ -36,6 +36,12 @@ def test_the_document_is_valid(app: FastAPI) -> None:
     validator.validate(json.loads(json.dumps(app.openapi())))
 
 
+def test_the_document_can_be_read_as_yaml(app: FastAPI, client: TestClient) -> None:
+    """As many tools read it; YAML has no control characters, and JSON need not escape DEL."""
+    text = client.get("/openapi.json").text
+    assert [c for c in text if not c.isprintable()] == []
+
+
 def test_a_client_can_be_generated(app: FastAPI, tmp_path: Path) -> None:
     pytest.importorskip("openapi_python_client")
     (tmp_path / "openapi.json").write_text(json.dumps(app.openapi()))

@@ -51,7 +51,7 @@ def test_a_mistake_is_named_with_what_is_allowed(
     [error] = response.json()["errors"]
     assert error["pointer"] == pointer
     assert said in error["detail"]
-    assert said in response.json()["detail"]
+    assert response.json()["detail"] == f"{pointer or 'body'}: {error['detail']}"
 
 
 def test_a_value_of_a_grid_is_pointed_to(client: TestClient) -> None:

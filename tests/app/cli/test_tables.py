@@ -35,7 +35,12 @@ def _group(label, runs=2, **fields):
     return {"label": label, "n": 2, "run_ids": ["run"] * runs, **empty, **fields}
 
 
-def _comparison(groups, target=None):
+def _terminal(out, width=80):
+    """A terminal of this width without colours."""
+    return Console(file=out, width=width, force_terminal=True, color_system=None)
+
+
+def _comparison(groups, target=None, console=_terminal):
     out = io.StringIO()
     comparison = {
         "target": target,
@@ -45,7 +50,7 @@ def _comparison(groups, target=None):
         "groups": groups,
         "warnings": [],
     }
-    print_comparison(comparison, Console(file=out, width=80))
+    print_comparison(comparison, console(out))
     return out.getvalue()
 
 
@@ -58,7 +63,7 @@ def _efforts(**band):
     ("band", "shown"),
     [
         ({"mean": 150.0}, "150 "),
-        ({"mean": 150.0, "n": 1, "unfinished": 1}, "1/2 so far"),
+        ({"mean": 150.0, "n": 1, "unfinished": 1}, "1/2 "),
         ({"n": 0, "unfinished": 2}, "unfinished"),
         ({"n": 1, "missing": 1}, "(1/2)"),
         ({"n": 0, "missing": 1, "unfinished": 1}, "(1/2)"),
@@ -66,6 +71,30 @@ def _efforts(**band):
 )
 def test_what_a_target_took_is_told_as_far_as_it_is_known(band, shown):
     assert shown in _comparison([_group("adam", to_target=_efforts(**band))], target=0.1)
+
+
+def _piped(out):
+    return Console(file=out)
+
+
+@pytest.mark.parametrize("console", [_terminal, _piped, lambda out: _terminal(out, 50)])
+def test_no_number_of_a_comparison_is_cut(console, monkeypatch):
+    """Neither at 80 columns, nor where there are fewer, nor in a pipe, where there is no width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    loss = {"mean": 0.0535, "std": 0.0123, "n": 1, "missing": 0, "unfinished": 1}
+    efforts = {
+        name: _band(value, unfinished=1, n=1)
+        for name, value in (("samples", 123456.0), ("wall_seconds", 6543.21), ("cpu_seconds", 9.87))
+    }
+    label = "momentum lr=0.003 schedule=cosine"
+    group = _group(label, final_loss=loss, final_accuracy=loss, to_target=efforts)
+    shown = _comparison([group], target=0.1, console=console)
+    assert "…" not in shown
+    for part in ("0.0535", "± 0.0123", "0.053", "123,456", "6543.21", "9.87"):
+        assert part in shown, part
+    assert shown.count("1/2") == shown.count("so far") == 5
+    if console is _piped:
+        assert label in shown, "nor is a label broken where lines may be long"
 
 
 def test_a_comparison_names_splits_seeds_and_repeats():
@@ -77,7 +106,7 @@ def test_a_comparison_names_splits_seeds_and_repeats():
 def test_an_upload_is_shown_with_what_was_understood() -> None:
     out = io.StringIO()
     column = {
-        "name": "[red]price",
+        "name": "[red]price_of_all_that_was_sold_in_the_last_twelve_months",
         "role": "input",
         "type": "number",
         "inputs": 1,
@@ -96,10 +125,15 @@ def test_an_upload_is_shown_with_what_was_understood() -> None:
             "converted": ["price: decimal commas"],
         },
     }
-    console = Console(file=out, width=100)
+    console = Console(file=out)
     print_dataset(dataset, console)
     shown = out.getvalue()
-    for part in ("ds_1 [b]mine", "[red]price", "all values are numbers", "train: 8 samples, t.csv"):
+    for part in (
+        "ds_1 [b]mine",
+        column["name"],
+        "all values are numbers",
+        "train: 8 samples, t.csv",
+    ):
         assert part in shown
     for part in ("yes", "2 rows were dropped", "converted: price: decimal commas"):
         assert part in shown
