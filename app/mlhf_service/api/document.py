@@ -45,7 +45,9 @@ def _complete(described: Callable[[], dict[str, Any]]) -> dict[str, Any]:
                 for operation in operations.values():
                     _correct(operation["responses"])
                     _teach(operation)
-            for schema in document["components"]["schemas"].values():
+            for title, schema in document["components"]["schemas"].items():
+                if title.startswith("Body_"):
+                    _as_form(schema)
                 for name, field in schema.get("properties", {}).items():
                     field.setdefault("description", WORDS.get(name, name))
             links.add_to(document)
@@ -67,6 +69,26 @@ def _teach(operation: dict[str, Any]) -> None:
     if name in examples.BODIES:
         content = operation["requestBody"]["content"]["application/json"]
         content["examples"] = examples.named(examples.BODIES[name])
+
+
+def _as_form(schema: dict[str, Any]) -> None:
+    """Describe a form such that a page shows it: with choosers of files, and names to go by.
+
+    A form cannot send null, so a field that may be null is one that may be left out. `format` is
+    OpenAPI 3.0's word for a file, which readers of 3.1 understand, while some of them do not know
+    the later `contentMediaType`.
+    """
+    for name, field in schema["properties"].items():
+        match field.pop("anyOf", None):
+            case [inner, {"type": "null"}]:
+                field.update(inner)
+            case [*several]:
+                field["anyOf"] = several
+        for node in (field, field.get("items", {})):
+            if "contentMediaType" in node:
+                node["format"] = "binary"
+        if name in examples.FORMS:
+            field["example"] = examples.FORMS[name]
 
 
 def _correct(responses: dict[str, Any]) -> None:

@@ -66,7 +66,68 @@ BODIES: dict[str, dict[str, dict[str, Any]]] = {
         "jobs": {"filter": {"status": ["failed"]}, "dry_run": True},
         "runs": {"runs": "test_loss.best > 3", "dry_run": True},
     },
+    "create_logged_run": {
+        "a loop of my own": {
+            "name": "my loop",
+            "project": "mine",
+            "optimizer": "sgd",
+            "model": "my-net",
+            "dataset": "digits",
+            "config": {"lr": 0.1},
+            "total_steps": 100,
+        }
+    },
+    "log_points": {
+        "the first batch": {
+            "sequence": 1,
+            "points": [
+                {"step": 1, "samples": 64, "wall_seconds": 0.5, "values": {"train_loss": 2.3}},
+                {"step": 2, "samples": 128, "wall_seconds": 1.0, "values": {"train_loss": 1.9}},
+            ],
+        }
+    },
+    "finish_logged_run": {"succeeded": {"status": "succeeded"}},
+    "predict": {
+        "an image of digits": {
+            "rows": [
+                [
+                    [0, 0, 5, 13, 9, 1, 0, 0],
+                    [0, 0, 13, 15, 10, 15, 5, 0],
+                    [0, 3, 15, 2, 0, 11, 8, 0],
+                    [0, 4, 12, 0, 0, 8, 8, 0],
+                    [0, 5, 8, 0, 0, 9, 8, 0],
+                    [0, 4, 11, 0, 1, 12, 7, 0],
+                    [0, 2, 14, 5, 10, 12, 0, 0],
+                    [0, 0, 6, 13, 10, 0, 0, 0],
+                ]
+            ]
+        }
+    },
+    "export": {"ONNX": {"format": "onnx"}, "torch.export": {"format": "pt2"}},
+    "set_alias": {"the shipped one": {"meta_checkpoint_id": "mc_shipped_mlhf"}},
+    "create_key": {"a member": {"name": "a member of the team", "scopes": ["write"]}},
+    "rotate_key": {"an hour for both": {"overlap_seconds": 3600}},
+    "create_webhook": {
+        "ends of jobs, and a bad loss": {
+            "url": "https://example.org/mlhf",
+            "events": ["job.succeeded", "job.failed"],
+            "metrics": [{"metric": "train_loss", "when": "not_finite"}],
+        }
+    },
+    "change_webhook": {"no more": {"enabled": False}},
+    "create_rule": {
+        "old failures": {
+            "name": "old failures",
+            "rule": {"status": ["failed"], "older_than_days": 30},
+            "enabled": False,
+        }
+    },
+    "preview_rule": {"old failures": {"status": ["failed"], "older_than_days": 30}},
+    "change_rule": {"no more": {"enabled": False}},
 }
+
+# By field of a form: what may stand in it. Files are for the user to choose.
+FORMS: dict[str, str] = {"name": "flowers", "progress_id": "upload-of-flowers-1"}
 
 PROBLEMS: dict[str, dict[str, Any]] = {
     "invalid": {

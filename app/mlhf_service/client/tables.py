@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+# What the axes of a figure are called.
+_AXES = {
+    "samples": "samples",
+    "steps": "steps",
+    "epochs": "epochs",
+    "wall_seconds": "training time (s)",
+    "cpu_seconds": "CPU time of training (s)",
+}
+
+
 def frame(records: list[Any]) -> "pd.DataFrame":
     """Records as rows: nested fields become columns, ``summary.M.last`` becomes ``M``."""
     pandas = _pandas()
@@ -108,9 +118,8 @@ class Comparison(Record):
             x: ``samples``, ``steps``, ``epochs``, ``wall_seconds`` or ``cpu_seconds``.
             ax: Where to draw; new axes when absent.
         """
-        axes = ["samples", "steps", "epochs", "wall_seconds", "cpu_seconds"]
-        if x not in axes:
-            raise ValueError(f"x={x!r} is no axis; there are {', '.join(axes)}")
+        if x not in _AXES:
+            raise ValueError(f"x={x!r} is no axis; there are {', '.join(_AXES)}")
         try:
             import matplotlib.pyplot as plt
         except ModuleNotFoundError:
@@ -129,10 +138,21 @@ class Comparison(Record):
         means = [v for g in self["groups"] for v in g["curve"]["mean"] if v is not None]
         if "loss" in self["metric"] and means and min(means) > 0:
             ax.set_yscale("log")
-        ax.set_xlabel(x.replace("_", " "))
-        ax.set_ylabel(self["metric"].replace("_", " "))
+        ax.set_xlabel(_AXES[x])
+        ax.set_ylabel(_words(self["metric"]))
+        ax.set_title(self._title())
         ax.legend()
         return ax
+
+    def _title(self) -> str:
+        """What all runs share, as the service's own figures have it."""
+        shared = [
+            names.pop()
+            for key in ("model", "dataset_name")
+            if len(names := {run[key] for run in self["runs"]}) == 1
+        ]
+        metric = _words(self["metric"])
+        return f"{metric}: {' on '.join(shared)}" if shared else metric
 
     def _table(self) -> tuple[list[str], list[list[str]], dict[str, float | None]]:
         rows = self.rows()
@@ -147,7 +167,7 @@ class Comparison(Record):
 
     def __repr__(self) -> str:
         columns, cells, _ = self._table()
-        heads = [column.replace("_", " ") for column in columns]
+        heads = [_words(column) for column in columns]
         widths = [max(map(len, each)) for each in zip(heads, *cells, strict=True)]
         lines = [
             "  ".join(
@@ -162,7 +182,7 @@ class Comparison(Record):
 
     def _repr_html_(self) -> str:
         columns, cells, best = self._table()
-        heads = "".join(f"<th>{escape(c.replace('_', ' '))}</th>" for c in columns)
+        heads = "".join(f"<th>{escape(_words(c))}</th>" for c in columns)
         body = ""
         for row, texts in zip(self.rows(), cells, strict=True):
             body += "<tr>"
@@ -173,9 +193,13 @@ class Comparison(Record):
             body += "</tr>"
         notes = "".join(f"<li>{escape(w['message'])}</li>" for w in self["warnings"])
         target = f", target {self['target']:g}" if self["target"] is not None else ""
-        caption = f"<caption>{escape(self['metric'].replace('_', ' '))}{target}</caption>"
+        caption = f"<caption>{escape(_words(self['metric']))}{target}</caption>"
         table = f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
         return table + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

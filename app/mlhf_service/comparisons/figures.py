@@ -124,7 +124,7 @@ def _title(compared: Compared) -> str:
     runs = compared.comparison.runs
     shared = [
         names.pop()
-        for names in ({r.model for r in runs}, {r.dataset for r in runs})
+        for names in ({r.model for r in runs}, {r.dataset_name for r in runs})
         if len(names) == 1
     ]
     what = metric_label(compared.comparison.metric)

@@ -1,6 +1,6 @@
 """What a comparison shows."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -54,10 +54,14 @@ class ComparedRun(BaseModel):
     status: Status
     group: str
     model: str
-    dataset: str
+    dataset: str = Field(description="A built-in's name, or an upload's id.")
+    dataset_name: str = Field(description="What people call it: an upload's name.")
     optimizer: str
     seed: int
     batch_size: int | None
+    params: dict[str, Any] = Field(
+        description="The configuration, flat: `optimizer.lr`, `model.hidden`, `batch_size`."
+    )
     measures: dict[str, Measure] = Field(description="By metric; the split is in its name.")
     final_loss: Number | None = Field(description="Of the comparison's `loss_metric`.")
     best_loss: Number | None = Field(description="Of the comparison's `loss_metric`.")

@@ -32,6 +32,7 @@ from mlhf_service.runs.curves import Series
 from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import ACTIVE
+from mlhf_service.runs.values import parameters
 
 MOST_RUNS = 100
 MOST_RUNS_OF_A_JOB = 1024
@@ -157,9 +158,11 @@ def _run(run: Run, label: str, curves: dict[str, Series], loss: str, accuracy: s
         group=label,
         model=run.model,
         dataset=run.dataset,
+        dataset_name=run.dataset_name or run.dataset,
         optimizer=run.optimizer,
         seed=run.seed,
         batch_size=run.config.get("batch_size"),
+        params=parameters(run.config),
         measures=measures,
         final_loss=of_loss.final,
         best_loss=of_loss.best,

@@ -12,6 +12,7 @@ _RUN = (
     "optimizer",
     "model",
     "dataset",
+    "dataset_name",
     "seed",
     "batch_size",
     "status",
@@ -30,7 +31,7 @@ _VALUE_RATIOS = {"final_{}_ratio": "final_ratio", "best_{}_ratio": "best_ratio"}
 
 
 def to_csv(comparison: Comparison) -> bytes:
-    """CSV, with the same columns whatever is compared.
+    """CSV, with the same columns whatever is compared, and then a column a hyperparameter.
 
     A cell is empty where there is no value; ``target_status`` says why a target was not reached.
     """
@@ -44,6 +45,7 @@ def to_csv(comparison: Comparison) -> bytes:
         *_named(_VALUE_RATIOS),
         *(f"{name}_ratio" for name in _RATIOS),
     ]
+    parameters = list(dict.fromkeys(name for run in comparison.runs for name in run.params))
     rows = [
         [
             *(getattr(run, name) for name in _RUN),
@@ -54,10 +56,11 @@ def to_csv(comparison: Comparison) -> bytes:
             *(getattr(run.to_target, name, None) for name in _REACHED.values()),
             *_of_metrics(run, _VALUE_RATIOS),
             *(getattr(run.ratio_to_best, name) for name in _RATIOS),
+            *(run.params.get(name) for name in parameters),
         ]
         for run in comparison.runs
     ]
-    return csv_text.table(header, rows)
+    return csv_text.table([*header, *parameters], rows)
 
 
 def _named(columns: dict[str, str]) -> list[str]:

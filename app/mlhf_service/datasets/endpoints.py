@@ -47,10 +47,11 @@ def upload_dataset(
         File(
             min_length=1,
             max_length=1000,
-            description="npz: one .npz. image_folder: one .zip of train/<class>/*, val/<class>/* "
-            "(or <class>/* alone). "
+            description="npz: one .npz. image_folder: one .zip of `train/<class>/*`, "
+            "`val/<class>/*` (or `<class>/*` alone). "
             "coco: one .zip of images and a COCO document (.json) of their boxes. "
-            "hf_images: Parquet files named train-*, test-*. table: one .csv, .tsv or .parquet. "
+            "hf_images: Parquet files named `train-*`, `test-*`. "
+            "table: one .csv, .tsv or .parquet. "
             "text: one UTF-8 file.",
         ),
     ],

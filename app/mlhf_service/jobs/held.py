@@ -10,9 +10,7 @@ from mlhf_service.jobs.kinds.registry import KINDS, parse
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.runs.models import Run
-
-# Seconds since 1970: no run starts before it is released.
-HELD_UNTIL = 253_402_300_800.0  # the year 10000
+from mlhf_service.runs.status import HELD_UNTIL
 
 
 def release(session: Session, job: Job, ended: Run) -> None:

@@ -13,7 +13,6 @@ from mlhf_service import tracing
 from mlhf_service.context import Context
 from mlhf_service.database import now
 from mlhf_service.jobs import line, projects, repository
-from mlhf_service.jobs.held import HELD_UNTIL
 from mlhf_service.jobs.kinds.caps import check_threads
 from mlhf_service.jobs.kinds.protocol import Estimate, Plan
 from mlhf_service.jobs.kinds.registry import kind_of, parse, request_schema, union_tags
@@ -33,7 +32,7 @@ from mlhf_service.kit.problems import (
 )
 from mlhf_service.runs import repository as runs
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.status import ACTIVE, LOGGED, TERMINAL
+from mlhf_service.runs.status import ACTIVE, HELD_UNTIL, LOGGED, TERMINAL
 
 
 def plan(context: Context, request: JobRequest) -> Plan:

@@ -8,7 +8,7 @@ logs and terminals show around a name. Letters of every script, emoji and joiner
 import re
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 _REFUSED = (
     # Escapes of the pattern, not of Python: it stands in the OpenAPI document, which YAML readers
@@ -28,4 +28,8 @@ def is_plain(text: str) -> bool:
     return len(text) <= MOST and not half and re.fullmatch(PATTERN, text) is not None
 
 
-PlainText = Annotated[str, StringConstraints(min_length=1, max_length=MOST, pattern=PATTERN)]
+PlainText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MOST, pattern=PATTERN),
+    Field(examples=["a first try"]),  # the page /docs would make one up from the pattern
+]

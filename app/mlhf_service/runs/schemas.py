@@ -67,6 +67,10 @@ class RunItem(BaseModel):
     position: int = Field(description="Place among the runs of its job.")
     name: str
     status: Status
+    held: bool = Field(
+        description="Waits until its job has tried the settings of its optimizer (`tune`). Until "
+        "then its parameters are those of the first."
+    )
     model: str
     dataset: str = Field(description="A built-in's name, or an upload's id.")
     dataset_name: str = Field(description="What people call it: an upload's name.")

@@ -25,7 +25,7 @@ from mlhf_service.runs.schemas import (
     RunView,
     TargetView,
 )
-from mlhf_service.runs.status import TERMINAL
+from mlhf_service.runs.status import HELD_UNTIL, TERMINAL
 from mlhf_service.storage.protocol import Storage, Stored
 
 _NO_FILE = "There is no such file, or no such run."
@@ -160,6 +160,7 @@ def _fields(run: Run) -> dict[str, Any]:
         "position": run.position,
         "name": run.name,
         "status": run.status,
+        "held": run.available_at == HELD_UNTIL and run.status not in TERMINAL,
         "model": run.model,
         "dataset": run.dataset,
         "dataset_name": run.dataset_name or run.dataset,

@@ -9,3 +9,6 @@ ACTIVE = frozenset[str]({"queued", "running", "paused"})
 TERMINAL = frozenset[str](STATUSES) - ACTIVE
 LOGGED = "logged"  # the kind of runs that are trained elsewhere, and logged by their own loop
 DIVERGED = "/problems/diverged"  # the type of the error of a run that diverged
+
+# Seconds since 1970: a run that is not available before is held back (``jobs.held``).
+HELD_UNTIL = 253_402_300_800.0  # the year 10000

@@ -213,7 +213,7 @@ def comparison() -> Comparison:
         loss_metric="train_loss",
         accuracy_metric="test_accuracy",
         target=0.2,
-        runs=[],
+        runs=[{"model": "mlp", "dataset_name": "flowers"}] * 2,
         groups=[compared("adam", 0.2), compared("<hf>", 0.1)],
         warnings=[{"message": "few seeds"}],
     )
@@ -239,5 +239,7 @@ def test_a_comparison_is_a_table_and_a_figure() -> None:
     matplotlib.use("Agg")
     axes = comparison().plot("wall_seconds")
     assert [line.get_label() for line in axes.lines[:2]] == ["adam", "<hf>"]
+    assert axes.get_title() == "train loss: mlp on flowers"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training time (s)", "train loss")
     with pytest.raises(ValueError, match="no axis; there are samples"):
         comparison().plot("minutes")

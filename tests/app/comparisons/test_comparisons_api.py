@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+SETTINGS: dict[str, dict[str, float]] = {"adam": {"lr": 0.25}, "hf": {}}
 TARGET = {"metric": "train_loss", "value": 0.5}
 
 
@@ -27,7 +28,13 @@ def job(rows: Any) -> str:
             position=position,
             optimizer=optimizer,
             name=f"=cmd {optimizer}",
-            config={"seed": seed, "target": TARGET},
+            dataset="ds_01",
+            dataset_name="flowers",
+            config={
+                "seed": seed,
+                "target": TARGET,
+                "optimizer": {"name": optimizer, "params": SETTINGS[optimizer]},
+            },
         )
         rows.points(run, "train_loss", values, seconds, cpu=1.5 if optimizer == "adam" else 0.5)
         rows.points(run, "test_accuracy", {0: 0.1, 30: 0.9 + seed / 100}, seconds)
@@ -44,6 +51,8 @@ def test_runs_by_hand(client: TestClient, job: str) -> None:
     body = _get(client, job=job)
     assert (body["metric"], body["target"]) == ("train_loss", 0.5)
     a0, a1, h0, h1 = body["runs"]
+    assert a0["params"]["optimizer.lr"] == 0.25
+    assert (a0["dataset"], a0["dataset_name"]) == ("ds_01", "flowers")
     assert a0["to_target"] == {
         "step": 20,
         "samples": 200,
@@ -127,6 +136,7 @@ def test_csv(client: TestClient, job: str) -> None:
     response = client.get("/v1/comparisons", params={"job": job, "format": "csv"})
     assert response.headers["content-type"].startswith("text/csv")
     table = list(csv.DictReader(io.StringIO(response.text)))
+    assert [row["optimizer.lr"] for row in table] == ["0.25"] * 2 + [""] * 2
     assert [row["samples_to_target"] for row in table] == ["200", "100", "100", ""]
     assert [row["seconds_to_target"] for row in table] == ["20.0", "10.0", "40.0", ""]
     assert [row["cpu_seconds_to_target"] for row in table] == ["30.0", "15.0", "5.0", ""]

@@ -10,12 +10,12 @@ from mlhf_service.comparisons.tuning import tuning_score
 from mlhf_service.context import Context
 from mlhf_service.database import Database
 from mlhf_service.jobs import repository, service
-from mlhf_service.jobs.held import HELD_UNTIL
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.state import settle
 from mlhf_service.queue.claims import claim_next
 from mlhf_service.queue.finish import Outcome, end_attempt
 from mlhf_service.runs.models import Run
+from mlhf_service.runs.status import HELD_UNTIL
 from tests.app.conftest import Rows
 from tests.app.queue.worker import Service
 
@@ -77,6 +77,12 @@ def test_the_best_setting_of_each_optimizer_is_trained_on_the_seeds(
     worker.train(1.0, 0.5, 0.3)
     worker.train(1.0, 0.2, 0.1)
     assert worker.runs(job_id)[5].available_at == HELD_UNTIL
+    shown = client.get("/v1/runs", params={"job_id": job_id, "sort": "created_at"}).json()["data"]
+    assert [r["held"] for r in shown] == [False] * 5 + [True, False, True] * 2
+    page = client.get(f"/jobs/{job_id}").text
+    assert page.count("until its setting is chosen") == 4
+    assert page.count("tries a setting") == 5
+    assert "until its setting is chosen" in client.get(f"/runs/{shown[5]['id']}").text
     third = worker.train(1.0, 0.9, 0.4)
     assert third.config["optimizer"]["params"]["beta1"] == 0.8
     # AdamW's setting is known, SGD's is not yet.
