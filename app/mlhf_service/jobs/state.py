@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from mlhf_service.database import now
-from mlhf_service.jobs import journal, line, repository, tally
+from mlhf_service.jobs import held, journal, line, repository, tally
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.transitions import allowed, job_status
 from mlhf_service.runs.models import Run
@@ -61,11 +61,13 @@ def _tell(
 
 
 def settle(session: Session, job: Job) -> None:
-    """Update the job's status from its runs', and from when one of them may start.
+    """Let go what waited for runs that have ended, and update the job's status from its runs',
+    and from when one of them may start.
 
     The caller holds the job's lock.
     """
     session.flush()
+    held.release(session, job)
     counts, ready_at = repository.status_counts(session, job.id)
     most = job.max_parallel_runs
     job.ready_at = ready_at if most is None or counts["running"] < most else None

@@ -1,7 +1,8 @@
-"""What processes of an earlier version leave out of the runs that they write.
+"""What processes of an earlier version leave undone with the runs that they write.
 
 During a rolling upgrade an older API makes runs, and older workers end them, without the values
-that runs are searched by (``runs.values``), and without an upload's name and the job's tags.
+that runs are searched by (``runs.values``), and without an upload's name and the job's tags; and
+older workers let go nothing that was held back for a run (``jobs.held``).
 """
 
 import time
@@ -12,7 +13,10 @@ from ulid import ULID
 
 from mlhf_service.database import Database
 from mlhf_service.datasets.models import Dataset
-from mlhf_service.jobs.models import JobTag
+from mlhf_service.jobs import repository as jobs
+from mlhf_service.jobs.held import HELD_UNTIL
+from mlhf_service.jobs.models import Job, JobTag
+from mlhf_service.jobs.state import settle
 from mlhf_service.runs import values
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import TERMINAL
@@ -41,6 +45,22 @@ def complete(database: Database) -> int:
                 flat = values.of_run(run)
                 new = {key: value for key, value in flat.items() if key not in present}
                 values.write(session, values.rows(run, new))
+    return len(found)
+
+
+def release_held(database: Database) -> int:
+    """Let go runs that an older worker, which ended what they waited for, has left held back.
+
+    Only those of jobs that do nothing else: others are settled soon. Returns of how many jobs.
+    """
+    running = exists().where(Run.job_id == Job.id, Run.status == "running")
+    stuck = select(Job.id).where(Job.ready_at == HELD_UNTIL, ~running).limit(_BATCH)
+    with database.read() as session:
+        found = session.scalars(stuck).all()
+    for job_id in found:
+        with database.write() as session:
+            if (job := jobs.lock(session, job_id)) is not None:
+                settle(session, job)
     return len(found)
 
 

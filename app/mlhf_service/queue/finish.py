@@ -7,16 +7,14 @@ from sqlalchemy.orm import Session
 
 from mlhf_service import measures
 from mlhf_service.database import db_now
-from mlhf_service.jobs import held
 from mlhf_service.jobs.journal import add_event
-from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.jobs.state import move
 from mlhf_service.kit.problems import document
 from mlhf_service.runs.metrics import label
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.status import DIVERGED, LOGGED, TERMINAL
+from mlhf_service.runs.status import DIVERGED, LOGGED
 
 MAX_BACKOFF_SECONDS = 30.0
 _EVALUATED = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
@@ -43,12 +41,6 @@ class Outcome:
 
 def end_attempt(session: Session, job: Job, run: Run, outcome: Outcome, max_attempts: int) -> None:
     """Move ``run`` to where its attempt leaves it. The job is locked; the caller settles."""
-    _move(session, job, run, outcome, max_attempts)
-    if run.status in TERMINAL and job.kind in KINDS:
-        held.release(session, job, run)
-
-
-def _move(session: Session, job: Job, run: Run, outcome: Outcome, max_attempts: int) -> None:
     if outcome.kind == "finished":
         if outcome.event["status"] == "succeeded":
             move(session, run, "succeeded")

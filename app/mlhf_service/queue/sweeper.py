@@ -102,6 +102,7 @@ class Sweeper:
         self._forget_at = present + _FORGET_EVERY_SECONDS
         restore_line(self._database)
         catch_up.complete(self._database)
+        catch_up.release_held(self._database)
         shorten_waits(self._database, self._settings.lease_seconds)
         with self._database.write() as session:
             workers.forget_silent(session, _FORGOTTEN_AFTER_SECONDS)

@@ -12,6 +12,7 @@ from mlhf_service.database import Database
 from mlhf_service.jobs import repository, service
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.state import settle
+from mlhf_service.queue import catch_up
 from mlhf_service.queue.claims import claim_next
 from mlhf_service.queue.finish import Outcome, end_attempt
 from mlhf_service.runs.models import Run
@@ -163,6 +164,50 @@ def test_a_retry_tunes_again_what_it_depends_on(
     for losses in ((1.0, 0.1), (1.0, 0.3), (1.0, 0.2)):
         worker.train(*losses)
     assert worker.train(1.0, 0.1).config["optimizer"]["params"]["lr"] == 0.1
+
+
+def test_what_waits_for_deleted_runs_is_let_go(
+    worker_of_curves: Worker, submit: Any, client: TestClient
+) -> None:
+    worker = worker_of_curves
+    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
+    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    worker.train(1.0, 0.5)
+    last = worker.runs(job_id)[1].id
+    assert client.delete(f"/v1/runs/{last}", params={"cancel": True}).status_code == 204
+    assert worker.train(1.0, 0.5).config["optimizer"]["params"]["lr"] == 0.1
+    assert client.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
+
+
+def test_without_any_run_that_tunes_the_first_setting_is_trained(
+    worker_of_curves: Worker, submit: Any, client: TestClient
+) -> None:
+    worker = worker_of_curves
+    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
+    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    for run in worker.runs(job_id)[:2]:
+        assert client.delete(f"/v1/runs/{run.id}", params={"cancel": True}).status_code == 204
+    assert worker.train(1.0, 0.5).config["optimizer"]["params"]["lr"] == 0.1
+    lines = client.get(f"/v1/jobs/{job_id}/logs").json()["data"]
+    assert any("no run that tunes sgd is left" in line["message"] for line in lines)
+
+
+def test_what_an_older_worker_leaves_held_back_is_let_go(
+    worker_of_curves: Worker, submit: Any, database: Database
+) -> None:
+    worker = worker_of_curves
+    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
+    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    worker.train(1.0, 0.5)
+    assert catch_up.release_held(database) == 0  # one that tunes may start
+    with database.write() as session:  # as a worker that knows of no run that is held back
+        job = session.get_one(Job, job_id)
+        repository.runs_of(session, job_id)[1].status = "failed"
+        job.ready_at = HELD_UNTIL
+    assert worker.idle
+    assert catch_up.release_held(database) == 1
+    assert worker.train(1.0, 0.5).config["optimizer"]["params"]["lr"] == 0.1
+    assert catch_up.release_held(database) == 0
 
 
 def test_seeds_and_choices_that_do_not_fit_are_refused(client: TestClient) -> None:

@@ -84,12 +84,12 @@ class Release:
 
     Attributes:
         held: They.
-        best: A run whose configuration they take over, but for the seed.
+        best: A run whose configuration they take over, but for the seed; None: they keep their own.
         message: What to tell of it.
     """
 
     held: Sequence[Run]
-    best: Run
+    best: Run | None
     message: str
 
 
@@ -139,14 +139,15 @@ class JobKind(ABC, Generic[Request]):
         """Record what a run yielded, in the transaction in which it succeeds."""
 
     def released(
-        self, session: Session, request: Request, runs: Sequence[Run], ended: Run
-    ) -> "Release | None":
-        """Say which runs that were held back may start, now that one of them all has ended.
+        self, session: Session, request: Request, runs: Sequence[Run], held: Sequence[Run]
+    ) -> "Sequence[Release]":
+        """Say which runs that are held back may start.
 
         Args:
-            runs: All of a job of this kind.
-            ended: That which ended, in whatever way.
+            runs: All of a job of this kind that are left.
+            held: Those of them that are held back.
         """
+        return ()
 
     def with_dependencies(self, request: Request, positions: set[int]) -> set[int]:
         """Return the runs that must be made again where those at ``positions`` are."""

@@ -87,11 +87,11 @@ class Sweep(JobKind[SweepRequest]):
         return tuned.together(_places(request), positions)
 
     def released(
-        self, session: Session, request: SweepRequest, runs: Sequence[Run], ended: Run
-    ) -> Release | None:
+        self, session: Session, request: SweepRequest, runs: Sequence[Run], held: Sequence[Run]
+    ) -> Sequence[Release]:
         if request.tune is None:
-            return None
-        return tuned.released(session, runs, ended, _places(request), request.tune.metric)
+            return ()
+        return tuned.released(session, runs, held, _places(request), request.tune.metric)
 
 
 def trials(request: SweepRequest, limit: int) -> list[Trial]:

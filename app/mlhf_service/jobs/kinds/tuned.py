@@ -90,30 +90,36 @@ def together(found: Sequence[Place], positions: set[int]) -> set[int]:
 
 
 def released(
-    session: Session, runs: Sequence[Run], ended: Run, found: Sequence[Place], metric: str
-) -> Release | None:
-    """Where ``ended`` was the last of its optimizer's tuning, say which runs it lets go.
+    session: Session, runs: Sequence[Run], held: Sequence[Run], found: Sequence[Place], metric: str
+) -> list[Release]:
+    """Let go each optimizer's runs once nothing that tunes it is left to end.
 
     Args:
         runs: All of the job.
+        held: Those that are held back.
         found: What each is for, by its position.
         metric: A setting is better whose curve of it is lower.
     """
-    place = found[ended.position]
-    if not place.tuning:
-        return None
-    of_entry = [run for run in runs if found[run.position].entry == place.entry]
-    tried = [run for run in of_entry if found[run.position].tuning]
-    if any(run.status not in TERMINAL for run in tried):
-        return None
-    held = [run for run in of_entry if found[run.position].held]
-    best, settings = (
-        _best(session, tried, found, metric),
-        len({found[r.position].variant for r in tried}),
-    )
-    name = best.config["optimizer"]["name"]
-    message = f"the best of {settings} settings of {name} is that of {best.name!r}"
-    return Release(held, best, message)
+    waiting: dict[int, list[Run]] = {}
+    for run in held:
+        waiting.setdefault(found[run.position].entry, []).append(run)
+    releases = []
+    for entry, own in waiting.items():
+        tried = [
+            run for run in runs if found[run.position].tuning and found[run.position].entry == entry
+        ]
+        if any(run.status not in TERMINAL for run in tried):
+            continue
+        name = own[0].config["optimizer"]["name"]
+        if tried:
+            best = _best(session, tried, found, metric)
+            settings = len({found[run.position].variant for run in tried})
+            message = f"the best of {settings} settings of {name} is that of {best.name!r}"
+            releases.append(Release(own, best, message))
+        else:
+            message = f"no run that tunes {name} is left: its first setting is trained"
+            releases.append(Release(own, None, message))
+    return releases
 
 
 def _best(session: Session, tried: Sequence[Run], found: Sequence[Place], metric: str) -> Run:
