@@ -110,6 +110,7 @@ def _routes() -> list[BaseRoute]:
     return every.routes
 
 
+_DESCRIBED_AFTER_SECONDS = 20.0
 # Made once and shared by all applications: making them is the slow part.
 _ROUTES = _routes()
 
@@ -120,6 +121,12 @@ async def _stop_idle(predictors: Predictors, examiner: Examiner, settings: Setti
         await anyio.sleep(30.0)
         await anyio.to_thread.run_sync(predictors.stop_idle)
         await anyio.to_thread.run_sync(examiner.stop_if_idle, settings.examiner_idle_seconds)
+
+
+async def _describe(app: FastAPI) -> None:
+    """Make the API's document before it is asked for, but not while the service starts."""
+    await anyio.sleep(_DESCRIBED_AFTER_SECONDS)
+    await anyio.to_thread.run_sync(app.openapi)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -135,8 +142,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with anyio.create_task_group() as group:
             group.start_soon(app.state.streams.run)
             group.start_soon(_stop_idle, app.state.predictors, app.state.examiner, settings)
-            # Parameters are checked by it; no request is to wait until it is made.
-            group.start_soon(anyio.to_thread.run_sync, app.openapi)
+            group.start_soon(_describe, app)
             yield
             group.cancel_scope.cancel()
         app.state.predictors.stop()

@@ -29,8 +29,13 @@ def steps_of(serving: Serving, run_id: str) -> list[int]:
 
 
 def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Path) -> None:
-    process = serving.start("serve")
-    serving.wait_until_ready()
+    """In a folder with modules of our names, which must not be imported."""
+    process = serving.start("serve", cwd=folder_with_our_names(tmp_path / "project"))
+    until(lambda: "MLHF serves" in serving.output(), "no address was printed")
+    assert serving.client.get("/readyz")["status"] == "ok"
+    until(lambda: "Ctrl-C stops it" in serving.output(), "the second line was not printed")
+    lines = serving.output().splitlines()
+    assert [line.split()[0] for line in lines] == ["MLHF", "Pages:"], lines
     client = serving.client
     job = client.submit(train())
     events = list(client.events(job["id"]))
@@ -62,11 +67,34 @@ def test_from_a_job_to_its_model_and_a_clean_stop(serving: Serving, tmp_path: Pa
     learned = client.submit(train(optimizer=paper))
     assert client.wait(learned["id"], timeout=DEADLINE)["status"] == "succeeded"
 
+    refuse_a_second(serving)
     assert serving.stop(process) == 0
     assert serving.pids() == {}
     assert list(serving.home.iterdir()) == []
     beside = {path.name for path in serving.data_dir.parent.iterdir()}
     assert beside == {"data", "serve.out"}
+
+
+def folder_with_our_names(folder: Path) -> Path:
+    for package in ("app", "engine", "mlhf_service", "queue"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text("raise RuntimeError('not meant')")
+    for module in ("mlhf", "celery", "platform", "torch"):
+        (folder / f"{module}.py").write_text("raise RuntimeError('not meant')")
+    return folder
+
+
+def refuse_a_second(serving: Serving) -> None:
+    """Two services cannot share a folder or a port."""
+    second = serving.start("serve")
+    assert second.wait(timeout=DEADLINE) == 1
+    assert "Another mlhf serve uses" in serving.output()
+    elsewhere = Serving(serving.data_dir.parent.parent / "b" / "data", {})
+    elsewhere.port = serving.port
+    third = elsewhere.start("serve")
+    assert third.wait(timeout=DEADLINE) == 1
+    assert "Cannot listen on 127.0.0.1" in elsewhere.output()
+    assert "Traceback" not in elsewhere.output() + serving.output()
 
 
 def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) -> None:
@@ -82,6 +110,22 @@ def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) ->
     assert serving.client.wait(job["id"], timeout=DEADLINE)["status"] == "succeeded"
     (run_id,) = job["run_ids"]
     assert steps_of(serving, run_id) == list(range(1, LONG_STEPS + 1))
+    pause_cancel_and_resume(serving)
+
+
+def pause_cancel_and_resume(serving: Serving) -> None:
+    """What runs is paused, goes on, and is cancelled."""
+    client = serving.client
+    job = client.submit(long())
+    until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
+    client.act(job["id"], "pause")
+    until(lambda: client.job(job["id"])["status"] == "paused", "not paused")
+    other = client.submit(train())  # the worker is free
+    assert client.wait(other["id"], timeout=DEADLINE)["status"] == "succeeded"
+    client.act(job["id"], "resume")
+    until(lambda: client.job(job["id"])["status"] == "running", "not resumed")
+    client.act(job["id"], "cancel")
+    assert client.wait(job["id"], timeout=DEADLINE)["status"] == "cancelled"
 
 
 def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving) -> None:
@@ -166,36 +210,6 @@ def test_a_sweep_is_trained_by_several_workers_and_compared(
         assert len(serving.client.figure(done["run_ids"], format)) > 300
 
 
-def test_pause_cancel_and_resume_of_what_runs(serving: Serving) -> None:
-    serving.start("serve")
-    serving.wait_until_ready()
-    client = serving.client
-    job = client.submit(long())
-    until(lambda: checkpointed(serving, job["id"]), "no checkpoint")
-    client.act(job["id"], "pause")
-    until(lambda: client.job(job["id"])["status"] == "paused", "not paused")
-    other = client.submit(train())  # the worker is free
-    assert client.wait(other["id"], timeout=DEADLINE)["status"] == "succeeded"
-    client.act(job["id"], "resume")
-    until(lambda: client.job(job["id"])["status"] == "running", "not resumed")
-    client.act(job["id"], "cancel")
-    assert client.wait(job["id"], timeout=DEADLINE)["status"] == "cancelled"
-
-
-def test_two_services_cannot_share_a_folder_or_a_port(serving: Serving) -> None:
-    serving.start("serve")
-    serving.wait_until_ready()
-    second = serving.start("serve")
-    assert second.wait(timeout=DEADLINE) == 1
-    assert "Another mlhf serve uses" in serving.output()
-    elsewhere = Serving(serving.data_dir.parent.parent / "b" / "data", {})
-    elsewhere.port = serving.port
-    third = elsewhere.start("serve")
-    assert third.wait(timeout=DEADLINE) == 1
-    assert "Cannot listen on 127.0.0.1" in elsewhere.output()
-    assert "Traceback" not in elsewhere.output() + serving.output()
-
-
 def test_without_keys_only_this_machine_is_served(serving: Serving) -> None:
     process = serving.start("serve", "--host", "0.0.0.0")
     assert process.wait(timeout=DEADLINE) == 1
@@ -205,28 +219,6 @@ def test_without_keys_only_this_machine_is_served(serving: Serving) -> None:
 def test_no_answer_is_said_in_words(serving: Serving) -> None:
     with pytest.raises(ServiceError, match="mlhf serve"):
         serving.client.job("job_0")
-
-
-def test_the_address_is_printed_when_it_answers(serving: Serving) -> None:
-    serving.start("serve")
-    until(lambda: "MLHF serves" in serving.output(), "no address was printed")
-    assert serving.client.get("/readyz")["status"] == "ok"
-    until(lambda: "Ctrl-C stops it" in serving.output(), "the second line was not printed")
-    lines = serving.output().splitlines()
-    assert [line.split()[0] for line in lines] == ["MLHF", "Pages:"], lines
-
-
-def test_it_serves_in_a_folder_with_modules_of_our_names(serving: Serving, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    for package in ("app", "engine", "mlhf_service", "queue"):
-        (folder / package).mkdir(parents=True)
-        (folder / package / "__init__.py").write_text("raise RuntimeError('not meant')")
-    for module in ("mlhf", "celery", "platform", "torch"):
-        (folder / f"{module}.py").write_text("raise RuntimeError('not meant')")
-    serving.start("serve", cwd=folder)
-    serving.wait_until_ready()
-    job = serving.client.submit(train())
-    assert serving.client.wait(job["id"], timeout=DEADLINE)["status"] == "succeeded"
 
 
 @pytest.mark.parametrize("module", ["uvicorn", "billiard"])
@@ -253,20 +245,18 @@ def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, mod
     assert "Traceback" not in serving.output()
 
 
-def test_a_broker_that_is_away_is_said_and_waited_for(serving: Serving) -> None:
+def test_a_broker_that_is_away_is_waited_for_and_a_schema_that_is_newer_is_not(
+    serving: Serving,
+) -> None:
     serving.environment["MLHF_BROKER_URL"] = "redis://user:secret@127.0.0.1:9/0"
-    serving.start("serve")
+    process = serving.start("serve")
     serving.wait_until_ready()
     (line,) = [line for line in serving.output().splitlines() if "does not answer" in line]
     assert line.startswith("mlhf: redis://user:***@127.0.0.1:9/0")
     assert serving.client.submit(train())["status"] == "queued"
     assert "secret" not in serving.output()
 
-
-def test_a_schema_that_leaves_it_behind_ends_it(serving: Serving) -> None:
-    """As when a newer version contracts the schema while this one runs."""
-    process = serving.start("serve")
-    serving.wait_until_ready()
+    # As when a newer version contracts the schema while this one runs.
     with sqlite3.connect(serving.data_dir / "mlhf.sqlite3", timeout=60) as database:
         database.execute("update schema_floor set revision = '9999'")
         database.execute("update alembic_version set version_num = '9999'")
