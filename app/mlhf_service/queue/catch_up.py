@@ -14,12 +14,11 @@ from ulid import ULID
 from mlhf_service.database import Database
 from mlhf_service.datasets.models import Dataset
 from mlhf_service.jobs import repository as jobs
-from mlhf_service.jobs.held import HELD_UNTIL
 from mlhf_service.jobs.models import Job, JobTag
 from mlhf_service.jobs.state import settle
 from mlhf_service.runs import values
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.status import TERMINAL
+from mlhf_service.runs.status import HELD_UNTIL, TERMINAL
 from mlhf_service.runs.values import RunValue
 
 _SECONDS = 30 * 86_400.0  # runs made before were complete when the schema was migrated
