@@ -95,7 +95,7 @@ def from_csv_to_comparison(page: Any, folder: Path) -> None:
     page.wait_for_load_state()
     page.get_by_label("Files").set_input_files(folder / "flowers.csv")
     assert page.get_by_label("Name").input_value() == "flowers"
-    page.get_by_label("Parameters").fill('{"target": "species"}')
+    page.get_by_label("Column to predict").fill("species")
     page.get_by_role("button", name="Upload").click()
     page.get_by_role("heading", name="What was understood").wait_for()
     picture(page, "dataset")

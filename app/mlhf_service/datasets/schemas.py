@@ -59,7 +59,7 @@ class UploadProgress(BaseModel):
 class DatasetView(BaseModel):
     """A data set that a job can name by its id."""
 
-    id: str = Field(description="What a job names as `dataset.name`.")
+    id: str = Field(description="What a job names as `dataset.name`, if not its name.")
     name: str
     source: Literal["builtin", "uploaded"]
     format: str

@@ -19,6 +19,7 @@ from mlhf_service.datasets.models import Dataset
 from mlhf_service.datasets.resolve import (
     BUILTIN,
     UPLOADED,
+    identify,
     resolve_dataset,
 )
 from mlhf_service.datasets.schemas import DataInfoView, DatasetView
@@ -48,6 +49,15 @@ def find(context: Context, dataset_id: str) -> DatasetView:
     if dataset_id in BUILTIN:
         return _builtin(context, dataset_id)
     return _uploaded(_row(context.session, dataset_id))
+
+
+def called(context: Context, dataset: DatasetView) -> str:
+    """What a job calls a data set: its name, or its id where the name is another's too."""
+    try:
+        identity, _ = identify(context, dataset.name)
+    except SpecError:
+        return dataset.id
+    return dataset.name if identity == dataset.id else dataset.id
 
 
 def parse_params(text: str, format: str) -> dict[str, Any]:

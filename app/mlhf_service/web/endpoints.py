@@ -160,7 +160,8 @@ def datasets_page(request: Request, context: ReadContext, cursor: Cursor = None)
 @router.get("/datasets/{dataset_id}")
 def dataset_page(request: Request, context: ReadContext, dataset_id: str) -> Response:
     """One data set: what was understood of its files."""
-    return page(request, "dataset.html", dataset=datasets.find(context, dataset_id))
+    found = datasets.find(context, dataset_id)
+    return page(request, "dataset.html", dataset=found, called=datasets.called(context, found))
 
 
 @router.get("/compare")

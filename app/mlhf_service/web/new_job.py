@@ -1,6 +1,7 @@
 """The page to start a job: a form made from the schemas, beside it the same as JSON and code."""
 
 import json
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -23,6 +24,7 @@ from mlhf_service.web.rendering import PageRoute, page
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 _DATASETS = 500
+_USUAL_BATCH = 64  # samples; a smaller data set gets two batches
 _Id = Annotated[str, Query(max_length=40, pattern=r"^[^\x00]*$")]
 
 
@@ -41,8 +43,11 @@ def new_page(
         body = dict(views.FIRST_JOB)
         if dataset:
             found = datasets.find(context, dataset)
-            body |= {"name": f"comparison on {found.name}"[:200], "dataset": {"name": found.id}}
+            called = datasets.called(context, found)
+            body |= {"name": f"comparison on {found.name}"[:200], "dataset": {"name": called}}
             body.pop("target")
+            if found.info and found.info.train_samples < _USUAL_BATCH:
+                body["batch_size"] = max(1, found.info.train_samples // 2)
     return _page(request, context, json.dumps(body, indent=2), origin)
 
 
@@ -105,9 +110,16 @@ def _described(context: Context) -> dict[str, Any]:
         ]
         for kind in ("model", "loss", "optimizer")
     }
+    listed = datasets.page(context, _DATASETS, None).data
+    taken = Counter(one.name for one in listed)
     names["dataset"] = [
-        {"name": one.id, "title": one.name, "about": one.description, "schema": one.params_schema}
-        for one in datasets.page(context, _DATASETS, None).data
+        {
+            "name": one.id,
+            "called": one.name if taken[one.name] == 1 else one.id,
+            "about": one.description,
+            "schema": one.params_schema,
+        }
+        for one in listed
         if one.available
     ]
     return {

@@ -216,7 +216,7 @@ class Trainer(RunLoop):
         if at is None:
             return None
         if self._failure is not None:
-            return f"at step {at.step} {self._failure}"
+            return f"at step {at.step}: {self._failure}"
         return f"the loss was not finite at step {at.step}"
 
 

@@ -1,6 +1,6 @@
 """The pages in a real browser: choose, compare, watch a run grow."""
 
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +18,13 @@ INK = """(canvas) => {
   let ink = 0;
   for (let at = 3; at < pixels.length; at += 4) if (pixels[at] > 0) ink++;
   return ink;
+}"""
+
+
+DROPPED = """(text) => {
+  const dropped = new DataTransfer();
+  dropped.items.add(new File([text], "flowers.csv", { type: "text/csv" }));
+  return dropped;
 }"""
 
 
@@ -190,18 +197,24 @@ def test_the_reference_asks_no_other_host(watched: Watched, url: str) -> None:
     assert watched.wrong == []
 
 
-def test_a_data_set_is_uploaded_from_its_page(watched: Watched, url: str, tmp_path: Path) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text("a,y\n" + "".join(f"{i},{'yes' if i % 2 else 'no'}\n" for i in range(20)))
+def test_a_data_set_is_dropped_onto_its_page(watched: Watched, url: str) -> None:
+    table = "a,y\n" + "".join(f"{i},{'yes' if i % 2 else 'no'}\n" for i in range(20))
     page = watched.page
     page.goto(f"{url}/datasets")
-    page.get_by_label("Name").fill("from the page")
-    page.get_by_label("Format").select_option("table")
-    page.get_by_label("Files").set_input_files(str(table))
-    page.get_by_label("Parameters").fill('{"target": "y"}')
+    assert page.get_by_label("Column to predict").is_hidden(), "of tables only"
+    dropped = page.evaluate_handle(DROPPED, table)
+    for event in ("dragover", "drop"):
+        page.dispatch_event("main", event, {"dataTransfer": dropped})
+    assert page.get_by_label("Name").input_value() == "flowers"
+    page.wait_for_function("document.querySelectorAll('#columns option').length === 2")
+    page.get_by_label("Column to predict").fill("y")
     page.get_by_role("button", name="Upload").click()
     page.get_by_text("What was understood").wait_for()
     assert "/datasets/ds_" in page.url
+    page.get_by_role("link", name="Compare optimizers on it").click()
+    page.locator("#verdict", has_text=re.compile("[Vv]alid")).wait_for()
+    assert page.locator("#verdict").inner_text().startswith("Valid")
+    assert '"name": "flowers"' in page.locator("#spec").input_value(), "not by its id"
     assert not watched.wrong
 
 

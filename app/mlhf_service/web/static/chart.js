@@ -167,7 +167,7 @@ export class Chart {
     if (this.content.logX) Object.assign(horizontal, { splits: logTicks, filter: (u, ticks) => ticks });
     this.plot = new uPlot({
       ...seriesOf(lines, x),
-      width: this.place.clientWidth, height: HEIGHT,
+      width: this.place.clientWidth, height: HEIGHT, padding: [null, 10, null, null], // room for half a cross
       scales: { x: this.content.logX ? { time: false, distr: 3, range: (u, low, high) => [Math.max(low, this.smallest()), Math.max(high, this.smallest() * 2)] } : { time: false }, y: this.logarithmic ? { distr: 3, range: (u, low, high) => this.range(low, high) } : {} },
       axes: [horizontal, vertical],
       cursor: { focus: { prox: 24 }, sync: this.group && { key: this.group, setSeries: true, scales: [null, null] }, dataIdx: nearest, points: { size: 7 }, drag: { x: true, y: false }, bind: { dblclick: (u, target, handle) => (event) => { handle(event); this.zoom(null); } } },

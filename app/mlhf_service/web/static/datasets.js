@@ -33,14 +33,29 @@ addEventListener("drop", (event) => {
   files.files = event.dataTransfer.files;
   files.dispatchEvent(new Event("change"));
 });
-files.addEventListener("change", () => {
+
+// Of a table: which column is to be predicted, offered from its first line.
+const format = form.querySelector("select[name=format]");
+const target = document.getElementById("target");
+const offer = () => { target.hidden = format.value !== "table"; };
+format.addEventListener("change", offer);
+offer();
+async function columnsOf(table) {
+  const [line] = (await table.slice(0, 65536).text()).split(/\r?\n/);
+  const by = ["\t", ";", ","].find((one) => line.includes(one)) ?? ",";
+  return line.split(by).map((name) => name.trim().replace(/^"(.*)"$/, "$1")).filter(Boolean);
+}
+
+files.addEventListener("change", async () => {
   const [first] = files.files;
   if (!first) return;
   const name = form.querySelector("input[name=name]");
   if (!name.value) name.value = first.name.replace(/\.[^.]*$/, "");
-  const format = form.querySelector("select[name=format]");
   const guess = { csv: "table", tsv: "table", npz: "npz", txt: "text", zip: "image_folder" }[first.name.split(".").at(-1).toLowerCase()];
   if (guess && [...format.options].some((option) => option.value === guess)) format.value = guess;
+  offer();
+  const names = /\.(csv|tsv)$/i.test(first.name) ? await columnsOf(first) : [];
+  document.getElementById("columns").replaceChildren(...names.map((name) => new Option(name)));
 });
 
 form.addEventListener("submit", (event) => {
@@ -48,6 +63,11 @@ form.addEventListener("submit", (event) => {
   const button = form.querySelector("button");
   const id = crypto.getRandomValues(new Uint32Array(4)).join("-");
   const body = new FormData(form);
+  const predicted = format.value === "table" && body.get("target");
+  body.delete("target");
+  try {
+    if (predicted) body.set("params", JSON.stringify({ ...JSON.parse(body.get("params") || "{}"), target: predicted }));
+  } catch { /* the service says what is wrong with the parameters */ }
   body.append("progress_id", id);
   const request = new XMLHttpRequest();
   let timer;

@@ -107,8 +107,8 @@ export class SchemaForm {
 
   component(schema, label, pointer, root, kind) {
     const value = read(this.document, pointer) ?? {};
-    const options = this.names[kind].map(({ name, title }) => element("option", { value: name, selected: name === value.name }, title && title !== name ? `${title} (${name})` : name));
-    const known = this.names[kind].find(({ name }) => name === value.name);
+    const options = this.names[kind].map(({ name, called = name }) => element("option", { value: called, selected: [called, name].includes(value.name) }, called));
+    const known = this.names[kind].find(({ name, called = name }) => [called, name].includes(value.name));
     if (kind === "loss") options.unshift(element("option", { value: "", selected: !value.name }, "that of the data"));
     if (!known && (value.name || kind !== "loss")) options.unshift(element("option", { value: value.name ?? "", selected: true }, value.name ?? "choose"));
     const select = element("select", { id: `f${pointer}/name`, "data-pointer": `${pointer}/name` }, ...options);
