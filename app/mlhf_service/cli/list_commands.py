@@ -84,17 +84,25 @@ def jobs(
     }
     with connection.connect(url, key) as client:
         found = client.find("jobs", limit, **filters)
-    rows = [
-        [
-            j["id"],
-            j["status"],
-            f"{j['progress']['fraction']:.0%}",
-            sum(j["runs"].values()),
-            j["name"],
+        rows = [
+            [
+                j["id"],
+                j["status"],
+                f"{j['progress']['fraction']:.0%}",
+                sum(j["runs"].values()),
+                j["name"],
+            ]
+            for j in found
         ]
-        for j in found
-    ]
+        warnings = _warnings(client) if any(j["status"] == "queued" for j in found) else []
     connection.show(found, as_json, ["job", "status", "done", "runs", "name"], rows)
+    for warning in warnings:
+        typer.echo(f"note: {warning}", err=True)
+
+
+def _warnings(client: "Client") -> list[str]:
+    """What keeps queued jobs from being trained, such as that no worker is there."""
+    return list(client.get("/readyz")["warnings"])
 
 
 def runs(

@@ -58,8 +58,13 @@ class _View:
         self._job_id = job_id
         self._total = bars.add_task("all runs", total=1.0, note="")
         self._rows: dict[str, TaskID] = {}
+        self._waits: str | None = None
 
     def update(self, job: Json) -> None:
+        if (waits := job.get("waiting")) != self._waits:
+            self._waits = waits
+            if waits:
+                self._bars.console.print(f"queued: {waits}", markup=False, highlight=False)
         counts = job["runs"]
         done = counts["succeeded"] + counts["failed"] + counts["cancelled"]
         note = f"{job['status']}, {done}/{len(job['run_ids'])} runs"

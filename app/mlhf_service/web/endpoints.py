@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from mlhf.data.formats import UploadFormat
-from mlhf_service.api.dependencies import ReadContext, ReadSession
+from mlhf_service.api.dependencies import CurrentSettings, ReadContext, ReadSession
 from mlhf_service.catalogue import service as catalogue
 from mlhf_service.comparisons import service as comparisons
 from mlhf_service.comparisons.legend import seeds
@@ -17,6 +17,7 @@ from mlhf_service.comparisons.schemas import ComparedMetric
 from mlhf_service.datasets import service as datasets
 from mlhf_service.jobs import repository as job_rows
 from mlhf_service.jobs import service as jobs
+from mlhf_service.jobs import waiting
 from mlhf_service.jobs.kinds.registry import KINDS
 from mlhf_service.jobs.models import Job
 from mlhf_service.kit.drawing import AXIS_LABELS
@@ -30,6 +31,7 @@ from mlhf_service.web.best import best_groups
 from mlhf_service.web.charts import charts, most_points
 from mlhf_service.web.formats import query
 from mlhf_service.web.rendering import PageRoute, page
+from mlhf_service.workers import repository as workers
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
@@ -57,6 +59,7 @@ def static_files() -> StaticFiles:
 def list_page(
     request: Request,
     session: ReadSession,
+    settings: CurrentSettings,
     status: Status | Literal[""] = "",
     optimizer: _Text = "",
     q: _Text = "",
@@ -88,6 +91,8 @@ def list_page(
         first_job=views.FIRST_JOB,
         curl=views.curl(str(request.base_url), views.FIRST_JOB),
         active=any(row.job.status in ACTIVE for row in rows),
+        no_worker=any(row.job.status == "queued" for row in rows)
+        and not workers.alive(session, settings.lease_seconds),
     )
 
 
@@ -104,16 +109,21 @@ def to_list() -> Response:
 
 
 @router.get("/jobs/{job_id}")
-def job_page(request: Request, session: ReadSession, job_id: str) -> Response:
+def job_page(
+    request: Request, session: ReadSession, settings: CurrentSettings, job_id: str
+) -> Response:
     """One job: its progress, its runs, its log."""
     job = jobs.find(session, job_id)
     row = views.job_row(session, job)
+    counts = row.job.runs
+    waits = waiting.reason(session, settings, job, counts.queued, counts.running)
     since = max(0, job.event_seq - _LOG_EVENTS)
     events = job_rows.events_after(session, job_id, since, _LOG_EVENTS, "log")
     return page(
         request,
         "job.html",
         job=row.job,
+        waits=waits,
         part=KINDS[job.kind].page_part if job.kind in KINDS else None,
         runs=row.runs,
         actions=views.actions(row.job),

@@ -86,3 +86,12 @@ def test_the_catalogue(call: Call) -> None:
     assert "must be given" in target
     assert "params_schema" in json.loads(call("models", "mlp", "--json").output)
     assert "did you mean" in str(call("models", "mlpp").exception)
+
+
+def test_queued_jobs_without_a_worker_are_explained(call: Call, rows: Rows) -> None:
+    rows.run(rows.job(status="succeeded"))
+    assert "No worker" not in call("jobs").output
+    rows.run(rows.job(status="queued"), status="queued")
+    told = call("jobs")
+    assert "note: No worker is there" in told.stderr
+    assert "note" not in told.stdout

@@ -394,3 +394,10 @@ def test_an_unknown_address_is_a_page_to_a_browser_and_a_problem_to_a_program(
         answer = client.get(path, headers={"Accept": accept})
         assert answer.status_code == 404
         assert answer.json()["type"] == "/problems/not-found"
+
+
+def test_what_a_queued_job_waits_for_is_said(client: TestClient, rows: Rows) -> None:
+    job = rows.job(status="queued", queue="cpu")
+    rows.run(job, status="queued")
+    assert "No worker of the queue cpu is there" in client.get(f"/jobs/{job}").text
+    assert "No worker is there" in client.get("/").text
