@@ -59,9 +59,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "position embeddings damped in full": {"position_damping": False},
     "means from 16 samples": {"samples": 16},
     "each step solved": {"solve_every": 1},
-    "measured each step": {"solver._LOW_LOSS": 0.0},
+    "measured each step": {"solver.LOW_LOSS": 0.0},
     "no mean of solves": {"solver._SOLVE_WEIGHT": 1.0},
-    "measured at solves only": {"solver._OUTLIER": math.inf, "solver._LOW_LOSS": math.inf},
+    "measured at solves only": {"solver._OUTLIER": math.inf, "solver.LOW_LOSS": math.inf},
     "two directions": {"iterations": 2},
     "steps that may promise anything": {"Solver._polyak_scale": lambda *_: 1.0},
 }

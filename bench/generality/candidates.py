@@ -19,10 +19,10 @@ from mlhf.optimizers.mlhf.kronecker.controller import StepNetwork
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import QuadraticModel
 from mlhf.optimizers.mlhf.kronecker.solver import Solver
+from mlhf.optimizers.mlhf.kronecker.step_extension import StepExtension
 from mlhf.optimizers.mlhf.kronecker.subspace import Array, bilinear
 
 _MOST_DAMPING, _MOST_LENGTH = math.log(100.0), math.log(30.0)
-_CREDIBLE = 100.0  # own curvature over the next batch's
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Candidate:
         undershoot: Whether steps that should have gone further raise it.
         length: Whether steps are lengthened where they should have gone further, and what was
             gained so is taken back where they go too far, ``back`` times as fast.
-        overfit: Which power of the curvature of a step for its own batch over that for the next,
-            beyond what judged networks have, the step is lengthened by.
+        own_length: Whether steps are as long as their own batch says, as they were before
+            ``step_extension.py``.
         low, high: The residual step that counts as too far and as too short.
         rate: The change of a logarithm at a solve.
     """
@@ -54,7 +54,7 @@ class Candidate:
     overshoot: bool = False
     undershoot: bool = False
     length: bool = False
-    overfit: float = 0.0
+    own_length: bool = False
     back: float = 1.0
     low: float = -0.6
     high: float = 0.6
@@ -72,8 +72,7 @@ CANDIDATES = {
     "length": Candidate(length=True),
     "length, taken back faster": Candidate(length=True, low=-0.3, back=4.0),
     "both": Candidate(overshoot=True, undershoot=True),
-    "overfit": Candidate(overfit=0.5),
-    "overfit, in full": Candidate(overfit=1.0),
+    "own length": Candidate(own_length=True),
 }
 
 
@@ -101,28 +100,24 @@ class Trial:
     length: float = 0.0
     seen: list[Seen] = field(default_factory=list)
     _mean: float = 0.0
-    _overfit: float = 0.0
     _own: float | None = None
+    _applied: float = 1.0
     _steps: int = 0
     _base: float | None = None
 
     def record(self, model: QuadraticModel, alpha: float, residual_step: float | None) -> None:
         """Look at a solve, and adapt."""
         if residual_step is not None and self._own is not None:  # a solve, over q and d'
-            fresh = float(model.gram[1, 1])
+            fresh = float(model.gram[1, 1]) / self._applied**2
             if fresh > 0:
-                self._adapt(min(max(residual_step, -2.0), 3.0), self._own / fresh)
+                self._adapt(min(max(residual_step, -2.0), 3.0))
                 self.seen.append(Seen(self._steps, residual_step, self._own / fresh, alpha))
         c: Array = model.coefficients
         self._own = bilinear(c, model.gram, c)
 
-    def _adapt(self, residual_step: float, overfit: float) -> None:
+    def _adapt(self, residual_step: float) -> None:
         candidate, weight = self.candidate, max(0.2, 1 / (1 + len(self.seen)))
         self._mean += weight * (residual_step - self._mean)
-        self._overfit += weight * (math.log(max(overfit, 1e-3)) - self._overfit)
-        if candidate.overfit:
-            beyond = max(self._overfit - math.log(_CREDIBLE), 0.0)
-            self.length = min(candidate.overfit * beyond, _MOST_LENGTH)
         far, short = self._mean < candidate.low, self._mean > candidate.high
         if (candidate.overshoot and far) or (candidate.undershoot and short):
             self.damping = min(self.damping + candidate.rate, _MOST_DAMPING)
@@ -134,6 +129,7 @@ class Trial:
         """Set the damping of the next step."""
         if self._base is None:
             self._base = optimizer.damping
+        self._applied = optimizer._extension.applied
         if self.candidate.plateau != 1 and self._steps >= self.candidate.after:
             fallen = math.log(optimizer._features.loss_reduction())
             left = min(max(1 - (fallen - self.candidate.held) / self.candidate.fall, 0.0), 1.0)
@@ -169,6 +165,8 @@ def trying(candidate: Candidate) -> Iterator[Trial]:
         (Solver, "_record", recording),
         (StepNetwork, "forward", factors),
     ]
+    if candidate.own_length:
+        patches.append((StepExtension, "see", lambda self, model: None))
     with ExitStack() as stack:
         for each in patches:
             stack.enter_context(mock.patch.object(*each))

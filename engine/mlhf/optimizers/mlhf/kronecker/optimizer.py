@@ -46,7 +46,8 @@ from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
-from mlhf.optimizers.mlhf.kronecker.solver import Solver, interval
+from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver, interval
+from mlhf.optimizers.mlhf.kronecker.step_extension import StepExtension
 from mlhf.optimizers.mlhf.kronecker.whole_space import WholeSpace
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
@@ -210,6 +211,7 @@ class KroneckerMLHF(AveragingMLHF):
         if self._judge is not None:
             iterations, every = max(iterations, _NOISELESS_ITERATIONS), 1
         self._solver = Solver(self._basis, self._features, iterations, every)
+        self._extension = StepExtension()
         self._steps = 0
         self._recent_sizes: tuple[float, ...] = ()  # of the last batches
         self._next_update = self._next_refresh = 0
@@ -238,7 +240,8 @@ class KroneckerMLHF(AveragingMLHF):
 
     def _guarded_state(self) -> list[object]:
         noiseless = [part for part in (self._judge, self._whole) if part is not None]
-        return [self, self._features, self._solver, *noiseless, *self._basis.state]
+        own = [self, self._features, self._solver, self._extension]
+        return [*own, *noiseless, *self._basis.state]
 
     def _refuse_eval_mode(self, what: str) -> None:
         if self._average.in_model:
@@ -421,8 +424,15 @@ class KroneckerMLHF(AveragingMLHF):
             check(ggn.loss, {"gradient": ggn.gradient})
             raise NotFinite("direction", ggn.loss)
         directions, coefficients, model = solved
+        if self._judge is None:
+            self._extension.see(model)
+            # Near interpolation a few samples dominate each batch's curvature, and longer steps
+            # throw the others back.
+            if self._features.loss_reduction() < LOW_LOSS:
+                on_step *= self._extension.factor
         stats = {"damping": scale, "momentum": float(coefficients[1]), "step_factor": on_step}
         coefficients = coefficients * (on_step * fraction)
+        self._extension.applied = on_step * fraction
         coefficients[1] *= on_momentum
         self._last_step = combine(coefficients, directions)
         step = unflatten(self._last_step.in_parameters, self._parameters)
@@ -500,6 +510,7 @@ class KroneckerMLHF(AveragingMLHF):
             "moment": self._second_moment,
             "last": None if self._last_step is None else list(self._last_step),
             "solver": self._solver.state_dict(),
+            "extension": self._extension.state_dict(),
             "basis": self._basis.state_dict(),
             "memory": self._features.state_dict(),
             "judge": None if self._judge is None else self._judge.state_dict(),
@@ -519,6 +530,8 @@ class KroneckerMLHF(AveragingMLHF):
         self._next_refresh = int(state["next_refresh"])
         self._second_moment = restored(state["moment"], like)
         self._solver.load_state_dict(state["solver"])
+        if state.get("extension") is not None:  # of no older state
+            self._extension.load_state_dict(state["extension"])
         last = restored_list(state["last"], like)
         self._last_step = None if last is None else Direction(*last)
         self._basis.load_state_dict(state["basis"])

@@ -14,7 +14,7 @@ from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, QuadraticM
 from mlhf.optimizers.mlhf.kronecker.subspace import Array
 from mlhf.optimizers.protocol import State
 
-_LOW_LOSS = 10.0  # the loss is low once it has fallen by this factor
+LOW_LOSS = 10.0  # the loss is low once it has fallen by this factor
 _OUTLIER = 1.5  # bᵀPb above this many times its mean: the batch is solved for in any case
 _STALE = 4.0  # a mean α above this many times the newest solve's is out of date
 _SOLVE_WEIGHT = 0.3  # of each solve in the mean of the coefficients, while the loss is high
@@ -91,7 +91,7 @@ class Solver:
         self._seen_negative = self._seen_negative or loss < 0
         self._since_solve += 1
         due = self._since_solve >= interval(step, 3, self._solve_every) or not self._reusable
-        loss_is_high = self._features.loss_reduction() < _LOW_LOSS
+        loss_is_high = self._features.loss_reduction() < LOW_LOSS
         if self._coefficients is not None and not due and not outlier:
             coefficients = self._coefficients
             if loss_is_high:

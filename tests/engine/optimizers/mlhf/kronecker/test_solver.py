@@ -54,7 +54,7 @@ def _late(monkeypatch, solve_every, size=16):
 
 def test_solves_are_dense_at_first_and_between_them_the_step_is_exact_along_one_line(monkeypatch):
     """Far below the first loss each step is measured: d = t·p, with p from the last solve."""
-    monkeypatch.setattr(module, "_LOW_LOSS", 0.0)  # any loss counts as low
+    monkeypatch.setattr(module, "LOW_LOSS", 0.0)  # any loss counts as low
     monkeypatch.setattr(module, "_OUTLIER", float("inf"))
     seen = _directions(monkeypatch)
     model = _model()
