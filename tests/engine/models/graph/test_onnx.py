@@ -5,7 +5,7 @@ import torch
 
 from mlhf.core.errors import DataError
 from mlhf.models.graph.errors import TraceError
-from mlhf.models.graph.onnx_import import from_onnx
+from mlhf.models.graph.onnx_import import OnnxModule, from_onnx
 from tests.engine.models.graph.networks import CASES
 
 onnx = pytest.importorskip("onnx")
@@ -112,3 +112,23 @@ def test_values_that_nothing_gives_and_inputs_beyond_memory_are_refused(built, t
     onnx.save_model(changed, path)
     with pytest.raises(TraceError, match="in a form that is not read"):
         from_onnx(path)
+
+
+def test_an_example_of_more_values_than_are_made_up_is_the_users(tmp_path):
+    from onnx import TensorProto, helper
+
+    def file(side):
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, side])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4, side])
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y], [])
+        path = tmp_path / f"{side}.onnx"
+        onnx.save_model(helper.make_model(graph), path)
+        return path
+
+    with pytest.raises(TraceError, match=r"an input \(x\) of shape \(4, 1048577\)") as refused:
+        from_onnx(file(2**20 + 1))
+    assert "from_onnx(path, example)" in refused.value.instead
+    module = OnnxModule(onnx.load(file(2**20)))  # the largest that is made up
+    assert {name: x.shape for name, x in module.example().items()} == {"x": (4, 4, 2**20)}
+    network = from_onnx(file(2**21), torch.randn(2, 4, 8))
+    assert torch.equal(network.module()(-torch.ones(3, 4, 8)), torch.zeros(3, 4, 8))

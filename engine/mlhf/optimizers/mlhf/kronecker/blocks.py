@@ -21,6 +21,7 @@ from mlhf.optimizers.mlhf.kronecker.factor_basis import (
     factor_basis,
     is_tracked,
 )
+from mlhf.optimizers.mlhf.kronecker.rotation import both_sides
 from mlhf.optimizers.mlhf.kronecker.sparse_rows import live_rows, with_rows
 from mlhf.optimizers.mlhf.kronecker.tracked import TrackedEigenbasis
 from mlhf.optimizers.protocol import State
@@ -98,6 +99,11 @@ class Block:
         if live is not None:
             rows = right.rotate(matrix[live], left=False, transposed=not there, overwrite=True)
             return with_rows(matrix, live, rows)
+        if isinstance(left, TrackedEigenbasis) and isinstance(right, TrackedEigenbasis):
+            each = left.rotation, right.rotation
+            both = both_sides(*each, matrix, there=there, overwrite=overwrite)
+            if both is not None:
+                return both
         once = left.rotate(matrix, left=True, transposed=there, overwrite=overwrite)
         own = overwrite or once is not matrix
         return right.rotate(once, left=False, transposed=not there, overwrite=own)

@@ -25,6 +25,7 @@ class DeadEntries:
 
     def __init__(self) -> None:
         self._alive: Tensor | None = None
+        self._extent: tuple[Tensor, Tensor] | None = None  # of it, where that is known
         self._all_alive = False
         self.mask: Tensor | None = None
 
@@ -38,23 +39,29 @@ class DeadEntries:
         if self._all_alive:
             return
         if self._alive is not None and live is not None:
-            alive = self._alive.clone()
-            alive[live] |= gradient[live] != 0
+            alive, some = self._alive.clone(), gradient[live] != 0
+            alive[live] |= some
+            before = self._extent or _extent(self._alive)
+            of_some = _extent(some)
+            rows, columns = before[0].clone(), before[1] | of_some[1]
+            rows[live] |= of_some[0]
         else:
             alive = gradient != 0
             if self._alive is not None:
                 alive |= self._alive
-        rows, columns = alive.any(-1), alive.any(-2)
+            rows, columns = _extent(alive)
         most = (rows.sum(-1) * columns.sum(-1)).sum()  # entries in rows and columns with one
         found, most = torch.stack([torch.count_nonzero(alive), most]).tolist()
         self._all_alive = found == alive.numel()
         self._alive = None if self._all_alive else alive
+        self._extent = None if self._all_alive else (rows, columns)
         self.mask = alive.to(gradient) if found < most else None
 
     def see(self, gradient: Tensor) -> None:
         """Include a step's gradient; what has one is no longer cleared."""
         if self.mask is not None and self._alive is not None:
             self._alive = self._alive | (gradient != 0)
+            self._extent = None
             self.mask = self._alive.to(gradient)
 
     def state_dict(self) -> State:
@@ -65,5 +72,11 @@ class DeadEntries:
         state = state or {"alive": None, "all_alive": True, "mask": None}
         alive, mask = state["alive"], state["mask"]
         self._all_alive = bool(state["all_alive"])
+        self._extent = None
         self._alive = None if alive is None else alive.to(like.device, copy=True)
         self.mask = None if mask is None else mask.to(like, copy=True)
+
+
+def _extent(alive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which rows and which columns, of each matrix, have an entry that is alive."""
+    return alive.any(-1), alive.any(-2)

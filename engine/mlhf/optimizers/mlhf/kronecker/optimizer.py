@@ -455,10 +455,12 @@ class KroneckerMLHF(AveragingMLHF):
 
     def _penalty(self, decay: float | list[float]) -> Tensor:
         """Return the L2 penalty, a scalar."""
+        if not isinstance(decay, list) and not decay:
+            return vector_like(self._parameters).new_zeros(())
         theta = flatten(self._parameters)
         if isinstance(decay, list):
             return 0.5 * torch.dot(flat(decay, self._parameters) * theta, theta)
-        return 0.5 * decay * torch.dot(theta, theta) if decay else theta.new_zeros(())
+        return 0.5 * decay * torch.dot(theta, theta)
 
     def _damping(
         self, b: Tensor, by_kind: Sequence[float], fraction: float, judged: bool = False

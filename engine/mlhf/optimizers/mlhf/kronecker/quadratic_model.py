@@ -35,12 +35,16 @@ class Direction(NamedTuple):
 
 def combine(coefficients: Sequence[float] | Array, directions: Sequence[Direction]) -> Direction:
     """Return the linear combination of the directions with coefficients (m,)."""
-    first, *others = zip(coefficients, directions, strict=True)
-    in_eigenbasis, in_parameters = (vector * float(first[0]) for vector in first[1])
-    for coefficient, direction in others:
-        in_eigenbasis.add_(direction.in_eigenbasis, alpha=float(coefficient))
-        in_parameters.add_(direction.in_parameters, alpha=float(coefficient))
-    return Direction(in_eigenbasis, in_parameters)
+    both = [list(vectors) for vectors in zip(*directions, strict=True)]
+    return Direction(*(combined(coefficients, vectors) for vectors in both))
+
+
+def combined(coefficients: Sequence[float] | Array, vectors: Sequence[Tensor]) -> Tensor:
+    """Return the linear combination of vectors (n,) with coefficients (m,)."""
+    result = vectors[0] * float(coefficients[0])
+    for coefficient, vector in zip(coefficients[1:], vectors[1:], strict=True):
+        result.add_(vector, alpha=float(coefficient))
+    return result
 
 
 class QuadraticModel:
@@ -105,8 +109,8 @@ class QuadraticModel:
         Args:
             diagonal: D, (n,).
         """
-        d = combine(self.coefficients, self.directions).in_eigenbasis
         c = self.coefficients
+        d = combined(c, [q.in_eigenbasis for q in self.directions])
         undamped, damped = (bilinear(c, m, c) for m in (self.gram, self.damped_gram))
         predicted = float(torch.dot(d * diagonal, d))
         return max(undamped, _TINY), max(damped, _TINY), max(predicted, _TINY)

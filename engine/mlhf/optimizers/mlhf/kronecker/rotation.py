@@ -59,6 +59,11 @@ class Rotation:
         self._triangle = triangle.contiguous()
 
     @property
+    def moves(self) -> bool:
+        """Whether Π is more than the identity."""
+        return self._exchanged is not None
+
+    @property
     def span(self) -> Tensor:
         """Π times H's first columns, (n, k)."""
         assert self._reflectors is not None
@@ -104,6 +109,13 @@ class Rotation:
             )
         return matrix.addmm_((matrix @ self._reflectors) @ triangle, self._reflectors.T, alpha=-1)
 
+    @property
+    def reflection(self) -> tuple[Tensor, Tensor] | None:
+        """Y and T where U is Π H alone, and H no identity; None elsewhere."""
+        if self._vectors is not None or self._reflectors is None or self._triangle is None:
+            return None
+        return self._reflectors, self._triangle
+
     def state_dict(self) -> State:
         reflections = None
         if self._reflectors is not None and self._scales is not None:
@@ -122,6 +134,40 @@ class Rotation:
             packed, scales = (t.to(like, copy=True) for t in state["reflections"])
             self._set_reflections(packed.contiguous(), scales)
         self._vectors = restored(state["vectors"], like)
+
+
+def both_sides(
+    left: Rotation, right: Rotation, matrix: Tensor, *, there: bool, overwrite: bool = False
+) -> Tensor | None:
+    """Return U_Lᵀ M U_R, or U_L M U_Rᵀ, in one pass over M where it would take two.
+
+    H_L M H_R is M less one product of rank 2k.
+
+    Args:
+        left: U_L.
+        right: U_R.
+        matrix: M, (n, m).
+        there: Which of the two.
+        overwrite: Whether M may be lost.
+
+    Returns:
+        None where a basis is more than reflections, or none.
+    """
+    first, second = left.reflection, right.reflection
+    if first is None or second is None:
+        return None
+    (y, t), (z, u) = first, second
+    if there:
+        moved = left.moves or right.moves
+        source = matrix.clone() if moved and not overwrite else matrix
+        matrix = right.exchanged(left.exchanged(source), left=False)
+        t = t.T
+    else:
+        u = u.T
+    above = t @ (y.T @ matrix)  # H_L M = M − Y above
+    beside = torch.addmm(matrix @ z, y, above @ z, alpha=-1) @ u
+    result = torch.addmm(matrix, torch.cat([y, beside], 1), torch.cat([above, z.T]), alpha=-1)
+    return result if there else right.exchanged(left.exchanged(result), left=False)
 
 
 def _exchanges(live: Tensor, count: int) -> Tensor | None:

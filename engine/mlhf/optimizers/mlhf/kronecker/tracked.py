@@ -83,6 +83,11 @@ class TrackedEigenbasis:
     ) -> Tensor:
         return self._rotation.apply(matrix, left=left, transposed=transposed, overwrite=overwrite)
 
+    @property
+    def rotation(self) -> Rotation:
+        """U."""
+        return self._rotation
+
     def numbers(self, size: int) -> int:
         return size + 2 * self._count * size + self._count**2
 

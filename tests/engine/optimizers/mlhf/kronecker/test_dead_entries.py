@@ -69,3 +69,25 @@ def test_a_run_goes_on_bit_for_bit_from_its_state():
         optimizer.step(x, x[:, :3].argmax(1))
     assert torch.equal(model.weight, other.weight)
     assert torch.equal(model.weight[model.mask == 0], _Masked().weight[model.mask == 0])
+
+
+def test_what_is_known_of_the_other_rows_stays_where_few_rows_have_a_gradient():
+    generator = torch.Generator().manual_seed(0)
+    entries, whole = DeadEntries(), DeadEntries()
+    for _ in range(12):
+        live = torch.randperm(9, generator=generator)[:2]
+        gradient = torch.zeros(9, 5)
+        gradient[live] = (torch.rand(2, 5, generator=generator) < 0.3).float()
+        entries.update(gradient, live)
+        whole.update(gradient)
+        assert (entries.mask is None) == (whole.mask is None)
+        assert whole.mask is None or torch.equal(entries.mask, whole.mask)
+    saved = entries.state_dict()
+    other = DeadEntries()
+    other.load_state_dict(saved, torch.zeros(1))
+    last = torch.zeros(9, 5)
+    last[3] = 1
+    for each in (entries, other):
+        each.update(last, torch.tensor([3]))
+    assert (entries.mask is None) == (other.mask is None)
+    assert entries.mask is None or torch.equal(entries.mask, other.mask)

@@ -6,6 +6,7 @@ from torch import nn
 
 from mlhf import MLHF
 from mlhf.optimizers.mlhf.kronecker import blocks, factor_basis
+from mlhf.optimizers.mlhf.kronecker.rotation import both_sides
 from mlhf.optimizers.mlhf.kronecker.tracked import TrackedEigenbasis, _mixed
 
 
@@ -172,3 +173,29 @@ def test_a_state_with_factors_in_full_is_taken_over(tracked, monkeypatch):
         torch.testing.assert_close(ours, theirs)
     old._next_update = old._next_refresh = new._next_update = new._next_refresh = 0
     assert sum(_trained(new, 10, 1)) < 1.2 * sum(_trained(old, 10, 1))
+
+
+@pytest.mark.parametrize("dead", [0, 4])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_both_sides_at_once_are_one_after_the_other(dead, there, overwrite):
+    bases = []
+    for seed, size in enumerate((30, 25)):
+        basis, rows = TrackedEigenbasis(4), _rows(size, seed)
+        rows[:, :dead] = 0  # coordinates that are exchanged with others
+        basis.include(rows, 0.0)
+        basis.refresh(rows.square().sum(0))
+        bases.append(basis)
+    left, right = bases
+    matrix = _rows(25, seed=2, count=30)
+    once = left.rotate(matrix, left=True, transposed=there)
+    expected = right.rotate(once, left=False, transposed=not there)
+    given = matrix.clone()
+    both = both_sides(left.rotation, right.rotation, given, there=there, overwrite=overwrite)
+    torch.testing.assert_close(both, expected)
+    assert overwrite or torch.equal(given, matrix)
+
+
+def test_a_side_that_is_not_rotated_yet_has_no_reflections():
+    basis = TrackedEigenbasis(4)
+    assert both_sides(basis.rotation, basis.rotation, _rows(30, count=30), there=True) is None
