@@ -23,6 +23,7 @@ _MOST_PIECES = 4096
 _MOST_NUMBER = 2**40
 _BATCH_NORMS = ("functional.batch_norm", "torch.batch_norm")
 _FLOAT_BYTES = 4
+_SHORT = (2, 4)  # steps that a recurrent layer is run for, in place of a sequence's
 
 
 def examine(graph: Graph) -> GraphSizes:
@@ -103,12 +104,15 @@ class _Checked(GraphModule):
     """A graph's module that says which node fails, and measures what batch norm averages."""
 
     normalized_over: int | None = None
+    memory: "_Memory | None" = None
 
     def _called(self, step: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         place = "training_nodes" if step in self._training_only() else "nodes"
         try:
             _check_pieces(step.node.op, args, kwargs)
             self._note_batch_norm(step, args, kwargs)
+            if isinstance(step.call, nn.RNNBase) and args and isinstance(args[0], Tensor):
+                return self._over_time(step, args, kwargs)
             return super()._called(step, args, kwargs)
         except SpecError as error:
             raise error.under(f"/{place}/{step.at}") from None
@@ -116,6 +120,25 @@ class _Checked(GraphModule):
             what = step.node.op or f"layer {step.node.layer}"
             told = " ".join(str(error).split())[:300] or type(error).__name__
             raise SpecError(f"/{place}/{step.at}", f"{what} does not take these: {told}") from None
+
+    def _over_time(self, step: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a recurrent layer for a few steps: without memory each step costs the same again."""
+        x, memory = args[0], self.memory
+        axis = 1 if step.call.batch_first and x.ndim == 3 else 0
+        if memory is None or x.ndim not in (2, 3) or x.shape[axis] <= sum(_SHORT):
+            return super()._called(step, args, kwargs)
+        at = [memory.bytes]
+        for steps in _SHORT:
+            short = [x.narrow(axis, 0, steps), *args[1:]]
+            output, *states = super()._called(step, short, kwargs)
+            at.append(memory.bytes)
+        shape = [*output.shape]
+        shape[axis] = x.shape[axis]
+        output = output.new_empty(shape)
+        first, second = at[1] - at[0], at[2] - at[1]
+        each = (second - first) // (_SHORT[1] - _SHORT[0])
+        memory.bytes = at[0] + first + each * (x.shape[axis] - _SHORT[0])
+        return (output, *states)
 
     def _training_only(self) -> tuple[Any, ...]:
         steps = self._training_steps
@@ -137,6 +160,7 @@ def _run(module: _Checked, graph: Graph, size: int) -> tuple[int, Any]:
         for each in graph.inputs
     }
     with torch.no_grad(), _Memory() as memory:
+        module.memory = memory
         result = module(**inputs)
     return memory.bytes, result
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mlhf.core.errors import SpecError
+from mlhf.models.graph import checks
 from mlhf.models.graph.checks import examine
 from mlhf.models.graph.examination import read_graph
 from mlhf.models.specs import MODELS
@@ -57,3 +58,28 @@ def test_training_mode_must_give_the_same_outputs(outputs: Any, message: str) ->
     with pytest.raises(SpecError, match=message) as refused:
         examine(wrong)
     assert refused.value.pointer == "/training_outputs"
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_a_long_sequence_is_sized_by_a_short_one(
+    kind: str, batch_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a whole it would take a second for each 200 steps."""
+    sizes = {"input_size": 3, "hidden_size": 5, "num_layers": 2, "bidirectional": True}
+    layers = {"rnn": {"type": kind, "args": {**sizes, "batch_first": batch_first}}}
+    turned = {"name": "t", "op": "tensor.transpose", "args": ["%x", 0, 1]}
+    whole = {"name": "r", "layer": "rnn", "args": ["%x" if batch_first else "%t"]}
+    nodes = [turned, whole, {"name": "y", "op": "part", "args": ["%r", 0]}]
+    nodes.append({"name": "z", "op": "tensor.transpose", "args": ["%y", 0, 1]})
+
+    def found(steps: int) -> Any:
+        inputs = [{"name": "x", "shape": [steps, 3]}]
+        outputs = "%y" if batch_first else "%z"
+        graph = _graph(inputs=inputs, layers=layers, nodes=nodes, outputs=outputs)
+        return examine(read_graph(json.dumps(graph).encode()))
+
+    assert found(100_000).outputs[""].shape == [100_000, 10]
+    short = found(9)
+    monkeypatch.setattr(checks, "_SHORT", (9, 9))
+    assert found(9) == short
