@@ -121,6 +121,9 @@ def test_a_run_draws_and_grows(watched: Watched, url: str, rows: Rows, database:
     error = {"title": "Diverged", "detail": "The loss is NaN.", "type": "x", "status": 422}
     change(database, run, status="failed", error=error)
     page.get_by_text("The loss is NaN.").wait_for()
+    page.reload()
+    page.wait_for_selector("#chart canvas")
+    assert page.locator("#axis").input_value() == "wall_seconds", "the address holds it"
     assert watched.wrong == []
 
 

@@ -95,10 +95,22 @@ async function update() {
   await draw();
 }
 
+// The address holds what is drawn, so that a link shows the same.
+function recall() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  for (const [select, name] of [[metric, "metric"], [axis, "x"]]) {
+    if ([...select.options].some(({ value }) => value === asked.get(name))) select.value = asked.get(name);
+  }
+}
+function remember() {
+  history.replaceState(null, "", `#${new URLSearchParams({ metric: metric.value, x: axis.value })}`);
+}
+
 offer(JSON.parse(metric.dataset.metrics));
+recall();
 logY.checked = defaultLog();
-metric.addEventListener("change", () => { logY.checked = defaultLog(); draw(); });
-axis.addEventListener("change", () => { chart.window = null; draw(); });
+metric.addEventListener("change", () => { logY.checked = defaultLog(); remember(); draw(); });
+axis.addEventListener("change", () => { chart.window = null; remember(); draw(); });
 for (const one of [logY, logX, smooth]) one.addEventListener(one === smooth ? "input" : "change", draw);
 document.addEventListener("live", update);
 draw();
