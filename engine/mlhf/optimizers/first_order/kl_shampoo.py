@@ -33,8 +33,10 @@ class KLShampoo(torch.optim.Optimizer):
 
     m is the running mean of the gradient G, and the Gaussian of covariance L ⊗ R is the nearest
     to G's by KL divergence: L = E[G R⁻¹ Gᵀ]/n and R = E[Gᵀ L⁻¹ G]/m, as running means in which
-    each uses the other's newest eigenvectors and values. Nothing is grafted. Parameters of one
-    dimension get Adam's step. A kernel (out, in, …) is the matrix (out, in·…).
+    each uses the other's newest eigenvectors and values. Nothing is grafted, but a block's step is
+    at most 1 in the root mean square (Adafactor's clipping): in directions that no gradient had
+    when the factors were decomposed it would be many times that. Parameters of one dimension get
+    Adam's step. A kernel (out, in, …) is the matrix (out, in·…).
 
     Args:
         parameters: What is trained.
@@ -117,7 +119,9 @@ class KLShampoo(torch.optim.Optimizer):
                 side["factor"].lerp_(_product(rows, other), weight)
                 if due:
                     _decompose(side, group["matrix_eps"])
-            s.copy_(_root(left) @ m @ _root(right))
+            direction = _root(left) @ m @ _root(right)
+            root_mean_square = direction.square().mean().sqrt().clamp_min(1.0)
+            s.copy_(direction.div_(root_mean_square))
         return step
 
 

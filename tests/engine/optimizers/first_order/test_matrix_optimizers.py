@@ -226,22 +226,28 @@ def _power(matrix, exponent):
     return vectors @ np.diag(values**exponent) @ vectors.T
 
 
-def test_kl_shampoo():
-    """Each factor is the mean of G times the other's inverse times Gᵀ; nothing is grafted."""
+@pytest.mark.parametrize("every", [1, 4])
+def test_kl_shampoo(every):
+    """Each factor is the mean of G times the other's inverse times Gᵀ; large steps are clipped."""
 
     def shifted(factor):
         return factor + 1e-3 * np.linalg.eigvalsh(factor).max() * np.eye(len(factor))
 
-    w, m, beta = START.copy(), np.zeros((4, 3)), 0.9
+    w, m, beta, clipped = START.copy(), np.zeros((4, 3)), 0.9, 0
     left, right, left_used, right_used = np.eye(4), np.eye(3), np.eye(4), np.eye(3)
     for k, g in enumerate(GRADIENTS, 1):
         m, weight = 0.8 * m + 0.2 * g, max(1 - beta, 1 / k)
         left = left + weight * (g @ np.linalg.inv(right_used) @ g.T / 3 - left)
-        left_used = shifted(left)
+        due = (k - 1) % every == 0
+        left_used = shifted(left) if due else left_used
         right = right + weight * (g.T @ np.linalg.inv(left_used) @ g / 4 - right)
-        right_used = shifted(right)
+        right_used = shifted(right) if due else right_used
         step = _power(left_used, -0.5) @ m @ _power(right_used, -0.5) / (1 - 0.8**k)
+        size = np.sqrt(np.mean(step**2))
+        clipped += size > 1
+        step /= max(1, size)
         w = w * (1 - 0.05 * 0.1) - 0.05 * step
     params = {"lr": 0.05, "beta1": 0.8, "beta2": beta, "weight_decay": 0.1, "matrix_eps": 1e-3}
-    params["precondition_every"] = 1
+    params["precondition_every"] = every
     np.testing.assert_allclose(_run("kl_shampoo", params), w, rtol=1e-8)
+    assert bool(clipped) == (every > 1)
