@@ -265,3 +265,17 @@ def test_a_closer_look_fetches_what_is_looked_at(watched: Watched, url: str, row
     assert "min_x" not in told.value.url
     page.get_by_text("1,500 of 4,000 points").wait_for()
     assert watched.wrong == []
+
+
+def test_the_picture_of_a_job_is_drawn_again_at_its_end(
+    watched: Watched, url: str, rows: Rows, database: Database
+) -> None:
+    job = rows.job(name="two", kind="sweep", status="running")
+    runs = [rows.run(job, position=place, status="running", seed=place) for place in (0, 1)]
+    page = watched.page
+    page.goto(f"{url}/jobs/{job}")
+    page.locator(".figure img").wait_for()
+    with page.expect_request(lambda asked: asked.url.endswith("format=png&format=png")):
+        for run in runs:
+            change(database, run, status="succeeded")
+    assert watched.wrong == []

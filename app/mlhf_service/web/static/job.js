@@ -72,3 +72,13 @@ list.scrollTop = list.scrollHeight;
 follow();
 document.addEventListener("live", () => { if (!connection && active() && !document.hidden) follow(); });
 document.addEventListener("visibilitychange", () => { if (document.hidden) connection?.abort(); });
+
+// The picture of the runs is drawn anew when the job has ended: the repeated parameter says the
+// same, and makes it another address, which the browser has to ask for.
+let drawn = !active();
+document.addEventListener("live", () => {
+  if (drawn || active()) return;
+  drawn = true;
+  const picture = document.querySelector('.figure img[src^="/v1/comparisons"]');
+  if (picture) picture.setAttribute("src", `${picture.getAttribute("src")}&format=png`);
+});
