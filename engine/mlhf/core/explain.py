@@ -64,7 +64,7 @@ def explain(error: Mapping[str, Any], schema: Schema, root: Schema | None = None
             allowed = [p.strip("'") for p in _words(error["ctx"]["expected"])]
             guess = suggestion(given, allowed) if isinstance(given, str) else ""
             return f"{_lowered(error)}{_given(given)}{guess}"
-        case "string_pattern_mismatch" if error["loc"][-1:] == ("tag",):
+        case "string_pattern_mismatch" if "tag" in error["loc"][-2:]:
             return f"must be key or key:value{_given(given)}"
         case "string_pattern_mismatch" if wrong := _misfit(error["ctx"]["pattern"], given):
             return f"has a character that cannot stand here, {wrong}"

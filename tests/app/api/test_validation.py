@@ -31,7 +31,7 @@ def database_url(tmp_path: Path, sqlite_template: Path) -> str:
 @pytest.mark.parametrize(
     ("changes", "pointer", "said"),
     [
-        ({"kind": "trian"}, "", "did you mean 'train'?"),
+        ({"kind": "trian"}, "/kind", "did you mean 'train'?"),
         ({"batchsize": 3}, "/batchsize", "did you mean 'batch_size'?"),
         ({"budget": {"epoch": 3}}, "/budget/epoch", "did you mean 'epochs'?"),
         ({"optimizer": {"name": "adma"}}, "/optimizer/name", "did you mean 'adam'?"),
@@ -77,7 +77,9 @@ def test_unknown_query_parameters_are_refused(client: TestClient) -> None:
 
 
 def test_a_tag_is_a_key_or_a_key_and_a_value(client: TestClient) -> None:
-    assert client.get("/v1/jobs?tag=purpose=test").status_code == 422
+    refused = client.get("/v1/jobs?tag=purpose=test")
+    assert refused.status_code == 422
+    assert "must be key or key:value" in refused.json()["detail"]
     assert client.get("/v1/jobs?tag=purpose:test").status_code == 200
 
 
