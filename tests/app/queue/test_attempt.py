@@ -175,7 +175,7 @@ def test_divergence_is_told_clearly_and_its_curve_kept(worker: Service, submit: 
     assert set(last) & {"NaN", "Infinity"}, "of a step that was refused, or of an evaluation"
     # Job, run and error agree on where.
     assert run.progress["step"] == run.totals["steps"]  # type: ignore[index]
-    assert f"step {run.totals['steps']} " in run.error["detail"]  # type: ignore[index]
+    assert f"at step {run.totals['steps']}:" in run.error["detail"]  # type: ignore[index]
     names = {a.name for a in worker.all(Artifact)}
     assert "config.json" in names
 
