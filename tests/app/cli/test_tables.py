@@ -125,7 +125,7 @@ def test_an_upload_is_shown_with_what_was_understood() -> None:
             "converted": ["price: decimal commas"],
         },
     }
-    console = Console(file=out)
+    console = Console(file=out, width=200)
     print_dataset(dataset, console)
     shown = out.getvalue()
     for part in (
