@@ -28,6 +28,7 @@ def build(model: nn.Module, loss: Loss, params: PsgdParams, seed: int) -> FirstO
         weight_decay=params.weight_decay,
         max_size_triangular=params.max_dimension,
         balance_prob=0.0,
+        precondition_dtype=None,  # each parameter's own, not float32 for all
     )
     return FirstOrder(
         model, loss, [inner], _GROUP_STATE, max_skipped_steps=params.max_skipped_steps

@@ -50,8 +50,7 @@ def test_what_is_not_said_is_chosen_for_an_equation():
     assert "dtype" not in TrainConfig.model_validate(digits).model_dump()
 
 
-# PSGD of the library keeps its factors in float32 alone.
-@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "psgd_kron"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_trains_and_resumes_bit_for_bit(optimizer, tmp_path):
     params = {
         "kfac": {"fisher": "empirical"},
