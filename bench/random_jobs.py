@@ -120,8 +120,6 @@ class Draw:
         }
 
     def _integer(self, schema: Json, name: str) -> int:
-        if name == "memory_bytes":  # a bound that is too low is refused once the run knows its size
-            return 2**30
         low, high = int(schema.get("minimum", 0)), int(schema.get("maximum", 1_000_000))
         if name == "iterations":
             high = min(high, 12)  # of MLHF, 250 take a minute a step

@@ -7,9 +7,10 @@ The terms are those that a run's arrays have; their factors were fitted to the p
 from math import ceil, prod
 
 from mlhf.core.config import Strict
+from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.specs import ModelSummary
-from mlhf.optimizers.gauss_newton.memory_plan import memory_plan
+from mlhf.optimizers.gauss_newton.memory_plan import memory_plan, too_little
 from mlhf.optimizers.params import DenseParams, MLHFParams, ShampooParams
 from mlhf.optimizers.specs import OPTIMIZERS
 
@@ -62,7 +63,7 @@ def training_bytes(
         factors = _BLOCKS * sum(
             _blocks(rows, columns, params.block_size) for rows, columns in summary.matrices
         )
-    size = 2 * FLOAT_BYTES if dtype == "float64" else FLOAT_BYTES
+    size = _itemsize(dtype)
     rows = 0
     if isinstance(params, DenseParams):
         plan = memory_plan(batch_size * info.outputs, summary.parameters, size, params.memory_bytes)
@@ -81,6 +82,30 @@ def training_bytes(
     floats += _KEPT_CONSTANTS * summary.constants
     total = PROCESS_BYTES + _data_bytes(info) + size * floats + rows
     return round(total), round(size * of_batch)
+
+
+def check_memory_bytes(
+    summary: ModelSummary, info: DataInfo, params: Strict, batch_size: int, dtype: str
+) -> None:
+    """Check that a step of an optimizer of dense factors fits into its own bound.
+
+    Args:
+        params: The optimizer's parsed parameters.
+
+    Raises:
+        SpecError: at ``/params/memory_bytes``.
+    """
+    if not isinstance(params, DenseParams):
+        return
+    size = _itemsize(dtype)
+    rows, bound = batch_size * info.outputs, params.memory_bytes
+    if memory_plan(rows, summary.parameters, size, bound) is None:
+        message = too_little(summary.parameters, size, bound)
+        raise SpecError("/params/memory_bytes", message)
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 * FLOAT_BYTES if dtype == "float64" else FLOAT_BYTES
 
 
 def _squared(side: int, other: int) -> int:

@@ -33,6 +33,7 @@ from mlhf.training.batch_norm import check_batches, check_microbatches
 from mlhf.training.clock import Clock
 from mlhf.training.config import TrainConfig, equation_of
 from mlhf.training.execution import execute
+from mlhf.training.memory import check_memory_bytes
 from mlhf.training.pde.data import PdeData
 from mlhf.training.pde.prepare import prepare
 from mlhf.training.pde.solution import SOLUTION, write_solution
@@ -168,6 +169,7 @@ def _check(config: TrainConfig, data: Dataset) -> DataInfo:
     with under("/optimizer"):
         parsed = optimizers.OPTIMIZERS.parse(chosen.name, chosen.params)
         check_microbatches(summary, parsed, epoch)
+        check_memory_bytes(summary, needed, parsed, config.batch_size, config.dtype)
         optimizers.check_task(chosen.name, parsed, data.info.task)
     return needed
 

@@ -2,10 +2,11 @@
 
 import pytest
 
+from mlhf.core.errors import SpecError
 from mlhf.data.info import DataInfo
 from mlhf.models.specs import summarize
 from mlhf.optimizers.specs import OPTIMIZERS
-from mlhf.training.memory import PROCESS_BYTES, training_bytes
+from mlhf.training.memory import PROCESS_BYTES, check_memory_bytes, training_bytes
 
 MIB = 2**20
 FLAT = DataInfo("image", (1, 8, 8), 10, "classification", 410, 102)
@@ -48,3 +49,20 @@ def test_sides_of_matrices():
     ]
     found = summarize("sequential", {"layers": layers}, FLAT).matrices
     assert found == ((4, 9), (4, 4), (20, 24), (20, 5), (10, 5))
+
+
+def test_a_bound_that_no_step_fits_into_is_refused() -> None:
+    summary = summarize("mlp", {"hidden": [64]}, FLAT)
+    least = 30 * 4 * summary.parameters  # what conjugate gradients hold
+
+    def check(memory_bytes: int, dtype: str = "float32") -> None:
+        params = OPTIMIZERS.parse("gauss_newton", {"memory_bytes": memory_bytes})
+        check_memory_bytes(summary, FLAT, params, 64, dtype)
+
+    check(least)
+    check(2 * least, "float64")
+    for wrong, dtype in ((7, "float32"), (least - 1, "float32"), (least, "float64")):
+        with pytest.raises(SpecError, match="take mlhf") as refused:
+            check(wrong, dtype)
+        assert refused.value.pointer == "/params/memory_bytes"
+    check_memory_bytes(summary, FLAT, OPTIMIZERS.parse("adam", {}), 64, "float32")

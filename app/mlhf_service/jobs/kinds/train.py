@@ -12,7 +12,7 @@ from mlhf.optimizers.learned.families import UNTRAINED, family_of
 from mlhf.optimizers.specs import OPTIMIZERS, check_run, check_task
 from mlhf.training.batch_norm import check_batches, check_microbatches
 from mlhf.training.config import TrainConfig, check_residuals
-from mlhf.training.memory import training_bytes
+from mlhf.training.memory import check_memory_bytes, training_bytes
 from mlhf.training.pde.unsuitable import check_optimizer
 from mlhf_service.context import Context
 from mlhf_service.jobs.kinds.caps import check_budget
@@ -100,6 +100,7 @@ def plan_trials(context: Context, request: TrainingRequest, trials: Sequence[Tri
             check_run(parsed, steps)
             check_task(trial.optimizer.name, parsed, info.task)
             check_microbatches(summary, parsed, epoch)
+            check_memory_bytes(summary, info, parsed, request.batch_size, request.dtype)
             if equation:
                 check_optimizer(parsed)
             params = parsed.model_dump(mode="json")

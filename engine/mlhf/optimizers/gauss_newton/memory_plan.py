@@ -56,3 +56,13 @@ def memory_plan(
     if VECTORS * row <= memory_bytes:
         return MemoryPlan("iterative", 0, VECTORS * row)
     return None
+
+
+def too_little(parameters: int, itemsize: int, memory_bytes: int) -> str:
+    """Say that no plan fits into a bound, and what to do."""
+    return (
+        f"a Gauss-Newton step of {parameters:,} parameters takes "
+        f"{VECTORS * parameters * itemsize:,} bytes even without a matrix, and "
+        f"memory_bytes={memory_bytes:,} allows less: take mlhf, which needs no such matrix "
+        "(mlhf.MLHF), or raise memory_bytes"
+    )

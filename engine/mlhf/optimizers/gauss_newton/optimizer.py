@@ -28,7 +28,7 @@ from mlhf.curvature.residuals import Residuals
 from mlhf.curvature.vectors import flatten, vector_like
 from mlhf.optimizers.gauss_newton.damped_steps import LEAST_SQUARES, NATURAL, DampedSteps
 from mlhf.optimizers.gauss_newton.iterative import IterativeSystem
-from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES, VECTORS
+from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES, VECTORS, too_little
 from mlhf.optimizers.gauss_newton.rows import ChosenRows
 from mlhf.optimizers.gauss_newton.systems import ParameterSpace, SampleSpace, System
 from mlhf.optimizers.options import check_model, check_options
@@ -199,13 +199,8 @@ class GaussNewton(DampedSteps):
     def _by_products(self, x: Any, y: Any) -> tuple[Tensor, System]:
         like = vector_like(self._parameters)
         count = sum(p.numel() for p in self._parameters)
-        needed = VECTORS * count * like.dtype.itemsize
-        if needed > self._memory_bytes:
-            raise CurvatureError(
-                f"a Gauss-Newton step of {count:,} parameters takes {needed:,} bytes even without "
-                f"a matrix, and memory_bytes={self._memory_bytes:,} allows less: take mlhf, which "
-                "needs no such matrix (mlhf.MLHF), or raise memory_bytes"
-            )
+        if VECTORS * count * like.dtype.itemsize > self._memory_bytes:
+            raise CurvatureError(too_little(count, like.dtype.itemsize, self._memory_bytes))
         ggn = GGN(self.model, self.loss, x, y, self._parameters)
         generator = torch.Generator().manual_seed(self._seed + self._steps)
         with torch.no_grad():

@@ -63,6 +63,8 @@ def test_memory_grows_with_the_derivatives_that_are_taken(client: TestClient) ->
 @pytest.mark.parametrize(
     ("change", "pointer", "words"),
     [
+        ({"optimizer": {"name": "gauss_newton", "params": {"memory_bytes": 7}}},
+         "/optimizer/params/memory_bytes", "take mlhf"),
         ({"dataset": {"name": "pde", "params": {"equation": "heat", "dimension": 0}}},
          "/dataset/params/dimension", "1"),
         ({"dataset": {"name": "pde", "params": {"equation": "poison"}}},
