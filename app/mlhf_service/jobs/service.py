@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from mlhf.core.errors import SpecError
-from mlhf.core.explain import explain
+from mlhf.core.explain import explain, telling_field
 from mlhf_service import tracing
 from mlhf_service.context import Context
 from mlhf_service.database import now
@@ -234,7 +234,9 @@ def clone(context: Context, job_id: str, changes: dict[str, Any]) -> Job:
     except ValidationError as error:
         problems = [
             FieldError(
-                pointer="/changes" + pointer_of(("body", *e["loc"]), union_tags()),
+                pointer="/changes"
+                + pointer_of(("body", *e["loc"]), union_tags())
+                + telling_field(e),
                 detail=explain(e, request_schema()),
             )
             for e in error.errors()

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from mlhf.core.errors import SpecError
+from mlhf.core.explain import telling_field
 from mlhf_service.storage.protocol import StorageUnavailable
 
 log = logging.getLogger(__name__)
@@ -161,14 +162,6 @@ def pointer_of(location: tuple[int | str, ...], union_tags: Collection[str] = ()
     return "".join("/" + p.replace("~", "~0").replace("/", "~1") for p in parts)
 
 
-def _telling_field(error: Mapping[str, Any]) -> str:
-    """What follows the pointer to an object, where its field is wrong which tells its form."""
-    wrong = error["type"] in ("union_tag_not_found", "union_tag_invalid")
-    if not wrong or not isinstance(error.get("input"), Mapping):
-        return ""
-    return "/" + str(error["ctx"]["discriminator"]).strip("'")
-
-
 def _is_browser(request: Request) -> bool:
     """Whether a person asks for a page."""
     is_api = request.url.path.startswith(("/v1/", "/static/"))
@@ -201,7 +194,7 @@ def install(
                 return response(
                     document(400, "bad-request", "Bad request", "The body is not valid JSON.")
                 )
-            pointer = pointer_of(item["loc"], union_tags()) + _telling_field(item)
+            pointer = pointer_of(item["loc"], union_tags()) + telling_field(item)
             errors.append(FieldError(pointer=pointer, detail=explain(request, item)))
         title = "The request is not valid"
         return response(document(422, Invalid.slug, title, in_one_line(errors), errors))

@@ -73,6 +73,17 @@ def explain(error: Mapping[str, Any], schema: Schema, root: Schema | None = None
     return f"{_lowered(error)}{_given(given)}"
 
 
+def telling_field(error: Mapping[str, Any]) -> str:
+    """Return what follows the pointer to an object, where its field is wrong which tells its form.
+
+    Pydantic's location of that error is the object.
+    """
+    wrong = error["type"] in ("union_tag_not_found", "union_tag_invalid")
+    if not wrong or not isinstance(error.get("input"), Mapping):
+        return ""
+    return "/" + str(error["ctx"]["discriminator"]).strip("'")
+
+
 def _misfit(pattern: str, given: Any) -> str:
     """The first character that a pattern of one class of characters does not take; else nothing."""
     if not (isinstance(given, str) and given and re.fullmatch(r"\^\[\^?[^\[]*\]\+\$", pattern)):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mlhf.core.config import Strict
 from mlhf.core.errors import SpecError
-from mlhf.core.explain import explain, unknown
+from mlhf.core.explain import explain, telling_field, unknown
 
 Implementation = TypeVar("Implementation")
 
@@ -93,6 +93,7 @@ class Registry(Mapping[str, AnySpec]):
         except ValidationError as error:
             pointer, told = _first_mistake(error, params)
             message = explain(told, kind.model_json_schema())
+            pointer += telling_field(told)
             pointer += told.get("ctx", {}).get("pointer", "")  # of a validator that knows better
             raise SpecError("/params" + pointer, message) from None
 

@@ -37,7 +37,7 @@ def database_url(tmp_path: Path, sqlite_template: Path) -> str:
         ({"optimizer": {"name": "adma"}}, "/optimizer/name", "did you mean 'adam'?"),
         (
             {"optimizer": {"name": "adam", "params": {"schedule": {"name": "cosine"}}}},
-            "/optimizer/params/schedule",
+            "/optimizer/params/schedule/type",
             "'type' is missing: it must be one of constant, cosine, linear, step",
         ),
         ({"seed": "3"}, "/seed", 'must be a number, not text; given: "3"'),

@@ -78,14 +78,14 @@ def test_registries_explain_themselves() -> None:
             OPTIMIZERS,
             "adam",
             {"schedule": {"name": "cosine"}},
-            "/params/schedule",
+            "/params/schedule/type",
             'write {"type": "cosine"}',
         ),
         (
             MODELS,
             "sequential",
             {"layers": [{"type": "linera"}]},
-            "/params/layers/0",
+            "/params/layers/0/type",
             "did you mean 'linear'?",
         ),
     ):

@@ -61,8 +61,8 @@ def test_every_parameter_is_described(name):
         ("resnet", {"depth": 20, "stem": "imagenet"}, IMAGE, "/params/stem"),
         ("sequential", {}, IMAGE, "/params/layers"),
         ("sequential", {"layers": []}, IMAGE, "/params/layers"),
-        ("sequential", {"layers": [{"type": "magic"}]}, IMAGE, "/params/layers/0"),
-        ("sequential", {"layers": [FLATTEN, {"out_features": 3}]}, IMAGE, "/params/layers/1"),
+        ("sequential", {"layers": [{"type": "magic"}]}, IMAGE, "/params/layers/0/type"),
+        ("sequential", {"layers": [FLATTEN, {"out_features": 3}]}, IMAGE, "/params/layers/1/type"),
         (
             "sequential",
             {"layers": [FLATTEN, {**LINEAR, "units": 3}]},
