@@ -1,6 +1,7 @@
 """A whole service as a user starts it, in a folder of its own, on a free port."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from mlhf_service.cli.demo import free_port
 from mlhf_service.client import Client, ServiceError
+from tests.machine import BARE
 from tests.waiting import DEADLINE, until
 
 # Short, since its end is waited for; long enough that on a busy machine only the killed miss it.
@@ -144,6 +146,19 @@ def serving(tmp_path: Path, environment: dict[str, str]) -> Iterator[Serving]:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == {}, f"left behind: {left}\n{serving.output()}"
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium, without a page."""
+    path = shutil.which("chromium")
+    if path is None or BARE:
+        pytest.skip("no chromium on this machine")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def train(**changes: Any) -> dict[str, Any]:

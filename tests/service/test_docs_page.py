@@ -1,8 +1,6 @@
 """Execute is pressed on every example of /docs in a real browser, as it stands."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import httpx
 import pytest
 
 from mlhf_service.client import Client
-from tests.machine import BARE
 from tests.service.conftest import Serving, train
 from tests.waiting import DEADLINE
 
@@ -27,17 +24,10 @@ FLOWERS = "length,species\n" + "".join(f"{i},{('tulip', 'rose')[i % 2]}\n" for i
 
 
 @pytest.fixture
-def page() -> Iterator[Any]:
-    path = shutil.which("chromium")
-    if path is None or BARE:
-        pytest.skip("no chromium on this machine")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(1000 * DEADLINE)
-        yield page
-        browser.close()
+def page(browser: Any) -> Any:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(1000 * DEADLINE)
+    return page
 
 
 class Opened:

@@ -5,16 +5,13 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.machine import BARE
 from tests.service.conftest import Serving
 from tests.waiting import DEADLINE
 
@@ -34,18 +31,6 @@ FLOWERS = "\n".join(
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
     return {**environment, "MLHF_AUTH": "keys", "MLHF_SESSION_SECRET": "s" * 40}
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    path = shutil.which("chromium")
-    if path is None or BARE:
-        pytest.skip("no chromium on this machine")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def open_page(browser: Any, viewport: dict[str, int], wrong: list[str]) -> Any:

@@ -30,6 +30,8 @@ SWEEP: dict[str, Any] = {
     "seeds": [0, 1],
     "tune": {"seeds": [1000]},
 }
+# One optimizer of two settings, one seed: runs 0 and 1 tune, run 2 waits for them.
+ONE = SWEEP | {"optimizers": [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}], "seeds": [0]}
 
 
 class Worker:
@@ -114,8 +116,7 @@ def test_the_best_setting_of_each_optimizer_is_trained_on_the_seeds(
 def test_where_all_settings_diverge_the_first_is_trained(
     worker_of_curves: Worker, submit: Any
 ) -> None:
-    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
-    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    job_id = submit(**ONE)
     for _ in range(2):
         worker_of_curves.train(1.0, math.inf, diverged=True)
     assert worker_of_curves.train(1.0, 0.5).config["optimizer"]["params"]["lr"] == 0.1
@@ -123,8 +124,7 @@ def test_where_all_settings_diverge_the_first_is_trained(
 
 
 def test_several_seeds_choose_together(worker_of_curves: Worker, submit: Any) -> None:
-    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
-    submit(**SWEEP | {"optimizers": optimizers, "seeds": [0], "tune": {"seeds": [7, 8]}})
+    submit(**ONE | {"tune": {"seeds": [7, 8]}})
     for losses in ((1.0, 0.1), (1.0, 0.2), (1.0, 0.9), (1.0, 0.2)):  # by seed, then by rate
         worker_of_curves.train(*losses)
     assert worker_of_curves.train(1.0, 0.5).config["optimizer"]["params"]["lr"] == 1.0
@@ -134,8 +134,7 @@ def test_what_is_held_back_is_paused_resumed_and_cancelled_like_any(
     worker_of_curves: Worker, submit: Any, database: Database
 ) -> None:
     worker = worker_of_curves
-    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
-    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    job_id = submit(**ONE)
     worker.train(1.0, 0.5)
     with database.write() as session:
         assert service.pause(session, job_id).status == "paused"
@@ -170,8 +169,7 @@ def test_what_waits_for_deleted_runs_is_let_go(
     worker_of_curves: Worker, submit: Any, client: TestClient
 ) -> None:
     worker = worker_of_curves
-    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
-    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    job_id = submit(**ONE)
     worker.train(1.0, 0.5)
     last = worker.runs(job_id)[1].id
     assert client.delete(f"/v1/runs/{last}", params={"cancel": True}).status_code == 204
@@ -183,8 +181,7 @@ def test_without_any_run_that_tunes_the_first_setting_is_trained(
     worker_of_curves: Worker, submit: Any, client: TestClient
 ) -> None:
     worker = worker_of_curves
-    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
-    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    job_id = submit(**ONE)
     for run in worker.runs(job_id)[:2]:
         assert client.delete(f"/v1/runs/{run.id}", params={"cancel": True}).status_code == 204
     assert worker.train(1.0, 0.5).config["optimizer"]["params"]["lr"] == 0.1
@@ -196,8 +193,7 @@ def test_what_an_older_worker_leaves_held_back_is_let_go(
     worker_of_curves: Worker, submit: Any, database: Database
 ) -> None:
     worker = worker_of_curves
-    optimizers = [{"name": "sgd", "grid": {"lr": [0.1, 1.0]}}]
-    job_id = submit(**SWEEP | {"optimizers": optimizers, "seeds": [0]})
+    job_id = submit(**ONE)
     worker.train(1.0, 0.5)
     assert catch_up.release_held(database) == 0  # one that tunes may start
     with database.write() as session:  # as a worker that knows of no run that is held back

@@ -7,28 +7,17 @@ from torch import Tensor, nn
 
 from mlhf.curvature.protocol import Loss
 from mlhf.optimizers.eigenvectors import eigenvectors
-from mlhf.optimizers.first_order.first_order import FirstOrder, trained
-from mlhf.optimizers.first_order.shampoo import blocks_of
-from mlhf.optimizers.options import check_options
+from mlhf.optimizers.first_order.first_order import FirstOrder
+from mlhf.optimizers.first_order.shampoo import Shampoo, blocks_of, build_of
 from mlhf.optimizers.params import KLShampooParams
 
 
 def build(model: nn.Module, loss: Loss, params: KLShampooParams, seed: int) -> FirstOrder:
     """Return KL-Shampoo of all the model's parameters; those of one dimension get Adam's step."""
-    inner = KLShampoo(
-        trained(model),
-        lr=params.lr,
-        betas=(params.beta1, params.beta2),
-        eps=params.eps,
-        matrix_eps=params.matrix_eps,
-        weight_decay=params.weight_decay,
-        precondition_every=params.precondition_every,
-        block_size=params.block_size,
-    )
-    return FirstOrder(model, loss, [inner], max_skipped_steps=params.max_skipped_steps)
+    return build_of(KLShampoo, model, loss, params)
 
 
-class KLShampoo(torch.optim.Optimizer):
+class KLShampoo(Shampoo):
     """θ ← θ − lr·L^(−½) m R^(−½), block by block of each matrix.
 
     m is the running mean of the gradient G, and the Gaussian of covariance L ⊗ R is the nearest
@@ -38,56 +27,19 @@ class KLShampoo(torch.optim.Optimizer):
     when the factors were decomposed it would be many times that. Parameters of one dimension get
     Adam's step. A kernel (out, in, …) is the matrix (out, in·…).
 
-    Args:
-        parameters: What is trained.
-        lr: Learning rate.
-        betas: Decays of m, and of L, R and Adam's squares.
-        eps: Added to the root in Adam's denominator.
-        matrix_eps: Added to the eigenvalues of L and R, relative to the largest.
-        weight_decay: Decoupled: θ shrinks by lr·weight_decay each step.
-        precondition_every: Steps between two eigendecompositions.
-        block_size: Largest side of a block.
+    Its arguments are Shampoo's; ``betas`` are the decays of m, and of L, R and Adam's squares,
+    ``eps`` is added to the root in Adam's denominator.
     """
 
     def __init__(
-        self,
-        parameters: Any,
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-8,
-        matrix_eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        precondition_every: int = 10,
-        block_size: int = 1024,
+        self, parameters: Any, betas: tuple[float, float] = (0.9, 0.95), **options: Any
     ) -> None:
-        check_options(
-            lr=lr,
-            eps=eps,
-            matrix_eps=matrix_eps,
-            weight_decay=weight_decay,
-            precondition_every=precondition_every,
-            block_size=block_size,
-        )
-        options = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "matrix_eps": matrix_eps,
-            "weight_decay": weight_decay,
-            "precondition_every": precondition_every,
-            "block_size": block_size,
-        }
-        super().__init__(parameters, options)
+        super().__init__(parameters, betas=betas, **options)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                step = self._step_of(parameter, parameter.grad, group)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(step, alpha=group["lr"])
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        step = self._step_of(parameter, gradient, group)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.sub_(step, alpha=group["lr"])
 
     def _step_of(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter]

@@ -21,7 +21,14 @@ from mlhf.optimizers.params import ShampooParams
 
 def build(model: nn.Module, loss: Loss, params: ShampooParams, seed: int) -> FirstOrder:
     """Return Shampoo of all the model's parameters; those of one dimension get Adam's step."""
-    inner = Shampoo(
+    return build_of(Shampoo, model, loss, params)
+
+
+def build_of(
+    kind: "type[Shampoo]", model: nn.Module, loss: Loss, params: ShampooParams
+) -> FirstOrder:
+    """Return a form of Shampoo of all the model's parameters."""
+    inner = kind(
         trained(model),
         lr=params.lr,
         betas=(params.beta1, params.beta2),
