@@ -7,7 +7,6 @@ watched jobs at once: a few times a second on SQLite, when PostgreSQL notifies o
 import asyncio
 import json
 import logging
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ class Streams:
         self._database = database
         self._most = most
         self._open = 0
-        self._listeners: dict[str, set[_Listener]] = defaultdict(set)
+        self._listeners: dict[str, set[_Listener]] = {}
         self._somebody = asyncio.Event()
         self._look = asyncio.Event()
         self._notified = False
@@ -134,7 +133,9 @@ class Streams:
             if len(news.messages) == _BATCH:
                 self._look.set()
             for listener in list(self._listeners.get(job_id, ())):
-                _give(listener, news)
+                # One that came meanwhile may know less than what this look began after.
+                if listener.after >= after[job_id]:
+                    _give(listener, news)
 
     async def _be_notified(self) -> None:
         """Let PostgreSQL say when to look; while it does not, the poller looks often."""
@@ -152,7 +153,7 @@ class Streams:
 
     @contextmanager
     def _listening(self, job_id: str, listener: _Listener) -> Iterator[None]:
-        self._listeners[job_id].add(listener)
+        self._listeners.setdefault(job_id, set()).add(listener)
         self._somebody.set()
         self._look.set()  # for what was written since it read
         try:
