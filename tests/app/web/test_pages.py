@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mlhf_service.database import now
+from mlhf_service.database import Database, now
+from mlhf_service.jobs.journal import add_event
 from mlhf_service.jobs.models import JobEvent, JobTag
 from mlhf_service.web import formats
 from tests.app.conftest import Rows
@@ -138,6 +139,25 @@ def test_a_failed_job_says_why_in_words(client: TestClient, rows: Rows) -> None:
     html = client.get(f"/jobs/{job}").text
     assert "Bad data" in html
     assert "row 3 &lt;b&gt;" in html
+
+
+def test_a_run_s_timeline_tells_an_error_once(
+    client: TestClient, rows: Rows, database: Database
+) -> None:
+    error = {"type": "/problems/data", "title": "Bad data", "status": 422, "detail": "row 3 <b>"}
+    job = rows.job(status="failed", error=error)
+    run = rows.run(job, status="failed", error=error, finished_at=now())
+
+    def timeline() -> str:
+        page = client.get(f"/runs/{run}").text
+        return page[page.index('id="timeline"') : page.index("Times in UTC")]
+
+    assert "failed: Bad data row 3 &lt;b&gt;" in timeline()
+    with database.write() as session:
+        told = {"run_id": run, "level": "error", "message": "row 3 <b>"}
+        add_event(session, job, "log", told)
+    assert timeline().count("row 3 &lt;b&gt;") == 1
+    assert "failed: Bad data" in timeline()
 
 
 def test_a_run_shows_everything(client: TestClient, rows: Rows) -> None:
