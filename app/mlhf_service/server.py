@@ -1,17 +1,16 @@
 """The API's process: uvicorn on the supervisor's socket, or on one of its own."""
 
 import argparse
-import gc
 import signal
 import socket
 
 import uvicorn
 
+from mlhf.core.imports import importing
 from mlhf.core.process import die_with_parent
 from mlhf_service import logs, tracing
 from mlhf_service.access_settings import listed
 from mlhf_service.api.connections import Impatient, Server, allow_many_files
-from mlhf_service.main import create_app
 from mlhf_service.settings import Settings
 
 
@@ -26,9 +25,10 @@ def serve(settings: Settings, listener: socket.socket | None = None) -> None:
     )
     allow_many_files()
     tracing.configure("api")
-    app = create_app(settings)
-    gc.collect()
-    gc.freeze()  # what lives for ever is not searched for garbage: that took 0.1 s each time
+    with importing():
+        from mlhf_service.main import create_app
+
+        app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -11,7 +11,6 @@ with the parent and not with this process. It answers with its id and this versi
 when it is answered; a closed socket ends it, so that who gave up waiting has no trainer.
 """
 
-import gc
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from typing import Any
 
 from mlhf import runner
 from mlhf.core import process
+from mlhf.core.imports import importing
 from mlhf.core.version import __version__
 
 _MESSAGE_BYTES = 65_536
@@ -51,10 +51,9 @@ def main(arguments: list[str]) -> int:
     process.die_with_parent(expected_parent_pid=parent)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
-    for module in MODULES:
-        import_module(module)
-    gc.collect()
-    gc.freeze()  # else a collection in a fork would copy every page
+    with importing():
+        for module in MODULES:
+            import_module(module)
     with socket.socket(fileno=os.dup(0)) as requests:
         while True:
             message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)

@@ -21,6 +21,7 @@ from mlhf.core.confinement import Report, confine
 from mlhf.core.errors import SpecError
 from mlhf.core.events import Event, EventFile, event
 from mlhf.core.failures import explain
+from mlhf.core.imports import importing
 from mlhf.training.results import RunResult
 
 # What runs each kind. Imported late: torch takes seconds to import, and may fail to.
@@ -101,7 +102,8 @@ def _data_cache(described: dict[str, Any] | None) -> Any:
 def _function_of(kind: str) -> Callable[..., RunResult]:
     if kind not in _KINDS:
         raise SpecError("/kind", f"unknown kind of run {kind!r}; known: {', '.join(_KINDS)}")
-    function: Callable[..., RunResult] = resolve_name(_KINDS[kind])
+    with importing():
+        function: Callable[..., RunResult] = resolve_name(_KINDS[kind])
     return function
 
 

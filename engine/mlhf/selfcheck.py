@@ -10,6 +10,7 @@ from typing import Any
 
 from mlhf.core import process
 from mlhf.core.failures import explain
+from mlhf.core.imports import importing
 
 
 def examine(name: str) -> dict[str, Any]:
@@ -17,7 +18,8 @@ def examine(name: str) -> dict[str, Any]:
 
     Raises RuntimeError where the product is wrong, and what torch raises.
     """
-    import torch
+    with importing():
+        import torch
 
     device = torch.device(name)
     ones = torch.ones(64, 64, device=device)

@@ -10,14 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from celery.signals import setup_logging
-
+from mlhf.core.imports import importing
 from mlhf.core.process import die_with_parent
 from mlhf_service import logs, tracing
 from mlhf_service.kit.ids import new_id
-from mlhf_service.queue.celery_app import celery_app, configure
 from mlhf_service.queue.names import QUEUES, WORKER_SLOT, broker_queue
-from mlhf_service.queue.worker import WORKER_ID, WORKER_NAME, WORKER_QUEUE
 from mlhf_service.settings import Settings
 
 
@@ -31,6 +28,11 @@ def main() -> None:
     if options.parent is not None:
         die_with_parent(signal.SIGTERM, options.parent)
     settings = Settings()
+    with importing():
+        from celery.signals import setup_logging
+
+        from mlhf_service.queue.celery_app import celery_app, configure
+        from mlhf_service.queue.worker import WORKER_ID, WORKER_NAME, WORKER_QUEUE
     logs.configure(
         settings.log_format,
         process=f"worker-{options.name}",

@@ -16,7 +16,6 @@ and then the object; a socket that closes without it says that the check was end
 first socket closes, this process ends, and all its checks with it.
 """
 
-import gc
 import json
 import os
 import resource
@@ -30,6 +29,7 @@ from typing import Any
 from mlhf.core import process
 from mlhf.core.bounded import limit_memory
 from mlhf.core.confinement import confine
+from mlhf.core.imports import importing
 
 _MESSAGE_BYTES = 65_536
 
@@ -60,15 +60,14 @@ def main() -> int:
 
 def _warm() -> None:
     """Import what a check imports: torch's rules for tensors without memory come late."""
-    import torch
+    with importing():
+        import torch
 
-    from mlhf.models.graph.checks import examine
-    from mlhf.models.graph.examination import read_graph
+        from mlhf.models.graph.checks import examine
+        from mlhf.models.graph.examination import read_graph
 
-    torch.set_num_threads(1)
-    examine(read_graph(json.dumps(_SMALL).encode()))
-    gc.collect()
-    gc.freeze()  # else a collection in a fork would copy every page
+        torch.set_num_threads(1)
+        examine(read_graph(json.dumps(_SMALL).encode()))
 
 
 _SMALL: dict[str, Any] = {
