@@ -1,8 +1,8 @@
 """The forward pass that the gradient and all products share."""
 
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.switches import differentiable_twice, eager
+from mlhf.curvature.switches import NOTHING, differentiable_twice, eager
 
 
 def forward_pass(
@@ -28,7 +28,7 @@ def forward_pass(
         CurvatureError: under ``torch.inference_mode``, which records no graph.
     """
     device = parameters[0].device.type
-    cast = nullcontext() if autocast is None else torch.autocast(device, dtype=autocast)
+    cast = NOTHING if autocast is None else torch.autocast(device, dtype=autocast)
     with differentiable_twice(recurrent=has_recurrent_layers(model)), cast:
         return plain_forward_pass(model, x)
 
@@ -124,14 +124,11 @@ class Unchanged:
             )
 
 
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Turn off a caller's autocast for products: operations keep the dtypes of their inputs."""
     if not torch.is_autocast_enabled(device.type):
-        yield
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield
+        return NOTHING
+    return torch.autocast(device.type, enabled=False)
 
 
 def evaluated(model: nn.Module, x: Any) -> Any:

@@ -1,7 +1,7 @@
 """The generalized Gauss-Newton matrix of a network's loss on one batch."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,7 +24,7 @@ from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
 from mlhf.curvature.recomputation import UnmovedBuffers
-from mlhf.curvature.switches import differentiable_twice
+from mlhf.curvature.switches import NOTHING, differentiable_twice, together
 from mlhf.curvature.symmetric import symmetric
 from mlhf.curvature.uses import Uses
 
@@ -319,13 +319,12 @@ class GGN:
                 "its outputs, such as logits, and give the loss as a function of them and y"
             )
 
-    @contextmanager
-    def _using_graph(self) -> Iterator[None]:
+    def _using_graph(self) -> AbstractContextManager[Any]:
         self._unchanged.check()
         # Checkpointed activations are computed again here, by the kernels of the forward pass.
         fused = differentiable_twice(recurrent=self._recurrent)
-        with full_precision(self._device), fused, self._buffers.kept():
-            yield
+        precise, kept = full_precision(self._device), self._buffers.kept()
+        return fused if precise is kept is NOTHING else together(precise, fused, kept)
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with self._using_graph():

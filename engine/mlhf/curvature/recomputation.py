@@ -1,10 +1,12 @@
 """A model's buffers while its graph is used, which may run parts of the forward pass again."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
+
+from mlhf.curvature.switches import NOTHING
 
 
 class UnmovedBuffers:
@@ -27,15 +29,17 @@ class UnmovedBuffers:
         ]
         self._recomputes: bool | None = None if self._buffers else False
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    def kept(self) -> AbstractContextManager[None]:
         """Put the buffers back after a use of the graph within.
 
         The first use has to be a backward pass through all of it.
         """
         if self._recomputes is False or torch._C._len_torch_dispatch_stack():  # traced
-            yield
-            return
+            return NOTHING
+        return self._put_back()
+
+    @contextmanager
+    def _put_back(self) -> Iterator[None]:
         versions = [buffer._version for buffer in self._buffers]
         values = [buffer.clone() for buffer in self._buffers]
         try:

@@ -8,7 +8,7 @@ wherever passes overlap.
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +27,24 @@ class Switch(NamedTuple):
     wanted: bool
 
 
+NOTHING = nullcontext()
+
+
+@contextmanager
+def together(*managers: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter several, the first one first."""
+    with ExitStack() as stack:
+        for each in managers:
+            stack.enter_context(each)
+        yield
+
+
 class _Shared:
-    """A change to process-wide state that lasts while anyone is in ``held``."""
+    """A change to process-wide state that lasts while anyone is within it, also several times.
+
+    A class, and one object for all: generators with ``contextmanager`` took a twentieth of a
+    small network's step.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,19 +56,17 @@ class _Shared:
     def _end(self) -> None:
         raise NotImplementedError
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._lock:
             if not self._users:
                 self._begin()
             self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    self._end()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._end()
 
 
 class _Switches(_Shared):
@@ -102,34 +116,38 @@ _recurrent = _Switches(
 _eager = _Eager()
 
 
-@contextmanager
-def differentiable_twice(*, recurrent: bool) -> Iterator[None]:
+class _Fused:
+    """Both switches at once, each with its own count of users."""
+
+    def __enter__(self) -> None:
+        _attention.__enter__()
+        _recurrent.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        _recurrent.__exit__()
+        _attention.__exit__()
+
+
+_both = _Fused()
+
+
+def differentiable_twice(*, recurrent: bool) -> AbstractContextManager[None]:
     """Turn off fused kernels whose backward cannot be differentiated.
 
     These are fused attention and, where there are such layers, fused recurrent layers (oneDNN,
     cuDNN). Torch itself turns off the fast path of encoder layers in eval mode wherever a
     gradient is needed.
     """
-    with _attention.held():
-        if not recurrent:
-            yield
-            return
-        with _recurrent.held():
-            yield
+    return _both if recurrent else _attention
 
 
-@contextmanager
-def eager() -> Iterator[None]:
+def eager() -> AbstractContextManager[None]:
     """Run compiled modules and functions as they were written.
 
     The graph of a compiled one is a single node, whose backward cannot be differentiated, and
     hooks on modules within it would not run.
     """
-    if "torch._dynamo" not in sys.modules:  # nothing was compiled
-        yield
-        return
-    with _eager.held():
-        yield
+    return _eager if "torch._dynamo" in sys.modules else NOTHING  # nothing was compiled
 
 
 def within_compiled_function() -> bool:
