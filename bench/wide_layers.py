@@ -2,16 +2,18 @@
 
     python -m bench.wide_layers [--only NAME ...] [--steps 100] [--seeds 1] [--parts]
 
-Each network is trained on the same batches by AdamW (at three rates) and by MLHF as it comes.
-Printed are CPU seconds of a step (process time, one thread, the mean of all steps, in the mean
-step of AdamW), the mean loss of the last ten steps, and the numbers a parameter that the
-optimizer keeps. With ``--parts`` also how a step's time is spent.
+Each network is trained on the same batches by AdamW (at three rates) and by MLHF as it comes, a
+step of each in turn, so that whatever else the machine does slows all of them. Printed are CPU
+seconds of a step (process time, one thread, the mean of all steps, in the mean step of AdamW),
+the mean loss of the last ten steps, and the numbers a parameter that the optimizer keeps. What
+the first steps of a process import is not counted. With ``--parts`` also how a step's time is
+spent.
 """
 
 import argparse
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
@@ -180,14 +182,19 @@ def batches(case: Case, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]
         yield case.inputs(case.batch, generator)
 
 
-def timed(step: Callable[[Tensor, Tensor], Any], case: Case, steps: int, seed: int) -> list[Any]:
-    """Return the mean CPU seconds of a step, and the mean loss of the last."""
-    seconds, losses = 0.0, []
+Step = Callable[[Tensor, Tensor], Any]
+
+
+def timed(each: Sequence[Step], case: Case, steps: int, seed: int) -> list[tuple[float, float]]:
+    """Return the mean CPU seconds of a step, and the mean loss of the last, of each in turn."""
+    seconds, losses = [0.0] * len(each), [list[float]() for _ in each]
     for x, y in batches(case, steps, seed):
-        began = time.process_time()
-        losses.append(float(step(x, y)))
-        seconds += time.process_time() - began
-    return [seconds / steps, sum(losses[-_LAST:]) / min(steps, _LAST)]
+        for at, step in enumerate(each):
+            began = time.process_time()
+            losses[at].append(float(step(x, y)))
+            seconds[at] += time.process_time() - began
+    last = min(steps, _LAST)
+    return [(s / steps, sum(of[-last:]) / last) for s, of in zip(seconds, losses, strict=True)]
 
 
 def adamw(model: nn.Module, rate: float) -> Callable[[Tensor, Tensor], Any]:
@@ -250,12 +257,12 @@ def measure(name: str, steps: int, seeds: int, parts: bool, **options: Any) -> N
         torch.manual_seed(seed)
         model = case.make()
         count = sum(p.numel() for p in model.parameters())
-        peers = [timed(adamw(copy.deepcopy(model), r), case, steps, seed) for r in _RATES]
-        one = min(seconds for seconds, _ in peers)
-        optimizer = MLHF(model, **options)
+        timed(_steps(copy.deepcopy(model), **options)[1], case, 2, seed)  # imports
+        optimizer, each = _steps(model, **options)
         spent: dict[str, float] = {}
         with _parts(spent) if parts else nullcontext():
-            seconds, loss = timed(partial(_loss, optimizer), case, steps, seed)
+            (seconds, loss), *peers = timed(each, case, steps, seed)
+        one = sum(of for of, _ in peers) / len(peers)
         kept = _numbers(optimizer.state_dict()) / count
         print(
             f"{name}, seed {seed}: {seconds / one:.1f} steps of AdamW ({1e3 * one:.0f} ms); loss "
@@ -265,6 +272,13 @@ def measure(name: str, steps: int, seeds: int, parts: bool, **options: Any) -> N
         )
         for key, value in spent.items():
             print(f"    {key}: {value / steps / one:.2f}")
+
+
+def _steps(model: nn.Module, **options: Any) -> tuple[MLHF, list[Step]]:
+    """Return MLHF, and its step and those of AdamW, each on a copy of the model but the first."""
+    peers = [adamw(copy.deepcopy(model), rate) for rate in _RATES]
+    optimizer = MLHF(model, **options)
+    return optimizer, [partial(_loss, optimizer), *peers]
 
 
 def _loss(optimizer: MLHF, x: Tensor, y: Tensor) -> Tensor:

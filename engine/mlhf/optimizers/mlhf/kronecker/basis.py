@@ -123,6 +123,11 @@ class Basis:
         return [self, self._squares, self._output_square, self._generator, *within]
 
     @property
+    def is_tracked(self) -> bool:
+        """Whether any factor is kept as a sketch."""
+        return any(b.is_tracked for b in (*self._layers, *(m for _, m in self._matrices)))
+
+    @property
     def numbers(self) -> int:
         """How many numbers are kept beside vectors of the parameters' size, at most."""
         blocks = (*self._layers, *(matrix for _, matrix in self._matrices))

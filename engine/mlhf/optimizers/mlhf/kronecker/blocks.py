@@ -76,6 +76,11 @@ class Block:
         return [self, *(part for basis in self._bases for part in basis.state)]
 
     @property
+    def is_tracked(self) -> bool:
+        """Whether a side's factor is kept as a sketch."""
+        return any(self._tracked(side) for side in (0, 1))
+
+    @property
     def numbers(self) -> int:
         """How many numbers the block's factors and bases take, at most."""
         stack = self.shape[0] if len(self.shape) == 3 else 1

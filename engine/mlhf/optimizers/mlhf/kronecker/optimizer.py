@@ -70,6 +70,10 @@ from mlhf.optimizers.torch_api.recorder import Pass
 _BETA2 = 0.99
 _EPS = 1e-5  # of the loss's scale
 _NOISELESS_ITERATIONS = 4  # at least, where a batch's own minimum is worth reaching
+# Over how many steps the interval between two updates of the factors, and between two of the
+# bases, grows by one. Where there are sketches, an update costs as much as a small network's
+# whole step, and the mean of rarer ones served as well.
+_GROWTH, _WIDE_GROWTH = (40, 7), (5, 4)
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _RECENT = 10  # batches, of which the median size is the usual one
@@ -377,17 +381,18 @@ class KroneckerMLHF(AveragingMLHF):
         self, ggn: GGN, update_due: bool, multiple: float = 1.0, x: Any = None
     ) -> None:
         """Update the running means and the eigenvectors where due: ever less often."""
+        growth = _WIDE_GROWTH if self._basis.is_tracked else _GROWTH
         if update_due:
             self._basis.update(ggn, multiple, x)
             self._basis.clear()
-            self._next_update = self._steps + interval(self._steps, 40, self._update_every)
+            self._next_update = self._steps + interval(self._steps, growth[0], self._update_every)
         if self._steps >= self._next_refresh:
             self._basis.refresh()
             if self._last_step is not None:
                 in_parameters = self._last_step.in_parameters
                 rotated = self._basis.rotate(unflatten(in_parameters, self._parameters))
                 self._last_step = Direction(rotated, in_parameters)
-            self._next_refresh = self._steps + interval(self._steps, 7, self._refresh_every)
+            self._next_refresh = self._steps + interval(self._steps, growth[1], self._refresh_every)
 
     def _step(
         self,

@@ -13,15 +13,14 @@ from mlhf.optimizers.mlhf.kronecker.rotation import Rotation
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.state import restored
 
-_MORE_ROWS = 2  # times k: so many new rows are taken in as they are, more are mixed first
-
 
 class TrackedEigenbasis:
     """The leading eigenvectors of a running mean, completed by an arbitrary orthonormal basis.
 
     Each update replaces the sketch by the best one of rank k for its own mean with the new rows
     (incremental singular value decomposition; Brand 2006). What it leaves out is known by its
-    trace, from the diagonal: each direction of the rest gets the mean of it.
+    trace, from the diagonal: each direction of the rest gets the mean of it. More new rows than k
+    are mixed to k first.
 
     Args:
         count: k, how many eigenvectors at most.
@@ -45,7 +44,7 @@ class TrackedEigenbasis:
             rows: X, (m, n), whose XᵀX is the new factor.
             kept: The weight that the mean before keeps.
         """
-        rows = _mixed(rows, _MORE_ROWS * self._count, self._updates)
+        rows = _mixed(rows, self._count, self._updates)
         self._updates += 1
         if self._sketch is not None:
             rows = torch.cat([self._sketch * kept**0.5, rows * (1 - kept) ** 0.5])

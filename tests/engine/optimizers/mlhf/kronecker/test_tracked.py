@@ -6,6 +6,7 @@ from torch import nn
 
 from mlhf import MLHF
 from mlhf.optimizers.mlhf.kronecker import blocks, factor_basis
+from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.rotation import both_sides
 from mlhf.optimizers.mlhf.kronecker.tracked import TrackedEigenbasis, _mixed
 
@@ -38,8 +39,8 @@ def test_of_a_mean_of_full_rank_it_has_the_leading_directions_and_the_trace():
     generator = torch.Generator().manual_seed(1)
     basis, mean = TrackedEigenbasis(count), torch.zeros(size, size).double()
     for update in range(1, 30):
-        noise = torch.randn(10, size, generator=generator).double()
-        rows = noise * values.sqrt() @ directions / 10**0.5
+        noise = torch.randn(count, size, generator=generator).double()  # not mixed
+        rows = noise * values.sqrt() @ directions / count**0.5
         kept = min(0.9, 1 - 1 / update)
         mean = kept * mean + (1 - kept) * rows.T @ rows
         basis.include(rows, kept)
@@ -65,8 +66,8 @@ def test_a_coordinate_without_a_gradient_is_a_basis_vector_exactly(live):
     size, basis = 20, TrackedEigenbasis(5)
     diagonal = torch.zeros(size).double()
     for seed in range(3):
-        rows = torch.zeros(6, size).double()
-        rows[:, live] = _rows(len(live), seed)
+        rows = torch.zeros(5, size).double()
+        rows[:, live] = _rows(len(live), seed, count=5)
         kept = min(0.9, 1 - 1 / (seed + 1))
         diagonal = kept * diagonal + (1 - kept) * rows.square().sum(0)
         basis.include(rows, kept)
@@ -199,3 +200,17 @@ def test_both_sides_at_once_are_one_after_the_other(dead, there, overwrite):
 def test_a_side_that_is_not_rotated_yet_has_no_reflections():
     basis = TrackedEigenbasis(4)
     assert both_sides(basis.rotation, basis.rotation, _rows(30, count=30), there=True) is None
+
+
+@pytest.mark.parametrize(("wide", "at_least", "at_most"), [(False, 40, 40), (True, 12, 20)])
+def test_sketches_are_updated_less_often_as_a_run_goes_on(
+    wide, at_least, at_most, request, monkeypatch
+):
+    if wide:
+        request.getfixturevalue("tracked")
+    updates, update = [], Basis.update
+    monkeypatch.setattr(Basis, "update", lambda *a, **k: (updates.append(1), update(*a, **k))[1])
+    optimizer = MLHF(_Network())
+    assert optimizer._basis.is_tracked == wide
+    _trained(optimizer, 40, 0)
+    assert at_least <= len(updates) <= at_most
