@@ -18,7 +18,7 @@ from mlhf.curvature.hooks import hook_count, register_reading
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.recorded_pass import PassGraph, RecordedPass
-from mlhf.curvature.switches import differentiable_twice
+from mlhf.curvature.switches import differentiable_twice, together
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.torch_api.hooks import WeakHook
 
@@ -210,7 +210,9 @@ class Recorder:
         forget_casts()
         replay = ForwardReplay(model, self._device) if self._replayed else None
         switches = ExitStack()
-        switches.enter_context(differentiable_twice(recurrent=self._recurrent))
+        # A generator, which puts them back also where nobody is told of the call's end: torch
+        # runs no hook after a KeyboardInterrupt.
+        switches.enter_context(together(differentiable_twice(recurrent=self._recurrent)))
         call = ModelCall(args, kwargs, False, replay)
         self._open.append((switches, hook_count(), call))
 

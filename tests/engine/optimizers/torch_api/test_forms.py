@@ -1,5 +1,7 @@
 """The three forms of a step are one step."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -349,6 +351,20 @@ def test_a_pass_that_fails_leaves_the_switches_as_they_were():
     x, y = batch()
     optimizer.loss(model(x), y).backward()
     optimizer.step()
+
+
+def test_a_pass_that_is_interrupted_gives_the_switches_back_with_its_optimizer():
+    class Interrupted(nn.Linear):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    model = nn.Sequential(nn.Linear(3, 3), Interrupted(3, 3))
+    optimizer = MLHF(model)
+    with pytest.raises(KeyboardInterrupt):
+        model(torch.randn(4, 3))
+    del optimizer, model
+    gc.collect()
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 @pytest.mark.parametrize(
