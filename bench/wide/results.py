@@ -82,7 +82,7 @@ class TaskNumbers:
         curves = self.curves[form].get(name)
         if not curves or self.target is None:
             return None
-        at = [crossing(curve, self.target) for curve in curves.values()]
+        at = [self._crossing(form, name, curve) for curve in curves.values()]
         hit = [each for each in at if each is not None]
         never = [math.inf] * (len(at) - len(hit))
         return Reached(
@@ -98,9 +98,22 @@ class TaskNumbers:
         key = "samples" if cost == "samples" else "wall_seconds"
         found = []
         for curve in self.curves[form].get(name, {}).values():
-            at = crossing(curve, self.target)
+            at = self._crossing(form, name, curve)
             found.append(2 * _whole(self, form, key) if at is None else max(at[key], 1e-9))
         return found
+
+    def _crossing(self, form: Form, name: str, curve: Curve) -> Mapping[str, float] | None:
+        """Return where a seed reached the target, None where it did not.
+
+        Of tuned AdamW the target is the mean: a seed that ends above it took its whole run.
+        """
+        if self.target is None:
+            return None
+        at = crossing(curve, self.target)
+        setting = self.settings[form].get(name)
+        if at is None and name == REFERENCE and setting == self.settings["tuned"].get(name):
+            at = curve.points[-1] if curve.points else None
+        return at
 
     def final(self, form: Form, name: str) -> float:
         """Return the mean final training loss; infinite where a seed diverged."""

@@ -182,6 +182,22 @@ def test_costs_to_the_target_are_interpolated_on_log_losses(numbers):
     assert place_of(numbers, "tuned", "seconds", "soap") is None
 
 
+def test_a_seed_of_the_reference_above_the_mean_of_its_own_seeds_took_its_whole_run():
+    rows = [
+        _row(setting=0, tuning=True),
+        _row(setting=0, seed=0, losses=[1.0, 0.5, 0.1]),
+        _row(setting=0, seed=1, losses=[1.0, 0.5, 0.4]),
+        _row("soap", setting=1, tuning=True),
+        _row("soap", setting=1, losses=[1.0, 0.9, 0.4], seconds=90.0),
+    ]
+    numbers = collect(rows, "unet-development")
+    assert numbers.target == pytest.approx(0.25)
+    assert numbers.reached("tuned", "adamw").missed == 0
+    first, second = numbers.costs("tuned", "adamw", "samples")
+    assert first < second == 32
+    assert numbers.costs("tuned", "soap", "seconds") == [2 * 90.0]  # a peer's miss stays one
+
+
 def test_profiles_and_geometric_means(numbers):
     found = ratios([numbers], "tuned", "samples")
     task = numbers.name
