@@ -195,7 +195,7 @@ def test_a_seed_of_the_reference_above_the_mean_of_its_own_seeds_took_its_whole_
     assert numbers.reached("tuned", "adamw").missed == 0
     first, second = numbers.costs("tuned", "adamw", "samples")
     assert first < second == 32
-    assert numbers.costs("tuned", "soap", "seconds") == [2 * 90.0]  # a peer's miss stays one
+    assert numbers.costs("tuned", "soap", "seconds") == [2 * 180.0]  # a peer's miss stays one
 
 
 def test_profiles_and_geometric_means(numbers):

@@ -42,8 +42,8 @@ def together(*managers: AbstractContextManager[Any]) -> Iterator[None]:
 class _Shared:
     """A change to process-wide state that lasts while anyone is within it, also several times.
 
-    A class, and one object for all: generators with ``contextmanager`` took two to four percent of a
-    small network's step.
+    A class, and one object for all: generators with ``contextmanager`` took two to four percent of
+    a small network's step.
     """
 
     def __init__(self) -> None:
