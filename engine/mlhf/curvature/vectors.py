@@ -13,7 +13,16 @@ from torch import Tensor
 
 def flatten(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     """Return the elements of all tensors as one vector (n,), written to ``out`` if given."""
-    return torch.cat([upcast(t).reshape(-1) for t in tensors], out=out)
+    parts = [upcast(t) for t in tensors]
+    if (
+        out is not None
+        or all(t.is_contiguous() for t in parts)
+        or len({t.dtype for t in parts}) > 1
+    ):
+        return torch.cat([t.reshape(-1) for t in parts], out=out)
+    result = parts[0].new_empty(sum(t.numel() for t in parts))
+    torch._foreach_copy_(unflatten(result, parts), parts)
+    return result
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

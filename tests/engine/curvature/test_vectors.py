@@ -33,3 +33,10 @@ def test_pieces_of_the_vectors_own_dtype_are_views():
     vector = torch.zeros(4)
     unflatten(vector, [torch.empty(2, 2)])[0].fill_(1)
     assert bool((vector == 1).all())
+
+
+@pytest.mark.parametrize("dtypes", [(SINGLE, SINGLE), (HALF, HALF), (SINGLE, DOUBLE)])
+def test_tensors_may_be_parts_of_larger_ones(dtypes):
+    tensors = [torch.randn(4, 6, dtype=dtypes[0])[:, :3], torch.randn(5, dtype=dtypes[1])]
+    expected = torch.cat([t.contiguous().view(-1).to(vector_like(tensors).dtype) for t in tensors])
+    assert torch.equal(flatten(tensors), expected)

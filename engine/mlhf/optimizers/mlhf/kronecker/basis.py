@@ -15,7 +15,7 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.residuals import Residuals
-from mlhf.curvature.vectors import upcast, vector_like
+from mlhf.curvature.vectors import flatten, upcast, vector_like
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.learned.kinds import KINDS, kind_of
@@ -253,7 +253,7 @@ class Basis:
         ]
         rotated += [block.rotate([tensors[i]]) for i, block in self._matrices]
         rotated += [tensors[i] for i in self._unrotated]
-        return torch.cat([t.reshape(-1) for t in rotated])
+        return flatten(rotated)
 
     def see(self, gradient: Sequence[Tensor], weight_decay: float | Sequence[float]) -> None:
         """Look at a step's gradient, without that of the weight decay, before ``direction``."""

@@ -31,6 +31,7 @@ from mlhf.optimizers.state import restored_list
 _INPUT_ROWS = 1024  # of a layer's input are enough for R
 _DENSE_UPDATES = 20  # so many updates all include R; then, where a sample has many positions,
 _INPUT_INTERVAL = 2  # every second does
+_LARGE, _ALIGNED = 1 << 18, 16  # numbers of a block, from which on its rows are aligned
 _ROWS_A_VECTOR = 4  # of a batch, for each eigenvector that a tracked side has
 
 Chosen = Callable[[int], Tensor | None]  # from how many samples to indices, or None for all
@@ -90,12 +91,23 @@ class Block:
 
     def rotate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return U_Lᵀ V U_R, in this shape, for V given as tensors shaped like the parameters."""
-        joined = len(tensors) == 2
-        if joined:
-            matrix = torch.cat([tensors[0].flatten(1), tensors[1].unsqueeze(1)], 1)
+        if len(tensors) == 1:
+            return self._rotated(tensors[0].reshape(self.shape), there=True)
+        parts = [tensors[0].flatten(1), tensors[1].unsqueeze(1)]
+        if self.size < _LARGE:
+            matrix = torch.cat(parts, 1)
         else:
-            matrix = tensors[0].reshape(self.shape)
-        return self._rotated(matrix, there=True, overwrite=joined)
+            matrix = self._aligned(parts[0])
+            matrix[:, :-1], matrix[:, -1:] = parts
+        return self._rotated(matrix, there=True, overwrite=True)
+
+    def _aligned(self, like: Tensor) -> Tensor:
+        """Return an empty matrix of this shape whose rows begin at multiples of 64 bytes.
+
+        Products are written to such a matrix two to three times as fast.
+        """
+        rows, length = self.shape
+        return like.new_empty(rows, -(-length // _ALIGNED) * _ALIGNED)[:, :length]
 
     def _rotated(self, matrix: Tensor, *, there: bool, overwrite: bool = False) -> Tensor:
         """Return U_Lᵀ M U_R, or U_L M U_Rᵀ; with ``overwrite`` M may be lost."""
@@ -115,7 +127,10 @@ class Block:
 
     def rotate_back(self, matrix: Tensor) -> list[Tensor]:
         """Invert ``rotate``: return tensors shaped like the parameters."""
-        matrix = self._rotated(matrix, there=False)
+        large = len(self.parameters) == 2 and self.size >= _LARGE
+        if large:
+            matrix = self._aligned(matrix).copy_(matrix)
+        matrix = self._rotated(matrix, there=False, overwrite=large)
         if len(self.parameters) == 1:
             return [matrix.reshape(self.parameters[0].shape)]
         weight, bias = self.parameters

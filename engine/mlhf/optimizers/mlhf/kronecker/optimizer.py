@@ -44,6 +44,7 @@ from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
+from mlhf.optimizers.mlhf.kronecker.damping import Damping
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver, interval
@@ -67,8 +68,6 @@ from mlhf.optimizers.torch_api.gradients import Gradients
 from mlhf.optimizers.torch_api.param_groups import Parameters, flat
 from mlhf.optimizers.torch_api.recorder import Pass
 
-_BETA2 = 0.99
-_EPS = 1e-5  # of the loss's scale
 _NOISELESS_ITERATIONS = 4  # at least, where a batch's own minimum is worth reaching
 # Over how many steps the interval between two updates of the factors, and between two of the
 # bases, grows by one. Where there are sketches, an update costs as much as a small network's
@@ -219,7 +218,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._steps = 0
         self._recent_sizes: tuple[float, ...] = ()  # of the last batches
         self._next_update = self._next_refresh = 0
-        self._second_moment: Tensor | None = None  # v, in the basis
+        self._damping = Damping()
         self._last_step: Direction | None = None  # d'
 
     def _not_rotated(self) -> list[Tensor]:
@@ -244,7 +243,7 @@ class KroneckerMLHF(AveragingMLHF):
 
     def _guarded_state(self) -> list[object]:
         noiseless = [part for part in (self._judge, self._whole) if part is not None]
-        own = [self, self._features, self._solver, self._extension]
+        own = [self, self._damping, self._features, self._solver, self._extension]
         return [*own, *noiseless, *self._basis.state]
 
     def _refuse_eval_mode(self, what: str) -> None:
@@ -415,16 +414,21 @@ class KroneckerMLHF(AveragingMLHF):
         features = torch.tensor(self._features.features())
         by_kind = self.networks["damping"](features).exp().tolist()
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
-        scale, s = self._damping(b, by_kind, fraction, reevaluated is not None)
-        if not isinstance(decay, list) and decay:
-            s.add_(decay)
-        inverse = torch.add(s, basis.diagonal, alpha=on_diagonal)
-        if isinstance(decay, list):
-            inverse.add_(basis.spread(decay))
-        inverse.reciprocal_()
+        scale = self._scale(judged=reevaluated is not None)
+        s, inverse, first = self._damping.step(
+            *(b, basis.diagonal, self._segments(scale, by_kind)),
+            steps=self._steps,
+            loss_scale=basis.loss_scale,
+            fraction=fraction,
+            on_diagonal=on_diagonal,
+            decay=0.0 if isinstance(decay, list) else decay,
+            decays=basis.spread(decay) if isinstance(decay, list) else None,
+        )
 
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
-        solved = self._solver.solve(ggn, b, s, inverse, last, penalty, self._steps, decays)
+        solved = self._solver.solve(
+            *(ggn, b, s, inverse, first, last, penalty, self._steps, decays)
+        )
         if solved is None or not np.isfinite(solved[1]).all():
             check(ggn.loss, {"gradient": ggn.gradient})
             raise NotFinite("direction", ggn.loss)
@@ -435,7 +439,11 @@ class KroneckerMLHF(AveragingMLHF):
             # throw the others back.
             if self._features.loss_reduction() < LOW_LOSS:
                 on_step *= self._extension.factor
-        stats = {"damping": scale, "momentum": float(coefficients[1]), "step_factor": on_step}
+        stats = {
+            "damping": scale * sum(by_kind) / len(by_kind),
+            "momentum": float(coefficients[1]),
+            "step_factor": on_step,
+        }
         coefficients = coefficients * (on_step * fraction)
         self._extension.applied = on_step * fraction
         coefficients[1] *= on_momentum
@@ -467,33 +475,20 @@ class KroneckerMLHF(AveragingMLHF):
             return 0.5 * torch.dot(flat(decay, self._parameters) * theta, theta)
         return 0.5 * decay * torch.dot(theta, theta)
 
-    def _damping(
-        self, b: Tensor, by_kind: Sequence[float], fraction: float, judged: bool = False
-    ) -> tuple[float, Tensor]:
-        """Update v; return the damping's scale (mean over kinds), and s without weight decay.
+    def _scale(self, judged: bool) -> float:
+        """Return λ_k; where the loss is looked at after each step, by what was found there."""
+        if judged and self._judge is not None:
+            return self.damping * self._judge.factor
+        growth: float = (1 + self._steps / self.growth_steps) ** 0.5
+        return self.damping * growth
 
-        Args:
-            b: The gradient in the basis, (n,).
-            by_kind: The learned factors of the damping, one for each kind of parameter.
-            fraction: The batch's size relative to the usual one.
-            judged: Whether the loss is looked at after the step.
-        """
-        before = torch.zeros_like(b) if self._second_moment is None else self._second_moment
-        self._second_moment = torch.mul(before, _BETA2)  # replaced: see ``StepGuard``
-        self._second_moment.addcmul_(b, b, value=(1 - _BETA2) * fraction)
-        correction = (1 - _BETA2 ** (self._steps + 1)) ** -0.5
-        growth = (1 + self._steps / self.growth_steps) ** 0.5
-        scale = self.damping * (self._judge.factor if judged and self._judge else growth)
-        s = self._second_moment.sqrt().mul_(correction).add_(_EPS * self._basis.loss_scale)
-        segments = self._basis.segments
-        views = torch.split_with_sizes(s, [segment.size for segment in segments])
+    def _segments(self, scale: float, by_kind: Sequence[float]) -> list[tuple[int, float]]:
+        """Return the size of each of the basis's segments, and the factor of its damping."""
         positions = self._position_damping
-        factors = [
-            scale * by_kind[seg.kind] * (seg.damping_factor if positions else 1.0)
-            for seg in segments
+        return [
+            (seg.size, scale * by_kind[seg.kind] * (seg.damping_factor if positions else 1.0))
+            for seg in self._basis.segments
         ]
-        torch._foreach_mul_(views, factors)
-        return scale * sum(by_kind) / len(by_kind), s
 
     def eval_mode(self) -> None:
         """Put the averaged weights into the model; batch norm's statistics are not theirs."""
@@ -514,7 +509,7 @@ class KroneckerMLHF(AveragingMLHF):
             "average": self._average.state_dict(),
             "next_update": self._next_update,
             "next_refresh": self._next_refresh,
-            "moment": self._second_moment,
+            "moment": self._damping.second_moment,
             "last": None if self._last_step is None else list(self._last_step),
             "solver": self._solver.state_dict(),
             "extension": self._extension.state_dict(),
@@ -535,7 +530,7 @@ class KroneckerMLHF(AveragingMLHF):
         self._average.load_state_dict(state["average"])
         self._next_update = int(state["next_update"])
         self._next_refresh = int(state["next_refresh"])
-        self._second_moment = restored(state["moment"], like)
+        self._damping.second_moment = restored(state["moment"], like)
         self._solver.load_state_dict(state["solver"])
         if state.get("extension") is not None:  # of no older state
             self._extension.load_state_dict(state["extension"])

@@ -158,15 +158,19 @@ def both_sides(
         return None
     (y, t), (z, u) = first, second
     if there:
-        moved = left.moves or right.moves
-        source = matrix.clone() if moved and not overwrite else matrix
-        matrix = right.exchanged(left.exchanged(source), left=False)
+        if (left.moves or right.moves) and not overwrite:
+            matrix, overwrite = matrix.clone(), True
+        matrix = right.exchanged(left.exchanged(matrix), left=False)
         t = t.T
     else:
         u = u.T
     above = t @ (y.T @ matrix)  # H_L M = M − Y above
     beside = torch.addmm(matrix @ z, y, above @ z, alpha=-1) @ u
-    result = torch.addmm(matrix, torch.cat([y, beside], 1), torch.cat([above, z.T]), alpha=-1)
+    factors = torch.cat([y, beside], 1), torch.cat([above, z.T])
+    if overwrite:
+        result = matrix.addmm_(*factors, alpha=-1)
+    else:
+        result = torch.addmm(matrix, *factors, alpha=-1)
     return result if there else right.exchanged(left.exchanged(result), left=False)
 
 

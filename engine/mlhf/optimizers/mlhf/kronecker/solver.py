@@ -60,6 +60,7 @@ class Solver:
         b: Tensor,
         s: Tensor,
         inverse: Tensor,
+        first: Tensor,
         last: Direction,
         penalty: Tensor,
         step: int,
@@ -74,13 +75,14 @@ class Solver:
             b: The gradient, (n,), in the basis as s and P are.
             s: The damping, (n,).
             inverse: P, (n,).
+            first: Pb, (n,).
             last: d'.
             penalty: What is minimised beside the loss, a scalar.
             step: How many steps were taken before this one.
             decays: The weight decay of each flattened parameter, (n,), where it is not in s.
         """
         model = QuadraticModel(ggn, self._basis, b, s, decays)
-        q = self._direction(inverse * b)
+        q = self._direction(first)
         numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), penalty, torch.dot(b, b)]
         on_host: list[float] = torch.stack(numbers).tolist()
         if not all(map(math.isfinite, on_host)):

@@ -7,6 +7,7 @@ from torch import nn
 
 from mlhf.curvature.ggn import GGN
 from mlhf.models.layers import PositionEmbedding
+from mlhf.optimizers.mlhf.kronecker import blocks
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.blocks import _INPUT_ROWS as INPUT_ROWS
 
@@ -49,8 +50,10 @@ def _update(basis, model, loss, x, y, **options):
     return ggn
 
 
+@pytest.mark.parametrize("large", [1 << 18, 1], ids=["as it comes", "aligned"])
 @pytest.mark.parametrize("most", [1024, 5, 1])
-def test_rotations_keep_lengths_and_come_back(most):
+def test_rotations_keep_lengths_and_come_back(most, large, monkeypatch):
+    monkeypatch.setattr(blocks, "_LARGE", large)
     torch.manual_seed(0)
     model = Mixed().double()
     x, y = torch.randn(8, 2, 4, 4).double(), torch.randint(0, 3, (8,))

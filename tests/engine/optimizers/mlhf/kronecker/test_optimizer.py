@@ -55,7 +55,7 @@ def test_a_step_is_the_least_value_over_the_subspace(iterations):
         u = torch.stack(
             [torch.cat([t.reshape(-1) for t in basis.rotate_back(eye[i])]) for i in range(size)], 1
         )
-        moment = optimizer._second_moment / (1 - 0.99**optimizer._steps)
+        moment = optimizer._damping.second_moment / (1 - 0.99**optimizer._steps)
         scale = 30 * (1 + (optimizer._steps - 1) / 100) ** 0.5
         s = scale * (moment.sqrt() + 1e-5 * basis.loss_scale) + 0.01
         damped = g + u @ torch.diag(s) @ u.T
@@ -76,7 +76,7 @@ def test_a_fraction_of_a_batch_counts_as_that_fraction_in_the_mean_of_squares():
     optimizer = KroneckerMLHF(model, meta_checkpoint=None)
     ((x, y),) = _batches(1)
     optimizer.step(x, y)
-    before = optimizer._second_moment.clone()
+    before = optimizer._damping.second_moment.clone()
     x, y = x[:4], y[:4]
     unpack = flat_function(model, list(model.parameters()))
     _, b, _ = gradient_and_matrix(model, unpack, _theta(model), x, y)
@@ -85,7 +85,7 @@ def test_a_fraction_of_a_batch_counts_as_that_fraction_in_the_mean_of_squares():
     shaped = [t.view(p.shape) for t, p in zip(pieces, model.parameters(), strict=True)]
     rotated = optimizer._basis.rotate(shaped)
     torch.testing.assert_close(
-        optimizer._second_moment, 0.99 * before + 0.01 / 4 * rotated.square()
+        optimizer._damping.second_moment, 0.99 * before + 0.01 / 4 * rotated.square()
     )
 
 
@@ -127,7 +127,7 @@ def test_more_iterations_go_lower():
         optimizer.step(x, y)
         d = before - _theta(model)
         basis = optimizer._basis
-        s = 30 * ((optimizer._second_moment / 0.01).sqrt() + 1e-5 * basis.loss_scale)
+        s = 30 * ((optimizer._damping.second_moment / 0.01).sqrt() + 1e-5 * basis.loss_scale)
         rotated = basis.rotate(
             [
                 t.view(p.shape)
@@ -183,12 +183,15 @@ def test_the_damping_is_its_formula_and_lower_for_small_positions(lowered):
     optimizer = MLHF(model, meta_checkpoint=None, position_damping=lowered)
     x = torch.randint(0, 5, (6, 4))
     optimizer.step(x, x)
-    optimizer._steps, optimizer._second_moment = 0, None
+    optimizer._steps, optimizer._damping.second_moment = 0, None
     optimizer._basis._output_square.values = [torch.tensor(9.0).double()]
     b = torch.randn(sum(p.numel() for p in model.parameters())).double()
     # All of these count as dense kernels, the third kind.
-    scale, s = optimizer._damping(b, [1.0, 1.0, 2.0, 1.0, 1.0, 1.0], 1.0)
-    assert scale == pytest.approx(30 * 7 / 6)
+    segments = optimizer._segments(optimizer._scale(judged=False), [1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
+    basis = optimizer._basis
+    s = optimizer._damping.step(
+        b, basis.diagonal, segments, steps=0, loss_scale=basis.loss_scale
+    ).damping
     fraction = torch.ones_like(b)
     if lowered:  # layers come first, then matrices in the parameters' order
         fraction[-12:] = 0.25

@@ -70,7 +70,7 @@ def test_solves_are_dense_at_first_and_between_them_the_step_is_exact_along_one_
             pieces = d.split([p.numel() for p in parameters])
             shaped = [t.view(p.shape) for t, p in zip(pieces, parameters, strict=True)]
             rotated = optimizer._basis.rotate(shaped)
-            moment = optimizer._second_moment / (1 - 0.99**optimizer._steps)
+            moment = optimizer._damping.second_moment / (1 - 0.99**optimizer._steps)
             s = (
                 30
                 * (1 + (optimizer._steps - 1) / 100) ** 0.5
