@@ -10,7 +10,6 @@ from torch import Tensor
 from mlhf.curvature.protocol import FactoredCurvature
 from mlhf.curvature.vectors import unflatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
-from mlhf.optimizers.mlhf.kronecker.in_cache import pieces
 from mlhf.optimizers.mlhf.kronecker.subspace import (
     Array,
     bilinear,
@@ -42,12 +41,9 @@ def combine(coefficients: Sequence[float] | Array, directions: Sequence[Directio
 
 def combined(coefficients: Sequence[float] | Array, vectors: Sequence[Tensor]) -> Tensor:
     """Return the linear combination of vectors (n,) with coefficients (m,)."""
-    result = torch.empty_like(vectors[0])
-    first, *others = (float(c) for c in coefficients)
-    for into, vector, *rest in pieces(result, *vectors):
-        torch.mul(vector, first, out=into)
-        for coefficient, each in zip(others, rest, strict=True):
-            into.add_(each, alpha=coefficient)
+    result = vectors[0] * float(coefficients[0])
+    for coefficient, vector in zip(coefficients[1:], vectors[1:], strict=True):
+        result.add_(vector, alpha=float(coefficient))
     return result
 
 
@@ -92,17 +88,13 @@ class QuadraticModel:
         self.directions += directions
         self._tangents += tangents
         self._hvps += [self._ggn.output_hessian(u) for u in tangents]
-        gram = gram_matrix(self._tangents, self._hvps).to(self._b)
-        rotated = [q.in_eigenbasis for q in self.directions]
-        sums: list[Tensor] = []
-        for b, s, *own in pieces(self._b, self._s, *rotated):
-            stacked = torch.stack(own) if len(own) > 1 else own[0].unsqueeze(0)
-            products = [(stacked * s) @ stacked.T, (stacked @ b).unsqueeze(1)]
-            sums = list(torch._foreach_add(sums, products)) if sums else products
-        damping, linear_term = sums
+        stacked = torch.stack([q.in_eigenbasis for q in self.directions])
+        gram = gram_matrix(self._tangents, self._hvps).to(stacked)
+        damping = (stacked * self._s) @ stacked.T
         if self._decays is not None:
             flat = torch.stack([q.in_parameters for q in self.directions])
             damping += (flat * self._decays) @ flat.T
+        linear_term = (stacked @ self._b).unsqueeze(1)
         on_host = np.array(torch.cat([gram, damping, linear_term], 1).tolist())
         m = len(on_host)
         self.gram, self.linear_term = semidefinite(on_host[:, :m]), on_host[:, -1]
