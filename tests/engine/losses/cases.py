@@ -28,6 +28,7 @@ class Case:
     reference: Any
     z: Tensor
     y: Any
+    parts: Any = None  # of each position in the mean, where they are not all the same
 
 
 def _pinball(z, y, levels, smoothing):
@@ -45,6 +46,85 @@ def _weighted(function):
         return (torch.stack(each) * weights).mean()
 
     return of
+
+
+def _positions(function, parts=None):
+    """Of the losses of positions, with the weights of their samples, over the positions' parts."""
+
+    def of(z, y):
+        targets, weights = y
+        each = function(z, targets)
+        spread = weights.view(-1, *[1] * (each.ndim - 1))
+        return (each * spread).sum() / (each.numel() if parts is None else parts.sum())
+
+    return of
+
+
+def _weighted_cases(z, maps, tokens, token_y, real, counts, yes) -> dict[str, Case]:
+    """Each loss whose samples have weights, 0 among them."""
+    weights = torch.tensor([0.0, 2.0, 0.3, 1.0, 1.5, 0.2], dtype=D)
+    few = weights[1:4]
+    classes, w = torch.tensor([0, 3, 2, 2, -100, 1]), torch.tensor([0.5, 2, 0, 1.5], dtype=D)
+    map_y, ce = torch.randint(4, (3, 2, 3)), F.cross_entropy
+    parts = torch.where(classes < 0, 0.0, w[classes.clamp_min(0)])
+    options = {"weight": w, "label_smoothing": 0.1, "reduction": "none"}
+    pairs = {
+        "huber": (Huber(0.7), lambda z, y: F.huber_loss(z, y, delta=0.7, reduction="none"), real),
+        "poisson": (Poisson(), lambda z, y: F.poisson_nll_loss(z, y, reduction="none"), counts),
+        "several labels": (
+            BinaryCrossEntropy([0.5, 1, 2, 3]),
+            lambda z, y: F.binary_cross_entropy_with_logits(
+                z, y, reduction="none", pos_weight=torch.tensor([0.5, 1, 2, 3], dtype=D)
+            ),
+            yes,
+        ),
+    }
+    found = {}
+    for name, (loss, function, y) in pairs.items():
+        loss.sample_weights = True
+        found[f"weighted {name}"] = Case(
+            loss, _positions(lambda z, y, f=function: f(z, y).mean(-1)), z, (y, weights)
+        )
+    rows = lambda z, y: torch.stack(  # noqa: E731
+        [_pinball(a, b, [0.1, 0.9], 0.3) for a, b in zip(z, y, strict=True)]
+    )
+    return found | {
+        "weighted quantile": Case(
+            Quantile([0.1, 0.9], 0.3, sample_weights=True),
+            _positions(rows),
+            *(z, (real[:, :2], weights)),
+        ),
+        "weighted two classes": Case(
+            BinaryCrossEntropy(two_classes=True, sample_weights=True),
+            _positions(
+                lambda z, y: F.binary_cross_entropy_with_logits(z[:, 0], y.to(D), reduction="none")
+            ),
+            *(z[:, :1], (torch.tensor([0, 1, 1, 0, 1, 0]), weights)),
+        ),
+        "weights of both kinds": Case(
+            CrossEntropy(0.1, [0.5, 2, 0, 1.5], sample_weights=True),
+            _positions(lambda z, y: ce(z, y, **options), parts),
+            *(z, (classes, weights), parts),
+        ),
+        "weighted tokens": Case(
+            CrossEntropy(0.1, sample_weights=True),
+            _positions(
+                lambda z, y: ce(z.movedim(-1, 1), y, label_smoothing=0.1, reduction="none"),
+                token_y >= 0,
+            ),
+            *(tokens, (token_y, few), (token_y >= 0).to(D)),
+        ),
+        "weighted maps": Case(
+            CrossEntropy(ignore_index=2, channel_axis=1, sample_weights=True),
+            _positions(lambda z, y: ce(z, y, ignore_index=2, reduction="none"), (map_y != 2).to(D)),
+            *(maps, (map_y, few), (map_y != 2).to(D)),
+        ),
+        "weighted numbers of steps": Case(
+            Huber(0.7, sample_weights=True),
+            _positions(lambda z, y: F.huber_loss(z, y, delta=0.7, reduction="none").mean(-1)),
+            *(tokens, (torch.randn_like(tokens), few)),
+        ),
+    }
 
 
 def cases() -> dict[str, Case]:
@@ -135,7 +215,7 @@ def cases() -> dict[str, Case]:
             Quantile([0.1, 0.9], 0.3), lambda z, y: _pinball(z, y, [0.1, 0.9], 0.3), z, real[:, :2]
         ),
         "heads": Case(heads, several, side, head_y),
-    }
+    } | _weighted_cases(z, maps, tokens, token_y, real, counts, yes)
 
 
 CASES = cases()
