@@ -278,5 +278,11 @@ def _parsed(choice: Component, task: Task) -> Any:
     if task not in LOSSES[choice.name].tasks:
         fitting = ", ".join(spec.name for spec in LOSSES.values() if task in spec.tasks)
         what = "several targets a sample" if task == "heads" else task
-        raise SpecError("/name", f"{choice.name} is not a loss for {what}; take {fitting}")
+        told = f"{choice.name} is not a loss for {what}; take {fitting}"
+        if task == "classification" and "regression" in LOSSES[choice.name].tasks:
+            told += (
+                ". Whole numbers are read as classes: where the targets are numbers, store them as "
+                "floats, or give the data set task: regression"
+            )
+        raise SpecError("/name", told)
     return params

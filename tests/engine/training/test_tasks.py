@@ -321,3 +321,11 @@ def test_what_cannot_be_trained_together_is_refused_before(tmp_path, rng):
     with pytest.raises(SpecError, match="computed in parts") as error:
         run(tmp_path, heads, TABLE, optimizer=("hf_adam", {"micro_batch": 4}))
     assert error.value.pointer == "/optimizer/params/micro_batch"
+
+
+@pytest.mark.parametrize("loss", ["poisson", "huber"])
+def test_of_whole_numbers_that_are_read_as_classes_it_is_told(loss, tmp_path, rng):
+    counts = {"x": rng.normal(size=(40, 2)), "y": rng.poisson(2.0, 40)}
+    with pytest.raises(SpecError, match="task: regression"):
+        run(tmp_path, counts, TABLE, {"name": loss})
+    run(tmp_path, counts, TABLE, {"name": loss}, task="regression")

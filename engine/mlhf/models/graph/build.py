@@ -31,7 +31,7 @@ def build(params: GraphParams, info: DataInfo) -> nn.Module:
     """Return the network, with the weights that came with it or fresh ones."""
     network = _network(params)
     output = trained_output(output_names(network.graph.outputs) or [""], params.output, info)
-    module = GraphModule(network.graph, output)
+    module = GraphModule(network.graph, output, columns=True)
     if network.weights:
         try:
             load_weights(module, network.weights)

@@ -39,12 +39,13 @@ class GraphModule(nn.Module):
         graph: A checked graph.
         output: Which of several outputs ``forward`` returns; several: these, side by side as
             (B, Σ sizes); None: all, as the graph has them.
+        columns: Whether an output of one number a sample, (B,), is returned as (B, 1).
 
     Raises:
         SpecError: a layer or tensor cannot be made; the pointer is into the graph.
     """
 
-    def __init__(self, graph: Graph, output: Outputs = None) -> None:
+    def __init__(self, graph: Graph, output: Outputs = None, *, columns: bool = False) -> None:
         super().__init__()
         self._owners: dict[str, nn.Module] = {"": self}
         for name, layer in graph.layers.items():
@@ -81,6 +82,7 @@ class GraphModule(nn.Module):
             )
             self._training_outputs = _chosen(graph.training_outputs, output)
         self._side_by_side = isinstance(output, tuple)
+        self._columns = columns
         self._graph = graph
 
     @property
@@ -121,6 +123,8 @@ class GraphModule(nn.Module):
         found = _collected(outputs, look_up)
         if self._side_by_side:
             return torch.cat([each.reshape(batch, -1) for each in found], 1)
+        if self._columns and isinstance(found, Tensor) and found.ndim == 1:
+            return found.unsqueeze(1)
         return found
 
     def _called(self, step: _Step, args: list[Any], kwargs: dict[str, Any]) -> Any:

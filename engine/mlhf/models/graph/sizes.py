@@ -127,7 +127,8 @@ def trained_output(outputs: Collection[str], output: str | None, data: DataInfo)
 
 def _check_output(found: Output, which: str, needed: tuple[int, ...]) -> None:
     place = "/params/network"
-    if tuple(found.shape) != needed:
+    # A single number a sample may come without an axis of its own.
+    if tuple(found.shape) != needed and not (needed == (1,) and not found.shape):
         raise SpecError(
             place,
             f"the network gives {which}{tuple(found.shape)} for a sample; the data set needs "

@@ -1,8 +1,10 @@
 """A graph is trained as other models are, and goes back into the user's class."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import mlhf
 from mlhf.core.errors import DataError, SpecError
@@ -100,3 +102,36 @@ def test_broken_files_are_refused(network, tmp_path):
         load_weights(module, {k: v for k, v in weights.items() if k != "head.weight"})
     with pytest.raises(DataError, match="of shape"):
         load_weights(module, {**weights, "head.weight": torch.zeros(3)})
+
+
+class _Price(nn.Module):
+    """A regression network as people write it: one number a sample, (B,)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.layers(x).squeeze(-1)
+
+
+@pytest.mark.parametrize("optimizer", ["mlhf", "kfac", "gauss_newton"])
+def test_one_number_a_sample_needs_no_axis(optimizer, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(80, 4)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=x.sum(1).numpy())
+    module = _Price()
+    path = mlhf.trace(module, x[:2]).save(tmp_path / "net")
+    spec = {
+        "model": {"name": "graph", "params": {"network": str(path)}},
+        "dataset": {"name": "npz", "root": str(tmp_path)},
+        "optimizer": {"name": optimizer},
+        "budget": {"epochs": 8},
+    }
+    result = mlhf.train(spec, run_dir=tmp_path / "run")
+    assert result.status == "succeeded"
+    module.load_state_dict(load_file(tmp_path / "run" / "artifacts" / "model.safetensors"))
+    loaded = mlhf.load_model(tmp_path / "run" / "artifacts")
+    torch.testing.assert_close(loaded.module(x[:3]), module(x[:3]).unsqueeze(1))
+    spread = (module(x) - module(x).mean()).detach()
+    assert torch.corrcoef(torch.stack([spread, x.sum(1)]))[0, 1] > 0.9
