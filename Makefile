@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest
 # process. A third process gains nothing on two cores.
 SPREAD := --numprocesses 2 --dist load --maxschedchunk 1
 
-.PHONY: demo serve faults fuzz test test-quick test-bare coverage lint format docs clean
+.PHONY: demo serve faults fuzz test test-long test-quick test-bare coverage lint format docs clean
 
 # The service alone.
 $(VENV)/.installed: pyproject.toml
@@ -39,11 +39,14 @@ demo: $(VENV)/.installed  ## Compare optimizers through a service of its own.
 serve: $(VENV)/.installed  ## Keep the service running on PORT, its state in DATA_DIR.
 	@$(BIN)/mlhf serve --port $(PORT) --data-dir $(DATA_DIR)
 
-test: $(VENV)/.installed-dev  ## Run all tests.
-	@$(PYTEST) $(SPREAD)
+test: $(VENV)/.installed-dev  ## Run the tests, but for the longest: under ten minutes on two cores.
+	@$(PYTEST) $(SPREAD) -m 'not long'
+
+test-long: $(VENV)/.installed-dev  ## Run those: a two-hundredth of the tests, a third of the time.
+	@$(PYTEST) $(SPREAD) -m long
 
 test-quick: $(VENV)/.installed-dev  ## Run the tests that need neither much time nor a service.
-	@$(PYTEST) $(SPREAD) -m 'not slow and not services'
+	@$(PYTEST) $(SPREAD) -m 'not slow and not long and not services'
 
 # As on a machine without data sets, servers, a browser, and packages that only tests need: all
 # that is missing must be skipped.

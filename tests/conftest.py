@@ -55,4 +55,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _length(item: pytest.Item) -> int:
-    return 2 * bool(item.get_closest_marker("services")) + bool(item.get_closest_marker("slow"))
+    marks = enumerate(("slow", "services", "long"))
+    return sum(2**at for at, name in marks if item.get_closest_marker(name))

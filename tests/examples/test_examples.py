@@ -65,6 +65,7 @@ def test_the_cells_of_the_notebook_run_twice() -> None:
     assert names["accuracy"] > 0.85
 
 
+@pytest.mark.long
 @pytest.mark.services
 def test_the_client_runs_a_sweep(serving: Serving, tmp_path: Path) -> None:  # noqa: F811
     serving.start("serve")

@@ -33,6 +33,7 @@ def run(install, tmp_path):
     return run
 
 
+@pytest.mark.long
 def test_it_steps_and_trains(run):
     text = """
         import json, sys

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from tests.packaging.conftest import clean_environment
 
 PROJECT = """
@@ -49,6 +51,7 @@ REVEALED = [
 ]
 
 
+@pytest.mark.long
 def test_a_users_project_is_checked_strictly(install, tmp_path):
     project = tmp_path / "project"
     project.mkdir()

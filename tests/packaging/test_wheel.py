@@ -91,6 +91,7 @@ def test_without_a_compiler_the_wheel_is_for_every_platform(tmp_path):
         build(tmp_path / "other", CXX="no-such-compiler", MLHF_BUILD_KERNELS="1")
 
 
+@pytest.mark.long
 @pytest.mark.services
 def test_it_serves_and_trains_beside_folders_of_the_same_names_as_ours(install, tmp_path):
     here = tmp_path / "project"

@@ -29,6 +29,7 @@ def environment() -> dict[str, str]:
     return {"MLHF_DATASETS_DIR": str(DATA)}
 
 
+@pytest.mark.long
 def test_the_downloaded_network_has_the_reported_loss(serving: Serving, tmp_path: Path) -> None:
     serving.start("serve")
     serving.wait_until_ready()

@@ -97,6 +97,7 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path) -> None:
     assert "MLHF_PORT" in output
 
 
+@pytest.mark.long
 def test_the_demonstration(tmp_path: Path) -> None:
     output = mlhf("demo", "--epochs", "3", "--data-dir", "d", "--output", "o", cwd=tmp_path)
     for name in ("momentum", "adam", "adamw", "hf", "hf_adam", "mlhf", "samples*", "seconds*"):

@@ -26,6 +26,7 @@ def write_flowers(path: Path, rows: int = 150) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.long
 @pytest.mark.services
 def test_from_a_csv_to_compared_optimizers(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

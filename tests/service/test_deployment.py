@@ -63,6 +63,7 @@ def deployment(
     assert serving.pids() == {}, serving.output()
 
 
+@pytest.mark.long
 def test_jobs_wait_for_workers_and_outlive_them(deployment: Serving) -> None:
     client = deployment.client
     first = client.submit(train())
@@ -80,6 +81,7 @@ def test_jobs_wait_for_workers_and_outlive_them(deployment: Serving) -> None:
     assert steps_of(deployment, done["run_ids"][0]) == list(range(1, LONG_STEPS + 1))
 
 
+@pytest.mark.long
 def test_many_workers_train_each_run_once(deployment: Serving) -> None:
     client = deployment.client
     deployment.start("worker", "--workers", "2")

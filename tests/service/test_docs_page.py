@@ -67,6 +67,7 @@ class Opened:
         self.block.locator(".opblock-summary-control").click()
 
 
+@pytest.mark.long
 def test_every_example_works_as_it_stands(serving: Serving, page: Any, tmp_path: Path) -> None:
     serving.start("serve", "--workers", "1")
     serving.wait_until_ready()

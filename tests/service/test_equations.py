@@ -30,6 +30,7 @@ JOB: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_an_equation_is_solved_by_a_sweep_and_compared(serving: Serving) -> None:
     process = serving.start("serve")
     serving.wait_until_ready()

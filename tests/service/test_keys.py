@@ -30,6 +30,7 @@ def mlhf(serving: Serving, *arguments: str) -> str:
     return subprocess.run([*command, *data_dir], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.long
 def test_a_job_with_a_key_and_no_secret_left_anywhere(serving: Serving) -> None:
     """Keys by the command line; a job by the client; then every process and file is searched."""
     serving.start("serve", "--workers", "1")

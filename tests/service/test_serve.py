@@ -97,6 +97,7 @@ def refuse_a_second(serving: Serving) -> None:
     assert "Traceback" not in elsewhere.output() + serving.output()
 
 
+@pytest.mark.long
 def test_a_stop_queues_what_runs_and_the_next_start_goes_on(serving: Serving) -> None:
     first = serving.start("serve")
     serving.wait_until_ready()
@@ -128,6 +129,7 @@ def pause_cancel_and_resume(serving: Serving) -> None:
     assert client.wait(job["id"], timeout=DEADLINE)["status"] == "cancelled"
 
 
+@pytest.mark.long
 def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving) -> None:
     """One job through the death of every kind of process, one after another."""
     # Whoever starts a worker again knows that it is dead, and does not wait for its lease.
@@ -178,6 +180,7 @@ def test_whatever_is_killed_the_job_ends_once_and_whole(serving: Serving) -> Non
     assert len(ends) == 2, "one end of the run, one of the job"
 
 
+@pytest.mark.long
 def test_a_sweep_is_trained_by_several_workers_and_compared(
     serving: Serving, environment: dict[str, str]
 ) -> None:
@@ -221,6 +224,7 @@ def test_no_answer_is_said_in_words(serving: Serving) -> None:
         serving.client.job("job_0")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["uvicorn", "billiard"])
 def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, module: str) -> None:
     """A package of the API's, or of the worker's, that is broken as a bad upgrade leaves it."""
@@ -245,6 +249,7 @@ def test_a_child_that_cannot_start_ends_it(serving: Serving, tmp_path: Path, mod
     assert "Traceback" not in serving.output()
 
 
+@pytest.mark.long
 def test_a_broker_that_is_away_is_waited_for_and_a_schema_that_is_newer_is_not(
     serving: Serving,
 ) -> None:

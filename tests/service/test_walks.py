@@ -57,6 +57,7 @@ def log_in(page: Any, url: str, key: str) -> None:
     page.get_by_role("button", name="Log out").wait_for()
 
 
+@pytest.mark.long
 def test_a_new_user_and_a_team(serving: Serving, browser: Any, tmp_path: Path) -> None:
     serving.start("serve", "--workers", "1")
     serving.wait_until_ready()

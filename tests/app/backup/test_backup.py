@@ -124,7 +124,7 @@ def test_what_is_restored_is_what_was(
         restore(elsewhere, empty, other_store, tmp_path / "b.tar")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("database_url", "empty"), [("sqlite", "postgresql"), ("postgresql", "sqlite")], indirect=True
 )

@@ -176,7 +176,7 @@ def drawn(folder, **changes):
     return example, content.getvalue()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_detector_is_trained_on_an_upload_of_images_with_boxes(
     client: TestClient, settings, database, storage, tmp_path

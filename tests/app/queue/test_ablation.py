@@ -64,7 +64,7 @@ def is_figure(content: bytes, height: int) -> bool:
         return image.format == "PNG" and image.size == (1050, height)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_ablation_that_was_killed_ends_with_the_commands_table_and_figure(
     worker: Service, client: TestClient, tmp_path: Path
 ) -> None:
@@ -184,7 +184,7 @@ def test_pause_cancel_and_retry_are_those_of_any_job(
     assert (cloned["spec"]["seeds"], len(cloned["run_ids"])) == ([4], 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_untrained_networks_and_several_tasks(worker: Service, client: TestClient) -> None:
     short = {**TASK, "budget": {"steps": 2}, "name": None}
     other = {**short, "model": {"name": "mlp", "params": {"hidden": [4]}}, "name": "other"}

@@ -36,6 +36,7 @@ STEPS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STEPS)
 def test_a_run_killed_midway_ends_as_if_it_had_not_been(
     worker: Service, submit: Any, name: str, tmp_path: Path

@@ -104,7 +104,7 @@ def test_a_claim_that_is_lost_meanwhile_forgets_nothing(
     assert len(worker.all(Artifact)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_damaged_checkpoint_changes_nothing_but_where_the_run_goes_on(
     worker: Service, submit: Any, tmp_path: Path

@@ -36,7 +36,7 @@ TRAIN: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("variant", "family"), [("kronecker", "mlhf"), ("paper", "mlhf_paper")])
 def test_from_meta_training_to_a_run_that_uses_it(
     worker: Service, client: TestClient, variant: str, family: str

@@ -89,7 +89,7 @@ def name_of(pid: int) -> str:
         return ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("threads", [2, 1])
 def test_a_forked_trainer_gives_bit_for_bit_what_one_started_alone_does(
     tmp_path: Path, shared: Spare, threads: int

@@ -232,7 +232,7 @@ def test_the_score_is_that_of_the_final_and_the_integrated_log_loss() -> None:
     assert tuning_score([9.0, math.inf, 0.1]) == tuning_score([9.0]) == math.inf
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_one_posted_job_compares_tuned_optimizers(worker: Service, client: TestClient) -> None:
     body = {

@@ -86,7 +86,7 @@ def test_a_bucket_that_is_not_there(bucket: str, cache: LocalCache) -> None:
         store.check()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_outage_is_waited_out_or_told(tmp_path: Path, cache: LocalCache) -> None:
     s3_server.require()
     server = S3Server(tmp_path / "s3")

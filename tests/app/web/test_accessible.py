@@ -61,6 +61,7 @@ def every_page(client: TestClient, rows: Rows) -> list[str]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_page_is_accessible(
     browser: Any, url: str, client: TestClient, rows: Rows, width: int, scheme: str

@@ -185,6 +185,7 @@ def test_what_a_killed_writer_left_is_deleted_and_a_living_one_s_is_not(kept, mo
     assert [path.name for path in kept.folder.glob("*.partial")] == ["fresh.partial"]
 
 
+@pytest.mark.long
 def test_writers_that_are_killed_leave_nothing_wrong(kept):
     code = """if True:
         import sys, torch

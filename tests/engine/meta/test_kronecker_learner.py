@@ -176,7 +176,7 @@ def test_the_paper_variant_takes_both(changes):
     assert meta_train(_config(**bptt, **changes)).status == "succeeded"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns(tmp_path):
     """From eight times the untrained damping, a few iterations get most of the way back."""
     weights = {name: dict(net.state_dict()) for name, net in fresh_networks().items()}

@@ -63,7 +63,7 @@ def _agree(eager, fast, batches, tolerance=1e-12):
     assert _apart(eager, fast) < tolerance
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler")
 def test_compiled_steps_equal_eager_ones_over_50_steps():
     torch.manual_seed(1)
