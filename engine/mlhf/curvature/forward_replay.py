@@ -59,6 +59,14 @@ class ForwardReplay:
             self._set_modes(modes)
             self._set_rng_state(rng_state)
 
+    def drawn_since(self) -> bool:
+        """Whether random numbers were drawn since the snapshot."""
+        now = self._get_rng_state()
+        return any(
+            before is not None and after is not None and not torch.equal(before, after)
+            for before, after in zip(self._rng_state, now, strict=True)
+        )
+
     def _set_modes(self, modes: list[bool]) -> None:
         for module, mode in zip(self._model.modules(), modes, strict=True):
             module.training = mode

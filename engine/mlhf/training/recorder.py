@@ -179,8 +179,9 @@ class TrainingRecorder(CurveRecorder):
         losses = torch.stack([result.loss for _, result in pending]).tolist()
         taken = [result for _, result in pending if result.skipped is None]
         columns: dict[str, Iterator[float]] = {}
-        for name in taken[0].stats if taken else ():
-            values = [result.stats[name] for result in taken]
+        # Steps may change their kind, and then tell of other things.
+        for name in dict.fromkeys(name for result in taken for name in result.stats):
+            values = [result.stats[name] for result in taken if name in result.stats]
             tensors = [v for v in values if isinstance(v, Tensor)]
             columns[name] = iter(
                 torch.stack(tensors).tolist()
@@ -193,7 +194,7 @@ class TrainingRecorder(CurveRecorder):
             if result.skipped is not None:
                 self.add(at, {"skipped_steps": float(result.skipped_steps)})
                 continue
-            stats = {name: next(column) for name, column in columns.items()}
+            stats = {name: next(columns[name]) for name in result.stats}
             self.add(at, {"batch_loss": losses[i], **stats})
             self._running[0] += losses[i]
             self._running[1] += 1

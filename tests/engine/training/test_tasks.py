@@ -329,3 +329,23 @@ def test_of_whole_numbers_that_are_read_as_classes_it_is_told(loss, tmp_path, rn
     with pytest.raises(SpecError, match="task: regression"):
         run(tmp_path, counts, TABLE, {"name": loss})
     run(tmp_path, counts, TABLE, {"name": loss}, task="regression")
+
+
+def test_steps_that_become_others_are_recorded(tmp_path, rng, points):
+    """Those of full batches, after the first ten: what they tell is other than before."""
+    x = rng.random((50, 3))
+    arrays = {"x": x, "y": np.sin(3 * x[:, 0]) * x[:, 1], "x_test": x[:9], "y_test": x[:9, 0]}
+    events: list = []
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = {
+        "model": {"name": "sequential", "params": {"layers": TABLE}},
+        "dataset": {"name": "npz", "root": str(tmp_path)},
+        "optimizer": {"name": "mlhf"},
+        "budget": {"steps": 25},
+        "batch_size": 50,
+    }
+    result = train(config, run_dir=tmp_path / "run", on_event=events.append)
+    assert result.status == "succeeded", result.reason
+    found = [values for _, values in points(events)]
+    counts = {n: sum(n in v for v in found) for n in ("momentum", "step_length", "damping")}
+    assert counts == {"momentum": 10, "step_length": 15, "damping": 25}

@@ -16,7 +16,7 @@ both like this for K-FAC; the damping and its basis differ). Two networks (``con
 correct λ, D and the step by what the last steps measured.
 
 Where the loss has no noise and its rows fit in memory, the subspace is the whole space
-(``whole_space.py``).
+(``whole_space.py``): for residuals, and where every step has all samples (``repeated_batch.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -47,6 +47,7 @@ from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA
 from mlhf.optimizers.mlhf.kronecker.damping import Damping
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
+from mlhf.optimizers.mlhf.kronecker.repeated_batch import RepeatedBatch, exact_rows
 from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver, interval
 from mlhf.optimizers.mlhf.kronecker.step_extension import StepExtension
 from mlhf.optimizers.mlhf.kronecker.whole_space import WholeSpace
@@ -73,6 +74,9 @@ _NOISELESS_ITERATIONS = 4  # at least, where a batch's own minimum is worth reac
 # bases, grows by one. Where there are sketches, an update costs as much as a small network's
 # whole step, and the mean of rarer ones served as well.
 _GROWTH, _WIDE_GROWTH = (40, 7), (5, 4)
+# Where every step has all samples: the step that first looks at the whole space, and the most
+# that its system may take. A step of it costs as much as ten to thirty others.
+_WHOLE_FROM, _WHOLE_FLOPS, _WHOLE_BYTES = 10, 5e9, 1 << 26
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _RECENT = 10  # batches, of which the median size is the usual one
@@ -205,11 +209,9 @@ class KroneckerMLHF(AveragingMLHF):
         )
         self._features = FeatureEMA()
         self._judge = StepJudge() if isinstance(self.model, Residuals) else None
-        self._whole = (
-            None
-            if self._judge is None
-            else WholeSpace(self.model, self.loss_function, self._parameters, self._memory_bytes)
-        )
+        self._repeated = RepeatedBatch()
+        self._repeated.over = self._judge is not None
+        self._whole = None if self._judge is None else self._new_whole_space()
         iterations, every = self._iterations, self._solve_every
         if self._judge is not None:
             iterations, every = max(iterations, _NOISELESS_ITERATIONS), 1
@@ -220,6 +222,12 @@ class KroneckerMLHF(AveragingMLHF):
         self._next_update = self._next_refresh = 0
         self._damping = Damping()
         self._last_step: Direction | None = None  # d'
+
+    def _new_whole_space(self) -> WholeSpace:
+        most = self._memory_bytes
+        if self._judge is None:
+            most = min(most, _WHOLE_BYTES)
+        return WholeSpace(self.model, self.loss_function, self._parameters, most)
 
     def _not_rotated(self) -> list[Tensor]:
         return [p for group in self.param_groups if not group["rotate"] for p in group["params"]]
@@ -243,7 +251,7 @@ class KroneckerMLHF(AveragingMLHF):
 
     def _guarded_state(self) -> list[object]:
         noiseless = [part for part in (self._judge, self._whole) if part is not None]
-        own = [self, self._damping, self._features, self._solver, self._extension]
+        own = [self, self._damping, self._features, self._solver, self._extension, self._repeated]
         return [*own, *noiseless, *self._basis.state]
 
     def _refuse_eval_mode(self, what: str) -> None:
@@ -301,12 +309,18 @@ class KroneckerMLHF(AveragingMLHF):
         fraction = 1.0
         update_due = False
         reevaluator = None
-        if self._judge is not None:
+        if self._judge is not None or self._has_all_samples(x, y):
             device = self._parameters[0].device
-            reevaluator = BatchReevaluator(self.model, device, self._autocast)
-            result = self._step_in_whole_space(x, y, batch_size, reevaluator)
+            looked = BatchReevaluator(self.model, device, self._autocast)
+            result = self._step_in_whole_space(x, y, batch_size, looked)
             if result is not None:
+                if self._judge is None:
+                    self._repeated.see_loss(float(result.loss))
                 return result
+            if self._judge is not None:
+                reevaluator = looked
+            else:
+                self._repeated.over = True  # there is no way to its rows
 
         with ExitStack() as recording:
 
@@ -339,6 +353,19 @@ class KroneckerMLHF(AveragingMLHF):
                 return self._step(ggn, fraction)
             return self._step(ggn, fraction, partial(reevaluator.loss, self.loss_function, x, y))
 
+    def _has_all_samples(self, x: Any, y: Any) -> bool:
+        """Whether every step has the same samples, and it is time to make use of that."""
+        if not self._repeated.see(x, y) or self._steps < _WHOLE_FROM:
+            return False
+        if self._whole is None:
+            rows = exact_rows(self.model, self.loss_function, x, y, self._parameters[0].device)
+            count = sum(p.numel() for p in self._parameters)
+            if rows is None or rows * count * min(rows, count) > _WHOLE_FLOPS:
+                self._repeated.over = True
+                return False
+            self._whole = self._new_whole_space()
+        return True
+
     def _step_in_whole_space(
         self, x: Any, y: Any, batch_size: float | None, reevaluator: BatchReevaluator
     ) -> StepResult | None:
@@ -354,6 +381,8 @@ class KroneckerMLHF(AveragingMLHF):
         self._whole.weight_decay = decay
 
         def factor(rows: int) -> float:
+            if self._judge is None:  # all samples, each time
+                return lr
             return lr * self._batch_fraction(rows if batch_size is None else batch_size)
 
         with full_precision(self._parameters[0].device):
@@ -516,6 +545,7 @@ class KroneckerMLHF(AveragingMLHF):
             "basis": self._basis.state_dict(),
             "memory": self._features.state_dict(),
             "judge": None if self._judge is None else self._judge.state_dict(),
+            "repeated": self._repeated.state_dict(),
             "whole": None if self._whole is None else self._whole.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
@@ -540,7 +570,11 @@ class KroneckerMLHF(AveragingMLHF):
         self._features.load_state_dict(state["memory"])
         if self._judge is not None and state.get("judge") is not None:
             self._judge.load_state_dict(state["judge"])
-        if self._whole is not None and state.get("whole") is not None:
+        if self._judge is None:
+            self._repeated.load_state_dict(state.get("repeated"))
+            self._whole = None
+        if state.get("whole") is not None:
+            self._whole = self._whole or self._new_whole_space()
             self._whole.load_state_dict(state["whole"])
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
