@@ -116,9 +116,10 @@ class TrackedEigenbasis:
 
 
 def _mixed(rows: Tensor, most: int, seed: int) -> Tensor:
-    """Return at most so many rows whose XᵀX is that of the rows in expectation.
+    """Return at most so many rows whose XᵀX is nearly that of the rows in expectation.
 
     Each row is added with a random sign to one of them (a count sketch; Clarkson & Woodruff 2013).
+    They are scaled to the trace of the rows: what a sketch leaves out is known by it.
     """
     if len(rows) <= most:
         return rows
@@ -127,4 +128,5 @@ def _mixed(rows: Tensor, most: int, seed: int) -> Tensor:
     signed, whole = rows * signs, len(rows) // most * most
     mixed = signed[:whole].view(-1, most, rows.shape[1]).sum(0)
     mixed[: len(rows) - whole] += signed[whole:]
-    return mixed
+    tiny = torch.finfo(rows.dtype).tiny
+    return mixed * (rows.square().sum() / mixed.square().sum().clamp_min(tiny)).sqrt()
