@@ -45,12 +45,11 @@ from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
 from mlhf.optimizers.mlhf.kronecker.damping import Damping
+from mlhf.optimizers.mlhf.kronecker.exact_steps import ExactSteps
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
-from mlhf.optimizers.mlhf.kronecker.repeated_batch import RepeatedBatch, exact_rows
 from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver, interval
 from mlhf.optimizers.mlhf.kronecker.step_extension import StepExtension
-from mlhf.optimizers.mlhf.kronecker.whole_space import WholeSpace
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
 from mlhf.optimizers.protocol import State, StepResult
@@ -74,9 +73,6 @@ _NOISELESS_ITERATIONS = 4  # at least, where a batch's own minimum is worth reac
 # bases, grows by one. Where there are sketches, an update costs as much as a small network's
 # whole step, and the mean of rarer ones served as well.
 _GROWTH, _WIDE_GROWTH = (40, 7), (5, 4)
-# Where every step has all samples: the step that first looks at the whole space, and the most
-# that its system may take. A step of it costs as much as ten to thirty others.
-_WHOLE_FROM, _WHOLE_FLOPS, _WHOLE_BYTES = 10, 5e9, 1 << 26
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _RECENT = 10  # batches, of which the median size is the usual one
@@ -209,9 +205,10 @@ class KroneckerMLHF(AveragingMLHF):
         )
         self._features = FeatureEMA()
         self._judge = StepJudge() if isinstance(self.model, Residuals) else None
-        self._repeated = RepeatedBatch()
-        self._repeated.over = self._judge is not None
-        self._whole = None if self._judge is None else self._new_whole_space()
+        self._exact = ExactSteps(
+            *(self.model, self.loss_function, self._parameters, self._memory_bytes),
+            autocast=self._autocast is not None,
+        )
         iterations, every = self._iterations, self._solve_every
         if self._judge is not None:
             iterations, every = max(iterations, _NOISELESS_ITERATIONS), 1
@@ -222,12 +219,6 @@ class KroneckerMLHF(AveragingMLHF):
         self._next_update = self._next_refresh = 0
         self._damping = Damping()
         self._last_step: Direction | None = None  # d'
-
-    def _new_whole_space(self) -> WholeSpace:
-        most = self._memory_bytes
-        if self._judge is None:
-            most = min(most, _WHOLE_BYTES)
-        return WholeSpace(self.model, self.loss_function, self._parameters, most)
 
     def _not_rotated(self) -> list[Tensor]:
         return [p for group in self.param_groups if not group["rotate"] for p in group["params"]]
@@ -250,9 +241,9 @@ class KroneckerMLHF(AveragingMLHF):
         return size * (vectors + self._basis.numbers) + _FIXED_BYTES
 
     def _guarded_state(self) -> list[object]:
-        noiseless = [part for part in (self._judge, self._whole) if part is not None]
-        own = [self, self._damping, self._features, self._solver, self._extension, self._repeated]
-        return [*own, *noiseless, *self._basis.state]
+        own = [self, self._damping, self._features, self._solver, self._extension]
+        judge = [] if self._judge is None else [self._judge]
+        return [*own, *judge, *self._exact.state, *self._basis.state]
 
     def _refuse_eval_mode(self, what: str) -> None:
         if self._average.in_model:
@@ -309,18 +300,13 @@ class KroneckerMLHF(AveragingMLHF):
         fraction = 1.0
         update_due = False
         reevaluator = None
-        if self._judge is not None or self._has_all_samples(x, y):
+        if self._exact.wanted(x, y, self._steps):
             device = self._parameters[0].device
             looked = BatchReevaluator(self.model, device, self._autocast)
-            result = self._step_in_whole_space(x, y, batch_size, looked)
+            result = self._exact_step(x, y, batch_size, looked)
             if result is not None:
-                if self._judge is None:
-                    self._repeated.see_loss(float(result.loss))
                 return result
-            if self._judge is not None:
-                reevaluator = looked
-            else:
-                self._repeated.over = True  # there is no way to its rows
+            reevaluator = None if self._judge is None else looked
 
         with ExitStack() as recording:
 
@@ -353,41 +339,17 @@ class KroneckerMLHF(AveragingMLHF):
                 return self._step(ggn, fraction)
             return self._step(ggn, fraction, partial(reevaluator.loss, self.loss_function, x, y))
 
-    def _has_all_samples(self, x: Any, y: Any) -> bool:
-        """Whether every step has the same samples, and it is time to make use of that."""
-        if not self._repeated.see(x, y) or self._steps < _WHOLE_FROM:
-            return False
-        if self._whole is None:
-            rows = exact_rows(self.model, self.loss_function, x, y, self._parameters[0].device)
-            count = sum(p.numel() for p in self._parameters)
-            if rows is None or rows * count * min(rows, count) > _WHOLE_FLOPS:
-                self._repeated.over = True
-                return False
-            self._whole = self._new_whole_space()
-        return True
-
-    def _step_in_whole_space(
+    def _exact_step(
         self, x: Any, y: Any, batch_size: float | None, reevaluator: BatchReevaluator
     ) -> StepResult | None:
-        """Take the step over all directions; None where the rows that it needs do not fit."""
-        lr, decay = self._option("lr"), self._option("weight_decay")
-        if (
-            self._whole is None
-            or self._autocast is not None
-            or isinstance(lr, list)
-            or isinstance(decay, list)
-        ):
-            return None
-        self._whole.weight_decay = decay
+        """Take the step over all directions; None where that cannot be."""
 
-        def factor(rows: int) -> float:
-            if self._judge is None:  # all samples, each time
-                return lr
-            return lr * self._batch_fraction(rows if batch_size is None else batch_size)
+        def fraction(rows: int) -> float:
+            return self._batch_fraction(rows if batch_size is None else batch_size)
 
         with full_precision(self._parameters[0].device):
-            evaluate = partial(reevaluator.loss, self.loss_function, x, y)
-            result = self._whole.step(x, y, evaluate, factor)
+            lr, decay = self._option("lr"), self._option("weight_decay")
+            result = self._exact.step(x, y, reevaluator, lr, decay, fraction)
         if result is not None:
             self._last_step = None
             self._steps += 1
@@ -545,8 +507,7 @@ class KroneckerMLHF(AveragingMLHF):
             "basis": self._basis.state_dict(),
             "memory": self._features.state_dict(),
             "judge": None if self._judge is None else self._judge.state_dict(),
-            "repeated": self._repeated.state_dict(),
-            "whole": None if self._whole is None else self._whole.state_dict(),
+            **self._exact.state_dict(),
             "networks": {name: dict(net.state_dict()) for name, net in self.networks.items()},
         }
 
@@ -570,11 +531,6 @@ class KroneckerMLHF(AveragingMLHF):
         self._features.load_state_dict(state["memory"])
         if self._judge is not None and state.get("judge") is not None:
             self._judge.load_state_dict(state["judge"])
-        if self._judge is None:
-            self._repeated.load_state_dict(state.get("repeated"))
-            self._whole = None
-        if state.get("whole") is not None:
-            self._whole = self._whole or self._new_whole_space()
-            self._whole.load_state_dict(state["whole"])
+        self._exact.load_state_dict(state)
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])

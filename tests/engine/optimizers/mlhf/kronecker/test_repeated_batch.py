@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlhf import MLHF
-from mlhf.optimizers.mlhf.kronecker import optimizer as module
-from mlhf.optimizers.mlhf.kronecker import repeated_batch
+from mlhf.optimizers.mlhf.kronecker import exact_steps, repeated_batch
 from mlhf.optimizers.mlhf.kronecker.repeated_batch import RepeatedBatch, exact_rows
 
 CPU = torch.device("cpu")
@@ -35,7 +34,7 @@ def test_a_smooth_function_is_learned_far_closer_than_without(monkeypatch):
     x, y = _data()
     ends = {}
     for name, first in (("with", 10), ("without", 10**9)):
-        monkeypatch.setattr(module, "_WHOLE_FROM", first)
+        monkeypatch.setattr(exact_steps, "_FIRST", first)
         optimizer = MLHF(_model(), "mse")
         results = [optimizer.step(x, y) for _ in range(80)]
         assert [_is_exact(r) for r in results] == [k >= first for k in range(80)]
@@ -83,6 +82,20 @@ def test_it_needs_a_square_and_a_model_without_draws(loss, model, exact):
     assert found == [exact and k >= 10 for k in range(14)]
 
 
+def test_nothing_is_exact_under_autocast_or_where_groups_differ():
+    x, y = (t.float() for t in _data())
+    model = _model().float()
+    groups = [{"params": [p], "lr": 1 - 0.1 * i} for i, p in enumerate(model.parameters())]
+    for options in ({"autocast": torch.bfloat16}, {"parameters": groups}):
+        optimizer = (
+            MLHF(copy.deepcopy(model), "mse", **options)
+            if "autocast" in options
+            else (MLHF(model, "mse", **options))
+        )
+        assert not any(_is_exact(optimizer.step(x, y)) for _ in range(14))
+        assert optimizer._exact._repeated.over
+
+
 def test_cross_entropy_is_none():
     x, y = torch.randn(30, 3), torch.randint(0, 4, (30,))
     model = nn.Linear(3, 4)
@@ -95,10 +108,10 @@ def test_cross_entropy_is_none():
 
 def test_what_would_take_long_is_left_alone(monkeypatch):
     x, y = _data()
-    monkeypatch.setattr(module, "_WHOLE_FLOPS", 60 * 101 * 60 - 1)
+    monkeypatch.setattr(exact_steps, "_FLOPS", 60 * 101 * 60 - 1)
     optimizer = MLHF(_model(), "mse")
     assert not any(_is_exact(optimizer.step(x, y)) for _ in range(14))
-    monkeypatch.setattr(module, "_WHOLE_FLOPS", 60 * 101 * 60)
+    monkeypatch.setattr(exact_steps, "_FLOPS", 60 * 101 * 60)
     optimizer = MLHF(_model(), "mse")
     assert _is_exact([optimizer.step(x, y) for _ in range(14)][-1])
 

@@ -158,7 +158,7 @@ def test_steps_go_on_from_a_state(make):
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)  # memory is aligned differently
     assert again._judge.factor == optimizer._judge.factor
-    assert again._whole._damping == optimizer._whole._damping
+    assert again._exact._whole._damping == optimizer._exact._whole._damping
 
 
 def test_where_rows_fit_a_step_is_the_damped_solution_in_all_directions():
@@ -171,7 +171,7 @@ def test_where_rows_fit_a_step_is_the_damped_solution_in_all_directions():
                                      materialize_grads=True)) for v in z]
     )  # fmt: skip
     optimizer = MLHF(model, model.loss)
-    optimizer._whole._damping = 1e-2
+    optimizer._exact._whole._damping = 1e-2
     result = optimizer.step(batch, None)
     gram = 2 / len(z) * rows.T @ rows
     shift = 1e-2 * gram.trace() * torch.eye(len(gram), dtype=gram.dtype)
