@@ -68,7 +68,7 @@ from mlhf.optimizers.torch_api.gradients import Gradients
 from mlhf.optimizers.torch_api.param_groups import Parameters, flat
 from mlhf.optimizers.torch_api.recorder import Pass
 
-_NOISELESS_ITERATIONS = 4  # at least, where a batch's own minimum is worth reaching
+_NOISELESS_ITERATIONS = 12  # at least, where a batch's own minimum is worth reaching
 # Over how many steps the interval between two updates of the factors, and between two of the
 # bases, grows by one. Where there are sketches, an update costs as much as a small network's
 # whole step, and the mean of rarer ones served as well.
