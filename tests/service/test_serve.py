@@ -268,3 +268,16 @@ def test_a_broker_that_is_away_is_waited_for_and_a_schema_that_is_newer_is_not(
     assert process.wait(timeout=DEADLINE) == 1
     assert "written by a newer version of MLHF" in serving.output()
     assert "Traceback" not in serving.output()
+
+
+@pytest.mark.long
+def test_a_worker_that_no_message_reaches_starts_anew(serving: Serving) -> None:
+    """As Celery's main process may be after its broker was away: alive, and deaf."""
+    serving.start("serve", "--workers", "1")
+    serving.wait_until_ready()
+    until(lambda: serving.client.get("/v1/workers")["data"], "no worker")
+    main = serving.client.get("/v1/workers")["data"][0]["pid"]
+    os.kill(main, signal.SIGSTOP)
+    job = serving.client.submit(train())
+    assert serving.client.wait(job["id"], timeout=DEADLINE)["status"] == "succeeded"
+    assert main not in serving.pids()

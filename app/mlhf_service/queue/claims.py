@@ -93,6 +93,18 @@ def claim_next(
         # Look again.
 
 
+def could_claim(
+    database: Database, queue: str, host: str, limits: Limits, lacking: Collection[str] = ()
+) -> bool:
+    """Return whether ``claim_next`` would find a run now, on this host. Nothing is taken."""
+    ready = Job.queue == queue, Job.ready_at.is_not(None), Job.ready_at <= db_now()
+    with database.read() as session:
+        if not session.scalar(select(exists().where(*ready))):
+            return False
+    with database.write() as session:
+        return _next_job(session, queue, host, limits, lacking) is not None
+
+
 def _next_job(
     session: Session, queue: str, host: str, limits: Limits, lacking: Collection[str]
 ) -> Job | None:

@@ -21,7 +21,8 @@ from mlhf_service.datasets.installed import here, not_here
 from mlhf_service.queue import stopping
 from mlhf_service.queue.attempt import Attempt
 from mlhf_service.queue.celery_app import celery_app
-from mlhf_service.queue.claims import Limits, claim_next
+from mlhf_service.queue.claims import Limits, claim_next, could_claim
+from mlhf_service.queue.hearing import Hearing
 from mlhf_service.queue.names import DOORBELL, WORKER_SLOT
 from mlhf_service.queue.prepare import default_threads
 from mlhf_service.queue.spare import Spare
@@ -40,6 +41,7 @@ WORKER_QUEUE, WORKER_NAME, WORKER_ID = "MLHF_WORKER_QUEUE", "MLHF_WORKER_NAME", 
 
 _UNFIT_SECONDS = 0.5
 _registration: Registration | None = None  # of this process, Celery's child
+_hearing: Hearing | None = None
 
 _spare = Spare()  # of this process
 _process = secrets.token_hex(4)  # names it in its leases; a fork chooses another
@@ -100,11 +102,13 @@ def drain(
 def answer() -> None:
     """Answer the doorbell. The message is empty: the work is in the database."""
     assert _registration is not None
+    assert _hearing is not None
     settings = Settings()
     database = Database(settings.database)
     spare = _spare if settings.spare else None
     try:
-        drain(settings, database, os.environ[WORKER_QUEUE], _registration, spare)
+        with _hearing:
+            drain(settings, database, os.environ[WORKER_QUEUE], _registration, spare)
     except SQLAlchemyError as error:  # the sweeper rings again
         log.warning("database away: %s", type(error).__name__)
     finally:
@@ -116,16 +120,33 @@ def answer() -> None:
 def _in_child(**_: Any) -> None:
     # The trainer dies with this process, and this one with Celery's main process.
     die_with_parent(signal.SIGKILL)
-    global _registration, _process
+    global _registration, _hearing, _process
     _process = secrets.token_hex(4)
     tracing.configure("worker")
     _registration = _register()
     _registration.start()
     settings = Settings()
+    database = Database(settings.database)
+    asked = partial(_could_claim, settings, database, _registration.fitness)
+    _hearing = Hearing(asked, _start_anew)
+    _hearing.start()
     if sys.platform.startswith("linux"):  # elsewhere processes outlive their parents
         Thread(target=_release, args=(settings,), name="release", daemon=True).start()
     if settings.spare:
         _spare.start(trainer_environment(default_threads(settings)))
+
+
+def _could_claim(settings: Settings, database: Database, fitness: Fitness) -> bool:
+    """Whether a run waits that this worker could take now."""
+    if stopping.requested() or fitness.reason is not None:
+        return False
+    limits, lacking = Limits.of(settings), not_here(settings)
+    return could_claim(database, os.environ[WORKER_QUEUE], socket.gethostname(), limits, lacking)
+
+
+def _start_anew() -> None:
+    """End Celery's main process, and this one with it: the supervisor starts another."""
+    os.kill(os.getppid(), signal.SIGKILL)
 
 
 def _release(settings: Settings) -> None:
