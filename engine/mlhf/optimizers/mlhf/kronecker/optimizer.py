@@ -102,7 +102,7 @@ class KroneckerMLHF(AveragingMLHF):
         loss: A loss's name, or a function (z, y) ↦ scalar of what the model returns.
         meta_checkpoint: What the networks learned: ``"default"`` for the shipped file, the
             path of another, or None to leave them untrained.
-        iterations: Preconditioned directions besides the last step; four at least for
+        iterations: Preconditioned directions besides the last step; twelve at least for
             ``Residuals``.
         solve_every: Most steps from one solve over all directions to the next; fewer at first.
             The steps between reuse its coefficients (``solver.py``).
