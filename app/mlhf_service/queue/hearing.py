@@ -2,8 +2,9 @@
 
 After a broker was away, and away again within seconds, Celery's consumer may be connected and
 take no message (celery/celery#8030, #10302). The sweeper's rings then reach nobody, and runs wait
-for ever before an idle worker. So the worker looks by itself, now and then: where a run has waited
-that it could have taken, its consumer is deaf, and Celery's main process starts anew.
+for ever before an idle worker. So the worker looks by itself, now and then: where a run waits that
+it could take, it rings its own bell, which may have been lost. If it does not hear that either, its
+consumer is deaf, and Celery's main process starts anew.
 """
 
 import logging
@@ -16,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0
-_DEAF_SECONDS = 20.0  # a ring comes every few seconds
+_DEAF_SECONDS = 20.0  # with a ring at each look
 
 
 class Hearing:
@@ -24,6 +25,7 @@ class Hearing:
 
     Args:
         could_claim: Asks the database.
+        ring: Sends a doorbell. Raises where the broker is away: then nobody is deaf.
         start_anew: What a deaf worker does.
         clock: Counts seconds.
     """
@@ -31,10 +33,12 @@ class Hearing:
     def __init__(
         self,
         could_claim: Callable[[], bool],
+        ring: Callable[[], None],
         start_anew: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._could_claim, self._start_anew, self._clock = could_claim, start_anew, clock
+        self._could_claim, self._ring = could_claim, ring
+        self._start_anew, self._clock = start_anew, clock
         self._lock = threading.Lock()
         self._answering = 0
         self._waits_since: float | None = None
@@ -63,6 +67,12 @@ class Hearing:
             if self._waits_since is None:
                 self._waits_since = self._clock()
             waited = self._clock() - self._waits_since
+        try:
+            self._ring()
+        except Exception as error:  # whatever the broker's client raises
+            self._waits_since = None
+            log.warning("broker away: %s", type(error).__name__)
+            return
         if waited >= _DEAF_SECONDS:
             log.error(
                 "a run has waited for %.0f s before this idle worker: the broker's messages do "

@@ -18,7 +18,7 @@ from mlhf.core.process import die_with_parent
 from mlhf_service import logs, measures, tracing
 from mlhf_service.database import Database
 from mlhf_service.datasets.installed import here, not_here
-from mlhf_service.queue import stopping
+from mlhf_service.queue import doorbell, stopping
 from mlhf_service.queue.attempt import Attempt
 from mlhf_service.queue.celery_app import celery_app
 from mlhf_service.queue.claims import Limits, claim_next, could_claim
@@ -128,7 +128,8 @@ def _in_child(**_: Any) -> None:
     settings = Settings()
     database = Database(settings.database)
     asked = partial(_could_claim, settings, database, _registration.fitness)
-    _hearing = Hearing(asked, _start_anew)
+    ring = partial(doorbell.ring, os.environ[WORKER_QUEUE], expires=10.0)
+    _hearing = Hearing(asked, ring, _start_anew)
     _hearing.start()
     if sys.platform.startswith("linux"):  # elsewhere processes outlive their parents
         Thread(target=_release, args=(settings,), name="release", daemon=True).start()

@@ -18,8 +18,16 @@ class Worker:
     """A worker that looks by a clock of its own."""
 
     def __init__(self) -> None:
-        self.seconds, self.waiting, self.restarts = 0.0, True, 0
-        self.hearing = Hearing(lambda: self.waiting, self._restart, lambda: self.seconds)
+        self.seconds, self.waiting, self.restarts, self.rings = 0.0, True, 0, 0
+        self.broker_is_away = False
+        self.hearing = Hearing(
+            *(lambda: self.waiting, self._ring, self._restart, lambda: self.seconds)
+        )
+
+    def _ring(self) -> None:
+        if self.broker_is_away:
+            raise ConnectionError("refused")
+        self.rings += 1
 
     def _restart(self) -> None:
         self.restarts += 1
@@ -34,7 +42,18 @@ class Worker:
 
 
 def test_a_run_that_waits_before_an_idle_worker_has_it_start_anew() -> None:
+    """Not before it has rung in vain: the bell may have been lost."""
     worker = Worker()
+    assert worker.looks(20) == 0
+    assert worker.rings == 4
+    assert worker.looks(5) == 1
+
+
+def test_while_the_broker_is_away_nobody_is_deaf() -> None:
+    worker = Worker()
+    worker.broker_is_away = True
+    assert worker.looks(300) == 0
+    worker.broker_is_away = False
     assert worker.looks(20) == 0
     assert worker.looks(5) == 1
 
