@@ -114,11 +114,12 @@ def _sums(x: Any, y: Any) -> Tensor | None:
         return None
     found, before = [], None
     for tensor in tensors:
-        t = tensor.detach().double().reshape(len(tensor), -1)
+        # Some devices have no float64.
+        t = tensor.detach().cpu().double().reshape(len(tensor), -1)
         of_sample = t.sum(1)
         terms = [torch.ones_like(of_sample), t, t.square()]
         if before is not None and len(before) == len(of_sample):
-            terms.append(before.to(of_sample.device) * of_sample)
-        found += [torch.stack([term.sum(), term.abs().sum()]).cpu() for term in terms]
+            terms.append(before * of_sample)
+        found += [torch.stack([term.sum(), term.abs().sum()]) for term in terms]
         before = of_sample
     return torch.stack(found, 1)
