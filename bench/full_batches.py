@@ -1,4 +1,4 @@
-"""What exact steps gain where every step has all samples (docs/research.md, section 37).
+"""What exact steps gain where every step has all samples (docs/research.md#full-batches).
 
     python -m bench.full_batches [--seconds 2] [--seeds 2]    # six small tasks
     python -m bench.full_batches --surrogate 5 30 100     # bench.science's, by the first step
