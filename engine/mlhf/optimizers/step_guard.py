@@ -148,7 +148,8 @@ class _Snapshot:
         self._rng = torch.get_rng_state()
         self._cuda_rng = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
         self._attributes = [
-            (item, item.get_state() if isinstance(item, torch.Generator) else dict(vars(item)))
+            # No isinstance, which torch's metaclass answers in Python.
+            (item, item.get_state() if type(item) is torch.Generator else dict(vars(item)))
             for item in state
         ]
 

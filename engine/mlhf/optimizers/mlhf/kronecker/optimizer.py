@@ -72,7 +72,7 @@ _NOISELESS_ITERATIONS = 12  # at least, where a batch's own minimum is worth rea
 # Over how many steps the interval between two updates of the factors, and between two of the
 # bases, grows by one. Where there are sketches, an update costs as much as a small network's
 # whole step, and the mean of rarer ones served as well.
-_GROWTH, _WIDE_GROWTH = (40, 7), (5, 4)
+_GROWTH, _WIDE_GROWTH = (40, 7), (3, 3)
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _RECENT = 10  # batches, of which the median size is the usual one
