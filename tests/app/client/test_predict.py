@@ -7,12 +7,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pandas as pd
 import pytest
 
 from mlhf_service.client import ServiceError
 from mlhf_service.client.rows import MOST_ROWS, json_rows
 from tests.app.client.transports import async_client_of, client_of
+
+pd = pytest.importorskip("pandas")
 
 
 def answer(count: int, names: list[str] | None = None) -> httpx.Response:
