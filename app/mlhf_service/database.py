@@ -25,6 +25,7 @@ from sqlalchemy.types import TypeDecorator
 
 from mlhf_service.data_folder import make_folder
 from mlhf_service.errors import StartError
+from mlhf_service.kit.json_text import parsed
 from mlhf_service.tenancy import TenantSession
 from mlhf_service.write_turns import WriteTurns
 
@@ -179,7 +180,11 @@ def _sqlite_engine(url: str) -> Engine:
     if path and path != ":memory:":
         make_folder(Path(path).parent)
     engine = create_engine(
-        url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20, max_overflow=40
+        url,
+        pool_size=20,
+        max_overflow=40,
+        connect_args={"timeout": _BUSY_SECONDS},
+        json_deserializer=parsed,
     )
     turns = WriteTurns(Path(f"{path}.lock"), _BUSY_SECONDS) if path != ":memory:" else None
 
@@ -214,6 +219,7 @@ def _postgresql_engine(url: str) -> Engine:
         url,
         pool_size=10,
         max_overflow=30,
+        json_deserializer=parsed,
         connect_args={
             "connect_timeout": 5,
             "options": "-c timezone=utc -c lock_timeout=15s -c statement_timeout=60s"

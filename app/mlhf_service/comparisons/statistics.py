@@ -11,6 +11,7 @@ from mlhf_service.runs.curves import Series
 from mlhf_service.runs.downsample import select
 
 MOST_POINTS = 2000
+_AXES = ("samples", "epoch", "wall_seconds", "cpu_seconds")
 
 
 def band(values: Sequence[float | None], unfinished: int = 0) -> Band:
@@ -47,39 +48,40 @@ def group_curve(seeds: Sequence[Sequence[Series]], most_points: int = MOST_POINT
     series = [one for curves in seeds for one in curves]
     steps = _common_steps(series)
 
-    def of_seed(curves: Sequence[Series], column: str) -> npt.NDArray[np.float64]:
-        return _mean(np.array([_at(one, column, steps) for one in curves], dtype=np.float64))
+    def stacked(columns: Sequence[str], at: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Columns of each seed at these steps: seeds, columns, steps."""
+        values = [_mean([_at(one, columns, at) for one in of]) for of in seeds]
+        return np.array(values, dtype=np.float64).reshape(len(seeds), len(columns), len(at))
 
-    def stacked(column: str) -> npt.NDArray[np.float64]:
-        values = [of_seed(curves, column) for curves in seeds]
-        return np.array(values, dtype=np.float64).reshape(len(seeds), len(steps))
-
-    values = stacked("value")
+    values = stacked(["value"], steps)[:, 0]
     left_out = [one.total for one in series if one.downsampled]
     total = min(left_out) if left_out else len(steps)
-    whole = np.isfinite(values).all(axis=0)
+    whole = np.asarray(np.isfinite(values).all(axis=0))
     mean = np.where(whole, _mean(values), np.nan)
     keep = select(mean, most_points)
+    values, whole, mean, steps = values[:, keep], whole[keep], mean[keep], steps[keep]
 
-    def kept(column: npt.NDArray[np.float64]) -> list[float]:
-        return column[keep].tolist()  # type: ignore[no-any-return]
+    places = _mean(stacked(_AXES, steps)) if seeds else np.empty((len(_AXES), 0))
+    samples, epochs, wall_seconds, cpu_seconds = places.tolist()
 
-    def finite(column: npt.NDArray[np.float64]) -> list[float | None]:
-        return [v if math.isfinite(v) else None for v in kept(column)]
+    def finite(column: Sequence[float]) -> list[float | None]:
+        return [v if math.isfinite(v) else None for v in column]
 
     with np.errstate(invalid="ignore"):
         std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(steps), np.nan)
+    lowest = np.where(np.isfinite(values), values, np.inf).min(axis=0, initial=np.inf)
+    highest = np.where(np.isfinite(values), values, -np.inf).max(axis=0, initial=-np.inf)
     return GroupCurve(
         seeds=len(seeds),
-        steps=steps[keep].tolist(),
-        samples=kept(_mean(stacked("samples"))),
-        epochs=kept(_mean(stacked("epoch"))),
-        wall_seconds=kept(_mean(stacked("wall_seconds"))),
-        cpu_seconds=finite(_mean(stacked("cpu_seconds"))),
-        mean=finite(mean),
-        std=finite(np.where(whole, std, np.nan)),
-        min=finite(np.where(np.isfinite(values), values, np.inf).min(axis=0, initial=np.inf)),
-        max=finite(np.where(np.isfinite(values), values, -np.inf).max(axis=0, initial=-np.inf)),
+        steps=steps.tolist(),
+        samples=samples,
+        epochs=epochs,
+        wall_seconds=wall_seconds,
+        cpu_seconds=finite(cpu_seconds),
+        mean=finite(mean.tolist()),
+        std=finite(np.where(whole, std, np.nan).tolist()),
+        min=finite(lowest.tolist()),
+        max=finite(highest.tolist()),
         total_points=total,
         downsampled=len(keep) < total,
     )
@@ -96,17 +98,26 @@ def _common_steps(series: Sequence[Series]) -> npt.NDArray[np.int64]:
     return steps
 
 
-def _at(one: Series, column: str, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """A column at some steps."""
-    values = np.asarray(getattr(one, column), dtype=np.float64)
-    if one.downsampled and not np.array_equal(one.step, steps):
-        return np.asarray(np.interp(steps, one.step, values))
-    return values[np.searchsorted(one.step, steps)]
+def _at(
+    one: Series, columns: Sequence[str], steps: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Columns at some steps."""
+    values = [getattr(one, column) for column in columns]
+    if not np.array_equal(one.step, steps):
+        if one.downsampled:
+            values = [np.interp(steps, one.step, column) for column in values]
+        else:
+            rows = np.searchsorted(one.step, steps)
+            values = [column[rows] for column in values]
+    return np.array(values, dtype=np.float64)
 
 
-def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _mean(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The mean over the first axis; empty if there is nothing."""
-    if not len(values):
-        return np.empty(values.shape[1:], dtype=np.float64)
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) == 0:
+        return np.empty(found.shape[1:], dtype=np.float64)
+    if len(found) == 1:
+        return np.asarray(found[0])
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(values.mean(axis=0))
+        return np.asarray(found.mean(axis=0))

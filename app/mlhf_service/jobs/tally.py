@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Float, Row, cast, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Row,
+    Select,
+    cast,
+    column,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session
 
 from mlhf_service.jobs.models import Job
@@ -76,24 +86,28 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
     return found
 
 
-def _by_status(session: Session, job_ids: Sequence[str]) -> Any:
-    def number(name: str) -> Any:
-        return cast(Run.progress[name].as_string(), Float(53))
+_PROGRESS = ("step", "total_steps", "epoch", "samples", "fraction")
 
-    total = number("total_steps")
-    return (
-        select(
-            Run.job_id,
-            Run.status,
-            func.count().label("runs"),
-            func.max(Run.attempt).label("attempts"),
-            func.sum(number("step")).label("step"),
-            func.sum(total).label("total_steps"),
-            func.count(total).label("with_total"),
-            func.sum(number("epoch")).label("epoch"),
-            func.sum(number("samples")).label("samples"),
-            func.sum(number("fraction")).label("fraction"),
-        )
-        .where(among(session, Run.job_id, job_ids))
-        .group_by(Run.job_id, Run.status)
+
+def _by_status(session: Session, job_ids: Sequence[str]) -> Select[Any]:
+    number: dict[str, ColumnElement[Any]] = {
+        name: cast(Run.progress[name].as_string(), Float(53)) for name in _PROGRESS
+    }
+    record = None
+    if session.get_bind().dialect.name == "postgresql":
+        # Parsed once, where ``->>`` parses anew for each number.
+        columns = [column(name, Float(53)) for name in _PROGRESS]
+        record = func.json_to_record(Run.progress).table_valued(*columns)
+        record = record.render_derived(with_types=True)
+        number = {name: record.c[name] for name in _PROGRESS}
+    statement: Select[Any] = select(
+        Run.job_id,
+        Run.status,
+        func.count().label("runs"),
+        func.max(Run.attempt).label("attempts"),
+        *(func.sum(number[name]).label(name) for name in _PROGRESS),
+        func.count(number["total_steps"]).label("with_total"),
     )
+    if record is not None:
+        statement = statement.join_from(Run, record, true(), isouter=True)
+    return statement.where(among(session, Run.job_id, job_ids)).group_by(Run.job_id, Run.status)

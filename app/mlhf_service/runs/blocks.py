@@ -82,6 +82,21 @@ class Block:
     def metrics(self) -> list[str]:
         return sorted(self.values)
 
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        return sum(column.nbytes for column in self._columns())
+
+    def read_only(self) -> "Block":
+        """The same block, into whose columns nobody can write any more."""
+        for column in self._columns():
+            column.flags.writeable = False
+        return self
+
+    def _columns(self) -> list[npt.NDArray[Any]]:
+        axes = (self.step, self.samples, self.epoch, self.wall_seconds, self.cpu_seconds)
+        return [*axes, *self.values.values(), *self.present.values()]
+
     def take(self, rows: Indices | Flags | slice) -> "Block":
         """Some rows; metrics that none of them has are left out."""
         present = {name: flags[rows] for name, flags in self.present.items()}

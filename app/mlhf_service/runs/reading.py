@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from mlhf.core.metrics import higher_is_better
 from mlhf_service.runs import chunks
-from mlhf_service.runs.blocks import Block, Floats, decode, joined
+from mlhf_service.runs.blocks import Block, Floats, Indices, decode, joined
 from mlhf_service.runs.chunks import SUMMARY_POINTS, Head
 from mlhf_service.runs.curves import Series
+from mlhf_service.runs.decoded import Decoded
 from mlhf_service.runs.metrics import Axis
 from mlhf_service.runs.schemas import Position
 
@@ -23,6 +24,8 @@ _FINE_ENOUGH = SUMMARY_POINTS / 2
 _LOOKED_AT = 1000  # points, to find where a window begins and ends
 WHOLE = 4096  # points; a longer curve may be read from its summaries
 _BEYOND = 2**62  # no step comes after it
+# Whoever compares looks again: by another metric, axis or target, or with one more run.
+_KEPT = Decoded(most_bytes=64 * 2**20)
 
 NeedsRows = Callable[[Head], bool]
 Steps = tuple[int | None, int | None]  # from and to, both included; None: without end
@@ -163,14 +166,23 @@ def read_many(
     }
     for all_rows in (True, False):
         ids = known.keys() & summarized if all_rows else known.keys() - summarized
-        for run_id, first, digest, content in chunks.contents_of(
-            session, [*(ids - alone)], whole=all_rows
-        ):
-            head = heads.pop((run_id, first), None)
-            if head is None or head.digest != digest:  # written since
+        unread = []
+        for run_id in ids - alone:
+            kept = [_KEPT.get(head.digest, all_rows, metrics) for head in known[run_id]]
+            if all(kept):
+                rows[run_id] = [block for block in kept if block is not None]
+                for head in known[run_id]:
+                    del heads[run_id, head.first]
+            else:
+                unread.append(run_id)
+        for run_id, first, digest, content in chunks.contents_of(session, unread, whole=all_rows):
+            found_head = heads.pop((run_id, first), None)
+            if found_head is None or found_head.digest != digest:  # written since
                 alone.add(run_id)
             else:
-                rows.setdefault(run_id, []).append(decode(content, metrics))
+                block = decode(content, metrics)
+                _KEPT.put(digest, all_rows, metrics, block)
+                rows.setdefault(run_id, []).append(block)
     alone |= {run_id for run_id, _ in heads}
     for run_id in alone:
         found[run_id] = {one.metric: one for one in read(session, run_id, metrics, limit)}
@@ -252,17 +264,21 @@ class _Gathered:
 
 def series_of(run_id: str, block: Block, metric: str) -> Series:
     """One metric's points of a block."""
-    rows = np.flatnonzero(block.present[metric]) if metric in block.present else np.arange(0)
+    present = block.present.get(metric)
+    rows: Indices | slice = np.arange(0)
+    if present is not None:
+        rows = slice(None) if present.all() else np.flatnonzero(present)
+    step = block.step[rows]
     return Series(
         run_id,
         metric,
-        block.step[rows],
+        step,
         block.samples[rows],
         block.epoch[rows],
         block.wall_seconds[rows],
         block.cpu_seconds[rows],
-        block.values[metric][rows] if len(rows) else np.empty(0),
-        len(rows),
+        block.values[metric][rows] if present is not None else np.empty(0),
+        len(step),
     )
 
 
