@@ -8,7 +8,6 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     Row,
-    Select,
     cast,
     column,
     func,
@@ -89,7 +88,7 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
 _PROGRESS = ("step", "total_steps", "epoch", "samples", "fraction")
 
 
-def _by_status(session: Session, job_ids: Sequence[str]) -> Select[Any]:
+def _by_status(session: Session, job_ids: Sequence[str]) -> Any:
     number: dict[str, ColumnElement[Any]] = {
         name: cast(Run.progress[name].as_string(), Float(53)) for name in _PROGRESS
     }
@@ -100,7 +99,7 @@ def _by_status(session: Session, job_ids: Sequence[str]) -> Select[Any]:
         record = func.json_to_record(Run.progress).table_valued(*columns)
         record = record.render_derived(with_types=True)
         number = {name: record.c[name] for name in _PROGRESS}
-    statement: Select[Any] = select(
+    statement: Any = select(
         Run.job_id,
         Run.status,
         func.count().label("runs"),

@@ -10,7 +10,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Float, ForeignKey, Index, String, delete, event, inspect
+from sqlalchemy import (
+    ARRAY,
+    Float,
+    ForeignKey,
+    Index,
+    String,
+    bindparam,
+    column,
+    delete,
+    event,
+    func,
+    inspect,
+    select,
+)
 from sqlalchemy import text as sql_text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, UOWTransaction, mapped_column
@@ -154,15 +167,38 @@ def write(session: Session, found: Sequence[dict[str, Any]]) -> None:
     """Write rows, in place of those of the same run and name."""
     if not found:
         return
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(RunValue)
-    new = statement.excluded
-    statement = statement.on_conflict_do_update(
+    # Past the unit of work, which is being flushed.
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        connection.execute(_WRITE_EACH, list(found))
+        return
+    last = {(one["run_id"], one["key"]): one for one in found}.values()  # a row at most once
+    columns = {f"all_{name}": [one[name] for one in last] for name in _COLUMNS}
+    connection.execute(_WRITE_ALL, columns)
+
+
+def _replacing(insert: Any) -> Any:
+    new = insert.excluded
+    return insert.on_conflict_do_update(
         index_elements=["run_id", "key"], set_={"number": new.number, "text": new.text}
     )
-    # Past the unit of work, which is being flushed.
-    session.connection().execute(statement, list(found))
+
+
+_COLUMNS: dict[str, Any] = {
+    "run_id": String(),
+    "key": String(),
+    "number": Float(53),
+    "text": String(),
+    "tenant": String(),
+}
+_WRITE_EACH = _replacing(sqlite.insert(RunValue))
+# Columns as arrays: of a statement for each row, a third is sending, parsing and answering it.
+_ALL = (
+    func.unnest(*(bindparam(f"all_{name}", type_=ARRAY(kind)) for name, kind in _COLUMNS.items()))
+    .table_valued(*(column(name, kind) for name, kind in _COLUMNS.items()))
+    .render_derived()
+)
+_WRITE_ALL = _replacing(postgresql.insert(RunValue).from_select([*_COLUMNS], select(*_ALL.c)))
 
 
 @event.listens_for(Session, "after_flush")
