@@ -33,7 +33,9 @@ def measure(case: Case, rounds: int, device: str) -> None:
     low._features.loss_reduction = lambda: float("inf")  # type: ignore[method-assign]
     for one in (optimizer, high, low):
         one.step(x, y)
-        one._next_update = one._next_refresh = _NEVER  # these are timed by themselves
+        one._schedule.next_update = one._schedule.next_refresh = (
+            _NEVER  # these are timed by themselves
+        )
     basis, model = optimizer._basis, optimizer.model
     ggn = GGN(model, "cross_entropy", x, y)
     vector = [torch.randn_like(p) for p in ggn.parameters]

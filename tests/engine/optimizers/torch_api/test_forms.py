@@ -401,4 +401,4 @@ def test_a_small_last_batch_is_told_or_counted_in_all_forms():
         optimizer.zero_grad()
         optimizer.loss(model(x), y, batch_size=10 * (k + 1)).backward()
         optimizer.step()
-    assert optimizer._recent_sizes == (10, 20, 30, 40)
+    assert optimizer._batch_sizes.recent == (10, 20, 30, 40)

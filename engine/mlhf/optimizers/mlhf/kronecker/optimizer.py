@@ -36,19 +36,22 @@ from mlhf.curvature.ggn import GGN
 from mlhf.curvature.losses import check_loss
 from mlhf.curvature.protocol import FactoredCurvature, Loss
 from mlhf.curvature.residuals import Residuals
-from mlhf.curvature.vectors import flatten, unflatten, vector_like
+from mlhf.curvature.vectors import unflatten, vector_like
 from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.learned.families import KRONECKER
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
+from mlhf.optimizers.mlhf.kronecker.batch_sizes import BatchSizes
 from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
 from mlhf.optimizers.mlhf.kronecker.damping import Damping
 from mlhf.optimizers.mlhf.kronecker.exact_steps import ExactSteps
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
+from mlhf.optimizers.mlhf.kronecker.penalty import add_gradient, penalty
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
-from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver, interval
+from mlhf.optimizers.mlhf.kronecker.schedule import Schedule
+from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver
 from mlhf.optimizers.mlhf.kronecker.step_extension import StepExtension
 from mlhf.optimizers.mlhf.variants import AveragingMLHF
 from mlhf.optimizers.options import check_autocast, check_model, check_options
@@ -65,17 +68,12 @@ from mlhf.optimizers.step_guard import (
 )
 from mlhf.optimizers.torch_api.base import sum_of
 from mlhf.optimizers.torch_api.gradients import Gradients
-from mlhf.optimizers.torch_api.param_groups import Parameters, flat
+from mlhf.optimizers.torch_api.param_groups import Parameters
 from mlhf.optimizers.torch_api.recorder import Pass
 
 _NOISELESS_ITERATIONS = 12  # at least, where a batch's own minimum is worth reaching
-# Over how many steps the interval between two updates of the factors, and between two of the
-# bases, grows by one. Where there are sketches, an update costs as much as a small network's
-# whole step, and the mean of rarer ones served as well.
-_GROWTH, _WIDE_GROWTH = (40, 7), (3, 3)
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
-_RECENT = 10  # batches, of which the median size is the usual one
 _STATE = ("steps", "average", "moment", "last", "solver", "basis", "networks")
 
 
@@ -215,8 +213,8 @@ class KroneckerMLHF(AveragingMLHF):
         self._solver = Solver(self._basis, self._features, iterations, every)
         self._extension = StepExtension()
         self._steps = 0
-        self._recent_sizes: tuple[float, ...] = ()  # of the last batches
-        self._next_update = self._next_refresh = 0
+        self._batch_sizes = BatchSizes()
+        self._schedule = Schedule(self._update_every, self._refresh_every)
         self._damping = Damping()
         self._last_step: Direction | None = None  # d'
 
@@ -241,7 +239,8 @@ class KroneckerMLHF(AveragingMLHF):
         return size * (vectors + self._basis.numbers) + _FIXED_BYTES
 
     def _guarded_state(self) -> list[object]:
-        own = [self, self._damping, self._features, self._solver, self._extension]
+        of_steps = [self._batch_sizes, self._schedule, self._damping, self._features]
+        own = [self, *of_steps, self._solver, self._extension]
         judge = [] if self._judge is None else [self._judge]
         return [*own, *judge, *self._exact.state, *self._basis.state]
 
@@ -267,7 +266,7 @@ class KroneckerMLHF(AveragingMLHF):
         return self._basis.layers
 
     def _layers_due(self) -> bool:
-        return self._steps >= self._next_update
+        return self._steps >= self._schedule.next_update
 
     def _step_on(self, passes: Sequence[Pass], gradients: Gradients) -> StepResult:
         def step(_: Any, __: Any) -> StepResult:
@@ -275,9 +274,9 @@ class KroneckerMLHF(AveragingMLHF):
                 rows_of(self.loss_function, each.matrix.output) if each.size is None else each.size
                 for each in passes
             )
-            fraction = self._batch_fraction(size)
+            fraction = self._batch_sizes.fraction(size)
             recorded = next((each for each in passes if each.calls is not None), passes[0])
-            due = self._steps >= self._next_update and 2 * fraction > 1
+            due = self._layers_due() and 2 * fraction > 1
             if recorded.calls is None and not self._steps and self._basis.layers:
                 raise CurvatureError(
                     "no layer of the model ran in the pass that the loss is of, or hooks on its "
@@ -313,16 +312,16 @@ class KroneckerMLHF(AveragingMLHF):
             def edges(z: Any) -> list[GradientEdge]:
                 nonlocal fraction, update_due
                 recording.close()  # the backward pass may run parts of the forward pass again
-                fraction = self._batch_fraction(
+                fraction = self._batch_sizes.fraction(
                     rows_of(self.loss_function, z) if batch_size is None else batch_size
                 )
-                update_due = self._steps >= self._next_update and 2 * fraction > 1
+                update_due = self._layers_due() and 2 * fraction > 1
                 if update_due:
                     return self._basis.edges
                 self._basis.clear()
                 return []
 
-            if self._steps >= self._next_update:
+            if self._layers_due():
                 recording.enter_context(self._basis.recording())
             ggn = GGN(
                 self.model,
@@ -345,7 +344,7 @@ class KroneckerMLHF(AveragingMLHF):
         """Take the step over all directions; None where that cannot be."""
 
         def fraction(rows: int) -> float:
-            return self._batch_fraction(rows if batch_size is None else batch_size)
+            return self._batch_sizes.fraction(rows if batch_size is None else batch_size)
 
         with full_precision(self._parameters[0].device):
             lr, decay = self._option("lr"), self._option("weight_decay")
@@ -357,32 +356,21 @@ class KroneckerMLHF(AveragingMLHF):
                 self._average.add(self._steps)
         return result
 
-    def _batch_fraction(self, size: float) -> float:
-        """Return the batch's size relative to the usual one, the median of the last; at most 1.
-
-        An epoch may end with a batch of a few samples, whose own minimum is far from that of
-        all. Its step, and its weight in v, are scaled by this fraction.
-        """
-        self._recent_sizes = (*self._recent_sizes, size)[-_RECENT:]
-        usual = sorted(self._recent_sizes)[len(self._recent_sizes) // 2]
-        return min(1.0, size / usual)
-
     def _update_basis(
         self, ggn: GGN, update_due: bool, multiple: float = 1.0, x: Any = None
     ) -> None:
         """Update the running means and the eigenvectors where due: ever less often."""
-        growth = _WIDE_GROWTH if self._basis.is_tracked else _GROWTH
         if update_due:
             self._basis.update(ggn, multiple, x)
             self._basis.clear()
-            self._next_update = self._steps + interval(self._steps, growth[0], self._update_every)
-        if self._steps >= self._next_refresh:
+            self._schedule.updated(self._steps, tracked=self._basis.is_tracked)
+        if self._steps >= self._schedule.next_refresh:
             self._basis.refresh()
             if self._last_step is not None:
                 in_parameters = self._last_step.in_parameters
                 rotated = self._basis.rotate(unflatten(in_parameters, self._parameters))
                 self._last_step = Direction(rotated, in_parameters)
-            self._next_refresh = self._steps + interval(self._steps, growth[1], self._refresh_every)
+            self._schedule.refreshed(self._steps, tracked=self._basis.is_tracked)
 
     def _step(
         self,
@@ -394,14 +382,8 @@ class KroneckerMLHF(AveragingMLHF):
         lr, decay = self._option("lr"), self._option("weight_decay")
         basis.see(ggn.gradient, decay)
         b = basis.rotate(ggn.gradient)
-        penalty = self._penalty(decay)
-        decays: Tensor | None = None  # of the flattened parameters, where groups differ
-        if isinstance(decay, list):
-            decays = flat(decay, self._parameters)
-            theta = flatten(self._parameters)
-            b.add_(basis.rotate(unflatten(decays * theta, self._parameters)))
-        elif decay:
-            b.add_(basis.rotate(self._parameters), alpha=decay)
+        decays = add_gradient(b, decay, self._parameters, basis)
+        penalized = penalty(decay, self._parameters)
         features = torch.tensor(self._features.features())
         by_kind = self.networks["damping"](features).exp().tolist()
         on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
@@ -418,7 +400,7 @@ class KroneckerMLHF(AveragingMLHF):
 
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
         solved = self._solver.solve(
-            *(ggn, b, s, inverse, first, last, penalty, self._steps, decays)
+            *(ggn, b, s, inverse, first, last, penalized, self._steps, decays)
         )
         if solved is None or not np.isfinite(solved[1]).all():
             check(ggn.loss, {"gradient": ggn.gradient})
@@ -449,22 +431,13 @@ class KroneckerMLHF(AveragingMLHF):
         if before is not None:
             assert reevaluated is not None
             assert self._judge is not None
-            change = ggn.loss + penalty - reevaluated() - self._penalty(decay)
+            change = ggn.loss + penalized - reevaluated() - penalty(decay, self._parameters)
             if not self._judge.accepts(float(change), model.reduction(coefficients)):
                 torch._foreach_copy_(self._parameters, before)
                 self._last_step = None
         self._steps += 1
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
-
-    def _penalty(self, decay: float | list[float]) -> Tensor:
-        """Return the L2 penalty, a scalar."""
-        if not isinstance(decay, list) and not decay:
-            return vector_like(self._parameters).new_zeros(())
-        theta = flatten(self._parameters)
-        if isinstance(decay, list):
-            return 0.5 * torch.dot(flat(decay, self._parameters) * theta, theta)
-        return 0.5 * decay * torch.dot(theta, theta)
 
     def _scale(self, judged: bool) -> float:
         """Return λ_k; where the loss is looked at after each step, by what was found there."""
@@ -496,10 +469,10 @@ class KroneckerMLHF(AveragingMLHF):
             "shapes": shapes_of(self._parameters),
             "guard": self._guard.state_dict(),
             "steps": self._steps,
-            "recent_sizes": list(self._recent_sizes),
+            "recent_sizes": self._batch_sizes.state_dict(),
             "average": self._average.state_dict(),
-            "next_update": self._next_update,
-            "next_refresh": self._next_refresh,
+            "next_update": self._schedule.next_update,
+            "next_refresh": self._schedule.next_refresh,
             "moment": self._damping.second_moment,
             "last": None if self._last_step is None else list(self._last_step),
             "solver": self._solver.state_dict(),
@@ -517,10 +490,10 @@ class KroneckerMLHF(AveragingMLHF):
         self._guard.load_state_dict(state.get("guard"))
         self._steps = int(state["steps"])
         # Older states have the largest batch's length, of its first axis.
-        self._recent_sizes = tuple(float(size) for size in state.get("recent_sizes", ()))
+        self._batch_sizes.load_state_dict(state.get("recent_sizes", []))
         self._average.load_state_dict(state["average"])
-        self._next_update = int(state["next_update"])
-        self._next_refresh = int(state["next_refresh"])
+        self._schedule.next_update = int(state["next_update"])
+        self._schedule.next_refresh = int(state["next_refresh"])
         self._damping.second_moment = restored(state["moment"], like)
         self._solver.load_state_dict(state["solver"])
         if state.get("extension") is not None:  # of no older state

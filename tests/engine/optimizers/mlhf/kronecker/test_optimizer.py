@@ -97,24 +97,6 @@ def test_the_running_means_give_how_far_the_loss_has_fallen():
     assert means.loss_reduction() == pytest.approx(16, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "expected"),
-    [
-        ([16, 8], 0.5),
-        ([16, 16, 32], 1),
-        ([64, 20, 64, 20, 64, 20], 20 / 64),  # epochs of two batches
-        ([1000, 50, 50], 1),  # a large first one
-        ([64] * 20 + [16] * 5, 0.25),
-        ([64] * 20 + [16] * 6, 1),  # the size was changed
-    ],
-)
-def test_a_batchs_fraction_is_of_the_usual_size(sizes, expected):
-    optimizer = KroneckerMLHF(_model(), meta_checkpoint=None)
-    found = [optimizer._batch_fraction(size) for size in sizes]
-    assert found[0] == 1
-    assert found[-1] == expected
-
-
 def test_more_iterations_go_lower():
     x, y = _batches(1)[0]
     predicted = []

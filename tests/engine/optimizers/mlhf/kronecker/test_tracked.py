@@ -177,11 +177,12 @@ def test_a_state_with_factors_in_full_is_taken_over(tracked, monkeypatch):
     new.model.load_state_dict(old.model.state_dict())
     x, y = torch.randn(8, 2, 4, 4), torch.zeros(8).long()
     for optimizer in (old, new):  # no update between
-        optimizer._next_update = optimizer._next_refresh = 1 << 30
+        optimizer._schedule.next_update = optimizer._schedule.next_refresh = 1 << 30
         optimizer.step(x, y)
     for ours, theirs in zip(new.model.parameters(), old.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    old._next_update = old._next_refresh = new._next_update = new._next_refresh = 0
+    for one in (old, new):
+        one._schedule.next_update = one._schedule.next_refresh = 0
     assert sum(_trained(new, 10, 1)) < 1.2 * sum(_trained(old, 10, 1))
 
 
