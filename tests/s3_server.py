@@ -119,6 +119,9 @@ class S3Server:
         if self.process is not None and self.process.poll() is None:
             self.signal(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+        for port in self.ports.values():  # where it puts them is not to be chosen
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
 
 
 def require() -> None:
