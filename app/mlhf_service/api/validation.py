@@ -14,7 +14,7 @@ from mlhf_service.kit.problems import FieldError, Invalid
 _NOT_JSON = "the body was not sent as JSON: add the header Content-Type: application/json"
 
 
-def known_parameters(request: Request) -> None:
+async def known_parameters(request: Request) -> None:
     """Refuse query parameters that the operation does not have: a typo would change nothing."""
     if not request.query_params:
         return

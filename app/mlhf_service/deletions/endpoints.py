@@ -31,7 +31,7 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _options(force: Force = False, cancel: Cancel = False) -> service.Options:
+async def _options(force: Force = False, cancel: Cancel = False) -> service.Options:
     return service.Options(force=force, cancel=cancel)
 
 

@@ -46,7 +46,7 @@ _MOST_GRAPH_BYTES = 64 * 2**20
 _CHECK_SECONDS = 120.0
 
 
-def _examiner(request: Request) -> Examiner:
+async def _examiner(request: Request) -> Examiner:
     examiner: Examiner = request.app.state.examiner
     return examiner
 

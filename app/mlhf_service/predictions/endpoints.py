@@ -54,7 +54,7 @@ class Predictions(BaseModel):
     )
 
 
-def _predictors(request: Request) -> Predictors:
+async def _predictors(request: Request) -> Predictors:
     predictors: Predictors = request.app.state.predictors
     return predictors
 
