@@ -48,8 +48,8 @@ class Backend:
         self.doorbell.notify()
 
 
-# Coroutines, though they wait for nothing: each plain function is a trip to a thread and back,
-# which for these costs a tenth of a request.
+# Coroutines, though they wait for nothing: a plain function is a trip to a thread and back, which
+# costs more than what these do.
 async def _backend(request: Request) -> Backend:
     state = request.app.state
     caller: Caller = request.state.caller  # put there by the gate, which nothing gets around

@@ -4,22 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Float,
-    Row,
-    cast,
-    column,
-    func,
-    select,
-    true,
-)
+from sqlalchemy import ColumnElement, Float, Row, case, cast, column, func, select, true
 from sqlalchemy.orm import Session
 
 from mlhf_service.jobs.models import Job
 from mlhf_service.kit.among import among
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import TERMINAL
+
+_PROGRESS = ("step", "total_steps", "epoch", "samples", "fraction")
 
 
 @dataclass
@@ -85,20 +78,19 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
     return found
 
 
-_PROGRESS = ("step", "total_steps", "epoch", "samples", "fraction")
-
-
 def _by_status(session: Session, job_ids: Sequence[str]) -> Any:
-    number: dict[str, ColumnElement[Any]] = {
-        name: cast(Run.progress[name].as_string(), Float(53)) for name in _PROGRESS
-    }
+    number: dict[str, ColumnElement[Any]]
     record = None
     if session.get_bind().dialect.name == "postgresql":
-        # Parsed once, where ``->>`` parses anew for each number.
+        # Parsed once, where ``->>`` parses anew for each number. No record can be made of what is
+        # no object, such as a JSON null.
+        known = case((func.json_typeof(Run.progress) == "object", Run.progress))
         columns = [column(name, Float(53)) for name in _PROGRESS]
-        record = func.json_to_record(Run.progress).table_valued(*columns)
+        record = func.json_to_record(known).table_valued(*columns)
         record = record.render_derived(with_types=True)
         number = {name: record.c[name] for name in _PROGRESS}
+    else:
+        number = {n: cast(Run.progress[n].as_string(), Float(53)) for n in _PROGRESS}
     statement: Any = select(
         Run.job_id,
         Run.status,

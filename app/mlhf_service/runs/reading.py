@@ -168,13 +168,14 @@ def read_many(
         ids = known.keys() & summarized if all_rows else known.keys() - summarized
         unread = []
         for run_id in ids - alone:
-            kept = [_KEPT.get(head.digest, all_rows, metrics) for head in known[run_id]]
-            if all(kept):
-                rows[run_id] = [block for block in kept if block is not None]
-                for head in known[run_id]:
-                    del heads[run_id, head.first]
-            else:
+            looked_up = (_KEPT.get(head.digest, all_rows, metrics) for head in known[run_id])
+            kept = [block for block in looked_up if block is not None]
+            if len(kept) < len(known[run_id]):
                 unread.append(run_id)
+                continue
+            rows[run_id] = kept
+            for head in known[run_id]:
+                del heads[run_id, head.first]
         for run_id, first, digest, content in chunks.contents_of(session, unread, whole=all_rows):
             found_head = heads.pop((run_id, first), None)
             if found_head is None or found_head.digest != digest:  # written since

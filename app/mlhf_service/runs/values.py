@@ -192,7 +192,7 @@ _COLUMNS: dict[str, Any] = {
     "tenant": String(),
 }
 _WRITE_EACH = _replacing(sqlite.insert(RunValue))
-# Columns as arrays: of a statement for each row, a third is sending, parsing and answering it.
+# Columns as arrays: one statement is sent and answered, not one for each row.
 _ALL = (
     func.unnest(*(bindparam(f"all_{name}", type_=ARRAY(kind)) for name, kind in _COLUMNS.items()))
     .table_valued(*(column(name, kind) for name, kind in _COLUMNS.items()))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from mlhf_service.database import Database, now
 from mlhf_service.jobs import repository, state, tally, views
@@ -48,6 +49,19 @@ def test_steps_are_summed_where_all_runs_know_theirs(database: Database, rows: R
         rows.run(job_id, position=position, status="running", progress=_progress(4))
     with database.read() as session:
         assert tally.of(session, session.get_one(Job, job_id)).total_steps == 20
+
+
+@pytest.mark.parametrize("stored", ["null", "{}", '{"step": null}'])
+def test_a_run_without_progress_adds_nothing(database: Database, rows: Rows, stored: str) -> None:
+    job_id = rows.job(status="running")
+    rows.run(job_id, status="running", position=0, progress=_progress(5))
+    other = rows.run(job_id, status="running", position=1)
+    with database.write() as session:
+        statement = text("update runs set progress = :stored where id = :id")
+        session.execute(statement, {"stored": stored, "id": other})
+    with database.read() as session:
+        found = tally.count(session, [job_id])[job_id]
+    assert (found.counts, found.step, found.total_steps) == ({"running": 2}, 5, None)
 
 
 def test_what_has_ended_is_counted_once(database: Database, rows: Rows) -> None:
