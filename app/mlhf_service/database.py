@@ -62,8 +62,8 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
+        if value is None or value.tzinfo is UTC:  # PostgreSQL's are
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -181,8 +181,8 @@ def _sqlite_engine(url: str) -> Engine:
         make_folder(Path(path).parent)
     engine = create_engine(
         url,
-        pool_size=20,
-        max_overflow=40,
+        pool_size=40,
+        max_overflow=20,
         connect_args={"timeout": _BUSY_SECONDS},
         json_deserializer=parsed,
     )
@@ -215,10 +215,12 @@ def _sqlite_engine(url: str) -> Engine:
 
 
 def _postgresql_engine(url: str) -> Engine:
+    # As many as the threads that answer requests. What is opened beyond the pool is closed after
+    # use, and a new connection costs the server as much as a request.
     engine = create_engine(
         url,
-        pool_size=10,
-        max_overflow=30,
+        pool_size=40,
+        max_overflow=0,
         json_deserializer=parsed,
         connect_args={
             "connect_timeout": 5,

@@ -47,11 +47,20 @@ def _only_own(state: ORMExecuteState) -> None:
 
 
 @event.listens_for(TenantSession, "before_flush")
-def _make_own(session: Session, *_: Any) -> None:
-    """What is added without a word on its owner is the session's tenant's."""
-    tenant = session.info[_TENANT]
+def _make_all_own(session: Session, *_: Any) -> None:
     for row in session.new:
-        if isinstance(row, OfTenant):
-            row.tenant = row.tenant or tenant
-            if row.tenant != tenant:
-                raise ValueError(f"a row of tenant {row.tenant} in a session of {tenant}")
+        make_own(session, row)
+
+
+def make_own(session: Session, row: object) -> None:
+    """What is added without a word on its owner is the session's tenant's.
+
+    Raises:
+        ValueError: It is another tenant's.
+    """
+    tenant = session.info.get(_TENANT)
+    if tenant is None or not isinstance(row, OfTenant):
+        return
+    row.tenant = row.tenant or tenant
+    if row.tenant != tenant:
+        raise ValueError(f"a row of tenant {row.tenant} in a session of {tenant}")

@@ -7,8 +7,11 @@ import socket
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mlhf_service.api.collector import set_aside
+
 REQUEST_SECONDS = 20.0  # for the whole head of a request; and between two pieces of its body
 _WAITING = 2048  # connections that may wait to be accepted
+_WARM_SECONDS = 30.0  # until the first requests have made what is made once
 
 
 class Impatient(HttpToolsProtocol):
@@ -72,6 +75,8 @@ class Server(uvicorn.Server):
                 # A duplicate: asyncio shows its sockets without this method.
                 with socket.socket(fileno=socket.dup(listener.fileno())) as same:
                     same.listen(_WAITING)
+        set_aside()
+        asyncio.get_running_loop().call_later(_WARM_SECONDS, set_aside)
 
 
 def allow_many_files() -> None:

@@ -19,9 +19,10 @@ from mlhf_service.jobs.kinds.registry import kind_of, parse, request_schema, uni
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.jobs.models import Job, JobTag
 from mlhf_service.jobs.outbox import Outbox
-from mlhf_service.jobs.state import move, report, settle
+from mlhf_service.jobs.state import began, move, settle
 from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit.ids import new_id
+from mlhf_service.kit.inserting import insert_new
 from mlhf_service.kit.problems import (
     Conflict,
     FieldError,
@@ -31,6 +32,7 @@ from mlhf_service.kit.problems import (
     pointer_of,
 )
 from mlhf_service.runs import repository as runs
+from mlhf_service.runs import values
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.status import ACTIVE, HELD_UNTIL, LOGGED, TERMINAL
 
@@ -86,8 +88,9 @@ def create(
     require_room(session, context.settings, context.caller, jobs=1, runs=runs)
     queue = queue_of(context, request)
     available_at = request.start_at.timestamp() if request.start_at else 0.0
+    identity = new_id("job")
     job = Job(
-        id=new_id("job"),
+        id=identity,
         tenant=context.caller.tenant,
         key_id=context.caller.key_id,
         kind=kind_of(request).name,
@@ -109,7 +112,7 @@ def create(
         notes=request.notes,
         created_at=created,
         event_seq=1,
-        tags=[JobTag(key=key, value=value) for key, value in request.tags.items()],
+        tags=[JobTag(job_id=identity, key=key, value=value) for key, value in request.tags.items()],
     )
     made = []
     for position, run in enumerate(planned.runs):
@@ -141,13 +144,10 @@ def create(
                 created_at=created,
             )
         )
-    session.add(job)
-    session.flush()  # the job's row first: what follows refers to it
-    session.add_all(made)
     set_committed_value(job, "runs", made)
-    session.add(Outbox(queue=queue, traceparent=job.traceparent))
-    report(session, job, new=True)
-    session.flush()
+    bell = Outbox(queue=queue, traceparent=job.traceparent)
+    insert_new(session, [job, *job.tags, *made, began(session, job), bell])
+    values.write(session, [row for run in made for row in values.rows(run, values.of_run(run))])
     return job
 
 

@@ -1,6 +1,7 @@
 """Connections on which a request is begun and does not go on are closed."""
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -69,3 +70,12 @@ def test_a_body_that_goes_on_is_waited_for(port: int) -> None:
             client.sendall(b"x")
             time.sleep(0.1)
         assert client.recv(4096).endswith(b"0010")
+
+
+def test_what_the_server_has_made_is_left_out_of_collections(port: int) -> None:
+    """A full collection, of which there is one every few hundred requests, stops all of them."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE):
+            assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

@@ -19,6 +19,16 @@ def test_the_rows_that_have_one_are_found(database: Database, rows: Any, wanted:
         assert set(found) == wanted - {"none"}
 
 
+@pytest.mark.parametrize("wrong", [["a,b"], ["a", ""], [","]])
+def test_what_the_database_would_split_otherwise_is_refused(
+    database: Database, wrong: list[str]
+) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite takes each as a placeholder")
+    with database.read() as session, pytest.raises(ValueError, match="empty or hold a comma"):
+        among(session, Job.name, wrong)
+
+
 def test_postgresql_gets_one_parameter_and_can_use_its_index(database: Database) -> None:
     if database.is_sqlite:
         pytest.skip("SQLite takes each as a placeholder")
