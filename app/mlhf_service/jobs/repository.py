@@ -186,9 +186,14 @@ def search(
     return select(Job).where(*conditions)
 
 
-def first_event(job: Job, type_: str, data: dict[str, Any]) -> JobEvent:
+def status_data(job: Job) -> dict[str, Any]:
+    """What an event says of a job's status."""
+    return {"status": job.status, "error": job.error}
+
+
+def first_event(job: Job) -> JobEvent:
     """The event that a job is made with: its ``event_seq`` is 1 already."""
-    return JobEvent(job_id=job.id, seq=1, type=type_, data=data, at=job.created_at)
+    return JobEvent(job_id=job.id, seq=1, type="status", data=status_data(job), at=job.created_at)
 
 
 def events_after(

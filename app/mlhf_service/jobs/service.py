@@ -19,7 +19,7 @@ from mlhf_service.jobs.kinds.registry import kind_of, parse, request_schema, uni
 from mlhf_service.jobs.kinds.requests import JobRequest
 from mlhf_service.jobs.models import Job, JobTag
 from mlhf_service.jobs.outbox import Outbox
-from mlhf_service.jobs.state import began, move, settle
+from mlhf_service.jobs.state import announce_status, move, settle
 from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.inserting import insert_new
@@ -146,8 +146,10 @@ def create(
         )
     set_committed_value(job, "runs", made)
     bell = Outbox(queue=queue, traceparent=job.traceparent)
-    insert_new(session, [job, *job.tags, *made, began(session, job), bell])
-    values.write(session, [row for run in made for row in values.rows(run, values.of_run(run))])
+    searched = [row for run in made for row in values.rows(run, values.of_run(run))]
+    insert_new(session, [job, *job.tags, *made, bell, repository.first_event(job)])
+    values.write(session, searched)
+    announce_status(session, job)
     return job
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from mlhf_service.database import now
 from mlhf_service.jobs import held, journal, line, repository, tally
-from mlhf_service.jobs.models import Job, JobEvent
+from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.transitions import allowed, job_status
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.outcomes import diverged
@@ -100,22 +100,11 @@ def settle(session: Session, job: Job) -> None:
 
 def report(session: Session, job: Job) -> None:
     """Write down the job's status for those who follow it, and for webhooks."""
-    data = _said(job)
-    journal.add_event(session, job.id, "status", data)
-    _announce(session, job, data)
+    journal.add_event(session, job.id, "status", repository.status_data(job))
+    announce_status(session, job)
 
 
-def began(session: Session, job: Job) -> JobEvent:
-    """The event that a new job is written with; webhooks are told."""
-    data = _said(job)
-    _announce(session, job, data)
-    return repository.first_event(job, "status", data)
-
-
-def _said(job: Job) -> dict[str, Any]:
-    return {"status": job.status, "error": job.error}
-
-
-def _announce(session: Session, job: Job, data: Mapping[str, Any]) -> None:
-    said = {"id": job.id, "name": job.name, "kind": job.kind, **data}
+def announce_status(session: Session, job: Job) -> None:
+    """Have webhooks told the job's status."""
+    said = {"id": job.id, "name": job.name, "kind": job.kind, **repository.status_data(job)}
     announce(session, job.tenant, f"job.{job.status}", said)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, inspect
+from sqlalchemy import ColumnElement, Insert, insert, inspect
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from mlhf_service.tenancy import make_own
@@ -16,19 +16,22 @@ def insert_new(session: Session, rows: Iterable[DeclarativeBase]) -> None:
     The objects stay outside of the session: what is changed on them later is not written, defaults
     are the table's and are not put on them, and what is derived at a flush is not.
     """
-    connection = session.connection()
+    statements: list[tuple[Insert, Any]] = []
     for kind, group in groupby(rows, type):
-        statement, values = insert(kind), []
+        literal = []
         for row in group:
             make_own(session, row)
             given = _given(row)
             if computed := {k: v for k, v in given.items() if isinstance(v, ColumnElement)}:
-                literal = {k: v for k, v in given.items() if k not in computed}
-                connection.execute(insert(kind).values(computed), literal)
+                rest = {k: v for k, v in given.items() if k not in computed}
+                statements.append((insert(kind).values(computed), rest))
             else:
-                values.append(given)
-        if values:
-            connection.execute(statement, values)
+                literal.append(given)
+        if literal:
+            statements.append((insert(kind), literal))
+    connection = session.connection()  # on SQLite nobody else writes from here on
+    for statement, values in statements:
+        connection.execute(statement, values)
 
 
 def _given(row: DeclarativeBase) -> dict[str, Any]:

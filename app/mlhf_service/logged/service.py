@@ -17,7 +17,7 @@ from mlhf_service.jobs import projects
 from mlhf_service.jobs import repository as jobs
 from mlhf_service.jobs.journal import add_event
 from mlhf_service.jobs.models import Job, JobTag
-from mlhf_service.jobs.state import began, move, settle
+from mlhf_service.jobs.state import announce_status, move, settle
 from mlhf_service.keys.quotas import require_room
 from mlhf_service.kit.ids import new_id
 from mlhf_service.kit.problems import Conflict, Invalid, NotFound, document
@@ -97,7 +97,8 @@ def create(context: Context, request: LoggedRunCreate) -> Run:
     session.flush()  # the job's row first: what follows refers to it
     session.add(run)
     set_committed_value(job, "runs", [run])
-    session.add(began(session, job))
+    session.add(jobs.first_event(job))
+    announce_status(session, job)
     session.flush()
     return run
 

@@ -8,6 +8,7 @@ run's own columns and follow them at each flush, whoever changes a run.
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +26,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import text as sql_text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, Session, UOWTransaction, mapped_column
 
 from mlhf.core.metrics import parse_number
@@ -169,19 +170,15 @@ def write(session: Session, found: Sequence[dict[str, Any]]) -> None:
         return
     # Past the unit of work, which is being flushed.
     connection = session.connection()
+    last = [*{(one["run_id"], one["key"]): one for one in found}.values()]  # a row at most once
     if connection.dialect.name != "postgresql":
-        connection.execute(_WRITE_EACH, list(found))
+        for first in range(0, len(last), _ROWS_AT_ONCE):
+            some = last[first : first + _ROWS_AT_ONCE]
+            each = tuple(one[name] for one in some for name in _COLUMNS)
+            connection.exec_driver_sql(_writing(len(some)), each)
         return
-    last = {(one["run_id"], one["key"]): one for one in found}.values()  # a row at most once
     columns = {f"all_{name}": [one[name] for one in last] for name in _COLUMNS}
     connection.execute(_WRITE_ALL, columns)
-
-
-def _replacing(insert: Any) -> Any:
-    new = insert.excluded
-    return insert.on_conflict_do_update(
-        index_elements=["run_id", "key"], set_={"number": new.number, "text": new.text}
-    )
 
 
 _COLUMNS: dict[str, Any] = {
@@ -191,14 +188,30 @@ _COLUMNS: dict[str, Any] = {
     "text": String(),
     "tenant": String(),
 }
-_WRITE_EACH = _replacing(sqlite.insert(RunValue))
+_ROWS_AT_ONCE = 1000  # SQLite takes 32,766 parameters
+
+
+@cache
+def _writing(rows: int) -> str:
+    """One statement for so many rows: each that SQLite is given lets another thread go first."""
+    row = f"({', '.join('?' * len(_COLUMNS))})"
+    where = f"INTO {RunValue.__tablename__} ({', '.join(_COLUMNS)})"
+    excluded = "number = excluded.number, text = excluded.text"
+    rest = f"ON CONFLICT (run_id, key) DO UPDATE SET {excluded}"
+    return f"INSERT {where} VALUES {', '.join([row] * rows)} {rest}"  # noqa: S608 - of our own names
+
+
 # Columns as arrays: one statement is sent and answered, not one for each row.
 _ALL = (
     func.unnest(*(bindparam(f"all_{name}", type_=ARRAY(kind)) for name, kind in _COLUMNS.items()))
     .table_valued(*(column(name, kind) for name, kind in _COLUMNS.items()))
     .render_derived()
 )
-_WRITE_ALL = _replacing(postgresql.insert(RunValue).from_select([*_COLUMNS], select(*_ALL.c)))
+_INSERT = postgresql.insert(RunValue).from_select([*_COLUMNS], select(*_ALL.c))
+_WRITE_ALL = _INSERT.on_conflict_do_update(
+    index_elements=["run_id", "key"],
+    set_={"number": _INSERT.excluded.number, "text": _INSERT.excluded.text},
+)
 
 
 @event.listens_for(Session, "after_flush")

@@ -41,3 +41,15 @@ def test_values_of_every_kind_replace_those_of_the_same_name(database: Database,
 def test_no_values_are_no_statement(database: Database) -> None:
     with database.write() as session:
         values.write(session, [])
+
+
+def test_more_values_than_one_statement_takes_are_all_written(
+    database: Database, rows: Any
+) -> None:
+    run_id = rows.run()
+    with database.read() as session:
+        run = session.get(Run, run_id)
+    assert run is not None
+    with database.write() as session:
+        values.write(session, values.rows(run, {f"own.{n}": n for n in range(2500)}))
+    assert stored(database, run_id) == {f"own.{n}": (float(n), None) for n in range(2500)}
