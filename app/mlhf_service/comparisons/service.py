@@ -24,7 +24,7 @@ from mlhf_service.comparisons.schemas import (
     Ratios,
     ToTarget,
 )
-from mlhf_service.comparisons.statistics import MOST_POINTS, band, group_curve
+from mlhf_service.comparisons.statistics import MOST_POINTS, band, group_curve, mean_of
 from mlhf_service.comparisons.tuning import PHASE, TUNING
 from mlhf_service.kit.problems import FieldError, Invalid, NotFound
 from mlhf_service.runs import outcomes, reading, repository
@@ -285,12 +285,13 @@ def _over_seeds(
     values: list[float | None] = []
     waiting = 0
     for runs in seeds:
-        done = [run for run in runs if number(run) is not None or not unfinished(run)]
-        known = [value for run in done if (value := number(run)) is not None]
-        if not done:
-            waiting += 1
-        elif len(known) < len(done):
+        found = [(run, number(run)) for run in runs]
+        known = [value for _, value in found if value is not None]
+        ended_without = any(value is None and not unfinished(run) for run, value in found)
+        if ended_without:
             values.append(None)
+        elif not known:
+            waiting += 1
         else:
-            values.append(math.fsum(known) / len(known))
+            values.append(mean_of(known))
     return band(values, waiting)

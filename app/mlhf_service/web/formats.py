@@ -3,7 +3,7 @@
 from datetime import datetime
 from urllib.parse import urlencode
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from mlhf_service.database import now
 from mlhf_service.kit.flat import flat
@@ -74,6 +74,18 @@ def when(at: datetime | None) -> Markup | str:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S} UTC", text
     )
+
+
+def compared_cell(text: str, to_best: float | None) -> Markup:
+    """A number of a run in the table of a comparison, and its ratio to the best run's.
+
+    Here and not in the template: there are 800 on a page, and a macro takes four times as long.
+    """
+    best, small = "", ""
+    if to_best is not None:
+        best = " best" if 0.9999 < to_best < 1.0001 else ""
+        small = f" <small>{ratio(to_best)}</small>"
+    return Markup(f'<td class="num{best}">{escape(text)}{small}</td>')  # noqa: S704 - escaped
 
 
 def words(name: str) -> str:

@@ -37,7 +37,11 @@ def _environment() -> jinja2.Environment:
     environment.filters |= formats.FILTERS
     environment.tests["best_known"] = has_best
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
-    environment.globals |= {"query": formats.query, "version": mlhf.__version__}
+    environment.globals |= {
+        "query": formats.query,
+        "compared_cell": formats.compared_cell,
+        "version": mlhf.__version__,
+    }
     return environment
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mlhf_service.comparisons.statistics import band, group_curve
@@ -30,6 +31,23 @@ def test_a_band() -> None:
     found = band([1.0, 2.0, 6.0])
     assert (found.n, found.missing, found.mean, found.min, found.max) == (3, 0, 3.0, 1.0, 6.0)
     assert found.std == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_band_of_any_size_is_numpys(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    values = chance.normal(size=chance.integers(2, 30)) * 10.0 ** chance.integers(-150, 150)
+    found = band(values.tolist())
+    assert found.mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-12 * abs(values).max())
+    assert found.std == pytest.approx(values.std(ddof=1), rel=1e-12)
+
+
+def test_numbers_near_the_largest_have_a_mean_and_a_deviation_where_it_is_finite() -> None:
+    same = band([1.5e308, 1.5e308, 1.5e308])
+    assert same.mean == pytest.approx(1.5e308)
+    assert same.std is None or same.std < 1e293
+    apart = band([1.5e308, -1.5e308])
+    assert (apart.mean, apart.std) == (0.0, None)
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf])

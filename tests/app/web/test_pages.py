@@ -404,6 +404,13 @@ def test_sizes(size: int, text: str) -> None:
     assert formats.size(size) == text
 
 
+def test_a_compared_number_is_escaped_and_bold_where_it_is_the_best() -> None:
+    assert formats.compared_cell("<b>", None) == '<td class="num">&lt;b&gt;</td>'
+    best, other = formats.compared_cell("0.1", 1.00001), formats.compared_cell("0.2", 2.0)
+    assert best == '<td class="num best">0.1 <small>1×</small></td>'
+    assert other == '<td class="num">0.2 <small>2×</small></td>'
+
+
 def test_an_unknown_address_is_a_page_to_a_browser_and_a_problem_to_a_program(
     client: TestClient,
 ) -> None:
