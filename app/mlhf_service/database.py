@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from mlhf_service.connection_bursts import Bursts
 from mlhf_service.data_folder import make_folder
 from mlhf_service.errors import StartError
 from mlhf_service.kit.json_text import parsed
@@ -104,6 +105,7 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        self._bursts = None if self.is_sqlite else Bursts(self.engine)
         self._writer = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     def reader(self) -> Session:
@@ -135,6 +137,13 @@ class Database:
         """One transaction: committed at the end, rolled back on any exception."""
         with self.writer() as session, session.begin():
             yield session
+
+    def close_idle(self) -> bool:
+        """Close connections that a burst has opened, and that nobody has used since the last call.
+
+        Returns whether there were any.
+        """
+        return self._bursts is not None and self._bursts.close_idle()
 
     def dispose(self) -> None:
         self.engine.dispose()
@@ -216,11 +225,13 @@ def _sqlite_engine(url: str) -> Engine:
 
 def _postgresql_engine(url: str) -> Engine:
     # As many as the threads that answer requests. What is opened beyond the pool is closed after
-    # use, and a new connection costs the server as much as a request.
+    # use, and a new connection costs the server as much as a request. The last one used is taken
+    # first, so that those of a burst are idle after it (``Database.close_idle``).
     engine = create_engine(
         url,
         pool_size=40,
         max_overflow=0,
+        pool_use_lifo=True,
         json_deserializer=parsed,
         connect_args={
             "connect_timeout": 5,

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
+from starlette.datastructures import State
 from starlette.routing import BaseRoute
 
 import mlhf
@@ -115,12 +116,13 @@ _DESCRIBED_AFTER_SECONDS = 20.0
 _ROUTES = _routes()
 
 
-async def _stop_idle(predictors: Predictors, examiner: Examiner, settings: Settings) -> None:
-    """End the processes with torch that nobody has asked for a while."""
+async def _stop_idle(state: State, settings: Settings) -> None:
+    """End what nobody has asked for a while: processes with torch, and connections."""
     while True:
         await anyio.sleep(30.0)
-        await anyio.to_thread.run_sync(predictors.stop_idle)
-        await anyio.to_thread.run_sync(examiner.stop_if_idle, settings.examiner_idle_seconds)
+        await anyio.to_thread.run_sync(state.predictors.stop_idle)
+        await anyio.to_thread.run_sync(state.examiner.stop_if_idle, settings.examiner_idle_seconds)
+        await anyio.to_thread.run_sync(state.database.close_idle)
 
 
 async def _describe(app: FastAPI) -> None:
@@ -141,7 +143,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.streams = Streams(app.state.database, settings.max_event_streams)
         async with anyio.create_task_group() as group:
             group.start_soon(app.state.streams.run)
-            group.start_soon(_stop_idle, app.state.predictors, app.state.examiner, settings)
+            group.start_soon(_stop_idle, app.state, settings)
             group.start_soon(_describe, app)
             yield
             group.cancel_scope.cancel()

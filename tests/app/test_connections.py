@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlhf_service import database as module
 from mlhf_service.database import Database, is_away
+from tests.waiting import until
 
 
 def ask(database: Database) -> int:
@@ -51,4 +52,73 @@ def test_one_that_was_just_used_is_not_asked_whether_it_lives(postgresql_url: st
         assert is_away(lost.value)
         assert ask(database) != first
     assert len(sent) == 3
+    database.dispose()
+
+
+def burst(database: Database, size: int) -> set[int]:
+    """Use so many connections at once; returns their processes."""
+    sessions = [database.reader() for _ in range(size)]
+    found = {int(one.scalar(text("select pg_backend_pid()")) or 0) for one in sessions}
+    for one in sessions:
+        one.close()
+    return found
+
+
+def connected(url: str) -> int:
+    """How many others are connected to the database."""
+    engine = create_engine(url)
+    query = "select count(*) from pg_stat_activity where datname = current_database()"
+    with engine.connect() as connection:
+        found = int(connection.scalar(text(f"{query} and pid != pg_backend_pid()")) or 0)
+    engine.dispose()
+    return found
+
+
+def test_those_of_a_burst_are_kept_while_there_are_bursts(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    first = burst(database, 25)
+    for _ in range(3):
+        assert not database.close_idle()
+        assert burst(database, 25) == first
+    database.dispose()
+
+
+def test_those_of_a_burst_are_closed_after_it(postgresql_url: str) -> None:
+    before = connected(postgresql_url)
+    database = Database(postgresql_url)
+    burst(database, 25)
+    assert connected(postgresql_url) == before + 25
+    assert not database.close_idle(), "they were in use since the last call"
+    with database.read() as session:
+        mine = session.scalar(text("select pg_backend_pid()"))
+        assert database.close_idle()
+        assert session.scalar(text("select pg_backend_pid()")) == mine, "it is in use"
+    until(lambda: connected(postgresql_url) <= before + 1, "they are still open")
+    assert burst(database, 12).isdisjoint({mine})
+    assert not database.close_idle()
+    database.dispose()
+
+
+def test_the_last_one_used_is_taken_first(postgresql_url: str) -> None:
+    """Others may be idle for long, and it need not be asked whether it lives."""
+    database = Database(postgresql_url)
+    burst(database, 5)
+    last = ask(database)
+    assert {ask(database) for _ in range(5)} == {last}
+    database.dispose()
+
+
+def test_as_many_as_threads_are_given_and_no_more(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    assert len(burst(database, 40)) == 40
+    sessions = [database.reader() for _ in range(40)]
+    for one in sessions:
+        one.execute(text("select 1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database.engine.pool, "_timeout", 0.1)
+        with pytest.raises(SQLAlchemyError) as refused:
+            ask(database)
+    assert is_away(refused.value)
+    for one in sessions:
+        one.close()
     database.dispose()
