@@ -8,7 +8,7 @@ from mlhf_service import main
 from mlhf_service.settings import Settings
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     pass
 
 
@@ -27,10 +27,10 @@ def test_what_nobody_asked_for_is_ended(monkeypatch: pytest.MonkeyPatch) -> None
     async def sleep(seconds: float) -> None:
         assert seconds == 30.0
         if next(pauses):
-            raise _Stop
+            raise _StopError
 
     monkeypatch.setattr(main.anyio, "sleep", sleep)
     state = State({name: Told(name) for name in ("predictors", "examiner", "database")})
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         anyio.run(main._stop_idle, state, Settings(_env_file=None))
     assert told == ["predictors.stop_idle", "examiner.stop_if_idle", "database.close_idle"]
