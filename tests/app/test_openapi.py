@@ -106,6 +106,23 @@ def test_errors_are_described_as_problem_documents(fuzzed: FastAPI) -> None:
                     assert set(response["content"]) == {"application/problem+json"}, (method, path)
 
 
+def test_what_a_repeated_idempotency_key_gets_is_described(fuzzed: FastAPI) -> None:
+    """200 in place of 201, with what the first request made."""
+    found = 0
+    for path, operations in fuzzed.openapi()["paths"].items():
+        for method, operation in operations.items():
+            names = {p.get("name", "").lower() for p in operation.get("parameters", [])}
+            if "idempotency-key" in names:
+                found += 1
+                answers = operation["responses"]
+                made, known = (
+                    answers[code]["content"]["application/json"] for code in ("201", "200")
+                )
+                kinds = known["schema"].get("anyOf", [known["schema"]])
+                assert made["schema"] in kinds, (method, path)
+    assert found >= 4
+
+
 def test_health_and_metrics_answer(fuzzed: FastAPI) -> None:
     with TestClient(fuzzed, base_url="http://127.0.0.1") as client:
         assert client.get("/healthz").json() == {"status": "ok"}

@@ -23,7 +23,12 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[RequireRoom])
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[RequireRoom],
+    responses={200: {"model": RunView, "description": "Known already (Idempotency-Key)."}},
+)
 def create_logged_run(
     request: LoggedRunCreate,
     response: Response,
