@@ -6,8 +6,8 @@ import gc
 def set_aside() -> None:
     """Have all that is alive now left out of later collections.
 
-    A full collection stops every request; of modules, routes and schemas alone it takes some
-    100 ms, and none of them is ever freed.
+    A full collection stops every request, most of it for modules, routes and schemas, none of
+    which is ever freed.
     """
     gc.collect()
     gc.freeze()

@@ -46,7 +46,7 @@ def mean_of(values: Sequence[float]) -> float:
 def _deviation(values: Sequence[float]) -> float | None:
     """The sample's standard deviation; None where it is no finite number.
 
-    Not by NumPy, which takes fifty times as long for a few numbers.
+    Not by NumPy, which takes longer for a few numbers.
     """
     centre = mean_of(values)
     squares = [(value - centre) * (value - centre) for value in values]

@@ -85,7 +85,7 @@ def when(at: datetime | None) -> Markup | str:
 def compared_cell(text: str, to_best: float | None) -> Markup:
     """A number of a run in the table of a comparison, and its ratio to the best run's.
 
-    Here and not in the template: there are 800 on a page, and a macro takes four times as long.
+    Here and not in the template: there are hundreds on a page, and a macro takes longer.
     """
     if to_best is None:
         return _CELL + text + _END
