@@ -11,27 +11,29 @@ from mlhf_service.tenancy import make_own
 
 
 def insert_new(session: Session, rows: Iterable[DeclarativeBase]) -> None:
-    """Insert rows in their order, those of one table that follow each other at once.
+    """Insert rows in their order; neighbours that have the same columns set, at once.
 
     The objects stay outside of the session: what is changed on them later is not written, defaults
     are the table's and are not put on them, and what is derived at a flush is not.
     """
+    given = []
+    for row in rows:
+        make_own(session, row)
+        given.append((type(row), _given(row)))
     statements: list[tuple[Insert, Any]] = []
-    for kind, group in groupby(rows, type):
+    for (kind, _), group in groupby(given, lambda one: (one[0], one[1].keys())):
         literal = []
-        for row in group:
-            make_own(session, row)
-            given = _given(row)
-            if computed := {k: v for k, v in given.items() if isinstance(v, ColumnElement)}:
-                rest = {k: v for k, v in given.items() if k not in computed}
+        for _, values in group:
+            if computed := {k: v for k, v in values.items() if isinstance(v, ColumnElement)}:
+                rest = {k: v for k, v in values.items() if k not in computed}
                 statements.append((insert(kind).values(computed), rest))
             else:
-                literal.append(given)
+                literal.append(values)
         if literal:
             statements.append((insert(kind), literal))
     connection = session.connection()  # on SQLite nobody else writes from here on
-    for statement, values in statements:
-        connection.execute(statement, values)
+    for statement, parameters in statements:
+        connection.execute(statement, parameters)
 
 
 def _given(row: DeclarativeBase) -> dict[str, Any]:

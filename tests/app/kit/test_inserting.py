@@ -30,6 +30,14 @@ def test_rows_are_read_back_as_given_with_the_tables_defaults(database: Database
         assert (one.tenant, three.tenant) == ("a", "b")
 
 
+def test_neighbours_need_not_have_the_same_columns_set(database: Database) -> None:
+    """Of many rows at once SQLAlchemy writes the columns of the first, and says nothing."""
+    with database.write() as session:
+        insert_new(session, [_job("job_1"), _job("job_2", priority=3), _job("job_3")])
+    with database.read() as session:
+        assert session.scalars(select(Job.priority).order_by(Job.id)).all() == [0, 3, 0]
+
+
 def test_a_row_without_an_owner_is_the_sessions_tenants(database: Database) -> None:
     with database.of_tenant("a").write() as session:
         insert_new(session, [_job("job_1")])
