@@ -17,6 +17,7 @@ AXIS_LABELS = {
 }
 
 _GRID, _TEXT = "#e3e3e3", "#333333"
+_LARGEST, _SMALLEST = 1e300, 1e-300  # of an axis
 _LOCK = threading.Lock()  # fonts are shared, and drawing with them is not thread-safe
 
 
@@ -106,6 +107,7 @@ def render(figure: Any, form: Literal["png", "svg"] = "png") -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+    _bound(figure)
     out = io.BytesIO()
     with _LOCK, rc_context({"svg.hashsalt": "mlhf"}):  # else ids in an SVG are random
         if form == "png":
@@ -115,6 +117,18 @@ def render(figure: Any, form: Literal["png", "svg"] = "png") -> bytes:
             canvas = FigureCanvasSVG(figure)
             canvas.print_svg(out, metadata={"Date": None, "Creator": "mlhf"})
     return out.getvalue()
+
+
+def _bound(figure: Any) -> None:
+    """Keep axes within what ticks can be computed for; what lies beyond is cut off."""
+    for panel in figure.axes:
+        for name in ("x", "y"):
+            low, high = getattr(panel, f"get_{name}lim")()
+            kept = [min(max(one, -_LARGEST), _LARGEST) for one in (low, high)]
+            if kept != [low, high]:
+                least = 0.0 if getattr(panel, f"get_{name}scale")() == "linear" else _SMALLEST
+                bounds = (kept[0] if kept[0] < kept[1] else least, kept[1])
+                getattr(panel, f"set_{name}lim")(*bounds)
 
 
 def render_small(figure: Any) -> bytes:

@@ -1,8 +1,19 @@
 """The same data give the same figure; lines can be told apart."""
 
-from typing import Any
+from typing import Any, Literal
 
-from mlhf_service.kit.drawing import COLOURS, DASHES, new_figure, plain, render, style_of
+import pytest
+
+from mlhf_service.kit.drawing import (
+    COLOURS,
+    DASHES,
+    log_ticks,
+    new_figure,
+    plain,
+    render,
+    short_ticks,
+    style_of,
+)
 from mlhf_service.kit.panels import panels_png
 
 
@@ -27,3 +38,27 @@ def test_the_first_lines_differ_in_colour_or_dashes() -> None:
 def test_text_is_cut_and_is_no_mathematics() -> None:
     assert plain("a$b$", 10) == r"a\$b\$"
     assert plain("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize("form", ["png", "svg"])
+@pytest.mark.parametrize(
+    ("scale", "values"),
+    [
+        ("linear", (1.5e308, 1.7e308)),
+        ("linear", (1.0, 1.7e308)),
+        ("linear", (-1.6e308, 1.7e308)),
+        ("log", (1.5e308, 1.7e308)),
+        ("log", (1.0, 1.7e308)),
+    ],
+)
+def test_numbers_near_the_largest_are_drawn(
+    scale: str, values: tuple[float, float], form: Literal["png", "svg"]
+) -> None:
+    figure = new_figure(3, 2)
+    panel = figure.subplots()
+    panel.plot([0, 1], values)
+    if scale == "log":
+        log_ticks(panel, values[1])
+    else:
+        short_ticks(panel)
+    assert len(render(figure, form)) > 500
