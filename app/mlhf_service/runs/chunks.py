@@ -122,6 +122,8 @@ def contents(
 
     Chunks that were absorbed since their heads were read are absent, or have another digest.
     """
+    if not firsts:
+        return {}
     data = CurveChunk.data if whole else func.coalesce(CurveChunk.summary, CurveChunk.data)
     statement = select(CurveChunk.first_step, CurveChunk.digest, data)
     rows = session.execute(statement.where(*_of(run_id, firsts)))

@@ -248,7 +248,7 @@ def get_curves(
 @router.get("/{run_id}/artifacts")
 def list_artifacts(run_id: RunId, session: ReadSession) -> ArtifactList:
     """The files a run left: model, configuration, curves, checkpoints."""
-    return ArtifactList(data=service.artifacts(session, run_id))
+    return ArtifactList(data=service.artifacts(session, service.find(session, run_id)))
 
 
 @router.get(

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 from mlhf_service.database import Database
 from mlhf_service.kit.problems import NotFound
 from mlhf_service.runs import (
+    chunks,
     curve_files,
     curve_parquet,
     event_file,
@@ -98,7 +99,7 @@ class _Pieces(io.RawIOBase):
 
 def _whole(database: Database, run: Run) -> Iterator[Series]:
     with database.read() as session:
-        metrics = reading.metrics_of(session, run.id)
+        metrics = reading.metrics_of(chunks.heads(session, run.id))
     for metric in metrics:
         yield from reading.stream(database.read, run.id, metric)
 

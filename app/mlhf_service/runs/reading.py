@@ -31,9 +31,9 @@ NeedsRows = Callable[[Head], bool]
 Steps = tuple[int | None, int | None]  # from and to, both included; None: without end
 
 
-def metrics_of(session: Session, run_id: str) -> list[str]:
-    """The names of what was measured."""
-    return sorted({name for head in chunks.heads(session, run_id) for name in head.extents})
+def metrics_of(heads: Sequence[Head]) -> list[str]:
+    """The names of what was measured, by the heads of a run's chunks."""
+    return sorted({name for head in heads for name in head.extents})
 
 
 def read(
@@ -43,6 +43,7 @@ def read(
     limit: int | None = None,
     steps: Steps = (None, None),
     x: Axis | None = None,
+    heads: Sequence[Head] | None = None,
 ) -> list[Series]:
     """Curves of a run by metric name, of those metrics that have points.
 
@@ -51,12 +52,15 @@ def read(
         limit: The most points of a curve. Where it has many more, only summaries are read.
         steps: The window.
         x: Only points that have a place on this axis are given, and counted.
+        heads: Those of all the run's chunks, from who has just read them.
     """
     first, last = steps
-    known = chunks.heads(session, run_id, first=first, last=last)
+    if heads is None:
+        heads = chunks.heads(session, run_id, first=first, last=last)
+    known = [head for head in heads if _meets(head, steps)]
     counts = {
         name: sum(_count(head, name, x) for head in known)
-        for name in sorted({name for head in known for name in head.extents})
+        for name in metrics_of(known)
         if metrics is None or name in metrics
     }
     wanted = list(counts)
@@ -69,7 +73,7 @@ def read(
         )
 
     gathered = {name: _Gathered(run_id, name, x) for name in wanted}
-    for head, block, whole in _blocks(session, run_id, wanted, steps, needs_rows):
+    for head, block, whole in _blocks(session, run_id, wanted, steps, needs_rows, known):
         for name in block.metrics:
             if name in gathered:
                 gathered[name].add(head, block, whole)
@@ -220,15 +224,21 @@ def stream(
         after = found[-1][0].last
 
 
-def first_reaching(session: Session, run_id: str, metric: str, target: float) -> Position | None:
-    """The first point at or beyond the target."""
+def first_reaching(
+    session: Session,
+    run_id: str,
+    metric: str,
+    target: float,
+    heads: Sequence[Head] | None = None,
+) -> Position | None:
+    """The first point at or beyond the target. ``heads`` as in ``read``."""
     higher = higher_is_better(metric)
-    for head in chunks.heads(session, run_id):
+    for head in chunks.heads(session, run_id) if heads is None else heads:
         extent = head.extents.get(metric)
         best = None if extent is None else extent["max" if higher else "min"]
         if best is None or not (best >= target if higher else best <= target):
             continue
-        found = read(session, run_id, [metric], steps=(head.first, head.last))
+        found = read(session, run_id, [metric], steps=(head.first, head.last), heads=[head])
         if found and (at := found[0].first_reaching(target)) is not None:
             return found[0].position(at)
     return None
@@ -289,25 +299,40 @@ def _count(head: Head, metric: str, x: Axis | None) -> int:
     return 0 if extent is None else extent["placed" if x == "cpu_seconds" else "count"]
 
 
+def _meets(head: Head, steps: Steps) -> bool:
+    first, last = steps
+    return (first is None or head.last >= first) and (last is None or head.first <= last)
+
+
 def _blocks(
     session: Session,
     run_id: str,
     metrics: Sequence[str],
     steps: Steps,
     needs_rows: NeedsRows,
+    known: Sequence[Head],
 ) -> Iterator[tuple[Head, Block, bool]]:
     """The chunks of a window in order, and whether all their rows of the window are given.
 
     That is so where the window cuts a chunk, or it has no summary, or ``needs_rows`` says so.
+    Chunks that are no longer as they were known are looked up again, and so is what follows them.
     """
     after: int | None = None
-    while True:
+    for start in range(0, len(known), _AT_ONCE):
+        some = known[start : start + _AT_ONCE]
+        for head, block, whole in _next(session, run_id, metrics, steps, needs_rows, after, some):
+            yield head, block, whole
+            after = head.last
+        if after != some[-1].last:
+            break
+    else:
+        return
+    before = None
+    while after != before:
         before = after
         for head, block, whole in _next(session, run_id, metrics, steps, needs_rows, after):
             yield head, block, whole
             after = head.last
-        if after == before:
-            return
 
 
 def _next(
@@ -317,17 +342,24 @@ def _next(
     steps: Steps,
     needs_rows: NeedsRows,
     after: int | None,
+    known: Sequence[Head] = (),
     size: int = _AT_ONCE,
 ) -> Iterator[tuple[Head, Block, bool]]:
     """The chunks that follow step ``after``, at least one if there is any.
 
     A live run's chunks grow and absorb each other between the queries. One that has changed since
     its head was read ends this look; the next goes on behind what was given.
+
+    Args:
+        known: Their heads, where they were read before; else ``size`` of them are read.
     """
     first, last = steps
     given = False
     while not given:
-        found = chunks.heads(session, run_id, after=after, first=first, last=last, limit=size)
+        found = known or chunks.heads(
+            session, run_id, after=after, first=first, last=last, limit=size
+        )
+        known = ()
         if not found:
             return
         start = found[0].first if after is None else after + 1

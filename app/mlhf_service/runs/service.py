@@ -14,7 +14,8 @@ from mlhf_service.kit.problems import (
     NotFound,
     Problem,
 )
-from mlhf_service.runs import fields, outcomes, projects, reading, repository, values
+from mlhf_service.runs import chunks, fields, outcomes, projects, reading, repository, values
+from mlhf_service.runs.chunks import Head
 from mlhf_service.runs.made_files import MadeFile, made_files, make
 from mlhf_service.runs.metrics import METRICS
 from mlhf_service.runs.models import Artifact, Run
@@ -56,17 +57,21 @@ def items(session: Session, runs: Sequence[Run]) -> list[RunItem]:
     ]
 
 
-def view(session: Session, run: Run) -> RunView:
-    """A run in full."""
-    metrics = reading.metrics_of(session, run.id)
+def view(session: Session, run: Run, heads: Sequence[Head] | None = None) -> RunView:
+    """A run in full.
+
+    Args:
+        heads: Those of its curves' chunks, where they were read before.
+    """
+    heads = chunks.heads(session, run.id) if heads is None else heads
     return RunView(
         **_fields(run),
         project=projects.names(session, [run]).get(run.project_id or "", projects.DEFAULT),
         config=run.config,
         environment=run.environment,
         data=run.data_info,
-        target=_target(session, run, metrics),
-        metrics=metrics,
+        target=_target(session, run, heads),
+        metrics=reading.metrics_of(heads),
     )
 
 
@@ -102,7 +107,7 @@ def metrics(session: Session, run_id: str, wanted: Sequence[str] | None) -> list
 
     One that can be measured but was not gives an empty curve; others are refused.
     """
-    measured = reading.metrics_of(session, find(session, run_id).id)
+    measured = reading.metrics_of(chunks.heads(session, find(session, run_id).id))
     if wanted is None:
         return measured
     unknown = [m for m in wanted if m not in METRICS and m not in measured]
@@ -112,10 +117,9 @@ def metrics(session: Session, run_id: str, wanted: Sequence[str] | None) -> list
     return list(dict.fromkeys(wanted))
 
 
-def artifacts(session: Session, run_id: str) -> list[ArtifactView]:
+def artifacts(session: Session, run: Run) -> list[ArtifactView]:
     """The files of a run: those in the store, and those that are made when they are asked for."""
-    run = find(session, run_id)
-    stored = {a.name: a for a in repository.artifacts(session, run_id)}
+    stored = {a.name: a for a in repository.artifacts(session, run.id)}
     views = [_artifact(a) for a in stored.values()]
     views += [_to_be_made(run, f) for f in made_files(run).values() if f.name not in stored]
     return sorted(views, key=lambda view: (view.kind, view.name))
@@ -182,13 +186,14 @@ def _fields(run: Run) -> dict[str, Any]:
     }
 
 
-def _target(session: Session, run: Run, metrics: Sequence[str]) -> TargetView | None:
+def _target(session: Session, run: Run, heads: Sequence[Head]) -> TargetView | None:
     target = run.config.get("target")
     if target is None:
         return None
     metric, value = target["metric"], target["value"]
-    reached = reading.first_reaching(session, run.id, metric, value)
-    status = outcomes.target_status(run, reached is not None, metric in metrics)
+    reached = reading.first_reaching(session, run.id, metric, value, heads)
+    measured = metric in reading.metrics_of(heads)
+    status = outcomes.target_status(run, reached is not None, measured)
     return TargetView(metric=metric, value=value, status=status, reached=reached)
 
 

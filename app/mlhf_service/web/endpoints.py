@@ -23,6 +23,7 @@ from mlhf_service.jobs.models import Job
 from mlhf_service.kit.drawing import AXIS_LABELS
 from mlhf_service.kit.pagination import Cursor, Order, page_of_ids
 from mlhf_service.kit.problems import BadRequest
+from mlhf_service.runs import chunks
 from mlhf_service.runs import service as runs
 from mlhf_service.runs.metrics import METRICS, Axis, label
 from mlhf_service.runs.status import ACTIVE, STATUSES, Status
@@ -139,15 +140,16 @@ def job_page(
 @router.get("/runs/{run_id}")
 def run_page(request: Request, session: ReadSession, run_id: str) -> Response:
     """One run: its curve, its configuration, its environment and its files."""
-    run = runs.view(session, runs.find(session, run_id))
+    row, heads = runs.find(session, run_id), chunks.heads(session, run_id)
+    run, job = runs.view(session, row, heads), jobs.find(session, row.job_id)
     return page(
         request,
         "run.html",
         run=run,
-        job=jobs.find(session, run.job_id),
-        artifacts=runs.artifacts(session, run_id),
-        log=views.run_log(session, run, _LOG_EVENTS),
-        evaluations=views.evaluations(session, run_id),
+        job=job,
+        artifacts=runs.artifacts(session, row),
+        log=views.run_log(session, run_id, job, _LOG_EVENTS),
+        evaluations=views.evaluations(session, run_id, heads),
         labels={name: label(name) for name in METRICS},
         axes=AXIS_LABELS,
         active=run.status in ACTIVE,

@@ -13,10 +13,11 @@ from mlhf_service.jobs.models import Job, JobEvent
 from mlhf_service.jobs.schemas import JobView
 from mlhf_service.jobs.views import items, view
 from mlhf_service.kit.flat import flat
-from mlhf_service.runs import chunks, reading
+from mlhf_service.runs import reading
 from mlhf_service.runs import service as runs
+from mlhf_service.runs.chunks import Head
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.schemas import RunItem, RunView
+from mlhf_service.runs.schemas import RunItem
 from mlhf_service.runs.status import LOGGED, TERMINAL
 
 FIRST_JOB: dict[str, Any] = {
@@ -129,12 +130,15 @@ class Evaluation:
     metrics: dict[str, float]
 
 
-def evaluations(session: Session, run_id: str) -> list[tuple[int, Evaluation]]:
+def evaluations(
+    session: Session, run_id: str, heads: Sequence[Head]
+) -> list[tuple[int, Evaluation]]:
     """The last evaluations of a run, by step: seconds of training, and what was measured."""
     found: dict[int, Evaluation] = {}
     # The last chunks have them: of a very long curve the rest is not read.
-    for head in reversed(chunks.heads(session, run_id)[-_LAST_CHUNKS:]):
-        for series in reading.read(session, run_id, _EVALUATED, steps=(head.first, head.last)):
+    for head in reversed(heads[-_LAST_CHUNKS:]):
+        steps = head.first, head.last
+        for series in reading.read(session, run_id, _EVALUATED, steps=steps, heads=[head]):
             step = series.step[-_EVALUATIONS:].tolist()
             seconds = series.wall_seconds[-_EVALUATIONS:].tolist()
             values = series.value[-_EVALUATIONS:].tolist()
@@ -145,12 +149,11 @@ def evaluations(session: Session, run_id: str) -> list[tuple[int, Evaluation]]:
     return sorted(found.items())[-_EVALUATIONS:]
 
 
-def run_log(session: Session, run: RunView, most: int) -> list[LogEntry]:
+def run_log(session: Session, run_id: str, job: Job, most: int) -> list[LogEntry]:
     """What the log of its job says of a run."""
-    job = repository.get(session, run.job_id)
-    since = max(0, job.event_seq - most) if job else 0
-    events = repository.events_after(session, run.job_id, since, most, "log")
-    return log_entries((one for one in events if one.data.get("run_id") == run.id), ())
+    since = max(0, job.event_seq - most)
+    events = repository.events_after(session, job.id, since, most, "log")
+    return log_entries((one for one in events if one.data.get("run_id") == run_id), ())
 
 
 def curl(base_url: str, body: dict[str, Any]) -> str:

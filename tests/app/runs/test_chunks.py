@@ -255,6 +255,58 @@ def test_a_curve_read_while_it_is_compacted_is_whole(
     assert steps == list(range(3000))
 
 
+@pytest.mark.parametrize("at_once", [3, 64])
+@pytest.mark.parametrize("written", [slice(0, 5), slice(4, 9), slice(0, None), slice(0, 0)])
+def test_a_curve_whose_heads_are_no_longer_true_is_whole(
+    database: Database,
+    long: str,
+    small: None,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    written: slice,
+) -> None:
+    """Chunks absorb each other between the reading of their heads and of their rows."""
+    monkeypatch.setattr(reading, "_AT_ONCE", at_once)
+    with database.read() as session:
+        heads = chunks.heads(session, long)
+        of_steps = (600, 2900)
+        before = reading.read(session, long, ["batch_loss"])
+        window = reading.read(session, long, ["batch_loss"], steps=of_steps)
+    assert len(heads) > 9
+    firsts = [head.first for head in heads[written]]
+    with database.write() as session:
+        if firsts:
+            block = chunks.joined([chunks.load(session, long, first) for first in firsts])
+            monkeypatch.setattr(chunks, "ROWS", 10_000)
+            chunks._replace(session, long, 2, firsts, block)
+    with database.read() as session:
+        found = reading.read(session, long, ["batch_loss"], heads=heads)
+        cut = reading.read(session, long, ["batch_loss"], steps=of_steps, heads=heads)
+    for one, wanted in ((found, before), (cut, window)):
+        assert one[0].step.tolist() == wanted[0].step.tolist()
+        assert one[0].value.tobytes() == wanted[0].value.tobytes()
+
+
+def test_heads_are_read_once(
+    database: Database, long: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    heads = chunks.heads
+
+    def watched(session: Any, run_id: str, **window: Any) -> Any:
+        asked.append(run_id)
+        return heads(session, run_id, **window)
+
+    monkeypatch.setattr(chunks, "heads", watched)
+    with database.read() as session:
+        reading.read(session, long, ["batch_loss"])
+        assert len(asked) == 1
+        known = heads(session, long)
+        reading.read(session, long, ["batch_loss"], heads=known)
+        assert reading.first_reaching(session, long, "batch_loss", -60.0, known) is not None
+    assert len(asked) == 1, "none where they are known"
+
+
 def test_deleting_a_run_deletes_its_chunks(database: Database, long: str) -> None:
     from mlhf_service.runs.models import Run
 

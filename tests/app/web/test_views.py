@@ -26,7 +26,7 @@ def test_the_last_evaluations_are_read_from_the_end(
 
     monkeypatch.setattr(reading, "read", reads)
     with database.read() as session:
-        found = views.evaluations(session, run)
+        found = views.evaluations(session, run, chunks.heads(session, run))
     assert [step for step, _ in found] == list(range(5000, 6000, 20))
     assert all(one.metrics == {"test_loss": 2.0} for _, one in found)
     assert min(first for first, _ in windows) > 3000, "more than the end was read"
