@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from mlhf_service.api.dependencies import ReadSession
-from mlhf_service.comparisons import latex, service, tables
+from mlhf_service.comparisons import answers, latex, service, tables
 from mlhf_service.comparisons.schemas import ComparedMetric, Comparison
 from mlhf_service.kit import downloads
 from mlhf_service.runs import curve_files
@@ -16,6 +16,13 @@ router = APIRouter(prefix="/comparisons", tags=["comparisons"])
 _Id = Annotated[str, Query(min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
 SVG = "image/svg+xml"
 LATEX = "application/x-latex"
+Format = Literal["json", "csv", "png", "svg", "latex"]
+_TYPES: dict[Format, str] = {
+    "csv": curve_files.CSV,
+    "latex": LATEX,
+    "png": curve_files.PNG,
+    "svg": SVG,
+}
 
 
 @router.get(
@@ -51,7 +58,7 @@ def get_comparison(
     x: Annotated[
         Axis | None, Query(description="Of the picture; by samples and by seconds when absent.")
     ] = None,
-    format: Literal["json", "csv", "png", "svg", "latex"] = "json",
+    format: Format = "json",
 ) -> Any:
     """Compare runs: final and best values, and what it took each to reach the target.
 
@@ -64,19 +71,27 @@ def get_comparison(
     had a processor for less than 80 % of its seconds, a warning says that the machine was shared.
     """
     runs = service.runs_to_compare(session, run or [], job)
-    compared = service.compare(session, runs, metric, target, x)
-    session.close()  # drawing takes long, and needs no connection
-    if format == "json":
-        return compared.comparison
-    if format == "csv":
-        content, kind = tables.to_csv(compared.comparison), curve_files.CSV
-    elif format == "latex":
-        content, kind = latex.to_latex(compared.comparison), LATEX
-    else:
-        from mlhf_service.comparisons.figures import comparison_figure
 
-        content = comparison_figure(compared, x, format)
-        kind = curve_files.PNG if format == "png" else SVG
-    return downloads.send_bytes(
-        request.headers, content, kind, f"comparison.{'tex' if format == 'latex' else format}"
-    )
+    def make() -> bytes:
+        compared = service.compare(session, runs, metric, target, x)
+        session.close()  # drawing takes long, and needs no connection
+        return _written(compared, x, format)
+
+    key = answers.fingerprint(session, runs, format, metric, target, x)
+    content = answers.kept(key, make)
+    if format == "json":
+        return Response(content, media_type="application/json")
+    name = f"comparison.{'tex' if format == 'latex' else format}"
+    return downloads.send_bytes(request.headers, content, _TYPES[format], name)
+
+
+def _written(compared: service.Compared, x: Axis | None, form: Format) -> bytes:
+    if form == "json":
+        return compared.comparison.model_dump_json().encode()
+    if form == "csv":
+        return tables.to_csv(compared.comparison)
+    if form == "latex":
+        return latex.to_latex(compared.comparison)
+    from mlhf_service.comparisons.figures import comparison_figure
+
+    return comparison_figure(compared, x, form)

@@ -137,6 +137,14 @@ def version(session: Session, run_id: str) -> str:
     return hashlib.blake2b(found.encode(), digest_size=16).hexdigest()
 
 
+def digests(session: Session, run_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Each run's id with the digest of a chunk of it, in order: all that their curves hold."""
+    statement = select(CurveChunk.run_id, CurveChunk.digest)
+    statement = statement.where(among(session, CurveChunk.run_id, run_ids))
+    found = session.execute(statement.order_by(CurveChunk.run_id, _FIRST))
+    return [(run_id, digest) for run_id, digest in found]
+
+
 def heads_of(session: Session, run_ids: Sequence[str]) -> dict[str, list[Head]]:
     """The chunks of several runs in order, by run; of those that have any."""
     statement = _heads().add_columns(CurveChunk.run_id)

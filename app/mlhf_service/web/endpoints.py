@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from markupsafe import Markup
 from starlette.staticfiles import StaticFiles
 
 from mlhf.data.formats import UploadFormat
 from mlhf_service.api.dependencies import CurrentSettings, ReadContext, ReadSession
 from mlhf_service.catalogue import service as catalogue
+from mlhf_service.comparisons import answers
 from mlhf_service.comparisons import service as comparisons
 from mlhf_service.comparisons.legend import seeds
 from mlhf_service.comparisons.schemas import ComparedMetric
@@ -31,7 +33,7 @@ from mlhf_service.web import views
 from mlhf_service.web.best import best_groups
 from mlhf_service.web.charts import charts, most_points
 from mlhf_service.web.formats import query
-from mlhf_service.web.rendering import PageRoute, page
+from mlhf_service.web.rendering import PageRoute, page, part
 from mlhf_service.workers import repository as workers
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -189,27 +191,32 @@ def compare_page(
     """Runs side by side."""
     chosen = comparisons.runs_to_compare(session, run or [], job)
     wanted = _number(target)
-    compared = comparisons.compare(
-        session, chosen, metric or None, wanted, x, most_points(len(chosen))
-    )
-    comparison = compared.comparison
-    return page(
-        request,
-        "compare.html",
-        comparison=comparison,
-        charts=charts(compared, x),
-        x=x,
-        axes=AXIS_LABELS,
-        seeds=seeds,
-        by_id={one.run_id: one for one in comparison.runs},
-        best=best_groups(comparison),
-        run=run or [],
-        job=job,
-        metrics=comparisons.METRICS,
-        address=query(run=run, job=job, metric=metric, target=wanted),
-        drawn=query(x=None if x == "wall_seconds" else x),
-        active=any(one.status in ACTIVE for one in chosen),
-    )
+
+    def make() -> bytes:
+        compared = comparisons.compare(
+            session, chosen, metric or None, wanted, x, most_points(len(chosen))
+        )
+        comparison = compared.comparison
+        return part(
+            "compared.html",
+            comparison=comparison,
+            charts=charts(compared, x),
+            x=x,
+            axes=AXIS_LABELS,
+            seeds=seeds,
+            by_id={one.run_id: one for one in comparison.runs},
+            best=best_groups(comparison),
+            run=run or [],
+            job=job,
+            metrics=comparisons.METRICS,
+            address=query(run=run, job=job, metric=metric, target=wanted),
+            drawn=query(x=None if x == "wall_seconds" else x),
+            active=any(one.status in ACTIVE for one in chosen),
+        ).encode()
+
+    key = answers.fingerprint(session, chosen, "page", run, job, metric, wanted, x)
+    compared = Markup(answers.kept(key, make).decode())  # noqa: S704 - a template made it
+    return page(request, "compare.html", compared=compared, count=len(chosen))
 
 
 def _number(text: str) -> float | None:

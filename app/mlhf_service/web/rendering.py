@@ -55,6 +55,11 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
     return _TEMPLATES.TemplateResponse(request, template, values, status, headers)
 
 
+def part(template: str, **values: Any) -> str:
+    """Render what is part of a page, the same for whoever asks."""
+    return _TEMPLATES.get_template(template).render(values)
+
+
 def streamed_page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """A page of which a browser shows the beginning while its end is still being made.
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from mlhf_service.database import Database
 from mlhf_service.runs import chunks, reading
-from mlhf_service.runs.blocks import Block, decode, encode
+from mlhf_service.runs.blocks import Block, decode, encode, joined
 from mlhf_service.runs.models import CurveChunk
 from tests.app.conftest import Rows
 from tests.app.stored_points import stored_points
@@ -249,7 +249,7 @@ def test_a_curve_read_while_it_is_compacted_is_whole(
         heads = chunks.heads(session, long)
         block = chunks.load(session, long, heads[0].first)
         for head in heads:
-            block = chunks.joined([block, chunks.load(session, long, head.first)])
+            block = joined([block, chunks.load(session, long, head.first)])
         chunks._replace(session, long, 2, [head.first for head in heads], block.ordered())
     steps += [step for piece in pieces for step in piece.step.tolist()]
     assert steps == list(range(3000))
@@ -276,7 +276,7 @@ def test_a_curve_whose_heads_are_no_longer_true_is_whole(
     firsts = [head.first for head in heads[written]]
     with database.write() as session:
         if firsts:
-            block = chunks.joined([chunks.load(session, long, first) for first in firsts])
+            block = joined([chunks.load(session, long, first) for first in firsts])
             monkeypatch.setattr(chunks, "ROWS", 10_000)
             chunks._replace(session, long, 2, firsts, block)
     with database.read() as session:
