@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Request = tuple[str, str, bytes]  # method, path, body
+_BUFFER = 2**22  # bytes: a large answer is taken in without stopping the service again and again
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Connection:
 
     async def _sent(self, request: Request) -> tuple[int, bytes]:
         if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port)
+            self._streams = await asyncio.open_connection(self._host, self._port, limit=_BUFFER)
         reader, writer = self._streams
         method, path, body = request
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"

@@ -19,14 +19,14 @@ from mlhf_service.api.dependencies import (
 )
 from mlhf_service.api.room import RequireRoom
 from mlhf_service.context import Context
-from mlhf_service.jobs import idempotency, repository, service, waiting
+from mlhf_service.jobs import idempotency, listed, repository, service, waiting
 from mlhf_service.jobs.kinds.protocol import Estimate
 from mlhf_service.jobs.kinds.registry import JobCreate, Kind
 from mlhf_service.jobs.kinds.requests import MAX_PRIORITY
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.schemas import CloneRequest, JobView, LogLine
 from mlhf_service.jobs.stream import Streams
-from mlhf_service.jobs.views import items, made, view
+from mlhf_service.jobs.views import made, view
 from mlhf_service.kit.pagination import (
     Archived,
     Cursor,
@@ -125,7 +125,7 @@ def _create_once(
     return shown
 
 
-@router.get("")
+@router.get("", response_model=Page[JobView])
 def list_jobs(
     session: ReadSession,
     status: Annotated[list[Status] | None, Query(description="Any of these.")] = None,
@@ -158,7 +158,7 @@ def list_jobs(
     ] = "-created_at",
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Page[JobView]:
+) -> Response:
     """List jobs, the newest first unless told otherwise."""
     tags = [(key, value if colon else None) for key, colon, value in map(_split_tag, tag or [])]
     statement = repository.search(
@@ -177,7 +177,7 @@ def list_jobs(
         statement = statement.where(inside)
     order = Order(_COLUMNS[sort.lstrip("-")], Job.id, sort.startswith("-"))
     ids, following = page_of_ids(session, statement, order, limit, cursor)
-    return Page(data=items(session, ids), next_cursor=following)
+    return Response(listed.page(session, ids, following), media_type="application/json")
 
 
 def _split_tag(tag: str) -> tuple[str, str, str]:

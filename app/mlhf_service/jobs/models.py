@@ -58,10 +58,11 @@ class Job(TenantOwned, Base):
     runs: Mapped[list[Run]] = relationship(order_by=Run.position, viewonly=True)
     tags: Mapped[list["JobTag"]] = relationship(order_by="JobTag.key", cascade="all")
 
-    # The second holds all that lists filter by: they read no row that they do not show.
+    # These two hold all that lists filter by: they read no row that they do not show.
     __table_args__ = (
-        Index(None, "status", "id"),
         Index("ix_jobs_listed", "tenant", "id", "archived_at", "status", "kind", "name"),
+        Index("ix_jobs_of_kind", "kind", "id", "archived_at", "tenant"),
+        Index(None, "status", "id"),
         Index(None, "tenant", "name", "id"),
         Index(None, "tenant", "priority", "id"),
         Index(None, "tenant", "project_id", "id"),

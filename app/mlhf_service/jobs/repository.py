@@ -10,9 +10,12 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Row,
+    ScalarSelect,
     Select,
     String,
+    Text,
     bindparam,
+    cast,
     exists,
     func,
     select,
@@ -26,12 +29,14 @@ from mlhf_service.runs.models import Run
 from mlhf_service.runs.repository import dataset_column
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{1,36}")
-_LISTED = (  # what views.items shows
-    "id kind name status desired error priority start_at max_parallel_runs spec tally "
-    "retried_from cloned_from created_at started_at finished_at running_since worked_seconds "
-    "archived_at project_id notes"
+# What lists show of a job's own row, and what that is computed from.
+LISTED = (
+    *("id", "kind", "name", "status", "desired", "error", "priority", "start_at"),
+    *("max_parallel_runs", "spec", "tally", "retried_from", "cloned_from", "created_at"),
+    *("started_at", "finished_at", "running_since", "worked_seconds", "archived_at"),
+    *("project_id", "notes"),
 )
-_COLUMNS = select(*(getattr(Job, name) for name in _LISTED.split()))
+_COLUMNS = select(*(getattr(Job, name) for name in LISTED))
 
 
 def get(session: Session, job_id: str) -> Job | None:
@@ -61,22 +66,40 @@ def runs_of(session: Session, job_id: str) -> list[Run]:
     return list(session.scalars(statement.execution_options(populate_existing=True)))
 
 
-def rows(session: Session, job_ids: Sequence[str]) -> list[Row[Any]]:
-    """What lists show of jobs, in the order of the ids."""
-    found = {
-        row.id: row for row in session.execute(_COLUMNS.where(among(session, Job.id, job_ids)))
-    }
+def listed(session: Session, job_ids: Sequence[str], most_runs: int) -> list[dict[str, Any]]:
+    """What lists show of jobs, in the order of the ids, by name; all in one query.
+
+    Besides LISTED: ``tags``, and as ``run_ids`` the ids of the first runs.
+    """
+    statement = _COLUMNS.add_columns(_tags(session), _first_run_ids(session, most_runs))
+    names = (*LISTED, "tags", "run_ids")
+    rows = session.execute(statement.where(among(session, Job.id, job_ids)))
+    found = {row[0]: dict(zip(names, row, strict=True)) for row in rows}
     return [found[job_id] for job_id in job_ids if job_id in found]
 
 
-def tags(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The tags of jobs by id, of those that have any."""
-    columns = select(JobTag.job_id, JobTag.key, JobTag.value)
-    columns = columns.where(among(session, JobTag.job_id, job_ids))
-    found: dict[str, dict[str, str]] = {}
-    for job_id, key, value in session.execute(columns.order_by(JobTag.job_id, JobTag.key)):
-        found.setdefault(job_id, {})[key] = value
-    return found
+# ``event_seq`` too: it grows when a run is deleted. A specification never changes.
+_VERSION: list[Any] = [
+    cast(column, Text).label(name) if isinstance(column.type, JSON) else column
+    for name in (*LISTED, "event_seq")
+    if name != "spec"
+    for column in [getattr(Job, name)]
+]
+
+
+def versions(session: Session, job_ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Of each job all columns by which a change of what lists show can be seen, none parsed."""
+    statement: Select[Any] = select(*_VERSION, cast(_tags(session), Text).label("tags"))
+    return session.execute(statement.where(among(session, Job.id, job_ids))).all()
+
+
+def _tags(session: Session) -> ScalarSelect[Any]:
+    """A job's tags as an object; null where it has none."""
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    gather = func.json_object_agg if postgresql else func.json_group_object
+    of_job = select(JobTag).where(JobTag.job_id == Job.id).order_by(JobTag.key)
+    tag = of_job.correlate(Job).subquery()
+    return select(gather(tag.c.key, tag.c.value, type_=JSON)).scalar_subquery()
 
 
 def run_ids(session: Session, job_id: str) -> list[str]:
@@ -85,16 +108,19 @@ def run_ids(session: Session, job_id: str) -> list[str]:
 
 
 def first_run_ids(session: Session, job_ids: Sequence[str], most: int) -> dict[str, list[str]]:
-    """The ids of the first runs of each job; of a large job no more rows are read than these."""
+    """The ids of the first runs of each job."""
+    of_jobs = select(Job.id, _first_run_ids(session, most))
+    found = session.execute(of_jobs.where(among(session, Job.id, job_ids)))
+    return {job_id: list(own or ()) for job_id, own in found}
+
+
+def _first_run_ids(session: Session, most: int) -> ColumnElement[Any]:
+    """The ids of a job's first runs; of a large job no more rows are read than these."""
     first = select(Run.id).where(Run.job_id == Job.id).order_by(Run.position).limit(most)
     if session.get_bind().dialect.name == "postgresql":
-        ids = func.array(first.correlate(Job).scalar_subquery(), type_=ARRAY(String))
-    else:
-        of_job = first.correlate(Job).subquery()
-        gathered = func.json_group_array(of_job.c.id, type_=JSON)
-        ids = select(gathered).select_from(of_job).scalar_subquery()  # type: ignore[assignment]
-    found = session.execute(select(Job.id, ids).where(among(session, Job.id, job_ids)))
-    return {job_id: list(own or ()) for job_id, own in found}
+        return func.array(first.correlate(Job).scalar_subquery(), type_=ARRAY(String))
+    of_job = first.correlate(Job).subquery()
+    return select(func.json_group_array(of_job.c.id, type_=JSON)).scalar_subquery()
 
 
 def first_runs(

@@ -1,10 +1,10 @@
 """A job's runs in numbers: how many are in each state, and how far they are together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Row, case, cast, column, func, select, true
+from sqlalchemy import ColumnElement, Float, case, cast, column, func, select, true
 from sqlalchemy.orm import Session
 
 from mlhf_service.jobs.models import Job
@@ -46,13 +46,20 @@ class Tally:
 
 
 def of(session: Session, job: Job) -> Tally:
-    return of_all(session, [job])[job.id]
+    return of_all(session, [(job.id, job.tally)])[job.id]
 
 
-def of_all(session: Session, jobs: Sequence[Job | Row[Any]]) -> dict[str, Tally]:
-    """The tallies of jobs by id: of those that have ended as kept, of the others counted now."""
-    kept = {job.id: Tally(**job.tally) for job in jobs if job.tally is not None}
-    return kept | count(session, [job.id for job in jobs if job.tally is None])
+def of_all(
+    session: Session, jobs: Iterable[tuple[str, Mapping[str, Any] | None]]
+) -> dict[str, Tally]:
+    """The tallies of jobs by id: of those that have ended as kept, of the others counted now.
+
+    Args:
+        jobs: The id of each, and what was kept with it.
+    """
+    stored = dict(jobs)
+    kept = {job_id: Tally(**tally) for job_id, tally in stored.items() if tally is not None}
+    return kept | count(session, [job_id for job_id in stored if job_id not in kept])
 
 
 def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:

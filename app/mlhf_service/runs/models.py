@@ -73,7 +73,7 @@ class Run(TenantOwned, Base):
     archived_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # hidden from lists
 
     __table_args__ = (
-        Index(None, "job_id", "position", unique=True),
+        Index(None, "job_id", "position", unique=True, postgresql_include=["id"]),
         Index(None, "status", "queue", "available_at"),
         # These hold all that lists of runs and of jobs filter by: no other row is read.
         Index("ix_runs_listed", *_LISTED),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Protocol
 
 from sqlalchemy import Index, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -11,13 +10,6 @@ from mlhf_service.database import Base, UTCDateTime
 from mlhf_service.tenancy import TenantOwned
 
 DEFAULT = "default"
-
-
-class Grouped(Protocol):
-    """What is in a project: a job or a run."""
-
-    @property
-    def project_id(self) -> str | None: ...
 
 
 class Project(TenantOwned, Base):
@@ -34,9 +26,9 @@ class Project(TenantOwned, Base):
     __table_args__ = (Index(None, "tenant", "name", unique=True),)
 
 
-def names(session: Session, of: Iterable[Grouped]) -> dict[str, str]:
-    """The names of the projects of some jobs or runs, by id."""
-    wanted = {each.project_id for each in of if each.project_id is not None}
+def names(session: Session, project_ids: Iterable[str | None]) -> dict[str, str]:
+    """The names of some projects by id; what is in none (None) has no name here."""
+    wanted = {each for each in project_ids if each is not None}
     if not wanted:
         return {}
     rows = session.execute(select(Project.id, Project.name).where(Project.id.in_(wanted)))

@@ -56,7 +56,7 @@ def _lines(
     while ids:
         with database.read() as session:
             runs = repository.get_many(session, ids)
-            named = projects.names(session, runs)
+            named = projects.names(session, (run.project_id for run in runs))
             lines = [csv_text.line(_cells(run, names, named)) + "\r\n" for run in runs]
             following = (
                 search.page(session, statement, sort, _AT_ONCE, cursor) if cursor else ([], None)

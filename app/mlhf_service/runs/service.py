@@ -50,7 +50,7 @@ def item(run: Run) -> RunItem:
 
 def items(session: Session, runs: Sequence[Run]) -> list[RunItem]:
     """Runs as lists show them, each with the name of its project."""
-    names = projects.names(session, runs)
+    names = projects.names(session, (run.project_id for run in runs))
     return [
         RunItem(**_fields(run), project=names.get(run.project_id or "", projects.DEFAULT))
         for run in runs
@@ -64,9 +64,10 @@ def view(session: Session, run: Run, heads: Sequence[Head] | None = None) -> Run
         heads: Those of its curves' chunks, where they were read before.
     """
     heads = chunks.heads(session, run.id) if heads is None else heads
+    named = projects.names(session, [run.project_id])
     return RunView(
         **_fields(run),
-        project=projects.names(session, [run]).get(run.project_id or "", projects.DEFAULT),
+        project=named.get(run.project_id or "", projects.DEFAULT),
         config=run.config,
         environment=run.environment,
         data=run.data_info,

@@ -109,7 +109,7 @@ def runs_page(
         count = _count(session, statement)
     except (Invalid, BadRequest) as problem:
         wrong = problem.detail
-    names_of_projects = projects.names(session, found)
+    names_of_projects = projects.names(session, (run.project_id for run in found))
     return streamed_page(
         request,
         "runs.html",

@@ -1,0 +1,50 @@
+"""Pages of jobs as JSON. A job that has ended is written once, and again when it has changed.
+
+Of hundreds of jobs on a page almost all have ended. Whether one is still as it was written is
+seen by its own row and its tags; neither its specification is read and parsed again, nor its runs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy.orm import Session
+
+from mlhf_service.jobs import repository, views
+from mlhf_service.kit.kept import Kept
+from mlhf_service.runs import projects
+from mlhf_service.runs.status import TERMINAL
+
+_Key = tuple[Any, ...]
+_KEPT: Kept[_Key, bytes] = Kept(most_bytes=16 * 2**20)
+_KEYS_BYTES = 1000  # of a key, about
+
+
+def page(session: Session, job_ids: Sequence[str], next_cursor: str | None) -> bytes:
+    """A page of jobs, as ``Page[JobView]`` would be written."""
+    keys = _keys(session, job_ids)
+    written = {job_id: found for job_id, key in keys.items() if (found := _KEPT.get(key))}
+    unwritten = [job_id for job_id in job_ids if job_id not in written]
+    if unwritten:
+        fresh = {
+            job["id"]: to_json(job, inf_nan_mode="null") for job in views.listed(session, unwritten)
+        }
+        # What has changed between the queries would be kept under what it was before.
+        ended = [job_id for job_id in unwritten if job_id in keys]
+        for job_id, key in _keys(session, ended).items() if ended else ():
+            if key == keys[job_id] and job_id in fresh:
+                _KEPT.put(key, fresh[job_id], len(fresh[job_id]) + _KEYS_BYTES)
+        written |= fresh
+    of_page = b",".join(written[job_id] for job_id in job_ids if job_id in written)
+    return b'{"data":[%b],"next_cursor":%b}' % (of_page, to_json(next_cursor))
+
+
+def _keys(session: Session, job_ids: Sequence[str]) -> dict[str, _Key]:
+    """All that changes of jobs that have ended, by id: equal means that nothing has."""
+    rows = repository.versions(session, job_ids)
+    named = projects.names(session, (row.project_id for row in rows))
+    return {
+        row.id: (*row, named.get(row.project_id or ""))
+        for row in rows
+        if row.status in TERMINAL and row.tally is not None
+    }

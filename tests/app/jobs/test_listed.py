@@ -1,0 +1,144 @@
+"""A job that has ended is written once for lists, and anew as soon as anything of it changes."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mlhf_service.database import Database
+from mlhf_service.jobs import listed, views
+from mlhf_service.jobs.models import Job, JobTag
+from tests.app.conftest import Rows
+
+TALLY = {"counts": {"succeeded": 2}, "attempts": 1, "step": 8}
+
+
+@pytest.fixture
+def ended(rows: Rows) -> str:
+    """A job of two runs that has ended."""
+    job = rows.job(kind="sweep", tally=TALLY, tags=[JobTag(key="team", value="a")])
+    for position in range(2):
+        rows.run(job, position=position)
+    return job
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the jobs that were written, each time they were."""
+    found: list[str] = []
+    write = views.listed
+
+    def watched(session: Any, job_ids: Any) -> Any:
+        found.extend(job_ids)
+        return write(session, job_ids)
+
+    monkeypatch.setattr(views, "listed", watched)
+    return found
+
+
+def of(client: TestClient, job_id: str) -> dict[str, Any]:
+    page = client.get("/v1/jobs?archived=any").json()["data"]
+    return dict(next(job for job in page if job["id"] == job_id))
+
+
+def test_a_job_that_goes_on_is_always_written(
+    client: TestClient, rows: Rows, ended: str, written: list[str]
+) -> None:
+    going = rows.job(status="running")
+    rows.run(going, status="running")
+    pages = [client.get("/v1/jobs").content for _ in range(3)]
+    assert pages[0] == pages[1] == pages[2]
+    assert written.count(ended) == 1
+    assert written.count(going) == 3
+
+
+def test_ended_without_what_is_kept_of_its_runs(
+    client: TestClient, rows: Rows, written: list[str]
+) -> None:
+    """As an older version may leave one: its runs are counted each time."""
+    job = rows.job()
+    rows.run(job)
+    for _ in range(2):
+        assert of(client, job)["runs"]["succeeded"] == 1
+    assert written == [job, job]
+
+
+CHANGES: dict[str, tuple[Callable[[TestClient, str], Any], Callable[[dict[str, Any]], Any]]] = {
+    "name": (
+        lambda client, job: client.patch(f"/v1/jobs/{job}", json={"name": "another"}),
+        lambda shown: shown["name"] == "another",
+    ),
+    "tag": (
+        lambda client, job: client.patch(f"/v1/jobs/{job}", json={"tags": {"team": "b"}}),
+        lambda shown: shown["tags"] == {"team": "b"},
+    ),
+    "another tag": (
+        lambda client, job: client.patch(f"/v1/jobs/{job}", json={"tags": {"x": "y"}}),
+        lambda shown: shown["tags"] == {"team": "a", "x": "y"},
+    ),
+    "no tag": (
+        lambda client, job: client.patch(f"/v1/jobs/{job}", json={"tags": {"team": None}}),
+        lambda shown: shown["tags"] == {},
+    ),
+    "notes": (
+        lambda client, job: client.patch(f"/v1/jobs/{job}", json={"notes": "# New"}),
+        lambda shown: shown["notes"] == "# New",
+    ),
+    "archived": (
+        lambda client, job: client.post(f"/v1/jobs/{job}/archive"),
+        lambda shown: shown["archived_at"] is not None,
+    ),
+    "a run deleted": (
+        lambda client, job: client.delete(
+            f"/v1/runs/{client.get(f'/v1/jobs/{job}').json()['run_ids'][0]}"
+        ),
+        lambda shown: (shown["runs"]["succeeded"], len(shown["run_ids"])) == (1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "shows"), CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen(
+    client: TestClient, ended: str, change: Callable[..., Any], shows: Callable[..., bool]
+) -> None:
+    assert not shows(of(client, ended))
+    assert change(client, ended).is_success
+    assert shows(of(client, ended))
+
+
+def test_a_project_is_called_by_its_new_name(client: TestClient, ended: str) -> None:
+    project = client.post("/v1/projects", json={"name": "old"}).json()["id"]
+    assert client.patch(f"/v1/jobs/{ended}", json={"project": "old"}).is_success
+    assert of(client, ended)["project"] == "old"
+    assert client.patch(f"/v1/projects/{project}", json={"name": "new"}).is_success
+    assert of(client, ended)["project"] == "new"
+
+
+def test_what_changes_meanwhile_is_not_kept_as_what_it_was(
+    database: Database, ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed between the two queries of a page, and back again afterwards."""
+    write = views.listed
+
+    def called(name: str) -> None:
+        with database.write() as session:
+            session.get_one(Job, ended).name = name
+
+    def renamed(session: Any, job_ids: Any) -> Any:
+        session.commit()
+        called("meanwhile")
+        return write(session, job_ids)
+
+    def shown() -> str:
+        with database.read() as session:
+            (job,) = json.loads(listed.page(session, [ended], None))["data"]
+        return str(job["name"])
+
+    called("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "listed", renamed)
+        assert shown() == "meanwhile"
+    called("before")
+    assert shown() == "before"
