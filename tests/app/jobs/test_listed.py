@@ -116,10 +116,11 @@ def test_a_project_is_called_by_its_new_name(client: TestClient, ended: str) -> 
     assert of(client, ended)["project"] == "new"
 
 
+@pytest.mark.parametrize("first", [True, False])
 def test_what_changes_meanwhile_is_not_kept_as_what_it_was(
-    database: Database, ended: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, ended: str, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
-    """Renamed between the two queries of a page, and back again afterwards."""
+    """Renamed before or after its details are read, between two looks at what has changed."""
     write = views.listed
 
     def called(name: str) -> None:
@@ -127,9 +128,14 @@ def test_what_changes_meanwhile_is_not_kept_as_what_it_was(
             session.get_one(Job, ended).name = name
 
     def renamed(session: Any, job_ids: Any) -> Any:
-        session.commit()
-        called("meanwhile")
-        return write(session, job_ids)
+        if first:
+            session.commit()
+            called("meanwhile")
+        found = write(session, job_ids)
+        if not first:
+            session.commit()
+            called("meanwhile")
+        return found
 
     def shown() -> str:
         with database.read() as session:
@@ -139,6 +145,7 @@ def test_what_changes_meanwhile_is_not_kept_as_what_it_was(
     called("before")
     with monkeypatch.context() as patch:
         patch.setattr(views, "listed", renamed)
-        assert shown() == "meanwhile"
+        assert shown() == ("meanwhile" if first else "before")
+    assert shown() == "meanwhile"
     called("before")
     assert shown() == "before"
