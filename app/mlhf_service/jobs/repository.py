@@ -22,11 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, defer, selectinload
 
+from mlhf_service.jobs import journal
 from mlhf_service.jobs.models import Job, JobEvent, JobTag
 from mlhf_service.kit.among import among
 from mlhf_service.kit.search import holds
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.repository import dataset_column
+from mlhf_service.webhooks.events import has_any, has_none
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{1,36}")
 # What lists show of a job's own row, and what that is computed from.
@@ -46,7 +48,7 @@ def get(session: Session, job_id: str) -> Job | None:
 
 
 _LOCKED = (
-    select(Job)
+    select(Job, has_any(Job.tenant))
     .where(Job.id == bindparam("of_job"))
     .with_for_update()
     .options(defer(Job.spec))
@@ -57,7 +59,18 @@ _LOCKED = (
 def lock(session: Session, job_id: str) -> Job | None:
     """The job, locked until the transaction ends. Always taken before its runs are changed,
     so that no two transactions wait for each other."""
-    return session.scalar(_LOCKED, {"of_job": job_id})
+    return locked(session, session.execute(_LOCKED, {"of_job": job_id}).first())
+
+
+def locked(session: Session, row: Row[Job, bool] | None) -> Job | None:
+    """The job of a row that a query has locked, beside whether its tenant has webhooks."""
+    if row is None:
+        return None
+    job, has_webhooks = row
+    journal.is_locked(session, job)
+    if not has_webhooks:
+        has_none(session, job.tenant)
+    return job
 
 
 def runs_of(session: Session, job_id: str) -> list[Run]:

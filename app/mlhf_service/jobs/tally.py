@@ -2,9 +2,22 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, case, cast, column, func, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Result,
+    Select,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session
 
 from mlhf_service.jobs.models import Job
@@ -67,7 +80,7 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
     found = {job_id: Tally({}) for job_id in job_ids}
     known: dict[str, int] = dict.fromkeys(job_ids, 0)
     totals: dict[str, int] = dict.fromkeys(job_ids, 0)
-    for row in session.execute(_by_status(session, job_ids)) if job_ids else ():
+    for row in _by_status(session, job_ids) if job_ids else ():
         tally = found[row.job_id]
         fraction = float(row.runs if row.status == "succeeded" else row.fraction or 0.0)
         tally.counts[row.status] = row.runs
@@ -85,10 +98,21 @@ def count(session: Session, job_ids: Sequence[str]) -> dict[str, Tally]:
     return found
 
 
-def _by_status(session: Session, job_ids: Sequence[str]) -> Any:
+def _by_status(session: Session, job_ids: Sequence[str]) -> Result[Any]:
+    counting = _counting(session.get_bind().dialect.name)
+    if len(job_ids) == 1:
+        return session.execute(counting.where(_ONE), {"of_job": job_ids[0]})
+    return session.execute(counting.where(among(session, Run.job_id, job_ids)))
+
+
+_ONE = Run.job_id == bindparam("of_job")
+
+
+@cache
+def _counting(dialect: str) -> Select[Any]:
     number: dict[str, ColumnElement[Any]]
     record = None
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect == "postgresql":
         # Parsed once, where ``->>`` parses anew for each number. No record can be made of what is
         # no object, such as a JSON null.
         known = case((func.json_typeof(Run.progress) == "object", Run.progress))
@@ -108,4 +132,5 @@ def _by_status(session: Session, job_ids: Sequence[str]) -> Any:
     )
     if record is not None:
         statement = statement.join_from(Run, record, true(), isouter=True)
-    return statement.where(among(session, Run.job_id, job_ids)).group_by(Run.job_id, Run.status)
+    grouped: Select[Any] = statement.group_by(Run.job_id, Run.status)
+    return grouped

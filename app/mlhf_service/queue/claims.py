@@ -27,6 +27,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from mlhf_service import measures
 from mlhf_service.database import Database, UTCDateTime, db_now, now
+from mlhf_service.jobs import repository as jobs
 from mlhf_service.jobs.line import LEVEL_SECONDS
 from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.state import claimed, settle
@@ -34,6 +35,7 @@ from mlhf_service.queue.leases import Claim, newest_checkpoint
 from mlhf_service.queue.shares import host_of, in_turn, running, tenant_of, took_turn
 from mlhf_service.runs.models import Run
 from mlhf_service.settings import Settings
+from mlhf_service.webhooks.events import has_any
 from mlhf_service.workers.machine import memory_for_runs
 
 _LOCK = 0x6D6C6863  # "mlhc": one claim at a time on PostgreSQL
@@ -125,12 +127,14 @@ def _next_job(
         less = free is not None and free < (limits.memory_bytes or 0)
         if less and session.scalar(_reserved(lacking), of_share) is not None:
             return None
-        job = session.scalar(_line(lacking, skip_locked=True), of_share)
-        if job is not None:
+        found = session.execute(_line(lacking, skip_locked=True), of_share).first()
+        if (job := jobs.locked(session, found)) is not None:
             return job
         held = of_share if held is None else held
     # Nothing is ready, or what is, others hold for the moment of a heartbeat: wait for the first.
-    return None if held is None else session.scalar(_line(lacking, skip_locked=False), held)
+    if held is None:
+        return None
+    return jobs.locked(session, session.execute(_line(lacking, skip_locked=False), held).first())
 
 
 def _first_in_line(lacking: Collection[str]) -> Select[Job]:
@@ -152,18 +156,19 @@ def _first_in_line(lacking: Collection[str]) -> Select[Job]:
     return line.where(exists().where(Run.job_id == Job.id, *_waits(Run, lacking)))
 
 
-def _fitting(lacking: Collection[str], *, skip_locked: bool) -> Select[Job]:
-    """That which needs no more memory than is ``free``; null: no limit."""
+def _fitting(lacking: Collection[str], *, skip_locked: bool) -> Select[Job, bool]:
+    """That which needs no more memory than is ``free``; null: no limit. For ``jobs.locked``."""
     free: Any = bindparam("free", type_=BigInteger)
     fits = or_(free.is_(None), Job.memory_bytes <= free)
-    return _first_in_line(lacking).where(fits).with_for_update(skip_locked=skip_locked)
+    line = _first_in_line(lacking).add_columns(has_any(Job.tenant)).where(fits)
+    return line.with_for_update(skip_locked=skip_locked)
 
 
 # Made once: making a statement takes as long as sending it.
 _SKIPPING, _WAITING = (_fitting((), skip_locked=skip) for skip in (True, False))
 
 
-def _line(lacking: Collection[str], *, skip_locked: bool) -> Select[Job]:
+def _line(lacking: Collection[str], *, skip_locked: bool) -> Select[Job, bool]:
     if lacking:
         return _fitting(lacking, skip_locked=skip_locked)
     return _SKIPPING if skip_locked else _WAITING
@@ -226,9 +231,9 @@ def _take(
 def _start(session: Session, job: Job, run: Run, owner: str) -> Claim:
     waited = time.time() - max(run.available_at, run.created_at.timestamp())
     measures.WAIT_SECONDS.labels(run.queue).observe(max(0.0, waited))
+    took_turn(session, job.share)
     claimed(session, run)
     settle(session, job)
-    took_turn(session, job.share)
     return Claim(
         run_id=run.id,
         job_id=job.id,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from mlhf_service.kit.among import among
@@ -185,9 +185,15 @@ def _heads() -> Select[Any]:
 
 def _tail(session: Session, run_id: str) -> list[Head]:
     """The run's last chunks, the last one first."""
-    newest = CurveChunk.first_step.desc()
-    statement = _heads().where(CurveChunk.run_id == run_id).order_by(newest).limit(_TAIL)
-    return [Head(*row) for row in session.execute(statement)]
+    return [Head(*row) for row in session.execute(_LAST, {"of_run": run_id})]
+
+
+_LAST = (  # made once: making a statement takes as long as sending it
+    _heads()
+    .where(CurveChunk.run_id == bindparam("of_run"))
+    .order_by(CurveChunk.first_step.desc())
+    .limit(_TAIL)
+)
 
 
 def _merge(session: Session, run_id: str, attempt: int, block: Block) -> None:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, event, select
+from sqlalchemy import ColumnElement, bindparam, event, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from mlhf.core.metrics import parse_number
 from mlhf_service.database import now
@@ -94,6 +94,16 @@ _OF_TENANT = (Webhook.tenant == bindparam("of_tenant"), Webhook.disabled_at.is_(
 _ENABLED = select(Webhook).where(*_OF_TENANT)
 # Most tenants have none, which the connection tells sooner than the session.
 _HAS_ENABLED = select(Webhook.__table__.c.id).where(*_OF_TENANT).limit(1)
+
+
+def has_any(tenant: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """Whether a tenant has webhooks, as a column for a query that is sent anyway."""
+    return exists().where(Webhook.tenant == tenant, Webhook.disabled_at.is_(None))
+
+
+def has_none(session: Session, tenant: str) -> None:
+    """Say that a query of this transaction has found ``has_any`` to be false."""
+    session.info.setdefault(_KNOWN, {}).setdefault(tenant, [])
 
 
 def _enabled(session: Session, tenant: str) -> list[Webhook]:
