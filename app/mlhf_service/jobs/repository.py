@@ -59,14 +59,12 @@ _LOCKED = (
 def lock(session: Session, job_id: str) -> Job | None:
     """The job, locked until the transaction ends. Always taken before its runs are changed,
     so that no two transactions wait for each other."""
-    return locked(session, session.execute(_LOCKED, {"of_job": job_id}).first())
+    found = session.execute(_LOCKED, {"of_job": job_id}).first()
+    return None if found is None else locked(session, *found)
 
 
-def locked(session: Session, row: Row[Job, bool] | None) -> Job | None:
-    """The job of a row that a query has locked, beside whether its tenant has webhooks."""
-    if row is None:
-        return None
-    job, has_webhooks = row
+def locked(session: Session, job: Job, has_webhooks: bool) -> Job:
+    """Say that a query has locked this job, and whether its tenant has webhooks."""
     journal.is_locked(session, job)
     if not has_webhooks:
         has_none(session, job.tenant)

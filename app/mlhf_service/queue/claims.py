@@ -128,13 +128,14 @@ def _next_job(
         if less and session.scalar(_reserved(lacking), of_share) is not None:
             return None
         found = session.execute(_line(lacking, skip_locked=True), of_share).first()
-        if (job := jobs.locked(session, found)) is not None:
-            return job
+        if found is not None:
+            return jobs.locked(session, *found)
         held = of_share if held is None else held
     # Nothing is ready, or what is, others hold for the moment of a heartbeat: wait for the first.
     if held is None:
         return None
-    return jobs.locked(session, session.execute(_line(lacking, skip_locked=False), held).first())
+    found = session.execute(_line(lacking, skip_locked=False), held).first()
+    return None if found is None else jobs.locked(session, *found)
 
 
 def _first_in_line(lacking: Collection[str]) -> Select[Job]:

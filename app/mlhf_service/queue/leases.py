@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Float, bindparam, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from mlhf_service.database import Database, db_now
 from mlhf_service.jobs import repository as jobs
 from mlhf_service.jobs.models import Job
 from mlhf_service.runs import chunks
 from mlhf_service.runs.models import Artifact, Run
+from mlhf_service.webhooks.events import has_any
 
 
 class FencedError(Exception):
@@ -78,45 +79,49 @@ def renew(database: Database, claim: Claim, lease_seconds: float) -> str | None:
         return desired
 
 
+_HELD = (
+    Run.id == bindparam("of_run"),
+    Run.status == "running",
+    Run.attempt == bindparam("of_attempt"),
+    Run.lease_owner == bindparam("of_owner"),
+)
 _EXTEND = (
     update(Run)
-    .where(
-        Run.id == bindparam("of_run"),
-        Run.status == "running",
-        Run.attempt == bindparam("of_attempt"),
-        Run.lease_owner == bindparam("of_owner"),
-    )
+    .where(*_HELD)
     .values(lease_expires_at=db_now() + bindparam("lease", type_=Float))
     .execution_options(synchronize_session=False)
 )
-_HOLD = _EXTEND.returning(Run).execution_options(populate_existing=True)
+_HOLD = (  # the job first: see ``jobs.lock``
+    select(Job, has_any(Job.tenant), Run, db_now())
+    .join(Run, Run.job_id == Job.id)
+    .where(*_HELD)
+    .with_for_update(of=[Job, Run])
+    .options(defer(Job.spec))
+    .execution_options(populate_existing=True)
+)
 
 
 def hold(session: Session, claim: Claim, lease_seconds: float) -> tuple[Job, Run]:
-    """Lock the claimed run and renew its lease: the fence before every write.
+    """Lock the claimed run and its job, and renew the lease: the fence before every write.
+
+    The lease is written with what else changes of the run, when the session is flushed.
 
     Raises FencedError if the claim no longer holds; the caller then writes nothing.
     """
-    job = jobs.lock(session, claim.job_id)
-    run = session.scalar(_HOLD, _of(claim, lease_seconds))
-    if run is None:
+    found = session.execute(_HOLD, _of(claim)).first()
+    if found is None:
         raise FencedError(f"run {claim.run_id}, attempt {claim.attempt}")
-    if job is None:
-        raise FencedError(f"job {claim.job_id} is gone")
-    return job, run
+    job, has_webhooks, run, present = found
+    run.lease_expires_at = present + lease_seconds
+    return jobs.locked(session, job, has_webhooks), run
 
 
 def extend(session: Session, claim: Claim, lease_seconds: float) -> None:
     """Let the lease last so long from now, within a transaction. Raises FencedError."""
-    held = session.execute(_EXTEND, _of(claim, lease_seconds))
+    held = session.execute(_EXTEND, {**_of(claim), "lease": lease_seconds})
     if held.rowcount != 1:  # type: ignore[attr-defined]
         raise FencedError(f"run {claim.run_id}, attempt {claim.attempt}")
 
 
-def _of(claim: Claim, lease_seconds: float) -> dict[str, Any]:
-    return {
-        "of_run": claim.run_id,
-        "of_attempt": claim.attempt,
-        "of_owner": claim.owner,
-        "lease": lease_seconds,
-    }
+def _of(claim: Claim) -> dict[str, Any]:
+    return {"of_run": claim.run_id, "of_attempt": claim.attempt, "of_owner": claim.owner}
