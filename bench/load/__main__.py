@@ -9,7 +9,8 @@ The service is started apart, e.g. ``mlhf api --processes 2 --port PORT`` on the
 """
 
 import argparse
-import asyncio
+
+import uvloop
 
 from bench.load import reads
 from bench.load.client import closed, opened
@@ -46,7 +47,7 @@ def main() -> None:
             say(f"{points.add(database, trained, options.points):,} points")
         settle(database)
     else:
-        asyncio.run(measure(options))
+        uvloop.run(measure(options))
 
 
 async def measure(options: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 Closed loop: each connection sends its next request when its last is answered. Open loop: requests
 are due at random moments of a given rate whatever the service does, and a latency counts from
-the moment its request was due, so that a service that stalls cannot hide it.
+the moment its request was due, so that a service that stalls cannot hide it. Run it with
+``uvloop.run``, which takes the least of the processors that the service needs.
 """
 
 import asyncio

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
+
 from bench.load import claims, points, reads
 from bench.load.client import Connection, closed, opened
 from bench.load.databases import BOTH, in_turn
@@ -71,7 +73,7 @@ def service(url: str, folder: str) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-c", code, "api", "--processes", "2", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
-        asyncio.run(_ready(port))
+        uvloop.run(_ready(port))
         yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
@@ -181,13 +183,13 @@ def run(table: Table, options: argparse.Namespace) -> None:
         with service(url, folder) as (port, supervisor):
             if "reads" in options.only:
                 most = 100 if name == "SQLite" else 50
-                asyncio.run(measure_reads(table, name, port, options.seconds, most))
+                uvloop.run(measure_reads(table, name, port, options.seconds, most))
             if "streams" in options.only:
-                asyncio.run(measure_streams(table, name, port, 3 * options.seconds))
+                uvloop.run(measure_streams(table, name, port, 3 * options.seconds))
             if "posts" in options.only:
-                asyncio.run(measure_posts(table, name, port, 10 * options.seconds))
+                uvloop.run(measure_posts(table, name, port, 10 * options.seconds))
             if "soak" in options.only:
-                asyncio.run(measure_soak(table, name, port, supervisor, options.soak))
+                uvloop.run(measure_soak(table, name, port, supervisor, options.soak))
     if "claims" in options.only:
         for url, folder in in_turn(options.url):
             name = "SQLite" if url.startswith("sqlite") else "PostgreSQL"

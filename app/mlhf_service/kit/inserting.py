@@ -1,6 +1,7 @@
 """Insert new rows without the unit of work, which costs more than the database does."""
 
 from collections.abc import Iterable
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -26,14 +27,20 @@ def insert_new(session: Session, rows: Iterable[DeclarativeBase]) -> None:
         for _, values in group:
             if computed := {k: v for k, v in values.items() if isinstance(v, ColumnElement)}:
                 rest = {k: v for k, v in values.items() if k not in computed}
-                statements.append((insert(kind).values(computed), rest))
+                statements.append((_into(kind).values(computed), rest))
             else:
                 literal.append(values)
         if literal:
-            statements.append((insert(kind), literal))
+            statements.append((_into(kind), literal))
     connection = session.connection()  # on SQLite nobody else writes from here on
     for statement, parameters in statements:
         connection.execute(statement, parameters)
+
+
+@cache
+def _into(kind: type[DeclarativeBase]) -> Insert:
+    """Made once: making a statement takes as long as sending it."""
+    return insert(kind)
 
 
 def _given(row: DeclarativeBase) -> dict[str, Any]:
