@@ -91,11 +91,12 @@ _EXTEND = (
     .values(lease_expires_at=db_now() + bindparam("lease", type_=Float))
     .execution_options(synchronize_session=False)
 )
-_HOLD = (  # the job first: see ``jobs.lock``
+# The job first: see ``jobs.lock``. As an update locks: rows that name the run can be added.
+_HOLD = (
     select(Job, has_any(Job.tenant), Run, db_now())
     .join(Run, Run.job_id == Job.id)
     .where(*_HELD)
-    .with_for_update(of=[Job, Run])
+    .with_for_update(of=[Job, Run], key_share=True)
     .options(defer(Job.spec))
     .execution_options(populate_existing=True)
 )
