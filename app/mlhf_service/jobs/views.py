@@ -55,11 +55,9 @@ def _row(job: Job, run_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(row: dict[str, Any], tally: Tally, named: Mapping[str, str]) -> dict[str, Any]:
-    """Turn a row into all that a JobView has, each as it is shown."""
+    """Turn a row into all that a JobView has, in its order, each as it is shown."""
     row["progress"] = progress(row, tally)
-    for only_computed_from in ("tally", "running_since", "worked_seconds"):
-        del row[only_computed_from]
-    row["project"] = named.get(row.pop("project_id") or "", projects.DEFAULT)
+    row["project"] = named.get(row["project_id"] or "", projects.DEFAULT)
     row["tags"] = row["tags"] or {}
     row["run_ids"] = row["run_ids"] or []
     row["attempts"] = tally.attempts
@@ -67,7 +65,7 @@ def _shown(row: dict[str, Any], tally: Tally, named: Mapping[str, str]) -> dict[
     row["waiting"] = None
     if row["error"] is not None:
         row["error"] = _ERROR.validate_python(row["error"])
-    return row
+    return {name: row[name] for name in JobView.model_fields}
 
 
 def progress(job: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
