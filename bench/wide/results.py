@@ -9,7 +9,8 @@ from bench.harness.statistics import Curve
 from bench.judge.measures import crossing, estimate, final, score, targets
 from bench.judge.results import Reached
 from bench.wide.contenders import CONTENDERS, REFERENCE, Contender, contender
-from bench.wide.table import Row
+from bench.wide.machine import STEP_SECONDS
+from bench.wide.table import COLUMNS, Row
 
 # fixed: one setting for all tasks, AlgoPerf's self-tuning form; tuned: one for each task.
 Form = Literal["fixed", "tuned"]
@@ -137,6 +138,7 @@ def collect(rows: Sequence[Row], task: str) -> TaskNumbers:
     for row in rows:
         if row.task == task and not row.tuning:
             latest.setdefault((row.contender, row.setting), {})[row.seed] = row
+    unit = _reference_step(latest)
     curves: dict[Form, dict[str, dict[int, Curve]]] = {form: {} for form in FORMS}
     settings: dict[Form, dict[str, int]] = {form: {} for form in FORMS}
     for each in CONTENDERS:
@@ -146,10 +148,36 @@ def collect(rows: Sequence[Row], task: str) -> TaskNumbers:
             found = None if setting is None else latest.get((each.name, setting))
             if setting is not None and found:
                 settings[form][each.name] = setting
-                curves[form][each.name] = {s: r.measured() for s, r in sorted(found.items())}
+                curves[form][each.name] = {
+                    seed: row.measured(_slowness(row, unit)) for seed, row in sorted(found.items())
+                }
     reference = curves["tuned"].get(REFERENCE)
     target = targets(list(reference.values()))["100"] if reference else None
     return TaskNumbers(task, curves, settings, target)
+
+
+def _reference_step(latest: Mapping[tuple[str, int], Mapping[int, Row]]) -> float | None:
+    """Return the CPU seconds of a step of AdamW where the table was begun; None if unknown."""
+    found = [
+        row.curve[-1][COLUMNS.index("cpu_seconds")] / row.curve[-1][COLUMNS.index("step")]
+        for (name, _), rows in latest.items()
+        for row in rows.values()
+        if name == REFERENCE and row.status == "succeeded" and STEP_SECONDS not in row.environment
+    ]
+    if not found:
+        found = [
+            row.environment[STEP_SECONDS]
+            for rows in latest.values()
+            for row in rows.values()
+            if STEP_SECONDS in row.environment
+        ]
+    return sum(found) / len(found) if found else None
+
+
+def _slowness(row: Row, unit: float | None) -> float:
+    """Return how much longer a step took where and when a row was made; 1 where nobody knows."""
+    taken: float | None = row.environment.get(STEP_SECONDS)
+    return 1.0 if taken is None or unit is None else taken / unit
 
 
 def fastest_peer(numbers: TaskNumbers, form: Form, cost: Cost) -> tuple[str, float] | None:

@@ -10,6 +10,7 @@ from typing import Any
 from bench.harness.configs import identity
 from bench.wide.contenders import REFERENCE, Contender
 from bench.wide.looked import note
+from bench.wide.machine import STEP_SECONDS, reference_step
 from bench.wide.results import best_setting, fixed_setting
 from bench.wide.table import COLUMNS, Row, Table
 from bench.wide.task import WideTask
@@ -177,6 +178,7 @@ def _trained(place: Place, run: Wanted, config: TrainConfig, key: str) -> Row | 
             if "train_loss" in at:
                 curve.append([_rounded(at.get(name)) for name in COLUMNS])
 
+    before = None if run.tuning else reference_step(run.task, place.data, place.cache)
     status: str
     try:
         ended = train(
@@ -192,6 +194,9 @@ def _trained(place: Place, run: Wanted, config: TrainConfig, key: str) -> Row | 
         status, reason = "failed", f"{type(error).__name__}: {error}"[:300]
     if status == "interrupted":
         return None
+    if before is not None:  # the machine may have become slower meanwhile
+        after = reference_step(run.task, place.data, place.cache)
+        environment[STEP_SECONDS] = _rounded((before + after) / 2)
     return Row(
         key=key,
         task=run.task.name,

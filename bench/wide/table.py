@@ -52,13 +52,17 @@ class Row:
     code: str
     environment: Mapping[str, Any]
 
-    def measured(self) -> Curve:
-        """Return its curve as the statistics take it; seconds are CPU seconds of training."""
+    def measured(self, slowness: float = 1.0) -> Curve:
+        """Return its curve as the statistics take it.
+
+        Seconds are CPU seconds of training, divided by ``slowness``.
+        """
         points = []
         for line in self.curve:
             at = dict(zip(COLUMNS, map(parse_number, line), strict=True))
             losses = {name: at.pop(name) for name in COLUMNS[3:]}
-            points.append({**at, "wall_seconds": at["cpu_seconds"], "values": losses})
+            seconds = at.pop("cpu_seconds") / slowness
+            points.append({**at, "wall_seconds": seconds, "values": losses})
         last = points[-1] if points else {"step": 0, "wall_seconds": 0.0}
         totals = {"steps": last["step"], "wall_seconds": last["wall_seconds"]}
         status = "succeeded" if self.status == "succeeded" else "diverged"

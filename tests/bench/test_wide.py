@@ -11,6 +11,7 @@ from bench.wide import looked, runner
 from bench.wide.__main__ import main
 from bench.wide.contenders import CONTENDERS, PEERS, contender
 from bench.wide.families import FAMILIES, tasks
+from bench.wide.machine import STEP_SECONDS, reference_step
 from bench.wide.profiles import area, geometric_mean, ratios, share_within
 from bench.wide.report import report
 from bench.wide.results import best_setting, collect, fixed_setting, place_of
@@ -198,6 +199,33 @@ def test_a_seed_of_the_reference_above_the_mean_of_its_own_seeds_took_its_whole_
     assert numbers.costs("tuned", "soap", "seconds") == [2 * 180.0]  # a peer's miss stays one
 
 
+def test_seconds_of_a_slower_machine_are_divided_by_how_much_slower_it_was():
+    elsewhere = {"environment": {STEP_SECONDS: 3.0}}
+    rows = [
+        _row(setting=0, tuning=True),
+        _row(setting=0, seconds=1.5),
+        _row("soap", setting=1, tuning=True),
+        _row("soap", setting=1, seconds=6.0, **elsewhere),
+        _row("mlhf", seconds=4.0),
+    ]
+    numbers = collect(rows, "unet-development")
+    assert numbers.reached("tuned", "adamw").seconds.mean == pytest.approx(3.0)
+    assert numbers.reached("tuned", "soap").seconds.mean == pytest.approx(6.0)
+    assert numbers.reached("tuned", "soap").samples.mean == pytest.approx(32)
+    assert numbers.reached("tuned", "mlhf").seconds.mean == pytest.approx(8.0)
+    # Where all rows know what a step took, they are brought to its mean.
+    rows[1] = _row(setting=0, seconds=1.0, environment={STEP_SECONDS: 1.0})
+    numbers = collect(rows, "unet-development")
+    assert numbers.reached("tuned", "adamw").seconds.mean == pytest.approx(4.0)
+    assert numbers.reached("tuned", "soap").seconds.mean == pytest.approx(8.0)
+
+
+def test_a_step_of_the_reference_is_timed_on_the_task(tmp_path):
+    small, large = (FAMILIES[f]("development", "tiny") for f in ("full-batch", "surrogate"))
+    times = [reference_step(task, tmp_path, tmp_path) for task in (small, large)]
+    assert all(1e-5 < seconds < 1.0 for seconds in times)
+
+
 def test_profiles_and_geometric_means(numbers):
     found = ratios([numbers], "tuned", "samples")
     task = numbers.name
@@ -256,6 +284,16 @@ def test_the_same_run_has_the_same_key_and_code_counts_for_candidates_only(tmp_p
     monkeypatch.setattr(runner, "code_digest", lambda: "other")
     assert key("adamw") == before["adamw"]
     assert key("mlhf") != before["mlhf"]
+
+
+def test_a_run_that_counts_tells_what_a_step_of_the_reference_took(tmp_path, monkeypatch):
+    taken = iter([0.001, 0.002])
+    monkeypatch.setattr(runner, "reference_step", lambda task, data, cache: next(taken))
+    common = ["--task", "surrogate", "--size", "tiny", "--only", "mlhf"]
+    common += ["--output", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main(["judge", "--seeds", "1", *common]) == 0
+    (row,) = Table(tmp_path / "runs.jsonl.gz").rows()
+    assert row.environment[STEP_SECONDS] == pytest.approx(0.0015)
 
 
 def test_a_run_in_full(tmp_path):
