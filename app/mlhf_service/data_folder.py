@@ -47,9 +47,13 @@ def clear_spool(settings: Settings) -> None:
 
 def free_bytes(folder: Path) -> int:
     """The room left for files in a folder, or where it would be made."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    while True:
+        try:
+            return shutil.disk_usage(folder).free
+        except (FileNotFoundError, NotADirectoryError):
+            if folder == folder.parent:
+                raise
+            folder = folder.parent
 
 
 def full_disk(settings: Settings) -> str | None:
@@ -57,9 +61,9 @@ def full_disk(settings: Settings) -> str | None:
 
     Raises OSError where a disk cannot be asked.
     """
-    folders = {"data folder": settings.root}
-    if "://" not in settings.artifacts:
-        folders["artifacts"] = Path(settings.artifacts)
+    folders = {"data folder": settings.data_dir.expanduser()}
+    if settings.artifacts_folder is not None:
+        folders["artifacts"] = settings.artifacts_folder
     for name, folder in folders.items():
         free = free_bytes(folder)
         if free < settings.min_free_bytes:

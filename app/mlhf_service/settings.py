@@ -266,11 +266,17 @@ class Settings(AccessSettings):
         return self.broker_url or "filesystem://localhost"
 
     @property
+    def artifacts_folder(self) -> Path | None:
+        """The folder of artifacts, links in it and all; None where they are in a bucket."""
+        if self.artifacts_url.startswith("s3://"):
+            return None
+        return Path(self.artifacts_url or self.data_dir / "artifacts").expanduser()
+
+    @property
     def artifacts(self) -> str:
         """Where artifacts are: the absolute path of a folder, or the URL of a bucket."""
-        if self.artifacts_url.startswith("s3://"):
-            return self.artifacts_url
-        return str(Path(self.artifacts_url or self.root / "artifacts").expanduser().resolve())
+        folder = self.artifacts_folder
+        return self.artifacts_url if folder is None else str(folder.resolve())
 
     @property
     def data_cache(self) -> dict[str, object] | None:

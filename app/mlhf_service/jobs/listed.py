@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from mlhf_service.jobs import repository, views
 from mlhf_service.kit.kept import Kept
 from mlhf_service.runs import projects
-from mlhf_service.runs.status import TERMINAL
 
 _Key = tuple[Any, ...]
 _KEPT: Kept[_Key, bytes] = Kept(most_bytes=16 * 2**20)
@@ -42,9 +41,8 @@ def page(session: Session, job_ids: Sequence[str], next_cursor: str | None) -> b
 def _keys(session: Session, job_ids: Sequence[str]) -> dict[str, _Key]:
     """All that changes of jobs that have ended, by id: equal means that nothing has."""
     rows = repository.versions(session, job_ids)
-    named = projects.names(session, (row.project_id for row in rows))
+    named = projects.names(session, (project for _, project, _ in rows))
     return {
-        row.id: (*row, named.get(row.project_id or ""))
-        for row in rows
-        if row.status in TERMINAL and row.tally is not None
+        job_id: (job_id, project, named.get(project or ""), *version)
+        for job_id, project, version in rows
     }

@@ -9,15 +9,16 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     ColumnElement,
-    Row,
     ScalarSelect,
     Select,
     String,
     Text,
+    and_,
     bindparam,
     cast,
     exists,
     func,
+    literal_column,
     select,
 )
 from sqlalchemy.orm import Session, defer, selectinload
@@ -28,6 +29,7 @@ from mlhf_service.kit.among import among
 from mlhf_service.kit.search import holds
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.repository import dataset_column
+from mlhf_service.runs.status import TERMINAL
 from mlhf_service.webhooks.events import has_any, has_none
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{1,36}")
@@ -89,19 +91,32 @@ def listed(session: Session, job_ids: Sequence[str], most_runs: int) -> list[dic
     return [found[job_id] for job_id in job_ids if job_id in found]
 
 
+# What tells whether a job's row has changed. On PostgreSQL that is who wrote it last.
 # ``event_seq`` too: it grows when a run is deleted. A specification never changes.
 _VERSION: list[Any] = [
     cast(column, Text).label(name) if isinstance(column.type, JSON) else column
     for name in (*LISTED, "event_seq")
-    if name != "spec"
+    if name not in ("spec", "id", "project_id")
     for column in [getattr(Job, name)]
 ]
+_WRITTEN_BY: list[Any] = [cast(literal_column("jobs.xmin"), Text)]
+_HAS_ENDED = and_(Job.status.in_(TERMINAL), Job.tally.is_not(None))
 
 
-def versions(session: Session, job_ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Of each job all columns by which a change of what lists show can be seen, none parsed."""
-    statement: Select[Any] = select(*_VERSION, cast(_tags(session), Text).label("tags"))
-    return session.execute(statement.where(among(session, Job.id, job_ids))).all()
+def versions(
+    session: Session, job_ids: Sequence[str]
+) -> list[tuple[str, str | None, tuple[Any, ...]]]:
+    """Of each of these jobs that has ended: its id, its project's, and all by which a change of
+    what lists show of its row and tags can be seen, nothing of it parsed."""
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    seen = _WRITTEN_BY if postgresql else _VERSION
+    own = select(Job.id, Job.project_id, *seen).where(_HAS_ENDED)
+    rows = session.execute(own.where(among(session, Job.id, job_ids))).all()
+    gather = func.json_object_agg if postgresql else func.json_group_object
+    tags = select(JobTag.job_id, cast(gather(JobTag.key, JobTag.value, type_=JSON), Text))
+    of_jobs = tags.where(among(session, JobTag.job_id, job_ids)).group_by(JobTag.job_id)
+    tagged = {row[0]: row[1] for row in session.execute(of_jobs)}
+    return [(id_, project, (*seen, tagged.get(id_))) for id_, project, *seen in rows]
 
 
 def _tags(session: Session) -> ScalarSelect[Any]:
