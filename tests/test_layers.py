@@ -36,7 +36,7 @@ APP = [
     {"settings", "errors", "child", "client", "logs", "tracing", "tenancy"},
     {"storage"},
     {"kit"},
-    {"context", "data_folder", "write_turns", "catalogue", "connection_bursts"},
+    {"context", "data_folder", "write_turns", "commit_log", "catalogue", "connection_bursts"},
     {"database"},
     {"database_wait"},
     {"api", "compatibility"},

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from mlhf_service.commit_log import CommitLog
 from mlhf_service.connection_bursts import Bursts
 from mlhf_service.data_folder import make_folder
 from mlhf_service.errors import StartError
@@ -106,15 +107,13 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
         self._bursts = None if self.is_sqlite else Bursts(self.engine)
+        path = self.url.database if self.is_sqlite else None
+        self._log = CommitLog(Path(path)) if path and path != ":memory:" else None
         self._writer = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     def reader(self) -> Session:
         """A session to read with; the caller closes it."""
         return self._session(self.engine)
-
-    def writer(self) -> Session:
-        """A session to write with; the caller commits or rolls back, and closes it."""
-        return self._session(self._writer)
 
     def of_tenant(self, tenant: str) -> "Database":
         """The same database, on which sessions see the rows of ``tenant`` only."""
@@ -134,9 +133,18 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back on any exception."""
-        with self.writer() as session, session.begin():
+        """One transaction: on the disk at the end, rolled back on any exception."""
+        with self._session(self._writer) as session, session.begin():
             yield session
+        self.sync()
+
+    def sync(self) -> None:
+        """Wait for the disk, after a commit that ``write`` has not made.
+
+        Raises OperationalError where the disk does not take it.
+        """
+        if self._log is not None:
+            self._log.sync()
 
     def close_idle(self) -> bool:
         """Close connections that a burst has opened, and that nobody has used since the last call.
@@ -200,9 +208,10 @@ def _sqlite_engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, not inside the driver
+        ((mode,),) = connection.execute("PRAGMA journal_mode=WAL")
         for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
+            # ``CommitLog`` waits for the disk. Some file systems have no log.
+            f"synchronous={'NORMAL' if mode == 'wal' else 'FULL'}",
             f"busy_timeout={1000 * _BUSY_SECONDS:.0f}",
             "foreign_keys=ON",
         ):

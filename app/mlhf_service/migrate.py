@@ -37,16 +37,18 @@ def migrate(database: Database, revision: str = "head") -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     writer = database.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-    with explained(database), writer.begin() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        if require_known(connection):
-            return
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-        if inspect(connection).has_table(SchemaFloor.__tablename__):
-            (present,) = MigrationContext.configure(connection).get_current_heads()
-            write_floor(connection, floor_of(_migrations(present)))
+    with explained(database):
+        with writer.begin() as connection:
+            if not database.is_sqlite:
+                connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            if require_known(connection):
+                return
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            if inspect(connection).has_table(SchemaFloor.__tablename__):
+                (present,) = MigrationContext.configure(connection).get_current_heads()
+                write_floor(connection, floor_of(_migrations(present)))
+        database.sync()
 
 
 def require_known(connection: Connection) -> bool:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Pool, create_engine, event
 
+from mlhf_service import commit_log
 from mlhf_service.database import Database, now
 from mlhf_service.jobs.models import Job
 from mlhf_service.kit.ids import new_id
@@ -34,6 +35,9 @@ def _do_not_wait_for_the_disk(connection: Any, _record: Any, _proxy: Any) -> Non
     """What a power cut would take is not tested."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=OFF")
+
+
+commit_log._to_disk = lambda file: None
 
 
 @pytest.fixture(scope="session")

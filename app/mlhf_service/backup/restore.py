@@ -111,6 +111,7 @@ def _restore_rows(database: Database, path: Path) -> None:
                     with gzip.open(file) as lines:
                         rows.load(connection, table, iter(lines))
                     rows.continue_numbers(connection, table)
+        database.sync()
 
 
 def _queue_what_ran(database: Database, max_attempts: int) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import event, select
+from sqlalchemy.orm import Session
 
 from mlhf_service.database import Database
 from mlhf_service.jobs.journal import add_event
@@ -37,7 +38,7 @@ def test_events_of_a_transaction_are_numbered_in_order_with_one_update(
 
 def test_events_go_with_their_transaction(database: Database, submit: Any) -> None:
     job_id = submit()
-    with database.writer() as session:  # one session, two transactions
+    with Session(database.engine) as session:  # one session, two transactions
         lock(session, job_id)
         add_event(session, job_id, "log", {"n": 1})
         session.rollback()
