@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.judge.report import markdown
 from bench.judge.runs import short
 from bench.wide import looked
-from bench.wide.contenders import CANDIDATE, CONTENDERS, REFERENCE, Contender
+from bench.wide.contenders import CANDIDATE, CONTENDERS, CONTROL, REFERENCE, Contender
 from bench.wide.families import FAMILIES
 from bench.wide.figures import draw_profiles
 from bench.wide.profiles import area, geometric_mean, ratios, share_within
@@ -86,6 +86,7 @@ def _version(
         figures.append(draw_profiles(figure, [(c, ratios(tasks, form, c)) for c in _COSTS]))
         lines += [f"![performance profiles]({figure.name})", ""]
     lines += ["### Where mlhf stands, peers tuned by task", "", *_standing(tasks), ""]
+    lines += _learned(tasks)
     lines += ["### Samples and seconds to the target, peers tuned by task", ""]
     for cost in _COSTS:
         lines += [*_to_target(tasks, cost), ""]
@@ -150,6 +151,19 @@ def _standing(tasks: Sequence[TaskNumbers]) -> list[str]:
         if of
     ]
     return [*markdown(found), "", "; ".join(counted).capitalize() + "."]
+
+
+def _learned(tasks: Sequence[TaskNumbers]) -> list[str]:
+    """Return what the learned part is worth: the candidate's cost over its control's."""
+    found = []
+    for cost in _COSTS:
+        mean = geometric_mean(tasks, ("tuned", CANDIDATE), ("tuned", CONTROL), cost)
+        if mean.tasks:
+            found.append(f"{mean} of its {cost}")
+    if not found:
+        return []
+    of = f"Beside `{CONTROL}`, its control with no learned part,"
+    return [f"{of} `{CANDIDATE}` takes {' and '.join(found)} ({mean.tasks} tasks).", ""]
 
 
 _OURS = {each.name for each in CONTENDERS if each.candidate}

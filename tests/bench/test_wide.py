@@ -263,11 +263,16 @@ def test_the_report_says_where_the_candidate_stands(tmp_path):
         _row("mlhf", losses=[1.0, 0.0625, 0.01], seconds=3.0, code="abc"),
     ):
         table.append(row)
+    report(tmp_path)
+    assert "no learned part" not in (tmp_path / "report.md").read_text()
+    table.append(_row("mlhf untrained", losses=[1.0, 0.25, 0.1], seconds=1.5, code="abc"))
     written = report(tmp_path)
     text = (tmp_path / "report.md").read_text()
+    # Half of a step for the one, a whole one for the other, at twice the price.
+    assert "takes 0.50 (0.50 to 0.50) of its samples and 1.00 (1.00 to 1.00)" in text
     assert "| unet | 0.25 | first | 0.50 (muon) | second | 15.00 (muon) | 2 |" in text
     assert "Nobody has looked at them yet." in text
-    assert "abc: 1" in text
+    assert text.count("abc: 1") == 2
     assert all(path.stat().st_size > 0 for path in written)
 
 
