@@ -112,7 +112,8 @@ def versions(
     seen = _WRITTEN_BY if postgresql else _VERSION
     own = select(Job.id, Job.project_id, *seen).where(_HAS_ENDED)
     rows = session.execute(own.where(among(session, Job.id, job_ids))).all()
-    gather = func.json_object_agg if postgresql else func.json_group_object
+    # By key: ``json_object_agg`` has them in the order in which the rows come.
+    gather = func.jsonb_object_agg if postgresql else func.json_group_object
     tags = select(JobTag.job_id, cast(gather(JobTag.key, JobTag.value, type_=JSON), Text))
     of_jobs = tags.where(among(session, JobTag.job_id, job_ids)).group_by(JobTag.job_id)
     tagged = {row[0]: row[1] for row in session.execute(of_jobs)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import delete, text
 
 from mlhf_service.database import Database
 from mlhf_service.jobs import listed, views
@@ -106,6 +107,26 @@ def test_a_change_is_seen(
     assert not shows(of(client, ended))
     assert change(client, ended).is_success
     assert shows(of(client, ended))
+
+
+def test_tags_are_the_same_in_whatever_order_they_lie(
+    database: Database, rows: Rows, written: list[str]
+) -> None:
+    job = rows.job(tally=TALLY)
+    tags = {"b": "1", "a": "2", "c": "3"}
+    for keys in ("abc", "cab", "bca"):
+        with database.write() as session:
+            session.execute(delete(JobTag).where(JobTag.job_id == job))
+        for key in keys:
+            with database.write() as session:
+                session.add(JobTag(job_id=job, key=key, value=tags[key]))
+        with database.read() as session:
+            if not database.is_sqlite:  # as they lie, not by their index
+                for way in ("indexscan", "bitmapscan", "indexonlyscan"):
+                    session.execute(text(f"set local enable_{way} = off"))
+            (shown,) = json.loads(listed.page(session, [job], None))["data"]
+        assert shown["tags"] == tags
+    assert written == [job]
 
 
 def test_a_project_is_called_by_its_new_name(client: TestClient, ended: str) -> None:
