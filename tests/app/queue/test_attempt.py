@@ -3,11 +3,14 @@
 import hashlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from mlhf_service.database import Database
 from mlhf_service.jobs import service
@@ -199,22 +202,29 @@ def test_a_stale_trainer_is_ended_and_writes_nothing(
     assert max(worker.curve(worker.run().id)) == last
 
 
+@pytest.mark.parametrize("committed", [False, True], ids=["away", "away once it has committed"])
 def test_an_outage_of_the_database_loses_no_point(
-    worker: Service, submit: Any, monkeypatch: pytest.MonkeyPatch
+    worker: Service, submit: Any, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
     submit(budget={"steps": 3000}, evaluation={"every_epochs": 20})
-    real = Database.writer
+    real = Database.write
     outage = {"from": None, "failed": 0}
 
-    def writer(self: Database) -> Any:
+    @contextmanager
+    def write(self: Database) -> Iterator[Session]:
         began = outage["from"] or time.monotonic()
         outage["from"] = began
-        if 0.8 < time.monotonic() - began < 4.0:  # the trainer ends in the middle of it
+        away = 0.8 < time.monotonic() - began < 4.0  # the trainer ends in the middle of it
+        if away and not committed:
             outage["failed"] += 1  # type: ignore[operator]
             raise OperationalError("select", {}, Exception("away"))
-        return real(self)
+        with real(self) as session:
+            yield session
+        if away:
+            outage["failed"] += 1  # type: ignore[operator]
+            raise OperationalError("commit", {}, Exception("away"))
 
-    monkeypatch.setattr(Database, "writer", writer)
+    monkeypatch.setattr(Database, "write", write)
     worker.work()
     assert outage["failed"], "there was no outage"
     run = worker.run()
