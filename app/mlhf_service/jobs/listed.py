@@ -1,7 +1,8 @@
-"""Pages of jobs as JSON. A job that has ended is written once, and again when it has changed.
+"""Pages of jobs as JSON. A job that does not run is written once, and again when it has changed.
 
-Of hundreds of jobs on a page almost all have ended. Whether one is still as it was written is
-seen by its own row and its tags; neither its specification is read and parsed again, nor its runs.
+Of hundreds of jobs on a page almost all have ended or wait. Whether one is still as it was written
+is seen by its own row and its tags; neither its specification is read and parsed again, nor its
+runs.
 """
 
 from collections.abc import Sequence
@@ -29,8 +30,8 @@ def page(session: Session, job_ids: Sequence[str], next_cursor: str | None) -> b
             job["id"]: to_json(job, inf_nan_mode="null") for job in views.listed(session, unwritten)
         }
         # What has changed between the queries would be kept under what it was before.
-        ended = [job_id for job_id in unwritten if job_id in keys]
-        for job_id, key in _keys(session, ended).items() if ended else ():
+        resting = [job_id for job_id in unwritten if job_id in keys]
+        for job_id, key in _keys(session, resting).items() if resting else ():
             if key == keys[job_id] and job_id in fresh:
                 _KEPT.put(key, fresh[job_id], len(fresh[job_id]) + _KEYS_BYTES)
         written |= fresh
@@ -39,7 +40,7 @@ def page(session: Session, job_ids: Sequence[str], next_cursor: str | None) -> b
 
 
 def _keys(session: Session, job_ids: Sequence[str]) -> dict[str, _Key]:
-    """All that changes of jobs that have ended, by id: equal means that nothing has."""
+    """All that changes of jobs that do not run, by id: equal means that nothing has."""
     rows = repository.versions(session, job_ids)
     named = projects.names(session, (project for _, project, _ in rows))
     return {

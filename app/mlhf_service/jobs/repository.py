@@ -19,6 +19,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.orm import Session, defer, selectinload
@@ -29,7 +30,7 @@ from mlhf_service.kit.among import among
 from mlhf_service.kit.search import holds
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.repository import dataset_column
-from mlhf_service.runs.status import TERMINAL
+from mlhf_service.runs.status import TERMINAL, WAITING
 from mlhf_service.webhooks.events import has_any, has_none
 
 _JOB_ID = re.compile(r"job_[0-9a-z]{1,36}")
@@ -100,17 +101,18 @@ _VERSION: list[Any] = [
     for column in [getattr(Job, name)]
 ]
 _WRITTEN_BY: list[Any] = [cast(literal_column("jobs.xmin"), Text)]
-_HAS_ENDED = and_(Job.status.in_(TERMINAL), Job.tally.is_not(None))
+# While none of a job's runs trains, its own row changes with each of theirs: by its events.
+_RESTS = or_(and_(Job.status.in_(TERMINAL), Job.tally.is_not(None)), Job.status.in_(WAITING))
 
 
 def versions(
     session: Session, job_ids: Sequence[str]
 ) -> list[tuple[str, str | None, tuple[Any, ...]]]:
-    """Of each of these jobs that has ended: its id, its project's, and all by which a change of
-    what lists show of its row and tags can be seen, nothing of it parsed."""
+    """Of each of these jobs that has ended, or waits: its id, its project's, and all by which a
+    change of what lists show of it and its runs can be seen, nothing of it parsed."""
     postgresql = session.get_bind().dialect.name == "postgresql"
     seen = _WRITTEN_BY if postgresql else _VERSION
-    own = select(Job.id, Job.project_id, *seen).where(_HAS_ENDED)
+    own = select(Job.id, Job.project_id, *seen).where(_RESTS)
     rows = session.execute(own.where(among(session, Job.id, job_ids))).all()
     # By key: ``json_object_agg`` has them in the order in which the rows come.
     gather = func.jsonb_object_agg if postgresql else func.json_group_object

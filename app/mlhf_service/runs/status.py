@@ -6,6 +6,7 @@ Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelle
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 ACTIVE = frozenset[str]({"queued", "running", "paused"})
+WAITING = frozenset[str]({"queued", "paused"})
 TERMINAL = frozenset[str](STATUSES) - ACTIVE
 LOGGED = "logged"  # the kind of runs that are trained elsewhere, and logged by their own loop
 DIVERGED = "/problems/diverged"  # the type of the error of a run that diverged

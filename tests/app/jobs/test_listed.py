@@ -1,4 +1,4 @@
-"""A job that has ended is written once for lists, and anew as soon as anything of it changes."""
+"""A job that does not run is written once for lists, and anew as soon as it changes at all."""
 
 import json
 from collections.abc import Callable
@@ -11,8 +11,19 @@ from sqlalchemy import delete, text
 from mlhf_service.database import Database
 from mlhf_service.jobs import listed, views
 from mlhf_service.jobs.models import Job, JobTag
+from mlhf_service.jobs.repository import lock
+from mlhf_service.jobs.state import move, settle
+from mlhf_service.queue.claims import claim_next
+from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 
+SWEEP = {
+    "kind": "sweep",
+    "model": {"name": "mlp"},
+    "dataset": {"name": "digits"},
+    "optimizers": [{"name": "adam", "grid": {"lr": [0.001, 0.01, 0.1]}}],
+    "budget": {"epochs": 1},
+}
 TALLY = {"counts": {"succeeded": 2}, "attempts": 1, "step": 8}
 
 
@@ -53,6 +64,40 @@ def test_a_job_that_goes_on_is_always_written(
     assert pages[0] == pages[1] == pages[2]
     assert written.count(ended) == 1
     assert written.count(going) == 3
+
+
+def test_a_job_that_waits_is_written_once_and_again_with_every_change_of_a_run(
+    client: TestClient, database: Database, written: list[str]
+) -> None:
+    job = client.post("/v1/jobs", json=SWEEP).json()["id"]
+
+    def shown() -> tuple[str, dict[str, int], int]:
+        pages = [of(client, job) for _ in range(2)]
+        assert pages[0] == pages[1]
+        counts = {status: count for status, count in pages[0]["runs"].items() if count}
+        return pages[0]["status"], counts, pages[0]["attempts"]
+
+    assert shown() == ("queued", {"queued": 3}, 0)
+    assert shown() == ("queued", {"queued": 3}, 0)
+    assert written == [job]
+    claim = claim_next(database, "cpu", "me", 30.0)
+    assert claim is not None
+    assert shown() == ("running", {"queued": 2, "running": 1}, 1)
+    assert client.post(f"/v1/jobs/{job}/pause").is_success
+    with database.write() as session:
+        paused, run = lock(session, job), session.get_one(Run, claim.run_id)
+        assert paused is not None
+        run.progress = {"step": 7, "samples": 70, "fraction": 0.1}
+        move(session, run, "paused")
+        settle(session, paused)
+    assert shown() == ("paused", {"paused": 3}, 1)
+    assert of(client, job)["progress"]["step"] == 7
+    assert client.post(f"/v1/jobs/{job}/resume").is_success
+    assert shown() == ("queued", {"queued": 3}, 1)
+    assert client.delete(f"/v1/runs/{claim.run_id}?cancel=true").is_success
+    assert shown() == ("queued", {"queued": 2}, 0)
+    assert client.post(f"/v1/jobs/{job}/cancel").is_success
+    assert shown() == ("cancelled", {"cancelled": 2}, 0)
 
 
 def test_ended_without_what_is_kept_of_its_runs(
