@@ -37,6 +37,7 @@ async def addresses(host: str, port: int) -> dict[str, str]:
         "jobs q= common": "/v1/jobs?q=ablation",
         "jobs sort=name": "/v1/jobs?sort=name",
         "jobs limit=500 kind=sweep": "/v1/jobs?limit=500&kind=sweep",
+        "jobs limit=500 status=queued": "/v1/jobs?limit=500&status=queued",
         "job of 100 runs": f"/v1/jobs/{sweep}",
         "runs": "/v1/runs",
         "runs status=failed optimizer=adam": "/v1/runs?status=failed&optimizer=adam",
