@@ -67,7 +67,7 @@ def geometric_mean(
 ) -> GeometricMean:
     """Return the geometric mean over tasks of the cost of one contender over another's.
 
-    Over the tasks that both ran. A miss costs twice the longest run. Tasks are drawn again, and
+    Over the tasks that both ran. A miss costs twice a whole run. Tasks are drawn again, and
     within each the seeds of both, so that the interval has both kinds of chance in it.
     """
     pairs = []

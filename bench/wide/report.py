@@ -42,7 +42,7 @@ _PREFACE = (
     "task. A peer's one setting is the one of least mean regret over the development versions; "
     "`mlhf` runs as it comes. **Tuned** peers have the best of their settings on each task.",
     "The geometric mean is of the cost to the target over tuned AdamW's, over the tasks that "
-    "both ran; a run that misses the target counts as twice the longest run, but "
+    "both ran; a run that misses the target counts as twice a whole run of its optimizer, but "
     "for a seed of tuned AdamW that ends above its seeds' mean: its whole run. The 95 % interval "
     "draws tasks and seeds again (bootstrap). The area is that below the performance profile up "
     "to four times the best, 1 for an optimizer that is best everywhere.",

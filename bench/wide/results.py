@@ -93,14 +93,14 @@ class TaskNumbers:
         )
 
     def costs(self, form: Form, name: str, cost: Cost) -> list[float]:
-        """Return the cost of each seed to the target; a miss costs twice the whole run."""
+        """Return the cost of each seed to the target; a miss costs twice the contender's run."""
         if self.target is None:
             return []
         key = "samples" if cost == "samples" else "wall_seconds"
         found = []
         for curve in self.curves[form].get(name, {}).values():
             at = self._crossing(form, name, curve)
-            found.append(2 * _whole(self, form, key) if at is None else max(at[key], 1e-9))
+            found.append(2 * _whole(self, form, name, key) if at is None else max(at[key], 1e-9))
         return found
 
     def _crossing(self, form: Form, name: str, curve: Curve) -> Mapping[str, float] | None:
@@ -121,15 +121,19 @@ class TaskNumbers:
         return estimate([final(curve) for curve in self.curves[form][name].values()]).mean
 
 
-def _whole(numbers: TaskNumbers, form: Form, key: str) -> float:
-    """Return what the longest whole run of any contender came to."""
-    ends = [
-        float(curve.points[-1][key])
-        for of in numbers.curves[form].values()
-        for curve in of.values()
-        if curve.points and curve.result["status"] == "succeeded"
-    ]
-    return max(ends, default=math.inf)
+def _whole(numbers: TaskNumbers, form: Form, name: str, key: str) -> float:
+    """Return what the contender's longest whole run came to; where all diverged, anybody's."""
+    own = {name: numbers.curves[form][name]}
+    for of in (own, numbers.curves[form]):
+        ends = [
+            float(curve.points[-1][key])
+            for curves in of.values()
+            for curve in curves.values()
+            if curve.points and curve.result["status"] == "succeeded"
+        ]
+        if ends:
+            return max(ends)
+    return math.inf
 
 
 def collect(rows: Sequence[Row], task: str) -> TaskNumbers:

@@ -199,6 +199,26 @@ def test_a_seed_of_the_reference_above_the_mean_of_its_own_seeds_took_its_whole_
     assert numbers.costs("tuned", "soap", "seconds") == [2 * 180.0]  # a peer's miss stays one
 
 
+def test_a_miss_costs_the_same_whoever_else_ran():
+    rows = [
+        _row(setting=0, tuning=True),
+        _row(setting=0, losses=[1.0, 0.5, 0.1]),
+        _row("soap", setting=1, tuning=True),
+        _row("soap", setting=1, losses=[1.0, 0.9, 0.4], seconds=5.0),
+    ]
+    slow = [
+        _row("muon", setting=0, tuning=True),
+        _row("muon", setting=0, losses=[1.0, 0.9, 0.4], seconds=900.0),
+    ]
+    for found in (rows, [*rows, *slow]):
+        costs = collect(found, "unet-development").costs("tuned", "soap", "seconds")
+        assert costs == [pytest.approx(2 * 10.0)]
+    # One that has no whole run costs as the longest of the others.
+    rows[3] = _row("soap", setting=1, losses=[1.0], status="diverged")
+    (cost,) = collect([*rows, *slow], "unet-development").costs("tuned", "soap", "seconds")
+    assert cost == pytest.approx(2 * 1800.0)
+
+
 def test_seconds_of_a_slower_machine_are_divided_by_how_much_slower_it_was():
     elsewhere = {"environment": {STEP_SECONDS: 3.0}}
     rows = [
