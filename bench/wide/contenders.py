@@ -54,7 +54,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("muon", "muon", _rates(1e-2, 3e-2, 3e-3, 1e-1, 1e-3)),
     Contender("normuon", "normuon", _rates(1e-2, 3e-2, 3e-3, 1e-1, 1e-3)),
     # Runs are far shorter than the slow mean's 10,000 steps, and than SPlus's average of 1,000.
-    Contender("ademamix", "ademamix", _rates(1e-3, 3e-3, 3e-4, 1e-2, 1e-4, beta3=0.999)),
+    Contender("ademamix", "ademamix", _rates(3e-3, 1e-2, 1e-3, 3e-2, 3e-4, beta3=0.999)),
     Contender("soap", "soap", _ADAM),
     Contender("kl-shampoo", "kl_shampoo", _ADAM),
     Contender(
