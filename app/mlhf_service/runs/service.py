@@ -44,8 +44,8 @@ def find(session: Session, run_id: str) -> Run:
 
 
 def item(run: Run) -> RunItem:
-    """A run as lists show it."""
-    return RunItem(**_fields(run), project=None)
+    """A run as pages show it in a row: its project and its parameters are left out."""
+    return RunItem(**_fields(run, {}), project=None)
 
 
 def items(session: Session, runs: Sequence[Run]) -> list[RunItem]:
@@ -158,7 +158,7 @@ def _fault(storage: Storage, artifact: Artifact | None) -> str | None:
     return None if intact else "The file in the artifact store is damaged: it is not what was put."
 
 
-def _fields(run: Run) -> dict[str, Any]:
+def _fields(run: Run, params: values.Flat | None = None) -> dict[str, Any]:
     return {
         "id": run.id,
         "job_id": run.job_id,
@@ -173,7 +173,7 @@ def _fields(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "tags": run.tags or {},
         "notes": run.notes,
-        "params": values.parameters(run.config),
+        "params": values.parameters(run.config) if params is None else params,
         "attempts": run.attempt,
         "progress": outcomes.progress(run),
         "summary": run.summary,
