@@ -59,9 +59,7 @@ def work(url: str, within: bool, threads: int, seconds: float, start: Any, resul
     def one(place: int) -> None:
         while (began := time.perf_counter()) < until:
             with database.write() as session:
-                session.execute(
-                    text("insert into lines (line) values (:line)"), {"line": "x" * 500}
-                )
+                session.execute(_INSERT, {"line": "x" * 500})
             counts[place] += 1
             longest[place] = max(longest[place], time.perf_counter() - began)
 

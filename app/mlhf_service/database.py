@@ -105,10 +105,11 @@ class Database:
         self.tenant: str | None = None
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        self._log = CommitLog() if self.is_sqlite else None
+        self.engine = (
+            _postgresql_engine(url) if self._log is None else _sqlite_engine(url, self._log)
+        )
         self._bursts = None if self.is_sqlite else Bursts(self.engine)
-        path = self.url.database if self.is_sqlite else None
-        self._log = CommitLog(Path(path)) if path and path != ":memory:" else None
         self._writer = self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     def reader(self) -> Session:
@@ -192,7 +193,7 @@ def _explain(database: Database, error: SQLAlchemyError) -> str:
     return f"The database {path} cannot be used: {reason}."
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _sqlite_engine(url: str, log: CommitLog) -> Engine:
     path = make_url(url).database
     if path and path != ":memory:":
         make_folder(Path(path).parent)
@@ -209,6 +210,8 @@ def _sqlite_engine(url: str) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, not inside the driver
         ((mode,),) = connection.execute("PRAGMA journal_mode=WAL")
+        ((_, _, file), *_) = connection.execute("PRAGMA database_list")
+        log.opened(file)
         for pragma in (
             # ``CommitLog`` waits for the disk. Some file systems have no log.
             f"synchronous={'NORMAL' if mode == 'wal' else 'FULL'}",

@@ -36,7 +36,7 @@ _PREFACE = (
     "seeds); between two evaluations the log loss is taken as a straight line. Seconds are CPU "
     "seconds of training, of one thread; evaluations are not counted. Runs that were added on "
     "another machine have theirs divided by how much longer a step of AdamW on the task took there "
-    "and then. Every peer has the same number of settings to choose from, tried on a seed that "
+    "and then. Peers choose from as many settings as the last table says, tried on a seed that "
     "counts nowhere else. Training losses are measured on up to 1,000 samples, 25 times a run.",
     "**One setting for all tasks** is AlgoPerf's self-tuning form: nobody sets a number for a "
     "task. A peer's one setting is the one of least mean regret over the development versions; "

@@ -5,18 +5,16 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
 from mlhf_service import commit_log
 from mlhf_service.database import Database, is_away
 from tests.waiting import until
-
-ToDisk = Callable[[int], None]
 
 
 @pytest.fixture
@@ -138,18 +136,65 @@ def test_nothing_is_left_to_do_where_the_log_is_gone(database: Database, tmp_pat
     assert numbers(tmp_path / "own.sqlite3") == [1]
 
 
+@pytest.mark.parametrize("way", ["link", "url"])
+def test_the_log_is_where_sqlite_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Beside the file that a link names; and a URL is no path."""
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "another disk"
+    elsewhere.mkdir()
+    (elsewhere / "own.sqlite3").touch()
+    (tmp_path / "link.sqlite3").symlink_to(elsewhere / "own.sqlite3")
+    url = {
+        "link": f"sqlite:///{tmp_path}/link.sqlite3",
+        "url": f"sqlite:///file:{elsewhere}/own.sqlite3?uri=true",
+    }[way]
+    asked: list[str] = []
+    monkeypatch.setattr(
+        commit_log, "_to_disk", lambda file: asked.append(os.readlink(f"/proc/self/fd/{file}"))
+    )
+    with Database(url).write() as session:
+        session.execute(text("create table numbers (n integer)"))
+    assert asked == [str(elsewhere / "own.sqlite3-wal")]
+
+
+def test_a_folder_that_cannot_be_brought_to_the_disk_is_no_fault(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems refuse."""
+
+    def refused(_file: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    database.dispose()
+    add(database, 1)  # in a new log
+
+
+def test_a_child_does_not_wait_for_its_parents_threads(database: Database) -> None:
+    assert database._log is not None
+    with database._log._turn:
+        child = os.fork()
+        if child == 0:
+            database._log.sync()
+            os._exit(0)
+        until(lambda: os.waitpid(child, os.WNOHANG)[0] == child, "the child waits")
+
+
+@pytest.mark.parametrize(("vfs", "how"), [("unix", 1), ("unix-dotfile", 2)])
 def test_without_a_log_a_commit_waits_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vfs: str, how: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    database = Database(f"sqlite:///file:{tmp_path}/own.sqlite3?vfs=unix-dotfile&uri=true")
-    connection = database.engine.raw_connection()
-    try:
-        driver = connection.driver_connection
-        assert driver is not None
-        assert driver.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-    finally:
-        connection.close()
+    database = Database(f"sqlite:///file:{tmp_path}/own.sqlite3?vfs={vfs}&uri=true")
+    found: list[Any] = []
+
+    @event.listens_for(database.engine, "connect")
+    def _look(connection: Any, _record: Any) -> None:
+        found.append(connection.execute("PRAGMA synchronous").fetchone())
+
     with database.write() as session:
         session.execute(text("create table numbers (n integer)"))
     add(database, 1)
+    assert set(found) == {(how,)}  # 1: normal, 2: full
