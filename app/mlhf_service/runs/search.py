@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from mlhf.core.explain import unknown
 from mlhf_service.kit.pagination import Order, decode_cursor, encode_cursor, page_of_ids
 from mlhf_service.kit.problems import BadRequest, Invalid
+from mlhf_service.kit.search import holds
 from mlhf_service.runs import fields
 from mlhf_service.runs.models import Run
 from mlhf_service.runs.projects import DEFAULT, Project
@@ -61,7 +62,7 @@ def _compare(session: Session, one: Comparison, outer: bool) -> ColumnElement[bo
 
 def _value(name: str, one: Comparison, value: Value) -> ColumnElement[bool]:
     if one.operator in ("~", "!~"):
-        found = RunValue.text.icontains(str(value), autoescape=True)
+        found = holds(RunValue.text, str(value))
         return not_(found) if one.operator == "!~" else found
     number = value if isinstance(value, float) else _as_number(value)
     symbol = "=" if one.operator == "in" else one.operator
@@ -98,9 +99,9 @@ def _attribute(name: str, one: Comparison) -> ColumnElement[bool]:
         return column.is_(None)
     if one.operator in ("~", "!~"):
         text = _text(one.values[0])
-        found: ColumnElement[bool] = column.icontains(text, autoescape=True)
+        found = holds(column, text)
         if name == "dataset":
-            found = or_(found, func.coalesce(Run.dataset_name, "").icontains(text, autoescape=True))
+            found = or_(found, holds(func.coalesce(Run.dataset_name, ""), text))
         return not_(found) if one.operator == "!~" else found
     values = [_typed(name, value) for value in one.values]
     if name == "dataset" and one.operator in ("=", "!=", "in"):
