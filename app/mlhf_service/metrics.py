@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
@@ -23,27 +23,53 @@ from mlhf_service.jobs.models import Job
 from mlhf_service.jobs.outbox import Outbox
 from mlhf_service.queue.names import QUEUES
 from mlhf_service.runs.models import Run
-from mlhf_service.runs.status import STATUSES
+from mlhf_service.runs.status import ACTIVE, STATUSES, TERMINAL
 from mlhf_service.settings import Settings
 from mlhf_service.workers import repository as workers
 
+_RARELY = 50  # at most so little of the time, one part of so many, is spent on counting what ended
+
 
 class StateCollector(Collector):
-    """Read from the database at each scrape, so that every process gives the same."""
+    """Read from the database at each scrape, so that every process gives the same.
+
+    What has ended is most of what there is, and counting it takes as long as there is much of it:
+    those numbers are kept for some times as long as counting them took (0.6 s of 100,000 runs).
+    """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
+        self._ended: dict[str, tuple[dict[str, int], float]] = {}  # and until when it is taken
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("mlhf_database_up", "Whether the database answers.")
         try:
             with self._database.read() as session:
-                found = [*_counts(session), *_queues(session), self._workers(session)]
+                found = [*self._counts(session), *_queues(session), self._workers(session)]
         except SQLAlchemyError:
             found = []
         up.add_metric([], float(bool(found)))
         yield from (up, *found, self._disk())
+
+    def _counts(self, session: Session) -> Iterator[Metric]:
+        for name, table in (("jobs", Job), ("runs", Run)):
+            family = GaugeMetricFamily(f"mlhf_{name}", f"{name} by status.", labels=["status"])
+            counts = self._count_ended(session, table) | _by_status(session, table, ACTIVE)
+            for status in STATUSES:
+                family.add_metric([status], counts.get(status, 0))
+            yield family
+        waiting = session.scalar(select(func.count()).select_from(Outbox)) or 0
+        yield GaugeMetricFamily("mlhf_outbox", "Doorbells not yet rung.", value=waiting)
+
+    def _count_ended(self, session: Session, table: type[Job | Run]) -> dict[str, int]:
+        began = time.monotonic()
+        counts, until = self._ended.get(table.__tablename__, ({}, 0.0))
+        if began >= until:
+            counts = _by_status(session, table, TERMINAL)
+            ended = time.monotonic()
+            self._ended[table.__tablename__] = counts, ended + _RARELY * (ended - began)
+        return counts
 
     def _workers(self, session: Session) -> Metric:
         family = GaugeMetricFamily(
@@ -64,16 +90,9 @@ class StateCollector(Collector):
         return family
 
 
-def _counts(session: Session) -> Iterator[Metric]:
-    for name, table in (("jobs", Job), ("runs", Run)):
-        family = GaugeMetricFamily(f"mlhf_{name}", f"{name} by status.", labels=["status"])
-        rows = session.execute(select(table.status, func.count()).group_by(table.status))
-        counts: dict[str, int] = {row[0]: row[1] for row in rows}
-        for status in STATUSES:
-            family.add_metric([status], counts.get(status, 0))
-        yield family
-    waiting = session.scalar(select(func.count()).select_from(Outbox)) or 0
-    yield GaugeMetricFamily("mlhf_outbox", "Doorbells not yet rung.", value=waiting)
+def _by_status(session: Session, table: type[Job | Run], of: Collection[str]) -> dict[str, int]:
+    statement = select(table.status, func.count()).where(table.status.in_(of))
+    return dict(session.execute(statement.group_by(table.status)).tuples().all())
 
 
 def _queues(session: Session) -> Iterator[Metric]:

@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 from urllib.request import urlopen
 
 from fastapi.testclient import TestClient
 
-from mlhf_service import measures, measures_folder
+from mlhf_service import measures, measures_folder, metrics
 from mlhf_service.database import now
 from tests.app.conftest import Rows
+from tests.waiting import until
 
 
 def _value(text: str, name: str) -> float:
@@ -50,6 +52,22 @@ def test_the_queue_is_told_by_depth_and_age(client: TestClient, rows: Rows) -> N
     assert _value(text, "mlhf_database_up ") == 1
     assert _value(text, 'mlhf_disk_free_bytes{folder="data"} ') > 0
     assert "mlhf_workers" in text
+
+
+def test_what_has_ended_is_counted_again_after_a_while_only(client: TestClient, rows: Rows) -> None:
+    def count(status: str) -> float:
+        return _value(client.get("/metrics").text, f'mlhf_runs{{status="{status}"}} ')
+
+    job_id = rows.job(status="running")
+    rows.run(job_id, position=0, status="succeeded")
+    until(lambda: count("succeeded") == 1, "it was never counted")
+    with patch.object(metrics, "_RARELY", 1e9):
+        for position in (1, 2):
+            rows.run(job_id, position=position, status="succeeded")
+            rows.run(job_id, position=10 + position, status="running")
+            until(lambda: count("succeeded") == 2, "it was never counted")
+            assert count("running") == position  # always as it is
+    assert count("succeeded") == 2
 
 
 def test_a_database_that_is_away_is_told_and_no_error(client: TestClient) -> None:
