@@ -34,6 +34,8 @@ from mlhf_service.write_turns import WriteTurns
 _BUSY_SECONDS = 15.0
 _TURN = "write_turn"  # of a connection: whether it has one
 _USED = "used_at"  # of a connection to PostgreSQL: when it was last given back
+# Of a transaction on PostgreSQL: what a request or a worker may take.
+_LIMITS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 _FRESH_SECONDS = 1.0  # a connection that was used so shortly ago is taken to be alive
 
 
@@ -247,8 +249,7 @@ def _postgresql_engine(url: str) -> Engine:
         json_deserializer=parsed,
         connect_args={
             "connect_timeout": 5,
-            "options": "-c timezone=utc -c lock_timeout=15s -c statement_timeout=60s"
-            " -c idle_in_transaction_session_timeout=60s",
+            "options": f"-c timezone=utc {_LIMITS}",
         },
     )
 

@@ -1,5 +1,9 @@
 """Bring a database to the present schema."""
 
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from mlhf_service.compatibility import (
     SchemaFloor,
@@ -25,7 +30,11 @@ from mlhf_service.tables import Base
 _INSTALLED = Path(__file__).parent / "migrations"
 MIGRATIONS = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "migrations"
 
+log = logging.getLogger(__name__)
+
 _LOCK = 0x6D6C6866  # "mlhf": one migration at a time on PostgreSQL
+_PATIENCE_SECONDS = 3600.0
+_WAITING = "Another process upgrades the database, or holds its lock. Waiting for it."
 
 
 def migrate(database: Database, revision: str = "head") -> None:
@@ -36,11 +45,8 @@ def migrate(database: Database, revision: str = "head") -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    writer = database.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
     with explained(database):
-        with writer.begin() as connection:
-            if not database.is_sqlite:
-                connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        with _alone(database) as connection:
             if require_known(connection):
                 return
             config.attributes["connection"] = connection
@@ -49,6 +55,41 @@ def migrate(database: Database, revision: str = "head") -> None:
                 (present,) = MigrationContext.configure(connection).get_current_heads()
                 write_floor(connection, floor_of(_migrations(present)))
         database.sync()
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[Connection]:
+    """A transaction in which no other process migrates: it waits for one that does.
+
+    On a large database that takes longer than any other statement may.
+    """
+    writer = database.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+    with ExitStack() as stack:
+        if database.is_sqlite:
+            yield _patiently(lambda: stack.enter_context(writer.begin()))
+            return
+        connection = stack.enter_context(writer.begin())
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(text(f"set local {limit} = 0"))
+        key = {"key": _LOCK}
+        if not connection.scalar(text("select pg_try_advisory_xact_lock(:key)"), key):
+            log.warning(_WAITING)
+            connection.execute(text(f"set local lock_timeout = '{_PATIENCE_SECONDS:.0f}s'"))
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), key)
+            connection.execute(text("set local lock_timeout = default"))
+        yield connection
+
+
+def _patiently(begin: Callable[[], Connection]) -> Connection:
+    """Begin on SQLite, whose own patience is that of a request."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return begin()
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            log.warning(_WAITING)
 
 
 def require_known(connection: Connection) -> bool:

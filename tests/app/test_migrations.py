@@ -1,7 +1,9 @@
 """The migrations make exactly the tables of the code, on both databases, and keep what was."""
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,8 +17,10 @@ from mlhf_service.jobs import tally
 from mlhf_service.jobs.models import Job
 from mlhf_service.meta_checkpoints.models import MetaCheckpoint, MetaCheckpointAlias
 from mlhf_service.meta_checkpoints.service import resolve
+from mlhf_service.migrate import _alone as migrating
 from mlhf_service.migrate import differences, migrate
 from mlhf_service.runs.models import Run
+from tests.waiting import until
 
 
 def test_migrated_databases_match_the_code(database: Database) -> None:
@@ -28,6 +32,32 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     migrate(database)
     with database.engine.connect() as connection:
         assert differences(connection) == []
+
+
+def test_one_process_waits_for_anothers_migration(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Longer than a request waits for a lock, or for an answer."""
+    limits = " ".join(
+        f"-c {name}=300ms"
+        for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    )
+    monkeypatch.setattr("mlhf_service.database._LIMITS", limits)
+    monkeypatch.setattr("mlhf_service.database._BUSY_SECONDS", 0.1)
+    other = Database(database.url.render_as_string(hide_password=False))
+    with ThreadPoolExecutor() as pool:
+        with migrating(database):
+            waiting = pool.submit(migrate, other)
+            until(lambda: "Waiting for it" in caplog.text or waiting.done(), "it said nothing")
+            time.sleep(1.0)
+            assert not waiting.done()
+        waiting.result()
+    with migrating(other) as connection:
+        assert connection.scalar(text("select 1")) == 1
+        if not other.is_sqlite:
+            assert connection.scalar(text("show lock_timeout")) == "300ms"  # of tables in use
+            assert connection.scalar(text("show statement_timeout")) == "0"
+    other.dispose()
 
 
 def insert(connection: Connection, table: str, **fields: object) -> None:
