@@ -62,16 +62,14 @@ class Ingestor:
             FencedError: The claim no longer holds. Nothing was written.
         """
         pruned = False
-        found = [s.event["points"] for s in batch if s.event["type"] == "points"]
-        points = [point for points in found for point in points]
-        rows = self._prepare(points) if points else None  # while nobody waits for the lock
         began = time.monotonic()
         with self._database.write() as session, session.no_autoflush:
             job, run = hold(session, self._claim, self._lease)
+            points: list[dict[str, Any]] = []
             for stored in batch:
-                self._one(session, run, stored)
-            if rows is not None:
-                self._write_points(session, run, points, *rows)
+                self._one(session, run, stored, points)
+            if points:
+                self._write_points(session, run, points)
                 said = {"id": run.id, "job_id": run.job_id, "name": run.name}
                 check_metrics(session, run.tenant, said, points)
             if any(stored.event["type"] == "checkpoint" for stored in batch):
@@ -88,14 +86,13 @@ class Ingestor:
             files.drain_soon(self._database, self._storage, limit=4)  # the lease waits
         return desired
 
-    def _prepare(self, points: list[dict[str, Any]]) -> tuple[Block, chunks.Prepared | None]:
-        block = Block.of_points(points)
-        with self._database.read() as session:
-            return block, chunks.prepare(session, self._claim.run_id, self._claim.attempt, block)
-
-    def _one(self, session: Session, run: Run, stored: StoredEvent) -> None:
+    def _one(
+        self, session: Session, run: Run, stored: StoredEvent, points: list[dict[str, Any]]
+    ) -> None:
         event, file = stored.event, stored.file
         match event["type"]:
+            case "points":
+                points.extend(event["points"])
             case "progress":
                 run.progress = {k: v for k, v in event.items() if k not in ("type", "at")}
             case "started":
@@ -124,16 +121,10 @@ class Ingestor:
         data = {"run_id": self._claim.run_id, "level": level, "message": message}
         add_event(session, self._claim.job_id, "log", data)
 
-    def _write_points(
-        self,
-        session: Session,
-        run: Run,
-        points: list[dict[str, Any]],
-        block: Block,
-        prepared: chunks.Prepared | None,
-    ) -> None:
+    def _write_points(self, session: Session, run: Run, points: list[dict[str, Any]]) -> None:
+        block = Block.of_points(points)
         run.summary = block.summarize(run.summary or {})
-        chunks.append(session, run.id, self._claim.attempt, block, prepared)
+        chunks.append(session, run.id, self._claim.attempt, block)
         # Of the many steps only the last is streamed; of evaluations every one.
         shown = [p for p in points[:-1] if _is_evaluation(p)] + points[-1:]
         data = {"run_id": run.id, "points": shown, "progress": run.progress}

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select
-from sqlalchemy.exc import NoResultFound
 from sqlalchemy.orm import Session
 
 from mlhf_service.kit.among import among
@@ -47,41 +46,11 @@ class Head:
         return self.has_summary and self.extents[metric]["count"] > SUMMARY_POINTS
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What ``append`` will write, worked out before any lock is held.
-
-    Attributes:
-        tail: First steps and digests of the run's last chunks for which it holds.
-        absorbed: First steps of those that it replaces.
-        rows: Of the table.
-    """
-
-    tail: list[tuple[int, str]]
-    absorbed: list[int]
-    rows: list[dict[str, Any]]
-
-
-def prepare(session: Session, run_id: str, attempt: int, block: Block) -> Prepared | None:
-    """Work out what to write where ``block`` follows on what there is; None where it does not."""
-    block = block.ordered()
-    tail = _tail(session, run_id)
-    if not len(block) or (tail and block.step[0] <= tail[0].last):
-        return None
-    try:
-        return _prepare(session, run_id, attempt, tail, block)
-    except NoResultFound:  # another attempt has cut the curve back meanwhile
-        return None
-
-
-def append(
-    session: Session, run_id: str, attempt: int, block: Block, prepared: Prepared | None = None
-) -> None:
+def append(session: Session, run_id: str, attempt: int, block: Block) -> None:
     """Write rows of a run; a point that is there already is replaced. The caller holds the run.
 
     Args:
         block: Rows in any order. As many as there are: bulk writes make whole chunks at once.
-        prepared: Of the same block; worked out again if others have written meanwhile.
     """
     block = block.ordered()
     if not len(block):
@@ -90,18 +59,10 @@ def append(
     if tail and block.step[0] <= tail[0].last:
         end = tail[0].last
         _merge(session, run_id, attempt, block.between(None, end))
-        block, prepared = block.between(end + 1, None), None
+        block = block.between(end + 1, None)
         if not len(block):
             return
         tail = _tail(session, run_id)
-    if prepared is None or prepared.tail != _marks(tail):
-        prepared = _prepare(session, run_id, attempt, tail, block)
-    _write(session, run_id, prepared.absorbed, prepared.rows)
-
-
-def _prepare(
-    session: Session, run_id: str, attempt: int, tail: Sequence[Head], block: Block
-) -> Prepared:
     gathered, absorbed, rows = [block], [], len(block)
     for head in tail:
         if rows + head.rows > ROWS or head.rows > max(rows, _SMALL):
@@ -109,11 +70,7 @@ def _prepare(
         absorbed.append(head.first)
         gathered.append(load(session, run_id, head.first))
         rows += head.rows
-    return Prepared(_marks(tail), absorbed, _rows(run_id, attempt, joined(gathered[::-1])))
-
-
-def _marks(tail: Sequence[Head]) -> list[tuple[int, str]]:
-    return [(head.first, head.digest) for head in tail]
+    _replace(session, run_id, attempt, absorbed, joined(gathered[::-1]))
 
 
 def cut_back(session: Session, run_id: str, after: int) -> None:
@@ -252,25 +209,15 @@ def _merge(session: Session, run_id: str, attempt: int, block: Block) -> None:
 def _replace(
     session: Session, run_id: str, attempt: int, firsts: Sequence[int], block: Block
 ) -> None:
-    _write(session, run_id, firsts, _rows(run_id, attempt, block))
-
-
-def _write(
-    session: Session, run_id: str, firsts: Sequence[int], rows: Sequence[dict[str, Any]]
-) -> None:
-    """Put rows of the table in the place of those chunks."""
     if firsts:
         session.execute(
             delete(CurveChunk)
             .where(*_of(run_id, firsts))
             .execution_options(synchronize_session=False)
         )
-    if rows:
+    if len(block):
+        rows = [row(run_id, attempt, piece) for piece in block.pieces(ROWS)]
         session.execute(insert(CurveChunk), rows)
-
-
-def _rows(run_id: str, attempt: int, block: Block) -> list[dict[str, Any]]:
-    return [row(run_id, attempt, piece) for piece in block.pieces(ROWS)] if len(block) else []
 
 
 def row(run_id: str, attempt: int, block: Block) -> dict[str, Any]:

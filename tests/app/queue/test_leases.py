@@ -1,13 +1,10 @@
 """Claims, leases and fences, on both databases."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import update
-from sqlalchemy.orm import Session
 
 from mlhf.core.metrics import json_number
 from mlhf_service.database import Database, db_now
@@ -18,8 +15,6 @@ from mlhf_service.queue.claims import claim_next
 from mlhf_service.queue.ingest import Ingestor, StoredEvent
 from mlhf_service.queue.leases import Claim, FencedError, hold
 from mlhf_service.queue.sweeper import Sweeper, expire_leases, release, void_leases
-from mlhf_service.runs import chunks
-from mlhf_service.runs.blocks import Block
 from mlhf_service.runs.models import Artifact, Run
 from mlhf_service.settings import Settings
 from mlhf_service.storage.folder import FolderStorage
@@ -210,31 +205,6 @@ def test_points_told_twice_are_there_once(
     ingestor.apply([points(1, 2), points(2, 3)])
     ingestor.apply([points(2, 3, 4)])
     assert sorted(p.step for p in stored_points(database)) == [1, 2, 3, 4]
-
-
-def test_rows_are_made_before_the_lock_is_taken(
-    database: Database, storage: FolderStorage, submit: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    submit()
-    ingestor = Ingestor(database, storage, claim(database), LEASE)
-    write, encode = database.write, chunks.encode
-    done: list[str] = []
-
-    @contextmanager
-    def writing() -> Iterator[Session]:
-        with write() as session:
-            done.append("locked")
-            yield session
-
-    def making(block: Block) -> bytes:
-        done.append("made")
-        return encode(block)
-
-    monkeypatch.setattr(database, "write", writing)
-    monkeypatch.setattr(chunks, "encode", making)
-    ingestor.apply([points(1, 2)])
-    ingestor.apply([points(3)])
-    assert done == ["made", "locked"] * 2
 
 
 def test_a_resumed_curve_is_cut_back_to_its_checkpoint(

@@ -115,58 +115,6 @@ def test_rows_are_not_written_again_and_again(
     assert sum(written) < 400 * (math.log2(ROWS) + 4)
 
 
-@pytest.mark.parametrize("meanwhile", [None, "more", "late", "cut back"])
-def test_what_was_prepared_is_written_only_where_it_still_holds(
-    database: Database,
-    rows: Rows,
-    small: None,
-    meanwhile: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run = rows.run()
-    append(database, run, *(point(step) for step in range(10)))
-    append(database, run, *(point(step) for step in range(10, 13)))
-    block = Block.of_points([point(step, batch_loss=2.0) for step in range(20, 30)])
-    with database.read() as session:
-        prepared = chunks.prepare(session, run, 1, block)
-    assert prepared is not None
-    assert len(prepared.absorbed) == 2
-    kept = set(range(13))
-    if meanwhile == "more":
-        append(database, run, *(point(step) for step in range(13, 20)))
-        kept |= set(range(13, 20))
-    elif meanwhile == "late":
-        append(database, run, *(point(step) for step in range(25, 35)))
-        kept |= set(range(30, 35))
-    elif meanwhile == "cut back":
-        with database.write() as session:
-            chunks.cut_back(session, run, 5)
-        kept = set(range(6))
-    else:  # nothing is left to do under the lock
-        monkeypatch.setattr(chunks, "encode", None)
-    with database.write() as session:
-        chunks.append(session, run, 1, block, prepared)
-    found = curve(database, run)
-    assert found == {step: 1.0 / (1 + step * step) for step in kept} | dict.fromkeys(
-        range(20, 30), 2.0
-    )
-
-
-def test_nothing_is_prepared_that_belongs_before_the_end_or_is_gone(
-    database: Database, rows: Rows, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = rows.run()
-    append(database, run, *(point(step) for step in range(10)))
-    load = chunks.load
-    with database.read() as session:
-        assert chunks.prepare(session, run, 1, Block.of_points([point(9)])) is None
-        assert chunks.prepare(session, run, 1, Block.of_points([])) is None
-        # Another attempt cuts the curve back between two statements.
-        monkeypatch.setattr(chunks, "load", lambda *_: load(session, run, 99))
-        following = Block.of_points([point(step) for step in range(10, 20)])
-        assert chunks.prepare(session, run, 1, following) is None
-
-
 def test_late_and_repeated_points_find_their_place(
     database: Database, rows: Rows, small: None
 ) -> None:
