@@ -1,8 +1,9 @@
-"""Pages of jobs as JSON. A job that does not run is written once, and again when it has changed.
+"""Pages of jobs as JSON. A job is written once, and again when it has changed.
 
 Of hundreds of jobs on a page almost all have ended or wait. Whether one is still as it was written
 is seen by its own row and its tags; neither its specification is read and parsed again, nor its
-runs.
+runs. Of a sweep that trains it is seen by who wrote its runs last, where the database tells that;
+other jobs that train are always written anew.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def page(session: Session, job_ids: Sequence[str], next_cursor: str | None) -> b
 
 
 def _keys(session: Session, job_ids: Sequence[str]) -> dict[str, _Key]:
-    """All that changes of jobs that do not run, by id: equal means that nothing has."""
+    """All that changes of jobs, by id: equal means that nothing has. Some have none."""
     rows = repository.versions(session, job_ids)
     named = projects.names(session, (project for _, project, _ in rows))
     return {

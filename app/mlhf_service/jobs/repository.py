@@ -1,6 +1,7 @@
 """Queries and locks on jobs and their runs."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     ColumnElement,
     ScalarSelect,
     Select,
@@ -103,23 +105,47 @@ _VERSION: list[Any] = [
 _WRITTEN_BY: list[Any] = [cast(literal_column("jobs.xmin"), Text)]
 # While none of a job's runs trains, its own row changes with each of theirs: by its events.
 _RESTS = or_(and_(Job.status.in_(TERMINAL), Job.tally.is_not(None)), Job.status.in_(WAITING))
+# Of one run it takes no longer to read it than to see whether it has changed.
+_GOES_ON = and_(Job.status == "running", Job.kind != "train")
+# Who wrote a row later has the larger number, so that a change of any run changes their sum.
+_RUNS_WRITTEN_BY = select(
+    Run.job_id, func.count(), func.sum(cast(cast(literal_column("runs.xmin"), Text), BigInteger))
+).group_by(Run.job_id)
+_TICK_SECONDS = 5.0  # the time that is left is told anew so often, though nothing has changed
 
 
 def versions(
     session: Session, job_ids: Sequence[str]
 ) -> list[tuple[str, str | None, tuple[Any, ...]]]:
     """Of each of these jobs that has ended, or waits: its id, its project's, and all by which a
-    change of what lists show of it and its runs can be seen, nothing of it parsed."""
+    change of what lists show of it and its runs can be seen, nothing of it parsed.
+
+    On PostgreSQL of jobs of many runs that train, too.
+    """
     postgresql = session.get_bind().dialect.name == "postgresql"
     seen = _WRITTEN_BY if postgresql else _VERSION
-    own = select(Job.id, Job.project_id, *seen).where(_RESTS)
+    told = or_(_RESTS, _GOES_ON) if postgresql else _RESTS
+    own = select(Job.id, Job.project_id, Job.status == "running", *seen).where(told)
     rows = session.execute(own.where(among(session, Job.id, job_ids))).all()
+    going = _versions_of_runs(session, [row[0] for row in rows if row[2]])
     # By key: ``json_object_agg`` has them in the order in which the rows come.
     gather = func.jsonb_object_agg if postgresql else func.json_group_object
     tags = select(JobTag.job_id, cast(gather(JobTag.key, JobTag.value, type_=JSON), Text))
     of_jobs = tags.where(among(session, JobTag.job_id, job_ids)).group_by(JobTag.job_id)
     tagged = {row[0]: row[1] for row in session.execute(of_jobs)}
-    return [(id_, project, (*seen, tagged.get(id_))) for id_, project, *seen in rows]
+    return [
+        (id_, project, (*seen, tagged.get(id_), *going.get(id_, ())))
+        for id_, project, _, *seen in rows
+    ]
+
+
+def _versions_of_runs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """What changes with any run of each job, and with the time that it still takes."""
+    if not job_ids:
+        return {}
+    rows = session.execute(_RUNS_WRITTEN_BY.where(among(session, Run.job_id, job_ids)))
+    tick = int(time.time() / _TICK_SECONDS)
+    return {job_id: (count, int(written), tick) for job_id, count, written in rows}
 
 
 def _tags(session: Session) -> ScalarSelect[Any]:

@@ -1,4 +1,4 @@
-"""A job that does not run is written once for lists, and anew as soon as it changes at all."""
+"""A job is written once for lists, and anew as soon as it changes at all."""
 
 import json
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, text
 
-from mlhf_service.database import Database
-from mlhf_service.jobs import listed, views
+from mlhf_service.database import Database, now
+from mlhf_service.jobs import listed, repository, views
 from mlhf_service.jobs.models import Job, JobTag
 from mlhf_service.jobs.repository import lock
 from mlhf_service.jobs.state import move, settle
@@ -64,6 +64,53 @@ def test_a_job_that_goes_on_is_always_written(
     assert pages[0] == pages[1] == pages[2]
     assert written.count(ended) == 1
     assert written.count(going) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        'update runs set progress = \'{"step": 9, "fraction": 0.5}\' where position = 1',
+        "update runs set attempt = 2 where position = 0",
+        "update runs set status = 'succeeded' where position = 0",
+        "delete from runs where position = 0",
+        "update jobs set name = 'another'",
+    ],
+)
+def test_a_sweep_that_trains_is_written_anew_with_every_change_of_a_run(
+    client: TestClient,
+    database: Database,
+    rows: Rows,
+    written: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """Its own row does not change with the progress of its runs."""
+    monkeypatch.setattr(repository, "_TICK_SECONDS", 1e9)
+    going = rows.job(kind="sweep", status="running", started_at=now())
+    for position in range(3):
+        rows.run(going, position=position, status="running", progress=None)
+    before = [of(client, going) for _ in range(3)]
+    assert before[0] == before[1] == before[2]
+    assert written.count(going) == (3 if database.is_sqlite else 1)
+    with database.write() as session:
+        session.execute(text(change))
+    after = of(client, going)
+    assert after != before[0]
+    with database.read() as session:
+        shown = views.items(session, [going])[0].model_dump(mode="json")
+    for found in (after, shown):
+        found["progress"].pop("eta_seconds")  # it takes ever longer
+    assert after == shown
+
+
+def test_the_time_that_is_left_is_told_anew(
+    client: TestClient, rows: Rows, written: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_TICK_SECONDS", 1e-9)
+    going = rows.job(kind="sweep", status="running", started_at=now())
+    rows.run(going, status="running", progress={"step": 1, "fraction": 0.5})
+    times = [of(client, going)["progress"]["eta_seconds"] for _ in range(3)]
+    assert times[0] < times[1] < times[2]
 
 
 def test_a_job_that_waits_is_written_once_and_again_with_every_change_of_a_run(
