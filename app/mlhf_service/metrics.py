@@ -34,7 +34,7 @@ class StateCollector(Collector):
     """Read from the database at each scrape, so that every process gives the same.
 
     What has ended is most of what there is, and counting it takes as long as there is much of it:
-    those numbers are kept for some times as long as counting them took (0.6 s of 100,000 runs).
+    each process keeps those numbers for ``_RARELY`` times as long as counting them took.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -92,7 +92,7 @@ class StateCollector(Collector):
 
 def _by_status(session: Session, table: type[Job | Run], of: Collection[str]) -> dict[str, int]:
     statement = select(table.status, func.count()).where(table.status.in_(of))
-    return dict(session.execute(statement.group_by(table.status)).tuples().all())
+    return {row[0]: row[1] for row in session.execute(statement.group_by(table.status))}
 
 
 def _queues(session: Session) -> Iterator[Metric]:

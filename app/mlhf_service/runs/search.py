@@ -98,6 +98,10 @@ def _attribute(name: str, one: Comparison) -> ColumnElement[bool]:
     if one.operator == "null":
         return column.is_(None)
     if one.operator in ("~", "!~"):
+        if name in (*fields.TIMES, *fields.NUMBERS):
+            what = "time" if name in fields.TIMES else "number"
+            message = f"{name} is a {what}, and only texts are searched: compare it by =, < or >"
+            raise Invalid.at("filter", f"{message}; given: {one.operator}")
         text = _text(one.values[0])
         found = holds(column, text)
         if name == "dataset":

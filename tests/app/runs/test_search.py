@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mlhf_service.database import Database
-from mlhf_service.runs import search
+from mlhf_service.runs import fields, search
 from mlhf_service.runs.models import Run
 from tests.app.conftest import Rows
 
@@ -166,6 +166,8 @@ REFUSED = [
     ({"filter": "lr < 1"}, "filter", "did you mean 'optimizer.lr'?"),
     ({"filter": "test_los < 1"}, "filter", "did you mean 'test_loss'?"),
     ({"filter": "started_at > soon"}, "filter", "a time such as"),
+    ({"filter": "created_at ~ 2026"}, "filter", "created_at is a time, and only texts"),
+    ({"filter": "attempts !~ 1"}, "filter", "attempts is a number, and only texts"),
     ({"filter": "project = nowhere"}, "filter", "unknown project 'nowhere'"),
     ({"project": "nowhere"}, "project", "unknown project 'nowhere'"),
     ({"sort": "sekonds"}, "sort", "did you mean 'seconds'?"),
@@ -181,6 +183,17 @@ def test_what_there_is_not_is_refused_with_a_guess(
         assert response.status_code == 422, params
         assert response.json()["errors"][0]["pointer"] == pointer
         assert said in response.json()["detail"]
+
+
+@pytest.mark.parametrize("name", [*fields.ATTRIBUTES, "project", "optimizer.lr", "tags.team"])
+def test_no_operator_on_any_field_is_an_error_of_ours(
+    client: TestClient, known: dict[str, str], name: str
+) -> None:
+    """What one database compares, the other may not know how to."""
+    for operator in ("=", "!=", "<", "<=", ">", ">=", "~", "!~"):
+        for value in ("1", "'1'", "'text'", "'2026-01-31'"):
+            response = client.get("/v1/runs", params={"filter": f"{name} {operator} {value}"})
+            assert response.status_code in (200, 422), response.request.url
 
 
 def test_csv_is_the_same_list(
