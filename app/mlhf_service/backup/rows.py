@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SAWarning
 
+from mlhf_service.database import BINARY_RESULTS
+
 # What a restored service makes anew, or what speaks of processes and files that are not there.
 LEFT_OUT = frozenset(
     {
@@ -58,6 +60,8 @@ def dump(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
     """Every row of a table, its values as JSON has them."""
     statement = table.select().order_by(*table.primary_key.columns)
     streamed = connection.execution_options(yield_per=_BATCH)
+    if any(isinstance(column.type, LargeBinary) for column in table.columns):
+        statement = statement.execution_options(**BINARY_RESULTS)
     for row in streamed.execute(statement).mappings():
         yield {name: _encode(value) for name, value in row.items()}
 

@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from mlhf_service.database import BINARY_RESULTS
 from mlhf_service.kit.among import among
 from mlhf_service.runs.blocks import Block, Extent, decode, encode, joined
 from mlhf_service.runs.models import CurveChunk
@@ -81,7 +82,7 @@ def cut_back(session: Session, run_id: str, after: int) -> None:
         .where(of_run, CurveChunk.first_step > after)
         .execution_options(synchronize_session=False)
     )
-    columns = select(CurveChunk.first_step, CurveChunk.attempt, CurveChunk.data)
+    columns = _bytes(CurveChunk.first_step, CurveChunk.attempt, CurveChunk.data)
     for first, attempt, data in session.execute(
         columns.where(of_run, CurveChunk.last_step > after)
     ):
@@ -111,7 +112,7 @@ def heads(
 
 def load(session: Session, run_id: str, first: int) -> Block:
     """All rows of the chunk that begins at this step."""
-    statement = select(CurveChunk.data).where(*_of(run_id, [first]))
+    statement = _bytes(CurveChunk.data).where(*_of(run_id, [first]))
     return decode(session.scalars(statement).one())
 
 
@@ -125,7 +126,7 @@ def contents(
     if not firsts:
         return {}
     data = CurveChunk.data if whole else func.coalesce(CurveChunk.summary, CurveChunk.data)
-    statement = select(CurveChunk.first_step, CurveChunk.digest, data)
+    statement = _bytes(CurveChunk.first_step, CurveChunk.digest, data)
     rows = session.execute(statement.where(*_of(run_id, firsts)))
     return {first: (digest, content) for first, digest, content in rows}
 
@@ -164,13 +165,17 @@ def contents_of(
         whole: All rows of every chunk.
     """
     data = CurveChunk.data if whole else func.coalesce(CurveChunk.summary, CurveChunk.data)
-    statement = select(CurveChunk.run_id, _FIRST, CurveChunk.digest, data)
+    statement = _bytes(CurveChunk.run_id, _FIRST, CurveChunk.digest, data)
     wanted = statement.where(among(session, CurveChunk.run_id, run_ids))
     yield from session.execute(wanted.order_by(CurveChunk.run_id, _FIRST))
 
 
 def _of(run_id: str, firsts: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
     return CurveChunk.run_id == run_id, CurveChunk.first_step.in_(firsts)
+
+
+def _bytes(*columns: Any) -> Select[Any]:
+    return select(*columns).execution_options(**BINARY_RESULTS)
 
 
 def _heads() -> Select[Any]:

@@ -45,7 +45,7 @@ def select(
     if len(inner) <= left:
         kept.append(inner)
     else:
-        kept.append(inner[_extremes(values[inner], _buckets(inner, left // 2, ranks))])
+        kept.append(inner[extremes(values[inner], _buckets(inner, left // 2, ranks))])
     return np.unique(np.concatenate(kept))
 
 
@@ -60,14 +60,19 @@ def _buckets(
     return np.asarray(np.minimum(share * count, count - 1), dtype=np.intp)
 
 
-def _extremes(
+def extremes(
     values: npt.NDArray[np.float64], buckets: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
     """Where each bucket is smallest and largest; ``buckets`` ascends."""
-    order = np.lexsort((values, buckets))
     starts = np.flatnonzero(np.r_[True, np.diff(buckets) > 0])
-    ends = np.r_[starts[1:], len(buckets)] - 1
-    return np.concatenate([order[starts], order[ends]])
+    ends = np.r_[starts[1:], len(buckets)]
+    smallest, largest = (
+        np.flatnonzero(values == np.repeat(of.reduceat(values, starts), ends - starts))
+        for of in (np.minimum, np.maximum)
+    )
+    first = np.searchsorted(smallest, starts, "left")
+    last = np.searchsorted(largest, ends, "left") - 1
+    return np.concatenate([smallest[first], largest[last]])
 
 
 def _thinned(indices: npt.NDArray[np.intp], room: int) -> npt.NDArray[np.intp]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from mlhf_service.database import Database
 from mlhf_service.runs import chunks, reading
@@ -228,6 +228,28 @@ def test_few_points_are_read_from_summaries_alone(
         asked.clear()
         reading.read(session, long, ["batch_loss"], 40, (100, 2900))
         assert sum(asked) == 2, "the chunks that the window cuts"
+
+
+def test_bytes_are_not_sent_as_text(database: Database, long: str) -> None:
+    formats: list[int] = []
+
+    def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "curve_chunks.data" in statement:
+            formats.append(getattr(cursor, "format", 1))  # SQLite's have none
+
+    event.listen(database.engine, "after_cursor_execute", look)
+    with database.read() as session:
+        reading.read(session, long, limit=40)
+        reading.read(session, long)
+        reading.read_many(session, [long], ["batch_loss"])
+        assert formats
+        assert set(formats) == {1}
+    with database.write() as session:
+        formats.clear()
+        chunks.append(session, long, 1, Block.of_points([point(3001)]))
+        chunks.cut_back(session, long, 100)
+    assert formats
+    assert set(formats) == {1}
 
 
 def test_the_target_is_found_without_reading_all(database: Database, long: str) -> None:

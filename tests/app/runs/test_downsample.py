@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlhf_service.runs.downsample import MIN_POINTS, select
+from mlhf_service.runs.downsample import MIN_POINTS, extremes, select
 
 hypothesis = pytest.importorskip("hypothesis")
 given, st = hypothesis.given, hypothesis.strategies
@@ -23,7 +23,7 @@ def test_bounds_and_order_hold_for_any_curve(values: list[float], limit: int) ->
 
 
 @given(st.lists(FINITE, min_size=1, max_size=300), st.integers(MIN_POINTS, 80))
-def test_the_extremes_survive(values: list[float], limit: int) -> None:
+def test_theextremes_survive(values: list[float], limit: int) -> None:
     array = np.array(values)
     kept = array[select(array, limit)]
     assert kept.min() == array.min()
@@ -44,6 +44,25 @@ def test_values_that_are_not_finite_survive(values: list[float], odd: dict[int, 
     finite = array[np.isfinite(array)]
     assert np.nanmin(array[kept][np.isfinite(array[kept])]) == finite.min()
     assert np.nanmax(array[kept][np.isfinite(array[kept])]) == finite.max()
+
+
+@given(
+    st.lists(st.one_of(FINITE, st.sampled_from([0.0, -0.0, 1.0])), min_size=1, max_size=100),
+    st.data(),
+)
+def test_each_bucket_keeps_its_first_smallest_and_its_last_largest(
+    values: list[float], data: st.DataObject
+) -> None:
+    buckets = sorted(data.draw(st.lists(st.integers(0, 9), min_size=len(values), max_size=100)))
+    buckets = buckets[: len(values)]
+    expected = set()
+    for bucket in set(buckets):
+        of_bucket = [(value, at) for at, value in enumerate(values) if buckets[at] == bucket]
+        lowest, highest = min(v for v, _ in of_bucket), max(v for v, _ in of_bucket)
+        expected.add(min(at for v, at in of_bucket if v == lowest))
+        expected.add(max(at for v, at in of_bucket if v == highest))
+    kept = extremes(np.array(values), np.array(buckets, dtype=np.intp))
+    assert set(kept.tolist()) == expected
 
 
 def test_a_spike_in_each_bucket_is_kept() -> None:
