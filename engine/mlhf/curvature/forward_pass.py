@@ -10,32 +10,38 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.switches import NOTHING, differentiable_twice, eager
+from mlhf.curvature.kernels import Kernels
+from mlhf.curvature.switches import NOTHING, eager
 
 
 def forward_pass(
-    model: nn.Module, x: Any, parameters: Sequence[Tensor], autocast: torch.dtype | None
+    model: nn.Module,
+    x: Any,
+    parameters: Sequence[Tensor],
+    autocast: torch.dtype | None,
+    *,
+    twice: bool,
 ) -> Any:
-    """Return model(x) with its graph, whose operations can be differentiated twice.
+    """Return model(x) with its graph, of whose operations there are tangents.
 
     Args:
         model: Any module.
         x: Its input.
         parameters: θ; autocast applies to their device.
         autocast: The dtype of autocast, or None to leave autocast as the caller has it.
+        twice: Whether the whole graph has to be one that can be differentiated twice.
 
     Raises:
         CurvatureError: under ``torch.inference_mode``, which records no graph.
     """
-    device = parameters[0].device.type
-    cast = NOTHING if autocast is None else torch.autocast(device, dtype=autocast)
-    with differentiable_twice(recurrent=has_recurrent_layers(model)), cast:
-        return plain_forward_pass(model, x)
-
-
-def has_recurrent_layers(model: nn.Module) -> bool:
-    """Whether a model has layers of which torch has fused kernels."""
-    return any(isinstance(m, nn.RNNBase) for m in model.modules())
+    device, kernels = parameters[0].device, Kernels.of(model)
+    cast = NOTHING if autocast is None else torch.autocast(device.type, dtype=autocast)
+    with cast:
+        if twice:
+            with kernels.twice():
+                return plain_forward_pass(model, x)
+        with kernels.with_tangents(device), kernels.own():
+            return plain_forward_pass(model, x)
 
 
 def plain_forward_pass(model: nn.Module, x: Any) -> Any:

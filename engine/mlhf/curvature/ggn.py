@@ -15,16 +15,16 @@ from mlhf.curvature.forward_pass import (
     detached,
     forward_pass,
     full_precision,
-    has_recurrent_layers,
     select_parameters,
 )
 from mlhf.curvature.hooks import hook_count
+from mlhf.curvature.kernels import Kernels
 from mlhf.curvature.linearize import Linearization, backward
 from mlhf.curvature.positive_part import Product, positive_part
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import dot, graph_outputs, pytree_loss
 from mlhf.curvature.recomputation import UnmovedBuffers
-from mlhf.curvature.switches import NOTHING, differentiable_twice, together
+from mlhf.curvature.switches import NOTHING, together
 from mlhf.curvature.symmetric import symmetric
 from mlhf.curvature.uses import Uses
 
@@ -92,7 +92,7 @@ class GGN:
     ) -> None:
         self._configure(model, loss, parameters, indefinite)
         before = hook_count()
-        z = forward_pass(model, x, self.parameters, autocast)
+        z = forward_pass(model, x, self.parameters, autocast, twice=False)
         hooked = hook_count() != before
         self._outputs = graph_outputs(z)
         watched = edges(z) if edges else []
@@ -177,9 +177,11 @@ class GGN:
     def _linearize(self, model: nn.Module, z: Any, y: Any, hooked: bool) -> None:
         self.output: Any = detached(z)
         self._buffers = UnmovedBuffers(model)
-        self._recurrent = has_recurrent_layers(model)
+        self._kernels = Kernels.of(model)
         self._unchanged = Unchanged(self.parameters)
-        with full_precision(self._device), differentiable_twice(recurrent=self._recurrent):
+        # A loss may hold a network; the named ones need no switch, which is all threads'.
+        named = isinstance(self.loss_function, str)
+        with full_precision(self._device), NOTHING if named else self._kernels.twice():
             self._at = pytree_loss(self.loss_function, z, y)
             self._check_loss(model)
             self._linear = Linearization(self._outputs, self.parameters, hooked=hooked)
@@ -322,9 +324,9 @@ class GGN:
     def _using_graph(self) -> AbstractContextManager[Any]:
         self._unchanged.check()
         # Checkpointed activations are computed again here, by the kernels of the forward pass.
-        fused = differentiable_twice(recurrent=self._recurrent)
+        kernels = self._kernels.with_tangents(self._device)
         precise, kept = full_precision(self._device), self._buffers.kept()
-        return fused if precise is kept is NOTHING else together(precise, fused, kept)
+        return kernels if precise is kept is NOTHING else together(precise, kernels, kept)
 
     def _product(self, v: Sequence[Tensor]) -> list[Tensor]:
         with self._using_graph():

@@ -69,7 +69,7 @@ class Hessian:
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
         before = hook_count()
-        z = forward_pass(model, x, self.parameters, autocast)
+        z = forward_pass(model, x, self.parameters, autocast, twice=True)
         self.output: Any = detached(z)
         with torch.enable_grad(), full_precision(self._device):
             value = loss_of(loss, z, y)

@@ -14,6 +14,8 @@ from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradien
 
 from mlhf.curvature.consistency import disagree, normal_like
 from mlhf.curvature.errors import REENTRANT, CurvatureError, explained
+from mlhf.curvature.fused_rules import FUSED_RULES
+from mlhf.curvature.gru import GRULayer, GRUTangent
 from mlhf.curvature.hooks import CHANGED, UNKNOWN, any_on
 from mlhf.curvature.nested_backward import in_backward, run_nested_backward
 from mlhf.curvature.rules import RULES, Tangent, Tangents
@@ -78,7 +80,11 @@ class Linearization:
         jvps: _Jacobian
         try:
             jvps = _Walk(self._z, self._parameters)
+            if jvps.through_functions and hooked:
+                raise _NoTangentError
             us = jvps(vs)
+            if jvps.through_functions and not _is_adjoint(jvps, self._z, self._parameters):
+                raise CurvatureError(_CUT_OFF)
         except _NoTangentError:
             if hooked:  # both sides of the check would run the hooks
                 raise CurvatureError(UNKNOWN) from None
@@ -158,6 +164,10 @@ class _NoTangentError(Exception):
     """The graph has a node whose tangent the walk cannot compute."""
 
 
+_CUT_OFF = (
+    "a custom autograd function in this network has a backward that cannot be differentiated, so "
+    "a Gauss-Newton product through it would be wrong"
+)
 _ZERO = -1  # the last slot of a walk, which is always None
 
 
@@ -176,6 +186,10 @@ class _Walk:
 
     Every output of a node has a slot in a list of tangents, None where the tangent is zero.
     The last slot stands for all that does not depend on a parameter.
+
+    Attributes:
+        through_functions: Whether a node is a function written in Python, whose backward may
+            silently be cut off from autograd: then a product has to be checked.
     """
 
     def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
@@ -207,6 +221,10 @@ class _Walk:
             self._steps.append(_Step(tangent, batched, sources, size, outputs))
             size += outputs
         self._size = size + 1
+        self.through_functions = any(
+            isinstance(step.tangent, _NodeDoubleBackward) and step.tangent.of_function
+            for step in self._steps
+        )
         self._out = [
             slots[end.node] + end.output_nr if end.node in slots else _ZERO for end in ends
         ]
@@ -273,6 +291,13 @@ def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], int]:
     view_rule = VIEW_RULES.get(node.name())
     if view_rule is not None:
         return view_rule(node), len(node._input_metadata)
+    if getattr(node, "_forward_cls", None) is GRULayer:
+        return GRUTangent(node), 2
+    fused_rule = FUSED_RULES.get(node.name())
+    if fused_rule is not None:
+        of_all = fused_rule(node)
+        if of_all is not None:
+            return of_all, len(node._input_metadata)
     rule = RULES.get(node.name())
     if rule is not None:
         tangent: Tangent | None = rule(node)
@@ -286,18 +311,20 @@ class _NodeDoubleBackward:
 
     The backward is linear in u, so the transpose of its derivative applied to v is Jv, for
     any u ("double backward trick").
+
+    Attributes:
+        of_function: Whether the node's backward was written in Python.
     """
 
     def __init__(self, node: Any) -> None:
-        if not callable(node):  # a torch.autograd.Function in Python
-            raise _NoTangentError
         self._us = [
             torch.zeros(m.shape, dtype=m.dtype, device=m.device, requires_grad=True)
             for m in node._input_metadata
         ]
+        self.of_function = not callable(node)
         with torch.enable_grad():
             try:
-                vjps = node(*self._us)
+                vjps = _backward_of(node, self._us) if self.of_function else node(*self._us)
             except (RuntimeError, TypeError) as error:
                 raise _NoTangentError from error
         self._vjps: _Outputs = vjps if isinstance(vjps, tuple) else (vjps,)
@@ -320,11 +347,29 @@ class _NodeDoubleBackward:
         return out if len(out) > 1 else out[0]
 
 
+def _backward_of(node: Any, us: Sequence[Tensor]) -> _Outputs:
+    """Return what the backward of one node gives; for ``torch.autograd.Function``s in Python.
+
+    These cannot be called by hand. Their graph ends where their inputs begin.
+    """
+    sources = [GradientEdge(*source) if source[0] else None for source in node.next_functions]
+    found = iter(
+        _engine_run_backward(
+            tuple(GradientEdge(node, i) for i in range(len(us))),
+            *(tuple(us), True, True),
+            tuple(edge for edge in sources if edge is not None),
+            True,
+            accumulate_grad=False,
+        )
+    )
+    return tuple(None if edge is None else next(found) for edge in sources)
+
+
 class _DoubleBackward:
     """Jv by differentiating u ↦ Jᵀu of the whole network, for graphs that cannot be walked.
 
-    Those contain functions written in Python, whose backward may silently be cut off from
-    autograd. So one product is checked against the plain backward before any is returned.
+    One product is checked against the plain backward before any is returned: a backward that was
+    written in Python may silently be cut off from autograd.
     """
 
     def __init__(self, z: list[Tensor], parameters: list[Tensor]) -> None:
@@ -335,10 +380,7 @@ class _DoubleBackward:
                 z, parameters, self._u, create_graph=True, allow_unused=True
             )
         if not _is_adjoint(self, z, parameters):
-            raise CurvatureError(
-                "a custom autograd function in this network has a backward that cannot be "
-                "differentiated, so a Gauss-Newton product through it would be wrong"
-            )
+            raise CurvatureError(_CUT_OFF)
 
     def __call__(self, vs: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         return [self._one(v) for v in vs]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.kernels import Kernels
 
 # A function of a network u and one point (with what else belongs to it): one or more numbers.
 Residual = Callable[..., Tensor]
@@ -91,6 +92,7 @@ class Residuals(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self._kernels = Kernels.of(network)
         self.single = not isinstance(functions, Mapping)
         self.functions = dict(functions) if isinstance(functions, Mapping) else {"": functions}
         self.weights = dict.fromkeys(self.functions, 1.0) | dict(weights or {})
@@ -118,7 +120,8 @@ class Residuals(nn.Module):
             function = self.functions[name]
             vmapped = torch.func.vmap(lambda *point, f=function: f(field, *point))
             try:
-                found.append(vmapped(*batch).reshape(-1))
+                with self._kernels.twice():
+                    found.append(vmapped(*batch).reshape(-1))
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 if isinstance(error, torch.OutOfMemoryError | CurvatureError):
                     raise

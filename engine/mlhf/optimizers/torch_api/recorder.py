@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.forward_pass import forget_casts, has_recurrent_layers
+from mlhf.curvature.forward_pass import forget_casts
 from mlhf.curvature.forward_replay import ForwardReplay
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hooks import hook_count, register_reading
+from mlhf.curvature.kernels import Kernels
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import loss_of
 from mlhf.curvature.recorded_pass import PassGraph, RecordedPass
-from mlhf.curvature.switches import differentiable_twice, together
+from mlhf.curvature.switches import together
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.torch_api.hooks import WeakHook
 
@@ -109,7 +110,7 @@ class Recorder:
     ) -> None:
         self._model, self._make_matrix, self._layers = model, make_matrix, list(layers)
         self._device, self._replayed = device, replayed
-        self._recurrent = has_recurrent_layers(model)
+        self._kernels = Kernels.of(model)
         self._paused = 0
         self._open: list[tuple[ExitStack, int, ModelCall] | None] = []
         self._calls: list[ModelCall] = []  # since the last loss
@@ -212,7 +213,8 @@ class Recorder:
         switches = ExitStack()
         # A generator, which puts them back also where nobody is told of the call's end: torch
         # runs no hook after a KeyboardInterrupt.
-        switches.enter_context(together(differentiable_twice(recurrent=self._recurrent)))
+        kernels = self._kernels.with_tangents(self._device), self._kernels.own()
+        switches.enter_context(together(*kernels))
         call = ModelCall(args, kwargs, False, replay)
         self._open.append((switches, hook_count(), call))
 

@@ -1,0 +1,263 @@
+"""Passes run fused kernels, and products through these are those of the plain network."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlhf import MLHF
+from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.ggn import GGN
+from mlhf.curvature.uses import _reachable
+
+LSTM, ATTENTION = "MkldnnRnnLayerBackward0", "ScaledDotProductFlashAttentionForCpuBackward0"
+RECURRENT = {
+    "one layer": {},
+    "two layers": {"num_layers": 2},
+    "both ways": {"bidirectional": True, "num_layers": 2},
+    "batch first": {"batch_first": True},
+    "no biases": {"bias": False},
+}
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
+)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, from a state that is trained; logits of each time and the last states."""
+
+    def __init__(self, cell, learned_state, **settings):
+        super().__init__()
+        self.cell = cell(5, 4, **settings)
+        directions = 2 if settings.get("bidirectional") else 1
+        states = directions * settings.get("num_layers", 1)
+        self.state = None
+        if learned_state:
+            count = 2 if cell is nn.LSTM else 1
+            self.state = nn.ParameterList(torch.randn(states, 6, 4) for _ in range(count))
+        self.out, self.last = nn.Linear(4 * directions, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        state = self.state
+        if state is not None:
+            state = tuple(state) if len(state) == 2 else state[0]
+        outputs, last = self.cell(x, state)
+        lasts = last if isinstance(last, tuple) else (last,)
+        return self.out(outputs).flatten(0, 1), [self.last(t).flatten(0, 1) for t in lasts]
+
+
+def total_loss(z, y):
+    first, others = z
+    return F.cross_entropy(first, y) + sum(F.cross_entropy(t, y[: len(t)]) for t in others)
+
+
+def names(ggn):
+    return {node.name() for node in _reachable(t.grad_fn for t in ggn.outputs)}
+
+
+def check(model, x, y, loss, uses=None, tolerance=1e-5):
+    """Compare gradient and products with those of a network in float64 without fused kernels."""
+    vs = [[torch.randn_like(p) for p in model.parameters()] for _ in range(2)]
+    ggn = GGN(model, loss, x, y)
+    if uses is not None:
+        assert uses in names(ggn)
+    exact = copy.deepcopy(model).double()
+    wide = x.double() if x.is_floating_point() else x
+    flash = torch.backends.cuda.flash_sdp_enabled()
+    torch.backends.cuda.enable_flash_sdp(False)
+    try:
+        z = exact(wide)
+        outputs = [z] if isinstance(z, torch.Tensor) else [z[0], *z[1]]
+        zeros = [torch.zeros_like(t, requires_grad=True) for t in outputs]
+        parameters = list(exact.parameters())
+        found = torch.autograd.grad(outputs, parameters, zeros, create_graph=True)
+        value = F.cross_entropy(z, y) if loss == "cross_entropy" else loss(z, y)
+        gradient = torch.autograd.grad(value, parameters, retain_graph=True)
+    finally:
+        torch.backends.cuda.enable_flash_sdp(flash)
+    for got, wanted in zip(ggn.gradient, gradient, strict=True):
+        torch.testing.assert_close(got.double(), wanted, rtol=tolerance, atol=tolerance)
+    for v, tangents in zip(vs, ggn.jvps(vs), strict=True):
+        wanted = torch.autograd.grad(found, zeros, [t.double() for t in v], retain_graph=True)
+        for got, right in zip(tangents, wanted, strict=True):
+            torch.testing.assert_close(got.double(), right, rtol=tolerance, atol=20 * tolerance)
+        for alone, together in zip(ggn.jvp(v), tangents, strict=True):
+            torch.testing.assert_close(alone, together)
+    w = [torch.randn_like(t) for t in ggn.outputs]
+    for _ in range(2):  # the graph is kept
+        left = sum((a * b).sum() for a, b in zip(w, ggn.jvp(vs[0]), strict=True))
+        right = sum((a * b).sum() for a, b in zip(ggn.vjp(w), vs[0], strict=True))
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+@pytest.mark.parametrize("learned_state", [False, True])
+@pytest.mark.parametrize("settings", RECURRENT.values(), ids=RECURRENT)
+def test_lstm(settings, learned_state):
+    torch.manual_seed(0)
+    model = Recurrent(nn.LSTM, learned_state, **settings)
+    x = torch.randn(6, 7, 5) if settings.get("batch_first") else torch.randn(7, 6, 5)
+    check(model, x, torch.randint(3, (42,)), total_loss, LSTM)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("learned_state", [False, True])
+@pytest.mark.parametrize("settings", RECURRENT.values(), ids=RECURRENT)
+def test_gru(settings, learned_state, dtype):
+    torch.manual_seed(0)
+    model = Recurrent(nn.GRU, learned_state, **settings).to(dtype)
+    x = torch.randn(6, 7, 5) if settings.get("batch_first") else torch.randn(7, 6, 5)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    check(model, x.to(dtype), torch.randint(3, (42,)), total_loss, "GRULayerBackward", tolerance)
+
+
+class Attention(nn.Module):
+    """Logits from queries, keys and values of one sequence."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.table, self.out = nn.Embedding(9, 8), nn.Linear(8, 3)
+        self.project = nn.Linear(8, 24)
+        self.settings = settings
+
+    def forward(self, x):
+        q, k, v = self.project(self.table(x)).unflatten(-1, (3, 2, 4)).transpose(1, 3).unbind(2)
+        settings = {
+            name: value.to(q.dtype)
+            if isinstance(value, torch.Tensor) and value.dtype != torch.bool
+            else value
+            for name, value in self.settings.items()
+        }
+        attended = F.scaled_dot_product_attention(q, k, v, **settings)
+        return self.out(attended.transpose(1, 2).flatten(2)).flatten(0, 1)
+
+
+MASKS = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "scaled": {"scale": 0.3},
+    "added": {"attn_mask": torch.linspace(-2, 2, 25).view(5, 5)},
+    "boolean": {"attn_mask": torch.arange(25).view(5, 5) % 3 != 1},
+    "a row that sees nothing": {"attn_mask": torch.arange(5).view(5, 1).expand(5, 5) != 2},
+}
+
+
+@pytest.mark.parametrize("settings", MASKS.values(), ids=MASKS)
+def test_attention(settings):
+    torch.manual_seed(0)
+    check(
+        Attention(**settings),
+        torch.randint(9, (4, 5)),
+        torch.randint(3, (20,)),
+        "cross_entropy",
+        ATTENTION,
+    )
+
+
+class Doubled(torch.autograd.Function):
+    """2x, by a backward that can be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+class CutOff(Doubled):
+    """2x, by a backward that cannot."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g.detach()
+
+
+class WithFunction(nn.Module):
+    def __init__(self, function, cell=nn.LSTM):
+        super().__init__()
+        self.cell, self.out = cell(5, 4, batch_first=True), nn.Linear(4, 3)
+        self.function = function
+
+    def forward(self, x):
+        return self.function.apply(self.out(self.cell(x)[0])).flatten(0, 1)
+
+
+def test_a_function_in_python_beside_a_fused_kernel():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 7, 5), torch.randint(3, (42,))
+    check(WithFunction(Doubled), x, y, "cross_entropy")
+    ggn = GGN(WithFunction(CutOff), "cross_entropy", x, y)
+    with pytest.raises(CurvatureError, match="cannot be differentiated"):
+        ggn.jvp(ggn.gradient)
+
+
+def test_dropout_between_gated_layers_draws_as_torch_does():
+    model, x = nn.GRU(5, 4, num_layers=2, dropout=0.5), torch.randn(7, 6, 5)
+    torch.manual_seed(1)
+    wanted = model(x)[0]
+    torch.manual_seed(1)
+    ggn = GGN(nn.Sequential(model, First()), "mse", x, torch.zeros(7, 6, 4))
+    torch.testing.assert_close(ggn.output, wanted)
+
+
+class First(nn.Module):
+    def forward(self, x):
+        return x[0]
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
+def test_activations_may_be_computed_again(cell):
+    class Checkpointed(nn.Module):
+        def __init__(self, again):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.out, self.again = cell(5, 4, batch_first=True), nn.Linear(4, 3), again
+
+        def forward(self, x):
+            if self.again:
+                run = lambda x: self.cell(x)[0]  # noqa: E731
+                hidden = torch.utils.checkpoint.checkpoint(run, x, use_reentrant=False)
+            else:
+                hidden = self.cell(x)[0]
+            return self.out(hidden[:, -1])
+
+    x, y = torch.randn(6, 7, 5).double(), torch.randint(3, (6,))
+    steps = []
+    for again, own in ((False, False), (True, False), (True, True)):
+        model = Checkpointed(again).double()
+        optimizer = MLHF(model)
+        for _ in range(4):
+            if own:
+                optimizer.loss(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            else:
+                optimizer.step(x, y)
+        steps.append([p.detach().clone() for p in model.parameters()])
+    for each in zip(*steps, strict=True):
+        for other in each[1:]:
+            torch.testing.assert_close(each[0], other, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_loop_of_ones_own_takes_the_same_steps(cell):
+    x, y = torch.randn(6, 7, 5), torch.randint(3, (42,))
+    found = []
+    for own in (False, True):
+        torch.manual_seed(0)
+        model = WithFunction(Doubled, cell)
+        optimizer = MLHF(model)
+        for _ in range(4):
+            if own:
+                optimizer.loss(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            else:
+                optimizer.step(x, y)
+        found.append([p.detach().clone() for p in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
