@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
-from mlhf.curvature.kernels import Kernels
 from mlhf.curvature.switches import NOTHING, eager
 
 
@@ -20,28 +19,24 @@ def forward_pass(
     parameters: Sequence[Tensor],
     autocast: torch.dtype | None,
     *,
-    twice: bool,
+    kernels: AbstractContextManager[Any],
 ) -> Any:
-    """Return model(x) with its graph, of whose operations there are tangents.
+    """Return model(x) with its graph.
 
     Args:
         model: Any module.
         x: Its input.
         parameters: θ; autocast applies to their device.
         autocast: The dtype of autocast, or None to leave autocast as the caller has it.
-        twice: Whether the whole graph has to be one that can be differentiated twice.
+        kernels: Within this the model runs (``Kernels``).
 
     Raises:
         CurvatureError: under ``torch.inference_mode``, which records no graph.
     """
-    device, kernels = parameters[0].device, Kernels.of(model)
-    cast = NOTHING if autocast is None else torch.autocast(device.type, dtype=autocast)
-    with cast:
-        if twice:
-            with kernels.twice():
-                return plain_forward_pass(model, x)
-        with kernels.with_tangents(device), kernels.own():
-            return plain_forward_pass(model, x)
+    device = parameters[0].device.type
+    cast = NOTHING if autocast is None else torch.autocast(device, dtype=autocast)
+    with kernels, cast:
+        return plain_forward_pass(model, x)
 
 
 def plain_forward_pass(model: nn.Module, x: Any) -> Any:

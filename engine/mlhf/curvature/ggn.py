@@ -92,7 +92,8 @@ class GGN:
     ) -> None:
         self._configure(model, loss, parameters, indefinite)
         before = hook_count()
-        z = forward_pass(model, x, self.parameters, autocast, twice=False)
+        kernels = self._kernels.of_pass(self._device)
+        z = forward_pass(model, x, self.parameters, autocast, kernels=kernels)
         hooked = hook_count() != before
         self._outputs = graph_outputs(z)
         watched = edges(z) if edges else []
@@ -170,6 +171,7 @@ class GGN:
             )
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
+        self._kernels = Kernels.of(model)
         self.loss_function = loss
         self._indefinite = indefinite
         self._output_hessian: Product | None = None
@@ -177,7 +179,6 @@ class GGN:
     def _linearize(self, model: nn.Module, z: Any, y: Any, hooked: bool) -> None:
         self.output: Any = detached(z)
         self._buffers = UnmovedBuffers(model)
-        self._kernels = Kernels.of(model)
         self._unchanged = Unchanged(self.parameters)
         # A loss may hold a network; the named ones need no switch, which is all threads'.
         named = isinstance(self.loss_function, str)

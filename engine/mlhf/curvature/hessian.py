@@ -17,6 +17,7 @@ from mlhf.curvature.forward_pass import (
     select_parameters,
 )
 from mlhf.curvature.hooks import UNKNOWN, any_on, hook_count
+from mlhf.curvature.kernels import Kernels
 from mlhf.curvature.linearize import dense, refuse_reentrant, topological, vjp
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.pytree_loss import loss_of
@@ -69,7 +70,7 @@ class Hessian:
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
         before = hook_count()
-        z = forward_pass(model, x, self.parameters, autocast, twice=True)
+        z = forward_pass(model, x, self.parameters, autocast, kernels=Kernels.of(model).twice())
         self.output: Any = detached(z)
         with torch.enable_grad(), full_precision(self._device):
             value = loss_of(loss, z, y)

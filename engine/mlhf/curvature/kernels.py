@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mlhf.curvature.gru import OwnGRU
-from mlhf.curvature.switches import NOTHING, differentiable_twice
+from mlhf.curvature.switches import NOTHING, differentiable_twice, together
 
 
 class Kernels(NamedTuple):
@@ -41,6 +41,7 @@ class Kernels(NamedTuple):
         traced = torch._C._len_torch_dispatch_stack()
         return self.twice() if traced or device.type != "cpu" else NOTHING
 
-    def own(self) -> AbstractContextManager[Any]:
-        """Have our kernels take the place of torch's in a forward pass."""
-        return OwnGRU() if self.gated else NOTHING
+    def of_pass(self, device: torch.device) -> AbstractContextManager[Any]:
+        """As ``with_tangents``, and run our kernels in place of torch's: for a forward pass."""
+        allowed = self.with_tangents(device)
+        return together(allowed, OwnGRU()) if self.gated else allowed

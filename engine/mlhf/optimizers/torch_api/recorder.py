@@ -213,8 +213,7 @@ class Recorder:
         switches = ExitStack()
         # A generator, which puts them back also where nobody is told of the call's end: torch
         # runs no hook after a KeyboardInterrupt.
-        kernels = self._kernels.with_tangents(self._device), self._kernels.own()
-        switches.enter_context(together(*kernels))
+        switches.enter_context(together(self._kernels.of_pass(self._device)))
         call = ModelCall(args, kwargs, False, replay)
         self._open.append((switches, hook_count(), call))
 
