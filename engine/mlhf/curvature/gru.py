@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 Tangents = tuple[Tensor | None, ...]
@@ -59,15 +58,15 @@ class GRULayer(torch.autograd.Function):
             torch.add(x_rz, h_rz, out=rz).sigmoid_()
             torch.addcmul(x_n, r, m, out=candidate).tanh_()
             h = torch.lerp(candidate, h, z, out=state)
-        ctx.save_for_backward(x, h0, w, v, gates, n, of_h[..., 2 * size :], states)
-        ctx.biases = a is not None, b is not None
+        ctx.save_for_backward(x, h0, w, v, a, b, gates, n, of_h[..., 2 * size :], states)
         return states, h.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_states: Tensor, of_last: Tensor) -> tuple[_Optional, ...]:
         """Return the gradients of what ``forward`` takes."""
-        x, h0, w, v, gates, n, m, states = ctx.saved_tensors
+        x, h0, w, v, a, b, gates, n, m, states = ctx.saved_tensors
+        if torch.is_grad_enabled():  # they are to be differentiated
+            return _with_graph((x, h0, w, v, a, b), (of_states, of_last))
         size = h0.shape[1]
         factors = _Factors(h0, gates, n, m, states)
         of_h, along = torch.empty_like(factors.of_h), torch.empty_like(states)
@@ -91,9 +90,25 @@ class GRULayer(torch.autograd.Function):
             dh if wanted[1] else None,
             d_x.T @ x.flatten(0, 1) if wanted[2] else None,
             d_h.T @ factors.before.flatten(0, 1) if wanted[3] else None,
-            d_x.sum(0) if wanted[4] and ctx.biases[0] else None,
-            d_h.sum(0) if wanted[5] and ctx.biases[1] else None,
+            d_x.sum(0) if wanted[4] else None,
+            d_h.sum(0) if wanted[5] else None,
         )
+
+
+def _with_graph(
+    inputs: tuple[_Optional, ...], gradients: tuple[Tensor, Tensor]
+) -> tuple[_Optional, ...]:
+    """Return the gradients of what ``GRULayer.forward`` takes, with a graph: by torch's layer."""
+    x, h0, *weights = inputs
+    assert x is not None
+    assert h0 is not None
+    given = [t for t in weights if t is not None]
+    states, last = torch.gru(
+        x, h0.unsqueeze(0), given, len(given) == 4, 1, 0.0, False, False, False
+    )
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad((states, last[0]), wanted, gradients, create_graph=True))
+    return tuple(next(found) if t is not None and t.requires_grad else None for t in inputs)
 
 
 class _Factors:
@@ -114,7 +129,8 @@ class GRUTangent:
 
     def __init__(self, node: Any) -> None:
         with torch.no_grad():
-            self._x, h0, self._w, self._v, *rest = (t.detach() for t in node.saved_tensors)
+            saved: list[Any] = [t if t is None else t.detach() for t in node.saved_tensors]
+            self._x, h0, self._w, self._v, _, _, *rest = saved
             self._factors = _Factors(h0, *rest)
 
     def __call__(self, inputs: Tangents) -> tuple[Tensor, Tensor]:

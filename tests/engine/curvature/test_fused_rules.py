@@ -10,6 +10,7 @@ from torch import nn
 from mlhf import MLHF
 from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
+from mlhf.curvature.gru import OwnGRU
 from mlhf.curvature.uses import _reachable
 
 LSTM, ATTENTION = "MkldnnRnnLayerBackward0", "ScaledDotProductFlashAttentionForCpuBackward0"
@@ -202,6 +203,23 @@ def test_dropout_between_gated_layers_draws_as_torch_does():
     torch.manual_seed(1)
     ggn = GGN(nn.Sequential(model, First()), "mse", x, torch.zeros(7, 6, 4))
     torch.testing.assert_close(ggn.output, wanted)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_gated_layer_can_be_differentiated_twice(bias):
+    torch.manual_seed(0)
+    model = nn.GRU(3, 2, bias=bias).double()
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    h = torch.randn(1, 2, 2, dtype=torch.float64, requires_grad=True)
+    weights = [p.detach().clone().requires_grad_() for p in model.parameters()]
+
+    def run(x, h, *weights):
+        with OwnGRU():
+            return torch.gru(x, h, weights, bias, 1, 0.0, True, False, False)
+
+    assert run(x, h, *weights)[0].grad_fn.name() == "GRULayerBackward"
+    assert torch.autograd.gradcheck(run, (x, h, *weights))
+    assert torch.autograd.gradgradcheck(run, (x, h, *weights))
 
 
 class First(nn.Module):
