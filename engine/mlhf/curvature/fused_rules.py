@@ -143,28 +143,36 @@ class _Attention:
     P = softmax(S) is exp(S − log Σ exp S), whose second part was kept; then
 
         dP = P ∘ (dS − rowsum(P ∘ dS)),  dS = a (dq kᵀ + q dkᵀ).
+
+    Several heads of q may share one of k and v.
     """
 
     def __init__(self, node: Any) -> None:
-        self._q, self._k, self._v = node._saved_query, node._saved_key, node._saved_value
-        self._dtype = self._v.dtype
-        working = torch.promote_types(self._dtype, torch.float32)
-        self._q, self._k, self._v = (t.to(working) for t in (self._q, self._k, self._v))
+        q, k, v = node._saved_query, node._saved_key, node._saved_value
+        self._dtype, self._heads = v.dtype, q.shape[-3]
+        self._working = torch.promote_types(self._dtype, torch.float32)
+        self._q, self._k, self._v = (self._of_heads(t) for t in (q, k, v))
         given = node._saved_scale
-        self._scale = 1 / math.sqrt(self._q.shape[-1]) if given is None else given
+        self._scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
         scores = self._q @ self._k.mT * self._scale
         mask = node._saved_attn_mask
         if mask is not None:
-            scores += mask.to(working)
+            scores += mask.to(self._working)
         if node._saved_is_causal:
-            keys = scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-            scores.masked_fill_(keys, -math.inf)
-        total = node._saved_logsumexp.to(working).unsqueeze(-1)
+            later = scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+            scores.masked_fill_(later, -math.inf)
+        total = node._saved_logsumexp.to(self._working).unsqueeze(-1)
         total = total.masked_fill(total == -math.inf, 0.0)  # of rows that see no key
         self._p = (scores - total).exp_()
 
+    def _of_heads(self, tensor: Tensor) -> Tensor:
+        """Return a tensor in the working precision, each head as often as it is used."""
+        repeats = self._heads // tensor.shape[-3]
+        tensor = tensor.to(self._working)
+        return tensor if repeats == 1 else tensor.repeat_interleave(repeats, -3)
+
     def __call__(self, inputs: Tangents) -> Tensor:
-        dq, dk, dv = (None if t is None else t.to(self._v.dtype) for t in inputs[:3])
+        dq, dk, dv = (None if t is None else self._of_heads(t) for t in inputs[:3])
         scores: Tensor | None = None
         if dq is not None:
             scores = dq @ self._k.mT
@@ -185,8 +193,7 @@ class _Attention:
 
 @torch.no_grad()
 def _attention(node: Any) -> Callable[[Tangents], Any] | None:
-    same_heads = node._saved_query.shape[:-2] == node._saved_key.shape[:-2]
-    return _Attention(node) if same_heads and node._saved_dropout_p == 0 else None
+    return _Attention(node) if node._saved_dropout_p == 0 else None
 
 
 FUSED_RULES: dict[str, Callable[[Any], Callable[[Tangents], Any] | None]] = {

@@ -157,6 +157,26 @@ def test_attention(settings):
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_whose_heads_share_keys(causal):
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(5, 16), nn.Linear(5, 8), nn.Linear(5, 8)
+            self.out = nn.Linear(16, 3)
+
+        def forward(self, x):
+            q, k, v = (
+                layer(x).unflatten(-1, (-1, 4)).transpose(1, 2)
+                for layer in (self.q, self.k, self.v)
+            )
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+            return self.out(attended.transpose(1, 2).flatten(2).mean(1))
+
+    torch.manual_seed(0)
+    check(Grouped(), torch.randn(6, 7, 5), torch.randint(3, (6,)), "cross_entropy", ATTENTION)
+
+
 class Doubled(torch.autograd.Function):
     """2x, by a backward that can be differentiated."""
 
