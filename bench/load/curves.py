@@ -1,6 +1,6 @@
 """How fast a curve of a million points is read over HTTP, and what the API needs for it.
 
-    python -m bench.load.curves [--steps 1000000] [--metrics 4] [--windows 60]
+    python -m bench.load.curves [--steps 1000000] [--metrics 4] [--windows 300]
                                 [--url postgresql+psycopg://…/postgres ...]
 
 A run of so many steps is written through the service's own writer; then an API process of its own
@@ -11,6 +11,7 @@ Without ``--url``, SQLite and this machine's PostgreSQL are measured in turn.
 """
 
 import argparse
+import gc
 import os
 import random
 import socket
@@ -185,9 +186,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--metrics", type=int, default=4, choices=range(1, 5))
-    parser.add_argument("--windows", type=int, default=60)
+    parser.add_argument("--windows", type=int, default=300)
     parser.add_argument("--url", nargs="+", default=BOTH)
     options = parser.parse_args()
+    gc.disable()  # a collection of ours would be taken for a slow answer
     for url, folder in in_turn(options.url):
         measure(url, folder, options)
 

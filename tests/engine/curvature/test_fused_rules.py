@@ -281,6 +281,32 @@ def test_activations_may_be_computed_again(cell):
             torch.testing.assert_close(each[0], other, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
+def test_training_goes_on_bit_for_bit(cell):
+    def made():
+        torch.manual_seed(0)
+        model = WithFunction(Doubled, cell)
+        return model, MLHF(model)
+
+    def steps(optimizer, numbers):
+        for number in numbers:
+            generator = torch.Generator().manual_seed(number)
+            x = torch.randn(6, 7, 5, generator=generator)
+            optimizer.step(x, torch.randint(3, (42,), generator=generator))
+
+    whole, optimizer = made()
+    steps(optimizer, range(8))
+    first, optimizer = made()
+    steps(optimizer, range(5))
+    saved = copy.deepcopy((first.state_dict(), optimizer.state_dict()))
+    second, optimizer = made()
+    second.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    steps(optimizer, range(5, 8))
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
 def test_a_loop_of_ones_own_takes_the_same_steps(cell):
     x, y = torch.randn(6, 7, 5), torch.randint(3, (42,))
