@@ -128,6 +128,11 @@ def _placement(parameters: Sequence[Tensor]) -> list[tuple[torch.device, torch.d
 
 
 def _refuse_wrappers(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CurvatureError(
+            "the model is a ScriptModule, on which torch registers no hooks, and steps need some: "
+            "give the module as it was written, or one of your own that calls the scripted one"
+        )
     for module in model.modules():
         for cls in type(module).__mro__:
             if cls.__name__ in _WRAPPERS and cls.__module__.startswith("torch."):

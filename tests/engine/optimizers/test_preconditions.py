@@ -1,5 +1,7 @@
 """What is refused when an optimizer is made, and before a step."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,26 @@ def test_fully_sharded_models_are_refused_by_name(group):
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
     with pytest.raises(CurvatureError, match=r"FSDPModule.*fully_shard"):
         HessianFree(model)
+
+
+@every
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_model_is_refused_but_not_within_another(make):
+    scripted = torch.jit.script(network())
+    with pytest.raises(CurvatureError, match=r"ScriptModule.*of your own that calls"):
+        make(scripted)
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scripted = scripted
+
+        def forward(self, x):
+            return self.scripted(x)
+
+    model = Own()
+    # Torch exchanges a scripted function after it has run a few times.
+    assert all(map(math.isfinite, losses(make(model), *batch())))
 
 
 @every
