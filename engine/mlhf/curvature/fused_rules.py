@@ -138,32 +138,37 @@ def _recurrent_layer(node: Any) -> Callable[[Tangents], Any] | None:
 
 
 class _Attention:
-    """softmax(S) v with S = a qkᵀ + mask, by the CPU's kernel for long sequences.
+    """o = softmax(S) v with S = a qkᵀ + mask, by the CPU's kernel for long sequences.
 
-    P = softmax(S) is exp(S − log Σ exp S), whose second part was kept; then
+    P = softmax(S) is exp(S − l), l = log Σ exp S, which was kept; then
 
-        dP = P ∘ (dS − rowsum(P ∘ dS)),  dS = a (dq kᵀ + q dkᵀ).
+        do = (P ∘ dS) v − rowsum(P ∘ dS) ∘ o + P dv,  dS = a (dq kᵀ + q dkᵀ).
 
-    Several heads of q may share one of k and v.
+    What has the size of S is written as rarely as can be: sums of products are products of joined
+    matrices. Several heads of q may share one of k and v.
     """
 
     def __init__(self, node: Any) -> None:
         q, k, v = node._saved_query, node._saved_key, node._saved_value
         self._dtype, self._heads = v.dtype, q.shape[-3]
         self._working = torch.promote_types(self._dtype, torch.float32)
-        self._q, self._k, self._v = (self._of_heads(t) for t in (q, k, v))
         given = node._saved_scale
         self._scale = 1 / math.sqrt(q.shape[-1]) if given is None else given
-        scores = self._q @ self._k.mT * self._scale
-        mask = node._saved_attn_mask
-        if mask is not None:
-            scores += mask.to(self._working)
-        if node._saved_is_causal:
-            later = scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-            scores.masked_fill_(later, -math.inf)
+        self._q = self._of_heads(q) * self._scale
+        self._k, self._v = self._of_heads(k), self._of_heads(v)
+        self._out = node._saved_output.to(self._working)
         total = node._saved_logsumexp.to(self._working).unsqueeze(-1)
         total = total.masked_fill(total == -math.inf, 0.0)  # of rows that see no key
-        self._p = (scores - total).exp_()
+        # S − l
+        ones = self._k.new_ones(()).expand(*self._k.shape[:-1], 1)
+        self._p = torch.cat([self._q, -total], -1) @ torch.cat([self._k, ones], -1).mT
+        mask = node._saved_attn_mask
+        if mask is not None:
+            self._p += mask.to(self._working)
+        if node._saved_is_causal:
+            later = self._p.new_ones(self._p.shape[-2:], dtype=torch.bool).triu(1)
+            self._p.masked_fill_(later, -math.inf)
+        self._p.exp_()
 
     def _of_heads(self, tensor: Tensor) -> Tensor:
         """Return a tensor in the working precision, each head as often as it is used."""
@@ -173,17 +178,19 @@ class _Attention:
 
     def __call__(self, inputs: Tangents) -> Tensor:
         dq, dk, dv = (None if t is None else self._of_heads(t) for t in inputs[:3])
-        scores: Tensor | None = None
+        lefts, rights = [], []
         if dq is not None:
-            scores = dq @ self._k.mT
+            lefts.append(dq * self._scale)
+            rights.append(self._k)
         if dk is not None:
-            along = self._q @ dk.mT
-            scores = along if scores is None else scores.add_(along)
+            lefts.append(self._q)
+            rights.append(dk)
         out: Tensor | None = None
-        if scores is not None:
-            weighted = scores.mul_(self._scale).mul_(self._p)
-            weighted -= self._p * weighted.sum(-1, keepdim=True)
+        if lefts:
+            weighted = torch.cat(lefts, -1) @ torch.cat(rights, -1).mT
+            weighted *= self._p
             out = weighted @ self._v
+            out.addcmul_(weighted.sum(-1, keepdim=True), self._out, value=-1)
         if dv is not None:
             along = self._p @ dv
             out = along if out is None else out.add_(along)
