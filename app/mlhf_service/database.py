@@ -37,7 +37,7 @@ _USED = "used_at"  # of a connection to PostgreSQL: when it was last given back
 # Of a transaction on PostgreSQL: what a request or a worker may take.
 _LIMITS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
 # Option of a statement: its results come as PostgreSQL's binary format. As text, in hexadecimal,
-# half a megabyte takes five times as long.
+# large ones take several times as long.
 BINARY_RESULTS = {"binary_results": True}
 _FRESH_SECONDS = 1.0  # a connection that was used so shortly ago is taken to be alive
 

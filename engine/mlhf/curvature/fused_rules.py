@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlhf.curvature.gru import GRULayer, GRUTangent
 from mlhf.curvature.rules import Tangents
 
 _LSTM = 2  # among the modes of torch's recurrent layers
@@ -128,7 +129,7 @@ class _LSTMLayer:
 
 
 def _tanh(x: Tensor) -> Tensor:
-    """Return tanh x to an absolute precision, in half the time of torch's."""
+    """Return tanh x to an absolute precision, sooner than torch's, which is precise near 0 too."""
     return torch.sigmoid(2 * x).mul_(2).sub_(1)
 
 
@@ -203,7 +204,9 @@ def _attention(node: Any) -> Callable[[Tangents], Any] | None:
     return _Attention(node) if node._saved_dropout_p == 0 else None
 
 
-FUSED_RULES: dict[str, Callable[[Any], Callable[[Tangents], Any] | None]] = {
+# By a node's name, or by the class of a function in Python.
+FUSED_RULES: dict[str | type, Callable[[Any], Callable[[Tangents], Any] | None]] = {
+    GRULayer: GRUTangent,
     "MkldnnRnnLayerBackward0": _recurrent_layer,
     "ScaledDotProductFlashAttentionForCpuBackward0": _attention,
 }

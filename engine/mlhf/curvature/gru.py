@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Tangents = tuple[Tensor | None, ...]
+from mlhf.curvature.rules import Tangents
+
 _Optional = Tensor | None
 
 

@@ -15,7 +15,6 @@ from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradien
 from mlhf.curvature.consistency import disagree, normal_like
 from mlhf.curvature.errors import REENTRANT, CurvatureError, explained
 from mlhf.curvature.fused_rules import FUSED_RULES
-from mlhf.curvature.gru import GRULayer, GRUTangent
 from mlhf.curvature.hooks import CHANGED, UNKNOWN, any_on
 from mlhf.curvature.nested_backward import in_backward, run_nested_backward
 from mlhf.curvature.rules import RULES, Tangent, Tangents
@@ -291,9 +290,7 @@ def _tangent_of(node: Any) -> tuple[Callable[[Tangents], Any], int]:
     view_rule = VIEW_RULES.get(node.name())
     if view_rule is not None:
         return view_rule(node), len(node._input_metadata)
-    if getattr(node, "_forward_cls", None) is GRULayer:
-        return GRUTangent(node), 2
-    fused_rule = FUSED_RULES.get(node.name())
+    fused_rule = FUSED_RULES.get(getattr(node, "_forward_cls", node.name()))
     if fused_rule is not None:
         of_all = fused_rule(node)
         if of_all is not None:

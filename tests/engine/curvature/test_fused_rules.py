@@ -247,6 +247,19 @@ class First(nn.Module):
         return x[0]
 
 
+def trained(model, x, y, *, own):
+    """Return the parameters after four steps on a batch; ``own``: in a loop of one's own."""
+    optimizer = MLHF(model)
+    for _ in range(4):
+        if own:
+            optimizer.loss(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        else:
+            optimizer.step(x, y)
+    return [p.detach().clone() for p in model.parameters()]
+
+
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
 def test_activations_may_be_computed_again(cell):
     class Checkpointed(nn.Module):
@@ -267,15 +280,7 @@ def test_activations_may_be_computed_again(cell):
     steps = []
     for again, own in ((False, False), (True, False), (True, True)):
         model = Checkpointed(again).double()
-        optimizer = MLHF(model)
-        for _ in range(4):
-            if own:
-                optimizer.loss(model(x), y).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            else:
-                optimizer.step(x, y)
-        steps.append([p.detach().clone() for p in model.parameters()])
+        steps.append(trained(model, x, y, own=own))
     for each in zip(*steps, strict=True):
         for other in each[1:]:
             torch.testing.assert_close(each[0], other, rtol=1e-7, atol=1e-7)
@@ -314,14 +319,6 @@ def test_a_loop_of_ones_own_takes_the_same_steps(cell):
     for own in (False, True):
         torch.manual_seed(0)
         model = WithFunction(Doubled, cell)
-        optimizer = MLHF(model)
-        for _ in range(4):
-            if own:
-                optimizer.loss(model(x), y).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            else:
-                optimizer.step(x, y)
-        found.append([p.detach().clone() for p in model.parameters()])
+        found.append(trained(model, x, y, own=own))
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
