@@ -30,6 +30,16 @@ if machine.BARE:
     machine.hide_packages()
     fashion_mnist.SYSTEM_FOLDER = Path("/nonexistent")
 
+try:
+    import hypothesis
+except ImportError:
+    pass  # tests that need it say so
+else:  # drawing an example may take long where others use the processor
+    hypothesis.settings.register_profile(
+        "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("busy")
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

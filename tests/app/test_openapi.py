@@ -48,7 +48,6 @@ def fuzzed() -> Iterator[FastAPI]:
 @schema.parametrize()
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],

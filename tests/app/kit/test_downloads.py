@@ -175,7 +175,7 @@ def sized(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     st.one_of(st.integers(0, 40).map(str), st.just("")),
     st.integers(0, 30),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_ranges_agree_with_slices(sized: TestClient, first: str, last: str, size: int) -> None:
     response = sized.get(f"/{size}", headers={"Range": f"bytes={first}-{last}"})
     content = bytes(range(size))

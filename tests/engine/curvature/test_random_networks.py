@@ -72,7 +72,6 @@ def _assert_close(actual, expected, scale):
 @start(_SEED)
 @settings(
     max_examples=_NETWORKS,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -184,7 +184,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
 
 
 @given(cut=st.floats(0, 1), flip=st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_damage_is_a_data_error_or_harmless(tmp_path_factory, cut, flip):
     buffer = io.BytesIO()
     np.savez_compressed(buffer, x=np.arange(60.0).reshape(20, 3), y=labels(20))

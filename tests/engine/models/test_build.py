@@ -282,7 +282,7 @@ windows = st.fixed_dictionaries(
     sides=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     shortcut=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_chain_of_windows_is_refused_or_has_the_inferred_shape(chain, sides, shortcut):
     data = DataInfo("image", (2, *sides), 3, "classification", 10, 10)
     layers = [{**w, "out_channels": 2} if w["type"] == "conv2d" else w for w in chain]
