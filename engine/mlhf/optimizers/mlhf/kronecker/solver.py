@@ -18,6 +18,8 @@ LOW_LOSS = 10.0  # the loss is low once it has fallen by this factor
 _OUTLIER = 1.5  # bᵀPb above this many times its mean: the batch is solved for in any case
 _STALE = 4.0  # a mean α above this many times the newest solve's is out of date
 _SOLVE_WEIGHT = 0.3  # of each solve in the mean of the coefficients, while the loss is high
+_UNMEASURED = 2  # steps in a row, at most, once the loss is low
+_ALPHA_WEIGHT = 0.3  # of a measured length in the mean that such steps take
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -27,8 +29,9 @@ class Solver:
     Between two solves, the ratio of the coefficients stays that of the last solve. The minimum
     is then along one line and takes one tangent pass. While the loss is high, steps between
     solves do not even measure that: they use the mean of the last solves' coefficients, since
-    batches agree on how long a step may be, up to noise. Near interpolation this would not do:
-    a few samples dominate the curvature there, and the loss would jump.
+    batches agree on how long a step may be, up to noise. Near interpolation a few samples
+    dominate the curvature, and the loss would jump if nothing was measured for long. There each
+    third step measures, and the two between have the mean length of those that did.
 
     Where a network is confidently wrong its softmax is flat. A batch's G then hardly sees the
     sample that dominates its gradient, and the minimum may lie many times too far away. But a
@@ -53,6 +56,8 @@ class Solver:
         self._since_solve = 0  # steps
         self._mean_norm: float | None = None  # bᵀPb, averaged over the last steps
         self._seen_negative = False  # whether a loss was ever negative
+        self._mean_alpha: float | None = None  # geometric, over the last steps that measured
+        self._unmeasured = 0  # steps since the last of them, once the loss is low
 
     def solve(
         self,
@@ -96,9 +101,15 @@ class Solver:
         loss_is_high = self._features.loss_reduction() < LOW_LOSS
         if self._coefficients is not None and not due and not outlier:
             coefficients = self._coefficients
-            if loss_is_high:
+            usual = None if loss_is_high else self._usual_alpha(norm, objective)
+            if usual is not None:
+                self._unmeasured += 1
+                alpha, momentum = coefficients
+                coefficients = np.array([usual, min(momentum * usual / alpha, 1.0)])
+            if loss_is_high or usual is not None:
                 self._features.add(StepStats(loss, *coefficients.tolist()))
             else:
+                self._unmeasured = 0
                 model.add(combine(coefficients, [q, last]))
                 coefficients = coefficients * model.coefficients
                 self._record(loss, model, coefficients, None)
@@ -117,6 +128,17 @@ class Solver:
         self._record(loss, model, coefficients, residual_step)
         coefficients = model.coefficients * self._polyak_scale(objective, model)
         return model.directions, coefficients, model
+
+    def _usual_alpha(self, norm: float, objective: float) -> float | None:
+        """Return α without a measurement; None where this step has to measure.
+
+        A step of that length is expected to gain ½α⟨b, Pb⟩, which is bounded as a measured gain
+        is.
+        """
+        if self._unmeasured >= _UNMEASURED or self._mean_alpha is None or not norm > 0:
+            return None
+        bound = math.inf if self._seen_negative else 2 * objective / norm
+        return min(self._mean_alpha, bound)
 
     def _polyak_scale(self, objective: float, model: QuadraticModel) -> float:
         """Return the factor at which the predicted reduction is at most the objective.
@@ -142,6 +164,10 @@ class Solver:
         self._reusable = reusable(*coefficients.tolist())
         before = coefficients if self._coefficients is None else self._coefficients
         kept = before + weight * (coefficients - before) if self._reusable else self._coefficients
+        alpha = float(coefficients[0])
+        if alpha > 0:
+            mean = alpha if self._mean_alpha is None else self._mean_alpha
+            self._mean_alpha = mean * (alpha / mean) ** _ALPHA_WEIGHT
         if kept is not None and 0 < _STALE * coefficients[0] < kept[0]:
             kept = np.array([coefficients[0], kept[1]])
         self._coefficients = kept
@@ -186,6 +212,8 @@ class Solver:
             "since": self._since_solve,
             "pull": self._mean_norm,
             "signed": self._seen_negative,
+            "mean_alpha": self._mean_alpha,
+            "unmeasured": self._unmeasured,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -194,6 +222,9 @@ class Solver:
         self._reusable, self._since_solve = bool(state["usable"]), int(state["since"])
         self._mean_norm = None if norm is None else float(norm)
         self._seen_negative = bool(state["signed"])
+        mean_alpha = state.get("mean_alpha")  # older states have neither
+        self._mean_alpha = None if mean_alpha is None else float(mean_alpha)
+        self._unmeasured = int(state.get("unmeasured", 0))
 
 
 def reusable(alpha: float, momentum: float) -> bool:

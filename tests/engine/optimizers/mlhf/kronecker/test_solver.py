@@ -53,8 +53,9 @@ def _late(monkeypatch, solve_every, size=16):
 
 
 def test_solves_are_dense_at_first_and_between_them_the_step_is_exact_along_one_line(monkeypatch):
-    """Far below the first loss each step is measured: d = t·p, with p from the last solve."""
+    """Where each step far below the first loss is measured: d = t·p, with p of the last solve."""
     monkeypatch.setattr(module, "LOW_LOSS", 0.0)  # any loss counts as low
+    monkeypatch.setattr(module, "_UNMEASURED", 0)
     monkeypatch.setattr(module, "_OUTLIER", float("inf"))
     seen = _directions(monkeypatch)
     model = _model()
@@ -100,8 +101,81 @@ def test_while_the_loss_is_high_steps_take_the_mean_of_the_last_solves(monkeypat
     monkeypatch.setattr(FeatureEMA, "loss_reduction", lambda self: 11.0)
     for batch in batches[12:18]:
         optimizer.step(*batch)
-    assert seen[8:] == [1, 1, 1, 1, 1, 2]
+    assert seen[8:] == [1, 2]  # two steps, one that measures, two steps, a solve
     np.testing.assert_array_equal(optimizer._solver._coefficients, models[-1].coefficients)
+
+
+def _solutions(monkeypatch):
+    """Return a list that takes, of every step, its ⟨b, Pb⟩, its loss and its coefficients."""
+    seen = []
+    whole = module.Solver.solve
+
+    def solve(self, ggn, b, s, inverse, first, *rest):
+        found = whole(self, ggn, b, s, inverse, first, *rest)
+        seen.append((float(first @ b), float(ggn.loss), found[1].copy()))
+        return found
+
+    monkeypatch.setattr(module.Solver, "solve", solve)
+    return seen
+
+
+def _near_interpolation(monkeypatch):
+    """Return an optimizer that has solved six times and counts its loss as low, and batches."""
+    monkeypatch.setattr(module, "_OUTLIER", float("inf"))
+    _directions(monkeypatch)
+    models = _models(monkeypatch)
+    optimizer, batches = _late(monkeypatch, solve_every=60)
+    monkeypatch.setattr(FeatureEMA, "loss_reduction", lambda self: 11.0)
+    return optimizer, batches, models
+
+
+def test_near_interpolation_two_steps_of_three_take_the_mean_length_of_those_that_measured(
+    monkeypatch,
+):
+    optimizer, batches, models = _near_interpolation(monkeypatch)
+    logs = [np.log(solved.coefficients[0]) for solved in models]
+    mean = logs[0]
+    for value in logs[1:]:
+        mean += 0.3 * (value - mean)
+    alpha, momentum = optimizer._solver._coefficients
+    seen = _solutions(monkeypatch)
+    for k, batch in enumerate(batches[:12]):
+        optimizer.step(*batch)
+        taken = seen[-1][2]
+        if k % 3 == 2:
+            alpha, momentum = taken
+            mean += 0.3 * (np.log(alpha) - mean)
+            continue
+        expected = [np.exp(mean), min(momentum * np.exp(mean) / alpha, 1.0)]
+        np.testing.assert_allclose(taken, expected, rtol=1e-9)
+    assert [len(solved.directions) for solved in models[6:]] == [1] * 4
+
+
+def test_a_step_that_does_not_measure_is_not_expected_to_gain_more_than_the_loss(monkeypatch):
+    optimizer, (batch, again, *_), _ = _near_interpolation(monkeypatch)
+    seen = _solutions(monkeypatch)
+    optimizer._solver._mean_alpha = 1e6
+    optimizer.step(*batch)
+    norm, loss, (alpha, momentum) = seen[-1]
+    assert 0.5 * alpha * norm == pytest.approx(loss)
+    assert momentum <= 1
+    optimizer._solver._mean_alpha, optimizer._solver._seen_negative = 1e6, True
+    optimizer.step(*again)
+    assert seen[-1][2] == pytest.approx([1e6, 1.0])  # the part of the last step never grows
+
+
+def test_a_run_goes_on_between_two_steps_that_measure(monkeypatch):
+    optimizer, batches, _ = _near_interpolation(monkeypatch)
+    for batch in batches[:4]:
+        optimizer.step(*batch)
+    assert optimizer._solver._unmeasured == 1
+    other = KroneckerMLHF(_model(), meta_checkpoint=None, solve_every=60)
+    other.load_state_dict(optimizer.state_dict())
+    other.model.load_state_dict(optimizer.model.state_dict())
+    for batch in batches[4:12]:
+        optimizer.step(*batch)
+        other.step(*batch)
+    assert torch.equal(_theta(optimizer.model), _theta(other.model))
 
 
 def test_coefficients_that_would_grow_are_not_in_the_mean(monkeypatch):
@@ -231,6 +305,7 @@ def test_a_penalty_counts_as_loss(monkeypatch):
 
 
 def test_between_solves_a_step_begins_with_what_was_taken_not_with_the_minimum(monkeypatch):
+    monkeypatch.setattr(module, "_UNMEASURED", 0)
     _directions(monkeypatch)
     optimizer, (first, second, *_) = _late(monkeypatch, solve_every=2)
     monkeypatch.setattr(FeatureEMA, "loss_reduction", lambda self: 11.0)
