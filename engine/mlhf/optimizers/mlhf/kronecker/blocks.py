@@ -17,6 +17,7 @@ from mlhf.optimizers.kfac.layers import Call, KroneckerLayer, layers_of
 from mlhf.optimizers.mlhf.kronecker.factor_basis import (
     MIN_TRACKED,
     IdentityBasis,
+    LeadingEigenbasis,
     Stack,
     factor_basis,
     is_tracked,
@@ -33,6 +34,7 @@ _DENSE_UPDATES = 20  # so many updates all include R; then, where a sample has m
 _INPUT_INTERVAL = 2  # every second does
 _LARGE, _ALIGNED = 1 << 18, 16  # numbers of a block, from which on its rows are aligned
 _ROWS_A_VECTOR = 4  # of a batch, for each eigenvector that a tracked side has
+_FEW_ROWS = 512  # so many numbers a row in a block, and its long sides have no more either
 
 Chosen = Callable[[int], Tensor | None]  # from how many samples to indices, or None for all
 
@@ -302,6 +304,7 @@ class LayerBlock(Block):
                 calls.append((upcast(x[few]), [some]))
         if calls:
             self._limit(positions * seen)
+            self._limit_leading(positions * seen)
             interval = _INPUT_INTERVAL if positions > 1 and self._count >= _DENSE_UPDATES else 1
             scale = weight**2 * (rows**2 / fraction)
             left, left_rows = self._left(calls, rows, scale)
@@ -309,6 +312,17 @@ class LayerBlock(Block):
             if self._count % interval == 0:
                 right, right_rows = self._right(calls, stride)
             self._update(left, right, decay, interval, (left_rows, right_rows))
+
+    def _limit_leading(self, rows: int) -> None:
+        """Have few eigenvectors of long sides where a batch has few rows for the block's size.
+
+        More of them cost time, and make large steps in directions of which the batches know
+        little but noise.
+        """
+        if self.size > _FEW_ROWS * rows:
+            for basis in self._bases:
+                if isinstance(basis, LeadingEigenbasis):
+                    basis.limit(max(MIN_TRACKED, rows // _ROWS_A_VECTOR))
 
     def _left(
         self, calls: Sequence[Call], rows: int, scale: Tensor | float

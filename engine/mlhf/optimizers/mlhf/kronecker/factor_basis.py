@@ -169,6 +169,11 @@ class LeadingEigenbasis:
         self._rotation = Rotation()  # to the eigenvectors
         self._image: Tensor | None = None  # the last factor times H's first columns
 
+    def limit(self, count: int) -> None:
+        """Have at most so many eigenvectors; before the first ``refresh``."""
+        if self._image is None:
+            self._count = min(self._count, count)
+
     def refresh(self, factor: Tensor) -> Tensor:
         live = live_coordinates(factor)
         count = self._count if live is None else min(self._count, len(live))
@@ -214,9 +219,11 @@ class LeadingEigenbasis:
         return [self, self._rotation]
 
     def state_dict(self) -> State:
-        return {**self._rotation.state_dict(), "image": self._image}
+        own = {"count": self._count, "image": self._image}
+        return {**self._rotation.state_dict(), **own}
 
     def load_state_dict(self, state: State, like: Tensor) -> None:
+        self._count = int(state.get("count", self._count))  # older checkpoints have none
         self._rotation.load_state_dict(state, like)
         self._image = restored(state["image"], like)
 

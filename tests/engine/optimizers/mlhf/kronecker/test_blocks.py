@@ -147,3 +147,44 @@ def test_a_matrix_that_is_used_late_is_looked_at_then():
         ((_, block),) = optimizer._basis._matrices
         assert block.is_stack == (k > 2)
         assert bool(model.w.any()) == (k > 2)
+
+
+def _wide():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(400, 300), nn.Tanh(), nn.Linear(300, 3))
+
+
+def _wide_batch(rows, seed):
+    x = torch.randn(rows, 400, generator=torch.Generator().manual_seed(seed))
+    return x, x[:, :3].argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "first", "expected"),
+    [(64, 64, [16, 16]), (100, 100, [25, 25]), (256, 256, [75, 100]), (100, 80, [20, 20])],
+    ids=["few rows", "a fourth of them", "enough", "a smaller batch first"],
+)
+def test_long_sides_have_few_eigenvectors_where_a_batch_has_few_rows(rows, first, expected):
+    """120,300 numbers are more than 512 a row for up to 234 rows."""
+    optimizer = MLHF(_wide())
+    for k in range(3):
+        optimizer.step(*_wide_batch(rows if k else first, k))
+    bases = optimizer._basis._layers[0]._bases
+    assert [basis._count for basis in bases] == expected
+
+
+def test_a_run_with_limited_sides_goes_on_bit_for_bit():
+    model, other = _wide(), _wide()
+    optimizer, restored = MLHF(model), MLHF(other)
+    for k in range(4):
+        optimizer.step(*_wide_batch(64, k))
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    buffer.seek(0)
+    restored.load_state_dict(torch.load(buffer, weights_only=True))
+    other.load_state_dict(model.state_dict())
+    for k in range(4, 8):
+        optimizer.step(*_wide_batch(64, k))
+        restored.step(*_wide_batch(64, k))
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

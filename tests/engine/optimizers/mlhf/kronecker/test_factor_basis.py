@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from mlhf.optimizers.mlhf.kronecker.factor_basis import (
     Eigenbasis,
@@ -107,11 +108,7 @@ def test_it_goes_on_bit_for_bit_from_its_state(kind):
     other.load_state_dict(basis.state_dict(), factor)
     basis.refresh(factor)
     # A checkpoint gives tensors back in rows.
-    state = {
-        name: [t.contiguous() for t in held] if isinstance(held, list) else held.contiguous()
-        for name, held in basis.state_dict().items()
-        if held is not None
-    }
+    state = tree_map_only(torch.Tensor, torch.Tensor.contiguous, basis.state_dict())
     other.load_state_dict(state, factor)
     m = torch.randn(20, 4)
     for _ in range(2):
@@ -119,6 +116,32 @@ def test_it_goes_on_bit_for_bit_from_its_state(kind):
             ours = basis.rotate(m, left=True, transposed=transposed)
             assert torch.equal(ours, other.rotate(m, left=True, transposed=transposed))
         assert torch.equal(basis.refresh(factor + 0.1), other.refresh(factor + 0.1))
+
+
+def test_a_limit_holds_from_the_first_refresh_on_and_in_the_state():
+    basis, other = LeadingEigenbasis(8), LeadingEigenbasis(8)
+    basis.limit(20)
+    basis.limit(3)
+    factor = _factor(20, 20)
+    for _ in range(12):
+        diagonal = basis.refresh(factor)
+    basis.limit(1)  # too late
+    torch.testing.assert_close(diagonal[:3], torch.linalg.eigvalsh(factor)[-3:])
+    rest = (factor.trace() - diagonal[:3].sum()) / 17
+    torch.testing.assert_close(diagonal[3:], rest.expand(17))
+    other.load_state_dict(basis.state_dict(), factor)
+    assert torch.equal(basis.refresh(2 * factor), other.refresh(2 * factor))
+
+
+def test_a_state_of_before_there_was_a_limit_keeps_its_number_of_eigenvectors():
+    basis, other = LeadingEigenbasis(8), LeadingEigenbasis(8)
+    factor = _factor(20, 20)
+    basis.refresh(factor)
+    state = basis.state_dict()
+    del state["count"]
+    other.load_state_dict(state, factor)
+    other.limit(3)
+    assert torch.equal(basis.refresh(factor), other.refresh(factor))
 
 
 @pytest.mark.parametrize("live", [[0, 3, 7], [*range(5, 20)], [*range(19)], [4, 6, 9, 12, 19, 2]])
