@@ -28,7 +28,7 @@ from mlhf.core.process import keep_freed_memory
 from mlhf.data.loading import Dataset, load
 from mlhf.models.build import build
 from mlhf.models.loss import loss_name
-from mlhf.optimizers.mlhf.kronecker import basis, factor_basis, solver
+from mlhf.optimizers.mlhf.kronecker import basis, blocks, factor_basis, solver
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
 from mlhf.training.averaging import averaged
 from mlhf.training.evaluation import evaluate
@@ -45,6 +45,7 @@ EPOCHS = {
 # Where a dotted name of a part is patched; names without a dot are arguments of the optimizer.
 OWNERS: dict[str, Any] = {
     "basis": basis,
+    "blocks": blocks,
     "factor_basis": factor_basis,
     "solver": solver,
     "Solver": solver.Solver,
@@ -59,7 +60,10 @@ PARTS: dict[str, dict[str, Any]] = {
     "position embeddings damped in full": {"position_damping": False},
     "means from 16 samples": {"samples": 16},
     "each step solved": {"solve_every": 1},
-    "measured each step": {"solver.LOW_LOSS": 0.0},
+    "measured each step": {"solver.LOW_LOSS": 0.0, "solver._UNMEASURED": 0},
+    "measured each step once the loss is low": {"solver._UNMEASURED": 0},
+    "seven steps of eight not measured": {"solver._UNMEASURED": 7},
+    "a quarter of a long side's eigenvectors": {"blocks._FEW_ROWS": 1 << 60},
     "no mean of solves": {"solver._SOLVE_WEIGHT": 1.0},
     "measured at solves only": {"solver._OUTLIER": math.inf, "solver.LOW_LOSS": math.inf},
     "two directions": {"iterations": 2},

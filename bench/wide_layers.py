@@ -144,6 +144,12 @@ def _wide_rows(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return x.flatten(1), y
 
 
+def _rows_28(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return images as rows (B, 784)."""
+    x, y = digits(28, 1)(batch, generator)
+    return x.flatten(1), y
+
+
 def _patches(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return images as 16 tokens of 128 (B, 16, 128)."""
     x, y = digits(32, 2)(batch, generator)
@@ -163,6 +169,12 @@ def _texts(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 CASES: dict[str, Case] = {
     "mlp": Case(
         lambda: nn.Sequential(nn.Linear(3072, 32), nn.ReLU(), nn.Linear(32, 10)), 64, _rows
+    ),
+    "mlp-512": Case(
+        lambda: nn.Sequential(
+            *(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
+        ),
+        *(128, _rows_28),
     ),
     "linear": Case(
         lambda: nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 10)),

@@ -58,13 +58,18 @@ def _tasks(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list
     return [task for task in found if not options.task or task.family in options.task]
 
 
+def default_data() -> Path:
+    """Return where real data sets are looked for unless ``--data`` says otherwise."""
+    return Path(os.environ.get("MLHF_DATASETS_DIR", ".mlhf/datasets"))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.wide",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    data = Path(os.environ.get("MLHF_DATASETS_DIR", ".mlhf/datasets"))
+    data = default_data()
     parser.add_argument("stage", choices=("tune", "judge", "report"))
     parser.add_argument("--version", choices=VERSIONS, default="development")
     parser.add_argument("--size", choices=("tiny", "cpu"), default="cpu")

@@ -1,0 +1,233 @@
+"""Compare changes of `mlhf` on the development versions, in pairs of runs with the same seed.
+
+    python -m bench.wide.screen change solver._UNMEASURED=0 blocks._FEW_ROWS=1e9 --seeds 23 24
+    python -m bench.wide.screen weights --seeds 11 12 13 14 15 16
+
+``change`` sets module constants of the Kronecker form. ``weights`` moves all weights of the learned
+part at once, up and down by a Hadamard matrix of 48 rows and its negative (a fold-over design), so
+that every weight's slope is told by all 96 candidates. Both print mean differences of the log of
+samples and of process time to AdamW's final loss, with their standard errors over tasks and seeds.
+Runs stop at the target; one that misses it counts as twice its horizon.
+"""
+
+import argparse
+import importlib
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.wide.__main__ import default_data
+from bench.wide.families import FAMILIES
+from bench.wide.results import collect
+from bench.wide.table import Table
+from mlhf.core.events import Event
+from mlhf.core.process import keep_freed_memory
+from mlhf.meta.moves import Move, locate_weight, weight_names
+from mlhf.optimizers.mlhf.kronecker import optimizer
+from mlhf.training.run import train
+
+_PACKAGE = "mlhf.optimizers.mlhf.kronecker"
+_FINER = 2  # evaluations for each of the benchmark's
+_CLIP = 1.0  # of a difference: a single run may miss its target by chance
+_PRIME = 47  # Paley's construction gives a Hadamard matrix of one row more
+_STEP = 0.12  # by which weights are moved
+
+
+class Candidate(NamedTuple):
+    """What is changed: module constants by dotted name, and weights by theirs."""
+
+    constants: Mapping[str, float] = {}
+    move: Move = {}
+
+    def __str__(self) -> str:
+        return " ".join(f"{k}={v:g}" for k, v in self.constants.items()) or "as it is"
+
+
+class Cost(NamedTuple):
+    """To the target; a miss is twice the horizon."""
+
+    samples: float
+    seconds: float
+
+
+class _Run(NamedTuple):
+    family: str
+    seed: int
+    candidate: Candidate
+    target: float
+    data: Path
+    cache: Path
+
+
+def cost(run: _Run) -> Cost:
+    """Train until the target is passed; return what it took."""
+    task = FAMILIES[run.family]("development", "cpu")
+    config = task.config(run.data, run.cache, "mlhf", {}, run.seed)
+    every = config.evaluation.every_epochs / _FINER
+    evaluation = config.evaluation.model_copy(update={"every_epochs": every})
+    config = config.model_copy(update={"evaluation": evaluation})
+    points: list[tuple[float, float, float]] = []  # log loss, samples, seconds
+
+    def on_event(event: Event) -> None:
+        for point in event["points"] if event["type"] == "points" else ():
+            at = {**point, **point["values"]}
+            if "train_loss" in at:
+                points.append((math.log(at["train_loss"]), at["samples"], at["cpu_seconds"]))
+
+    goal = math.log(run.target)
+    with _changed(run.candidate):
+        train(
+            config,
+            on_event,
+            should_stop=lambda: bool(points) and points[-1][0] <= goal,
+            checkpoint_seconds=None,
+            flush_seconds=0.0,
+            data_cache=run.cache / "decoded",
+        )
+    if points[-1][0] > goal:
+        return Cost(2.0 * task.steps * task.batch_size, 2 * points[-1][2])
+    (high, s0, t0), (low, s1, t1) = points[-2:]
+    part = (high - goal) / (high - low)
+    return Cost(s0 + part * (s1 - s0), t0 + part * (t1 - t0))
+
+
+@contextmanager
+def _changed(candidate: Candidate) -> Iterator[None]:
+    load = optimizer.load_weights
+
+    def moved(networks: Any, *source: Any) -> None:
+        load(networks, *source)
+        for name, value in candidate.move.items():
+            network, tensor, index = locate_weight(name)
+            with torch.no_grad():
+                networks[network].state_dict()[tensor][index] += value
+
+    with ExitStack() as stack:
+        for place, value in candidate.constants.items():
+            module, _, name = place.partition(".")
+            owner = importlib.import_module(f"{_PACKAGE}.{module}")
+            kind = type(getattr(owner, name))
+            stack.enter_context(patch.object(owner, name, kind(value)))
+        stack.enter_context(patch.object(optimizer, "load_weights", moved))
+        yield
+
+
+def differences(
+    costs: Mapping[tuple[str, int, int], Cost], a: int, b: int, which: int
+) -> dict[str, list[float]]:
+    """Return, by family, the clipped log ratios of candidate a's cost to b's, one a seed."""
+    found: dict[str, list[float]] = {}
+    for (family, seed, candidate), value in costs.items():
+        if candidate == a and (family, seed, b) in costs:
+            ratio = math.log(value[which] / costs[family, seed, b][which])
+            found.setdefault(family, []).append(min(max(ratio, -_CLIP), _CLIP))
+    return found
+
+
+def told(of_families: Mapping[str, Sequence[float]]) -> str:
+    """Return the mean with its standard error, then each family's mean."""
+    values = [v for of in of_families.values() for v in of]
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    each = "  ".join(f"{family} {mean(of):+.2f}" for family, of in of_families.items())
+    return f"{mean(values):+.3f} ± {error:.3f}   {each}"
+
+
+def hadamard() -> NDArray[np.int64]:
+    """Return 47 orthogonal columns of 48 signs (Paley 1933)."""
+    squares = {i * i % _PRIME for i in range(1, _PRIME)}
+    signs = np.array([0] + [1 if i in squares else -1 for i in range(1, _PRIME)])
+    at = np.arange(_PRIME)
+    matrix = np.ones((_PRIME + 1, _PRIME + 1), dtype=np.int64)
+    matrix[1:, 0] = -1
+    matrix[1:, 1:] = signs[(at[:, None] - at[None, :]) % _PRIME]
+    matrix[at + 1, at + 1] = 1
+    return (matrix * matrix[:, :1])[:, 1:]
+
+
+def slopes(design: NDArray[np.int64], halves: Sequence[float]) -> NDArray[np.float64]:
+    """Return each column's slope a unit, from half the difference of each row and its negative."""
+    slope: NDArray[np.float64] = design.T @ np.array(halves) / (len(design) * _STEP)
+    return slope
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    rows = Table(options.output / "runs.jsonl.gz").rows()
+    targets = {f: collect(rows, f"{f}-development").target for f in options.task or FAMILIES}
+    design = hadamard()
+    if options.what == "change":
+        changes = [dict([c.split("=")]) for c in options.changes]
+        candidates = [Candidate()]
+        candidates += [Candidate({k: float(v) for k, v in c.items()}) for c in changes]
+    else:
+        names = list(weight_names())
+        candidates = [
+            Candidate(move={n: sign * s * _STEP for n, s in zip(names, row, strict=False)})
+            for row in design.tolist()
+            for sign in (1, -1)
+        ]
+    runs = [
+        (at, _Run(family, seed, candidate, target, options.data, options.cache))
+        for at, candidate in enumerate(candidates)
+        for seed in (
+            options.seeds
+            if options.what == "change"
+            else options.seeds[at // 2 % len(options.seeds) :][:1]
+        )
+        for family, target in targets.items()
+        if target is not None
+    ]
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    begun, costs = time.monotonic(), {}
+    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
+        each = zip(runs, pool.imap(cost, [run for _, run in runs]), strict=True)
+        for (at, run), found in each:
+            costs[run.family, run.seed, at] = found
+    print(f"{len(runs)} runs, {time.monotonic() - begun:.0f} s")
+    if options.what == "change":
+        for at, candidate in enumerate(candidates[1:], 1):
+            print(f"{candidate}, log samples {told(differences(costs, at, 0, 0))}")
+            print(f"{candidate}, log seconds {told(differences(costs, at, 0, 1))}")
+        return 0
+    halves, errors = [], []
+    for at in range(0, len(candidates), 2):
+        of = [v / 2 for d in differences(costs, at, at + 1, 0).values() for v in d]
+        halves.append(mean(of))
+        errors.append(stdev(of) / math.sqrt(len(of)))
+    error = mean(errors) / (_STEP * math.sqrt(len(design)))
+    print(f"half differences: {stdev(halves):.4f}, of which by chance {mean(errors):.4f}")
+    found = slopes(design, halves)
+    for k in sorted(range(len(names)), key=lambda k: -abs(found[k])):
+        print(f"{names[k]:20} slope {found[k]:+.3f} ± {error:.3f}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("change", "weights"))
+    parser.add_argument("changes", nargs="*", metavar="MODULE.NAME=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[23, 24])
+    parser.add_argument("--task", action="append", default=[], choices=list(FAMILIES))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("docs/results/wide"))
+    parser.add_argument("--data", type=Path, default=default_data())
+    parser.add_argument("--cache", type=Path, default=Path(".mlhf/wide"), help="made data")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
