@@ -20,35 +20,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean, stdev
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bench.wide.__main__ import default_data
 from bench.wide.families import FAMILIES
+from bench.wide.fold_over import hadamard, slopes
 from bench.wide.results import collect
 from bench.wide.table import Table
+from bench.wide.task import Size
 from mlhf.core.events import Event
 from mlhf.core.process import keep_freed_memory
-from mlhf.meta.moves import Move, locate_weight, weight_names
+from mlhf.meta.moves import locate_weight, weight_names
+from mlhf.optimizers.learned import meta_checkpoint
 from mlhf.optimizers.mlhf.kronecker import optimizer
 from mlhf.training.run import train
 
 _PACKAGE = "mlhf.optimizers.mlhf.kronecker"
 _FINER = 2  # evaluations for each of the benchmark's
 _CLIP = 1.0  # of a difference: a single run may miss its target by chance
-_PRIME = 47  # Paley's construction gives a Hadamard matrix of one row more
 _STEP = 0.12  # by which weights are moved
 
 
 class Candidate(NamedTuple):
     """What is changed: module constants by dotted name, and weights by theirs."""
 
-    constants: Mapping[str, float] = {}
-    move: Move = {}
+    constants: Mapping[str, float] = MappingProxyType({})
+    move: Mapping[str, float] = MappingProxyType({})
 
     def __str__(self) -> str:
         return " ".join(f"{k}={v:g}" for k, v in self.constants.items()) or "as it is"
@@ -61,18 +62,25 @@ class Cost(NamedTuple):
     seconds: float
 
 
-class _Run(NamedTuple):
+Costs = Mapping[tuple[str, int, int], Cost]
+"""By family, seed and candidate."""
+
+
+class Run(NamedTuple):
+    """A candidate on a task, to a target loss."""
+
     family: str
     seed: int
     candidate: Candidate
     target: float
     data: Path
     cache: Path
+    size: Size = "cpu"
 
 
-def cost(run: _Run) -> Cost:
+def cost(run: Run) -> Cost:
     """Train until the target is passed; return what it took."""
-    task = FAMILIES[run.family]("development", "cpu")
+    task = FAMILIES[run.family]("development", run.size)
     config = task.config(run.data, run.cache, "mlhf", {}, run.seed)
     every = config.evaluation.every_epochs / _FINER
     evaluation = config.evaluation.model_copy(update={"every_epochs": every})
@@ -104,7 +112,7 @@ def cost(run: _Run) -> Cost:
 
 @contextmanager
 def _changed(candidate: Candidate) -> Iterator[None]:
-    load = optimizer.load_weights
+    load = meta_checkpoint.load_weights
 
     def moved(networks: Any, *source: Any) -> None:
         load(networks, *source)
@@ -123,9 +131,7 @@ def _changed(candidate: Candidate) -> Iterator[None]:
         yield
 
 
-def differences(
-    costs: Mapping[tuple[str, int, int], Cost], a: int, b: int, which: int
-) -> dict[str, list[float]]:
+def differences(costs: Costs, a: int, b: int, which: int) -> dict[str, list[float]]:
     """Return, by family, the clipped log ratios of candidate a's cost to b's, one a seed."""
     found: dict[str, list[float]] = {}
     for (family, seed, candidate), value in costs.items():
@@ -143,74 +149,65 @@ def told(of_families: Mapping[str, Sequence[float]]) -> str:
     return f"{mean(values):+.3f} ± {error:.3f}   {each}"
 
 
-def hadamard() -> NDArray[np.int64]:
-    """Return 47 orthogonal columns of 48 signs (Paley 1933)."""
-    squares = {i * i % _PRIME for i in range(1, _PRIME)}
-    signs = np.array([0] + [1 if i in squares else -1 for i in range(1, _PRIME)])
-    at = np.arange(_PRIME)
-    matrix = np.ones((_PRIME + 1, _PRIME + 1), dtype=np.int64)
-    matrix[1:, 0] = -1
-    matrix[1:, 1:] = signs[(at[:, None] - at[None, :]) % _PRIME]
-    matrix[at + 1, at + 1] = 1
-    return (matrix * matrix[:, :1])[:, 1:]
+def _compare(options: argparse.Namespace, targets: Mapping[str, float]) -> None:
+    changes = [change.split("=") for change in options.changes]
+    candidates = [Candidate(), *(Candidate({k: float(v)}) for k, v in changes)]
+    costs = _costs(options, targets, [(c, options.seeds) for c in candidates])
+    for at, candidate in enumerate(candidates[1:], 1):
+        for which, name in enumerate(Cost._fields):
+            print(f"{candidate}, log {name} {told(differences(costs, at, 0, which))}")
 
 
-def slopes(design: NDArray[np.int64], halves: Sequence[float]) -> NDArray[np.float64]:
-    """Return each column's slope a unit, from half the difference of each row and its negative."""
-    slope: NDArray[np.float64] = design.T @ np.array(halves) / (len(design) * _STEP)
-    return slope
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    rows = Table(options.output / "runs.jsonl.gz").rows()
-    targets = {f: collect(rows, f"{f}-development").target for f in options.task or FAMILIES}
-    design = hadamard()
-    if options.what == "change":
-        changes = [dict([c.split("=")]) for c in options.changes]
-        candidates = [Candidate()]
-        candidates += [Candidate({k: float(v) for k, v in c.items()}) for c in changes]
-    else:
-        names = list(weight_names())
-        candidates = [
-            Candidate(move={n: sign * s * _STEP for n, s in zip(names, row, strict=False)})
-            for row in design.tolist()
-            for sign in (1, -1)
-        ]
-    runs = [
-        (at, _Run(family, seed, candidate, target, options.data, options.cache))
-        for at, candidate in enumerate(candidates)
-        for seed in (
-            options.seeds
-            if options.what == "change"
-            else options.seeds[at // 2 % len(options.seeds) :][:1]
+def _move_all(options: argparse.Namespace, targets: Mapping[str, float]) -> None:
+    names, design = list(weight_names()), hadamard()
+    candidates = [
+        (
+            Candidate(move={n: sign * s * _STEP for n, s in zip(names, row, strict=False)}),
+            [options.seeds[at % len(options.seeds)]],
         )
-        for family, target in targets.items()
-        if target is not None
+        for at, row in enumerate(design.tolist())
+        for sign in (1, -1)
     ]
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    begun, costs = time.monotonic(), {}
-    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        each = zip(runs, pool.imap(cost, [run for _, run in runs]), strict=True)
-        for (at, run), found in each:
-            costs[run.family, run.seed, at] = found
-    print(f"{len(runs)} runs, {time.monotonic() - begun:.0f} s")
-    if options.what == "change":
-        for at, candidate in enumerate(candidates[1:], 1):
-            print(f"{candidate}, log samples {told(differences(costs, at, 0, 0))}")
-            print(f"{candidate}, log seconds {told(differences(costs, at, 0, 1))}")
-        return 0
+    costs = _costs(options, targets, candidates)
     halves, errors = [], []
     for at in range(0, len(candidates), 2):
         of = [v / 2 for d in differences(costs, at, at + 1, 0).values() for v in d]
         halves.append(mean(of))
         errors.append(stdev(of) / math.sqrt(len(of)))
-    error = mean(errors) / (_STEP * math.sqrt(len(design)))
     print(f"half differences: {stdev(halves):.4f}, of which by chance {mean(errors):.4f}")
-    found = slopes(design, halves)
+    error = mean(errors) / (_STEP * math.sqrt(len(design)))
+    found = slopes(design, halves, _STEP)
     for k in sorted(range(len(names)), key=lambda k: -abs(found[k])):
         print(f"{names[k]:20} slope {found[k]:+.3f} ± {error:.3f}")
+
+
+def _costs(
+    options: argparse.Namespace,
+    targets: Mapping[str, float],
+    candidates: Sequence[tuple[Candidate, Sequence[int]]],
+) -> Costs:
+    """Train each candidate on its seeds and all families."""
+    runs = [
+        (at, Run(family, seed, candidate, target, options.data, options.cache))
+        for at, (candidate, seeds) in enumerate(candidates)
+        for seed in seeds
+        for family, target in targets.items()
+    ]
+    begun = time.monotonic()
+    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
+        found = pool.map(cost, [run for _, run in runs], chunksize=1)
+    print(f"{len(runs)} runs, {time.monotonic() - begun:.0f} s")
+    return {(run.family, run.seed, at): each for (at, run), each in zip(runs, found, strict=True)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    rows = Table(options.output / "runs.jsonl.gz").rows()
+    found = {f: collect(rows, f"{f}-development").target for f in options.task or FAMILIES}
+    targets = {family: target for family, target in found.items() if target is not None}
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    (_compare if options.what == "change" else _move_all)(options, targets)
     return 0
 
 

@@ -86,8 +86,8 @@ class KroneckerMLHF(AveragingMLHF):
     """Steps to the minimum of the batch's quadratic model over a few directions.
 
     A step costs the gradient and, once the loss is low, each third one a tangent pass (half a
-    gradient). A step that solves costs a tangent pass for each direction, and a backward pass for each
-    after the second. Updates of the basis come on top, and become rare.
+    gradient). A step that solves costs a tangent pass for each direction, and a backward pass
+    for each after the second. Updates of the basis come on top, and become rare.
 
     The weights are noisy, as after any steps of full length. So the result is their running
     average over a constant fraction of the steps so far: ``eval_mode`` puts it into the model,
