@@ -41,7 +41,8 @@ def measure(case: Case, rounds: int, device: str) -> None:
     vector = [torch.randn_like(p) for p in ggn.parameters]
     rotated = basis.rotate(vector)
 
-    with basis.recording():
+    # The optimizer watches passes of loops of one's own, too.
+    with optimizer._recorder.paused(), basis.recording():
         watched = GGN(model, "cross_entropy", x, y, edges=lambda _: basis.edges)
 
     def two_updates() -> None:  # after the first every second looks at inputs, too
@@ -66,7 +67,8 @@ def measure(case: Case, rounds: int, device: str) -> None:
         "two tangents together": tangents,
         "rotations, there and back": rotations,
     }
-    found = {name: s.median for name, s in in_turns(runs, rounds, device).items()}
+    with optimizer._recorder.paused():
+        found = {name: s.median for name, s in in_turns(runs, rounds, device).items()}
     # Of several steps some are solved, some measured along a line, some not at all: the mean.
     steps: dict[str, Run] = {
         "step, loss high": lambda: high.step(x, y),
