@@ -184,8 +184,11 @@ class Basis:
         """
         rows = rows_of(ggn.loss_function, ggn.output)
         square = ggn.output_gradient_square()
-        tiny = torch.finfo(square.dtype).tiny
-        weight = (ggn.output_trace(self._generator) / square.clamp_min(tiny) / rows).sqrt()
+        # Below it, where data are fitted to the last bit, outer products of the gradients are
+        # rounding, and the weight that makes up for it would overflow.
+        least = torch.finfo(square.dtype).tiny ** 0.8
+        weight = (ggn.output_trace(self._generator) / square.clamp_min(least) / rows).sqrt()
+        weight = torch.where(square >= least, weight, 0.0)
         if self._output_square.count == 0 and ggn.output_hessian_is_diagonal():
             independent = ggn.entrywise_nodes()
             for block in self._layers:

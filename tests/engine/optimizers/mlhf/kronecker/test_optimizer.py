@@ -342,3 +342,23 @@ def test_what_overflows_is_skipped_without_a_warning_of_torch(value, loss):
         assert (result.skipped is not None) == (k == 4)
     assert math.isfinite(float(result.loss))
     KroneckerMLHF(model, loss).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e-18, 1e-21, 0.0])
+def test_data_that_are_fitted_to_the_last_bit_are_no_error(scale):
+    """Squares of such gradients are rounding, or nothing: 1e-21 squared is no float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = torch.randn(16, 4), torch.zeros(16, 3)
+    optimizer = MLHF(model, "mse")
+    for _ in range(3):
+        optimizer.step(x, torch.randn(16, 3))
+    with torch.no_grad():
+        for p in model[2].parameters():
+            p.mul_(scale)
+    optimizer._schedule.next_update = optimizer._schedule.next_refresh = 0
+    for _ in range(30):
+        optimizer.step(x[torch.randperm(16)[:8]], y[:8])
+    assert optimizer.skipped_steps == 0
+    assert optimizer._basis.diagonal.isfinite().all()
+    assert float(model(x).detach().abs().max()) <= 10 * scale
