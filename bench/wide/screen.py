@@ -17,7 +17,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
@@ -26,12 +26,15 @@ from unittest.mock import patch
 
 import torch
 
+from bench.harness.statistics import Curve
+from bench.judge.measures import crossing
 from bench.wide.__main__ import default_data
 from bench.wide.families import FAMILIES
 from bench.wide.fold_over import hadamard, slopes
 from bench.wide.results import collect
 from bench.wide.table import Table
 from bench.wide.task import Size
+from mlhf.core.errors import DivergedError
 from mlhf.core.events import Event
 from mlhf.core.process import keep_freed_memory
 from mlhf.meta.moves import locate_weight, weight_names
@@ -39,6 +42,7 @@ from mlhf.optimizers.learned import meta_checkpoint
 from mlhf.optimizers.mlhf.kronecker import optimizer
 from mlhf.training.run import train
 
+_RESULT: Any = {}  # of a curve: a crossing needs none
 _PACKAGE = "mlhf.optimizers.mlhf.kronecker"
 _FINER = 2  # evaluations for each of the benchmark's
 _CLIP = 1.0  # of a difference: a single run may miss its target by chance
@@ -85,29 +89,28 @@ def cost(run: Run) -> Cost:
     every = config.evaluation.every_epochs / _FINER
     evaluation = config.evaluation.model_copy(update={"every_epochs": every})
     config = config.model_copy(update={"evaluation": evaluation})
-    points: list[tuple[float, float, float]] = []  # log loss, samples, seconds
+    points: list[dict[str, Any]] = []
 
     def on_event(event: Event) -> None:
-        for point in event["points"] if event["type"] == "points" else ():
-            at = {**point, **point["values"]}
-            if "train_loss" in at:
-                points.append((math.log(at["train_loss"]), at["samples"], at["cpu_seconds"]))
+        if event["type"] == "points":
+            points.extend(p for p in event["points"] if "train_loss" in p["values"])
 
-    goal = math.log(run.target)
-    with _changed(run.candidate):
+    def reached() -> Mapping[str, float] | None:
+        return crossing(Curve(points, _RESULT), run.target)
+
+    with _changed(run.candidate), suppress(DivergedError):
         train(
             config,
             on_event,
-            should_stop=lambda: bool(points) and points[-1][0] <= goal,
+            should_stop=lambda: reached() is not None,
             checkpoint_seconds=None,
             flush_seconds=0.0,
             data_cache=run.cache / "decoded",
         )
-    if points[-1][0] > goal:
-        return Cost(2.0 * task.steps * task.batch_size, 2 * points[-1][2])
-    (high, s0, t0), (low, s1, t1) = points[-2:]
-    part = (high - goal) / (high - low)
-    return Cost(s0 + part * (s1 - s0), t0 + part * (t1 - t0))
+    at = reached()
+    if at is None:
+        return Cost(2.0 * task.steps * task.batch_size, 2 * points[-1]["cpu_seconds"])
+    return Cost(at["samples"], at["cpu_seconds"])
 
 
 @contextmanager

@@ -214,7 +214,7 @@ class Block:
         """Have few eigenvectors where a batch has few rows, and costs less than rotations."""
         for side in (0, 1):
             for basis in self._tracked(side):
-                basis.limit(max(MIN_TRACKED, rows // _ROWS_A_VECTOR))
+                basis.limit(_most_vectors(rows))
 
     def _scale(self, left: Tensor) -> Tensor | float:
         """Return the factor of L ⊗ R, given L's diagonal in its basis."""
@@ -322,7 +322,7 @@ class LayerBlock(Block):
         if self.size > _FEW_ROWS * rows:
             for basis in self._bases:
                 if isinstance(basis, LeadingEigenbasis):
-                    basis.limit(max(MIN_TRACKED, rows // _ROWS_A_VECTOR))
+                    basis.limit(_most_vectors(rows))
 
     def _left(
         self, calls: Sequence[Call], rows: int, scale: Tensor | float
@@ -362,6 +362,11 @@ class LayerBlock(Block):
         )
         tracked = [x if self._tracked(side) else None for side, x in enumerate(sides)]
         self._update(left, right, decay, rows=(tracked[0], tracked[1]))
+
+
+def _most_vectors(rows: int) -> int:
+    """Return how many eigenvectors batches of so many rows can tell."""
+    return max(MIN_TRACKED, rows // _ROWS_A_VECTOR)
 
 
 def _subsampling(positions: int, dimensions: int, samples: int) -> tuple[int, int]:

@@ -171,7 +171,7 @@ class LeadingEigenbasis:
 
     def limit(self, count: int) -> None:
         """Have at most so many eigenvectors; before the first ``refresh``."""
-        if self._image is None:
+        if self._rotation.is_identity:
             self._count = min(self._count, count)
 
     def refresh(self, factor: Tensor) -> Tensor:

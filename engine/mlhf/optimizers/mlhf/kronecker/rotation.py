@@ -64,6 +64,11 @@ class Rotation:
         return self._exchanged is not None
 
     @property
+    def is_identity(self) -> bool:
+        """Whether nothing was set yet: then U, Π included, is the identity."""
+        return self._vectors is None and self._reflectors is None
+
+    @property
     def span(self) -> Tensor:
         """Π times H's first columns, (n, k)."""
         assert self._reflectors is not None
@@ -81,7 +86,7 @@ class Rotation:
         self, matrix: Tensor, *, left: bool, transposed: bool, overwrite: bool = False
     ) -> Tensor:
         """Return UM, UᵀM, MU or MUᵀ, with the shape of M; in its place where that is allowed."""
-        if self._vectors is None and self._reflectors is None:
+        if self.is_identity:
             return matrix
         matrix = matrix if overwrite else matrix.clone()
         if left != transposed:

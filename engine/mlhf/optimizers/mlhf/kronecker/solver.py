@@ -152,7 +152,7 @@ class Solver:
         return objective / predicted if bounded else 1.0
 
     def _keep(self, coefficients: Array, weight: float = 1.0) -> None:
-        """Keep the coefficients for the next steps, if these may reuse them.
+        """Keep the coefficients for the next steps, if these may reuse them, and α in its mean.
 
         No later step may be many times as long as the newest solve found: where steps have to
         become short quickly, a mean would lag behind.

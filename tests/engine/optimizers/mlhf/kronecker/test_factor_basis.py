@@ -133,6 +133,15 @@ def test_a_limit_holds_from_the_first_refresh_on_and_in_the_state():
     assert torch.equal(basis.refresh(2 * factor), other.refresh(2 * factor))
 
 
+def test_a_limit_comes_too_late_even_where_as_many_coordinates_as_eigenvectors_are_alive():
+    factor = torch.zeros(20, 20).double()
+    factor[:8, :8] = _factor(8, 8)
+    basis = LeadingEigenbasis(8)
+    before = basis.refresh(factor)
+    basis.limit(3)
+    torch.testing.assert_close(basis.refresh(factor), before)
+
+
 def test_a_state_of_before_there_was_a_limit_keeps_its_number_of_eigenvectors():
     basis, other = LeadingEigenbasis(8), LeadingEigenbasis(8)
     factor = _factor(20, 20)
