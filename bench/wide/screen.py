@@ -18,9 +18,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -49,11 +49,12 @@ _CLIP = 1.0  # of a difference: a single run may miss its target by chance
 _STEP = 0.12  # by which weights are moved
 
 
-class Candidate(NamedTuple):
+@dataclass(frozen=True)
+class Candidate:
     """What is changed: module constants by dotted name, and weights by theirs."""
 
-    constants: Mapping[str, float] = MappingProxyType({})
-    move: Mapping[str, float] = MappingProxyType({})
+    constants: Mapping[str, float] = field(default_factory=dict)
+    move: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return " ".join(f"{k}={v:g}" for k, v in self.constants.items()) or "as it is"
@@ -147,9 +148,14 @@ def differences(costs: Costs, a: int, b: int, which: int) -> dict[str, list[floa
 def told(of_families: Mapping[str, Sequence[float]]) -> str:
     """Return the mean with its standard error, then each family's mean."""
     values = [v for of in of_families.values() for v in of]
-    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    error = _error(values)
     each = "  ".join(f"{family} {mean(of):+.2f}" for family, of in of_families.items())
     return f"{mean(values):+.3f} ± {error:.3f}   {each}"
+
+
+def _error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean; NaN of one value."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def _compare(options: argparse.Namespace, targets: Mapping[str, float]) -> None:
@@ -176,7 +182,7 @@ def _move_all(options: argparse.Namespace, targets: Mapping[str, float]) -> None
     for at in range(0, len(candidates), 2):
         of = [v / 2 for d in differences(costs, at, at + 1, 0).values() for v in d]
         halves.append(mean(of))
-        errors.append(stdev(of) / math.sqrt(len(of)))
+        errors.append(_error(of))
     print(f"half differences: {stdev(halves):.4f}, of which by chance {mean(errors):.4f}")
     error = mean(errors) / (_STEP * math.sqrt(len(design)))
     found = slopes(design, halves, _STEP)

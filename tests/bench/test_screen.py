@@ -1,6 +1,7 @@
 """The screening of changes: its design, its statistics, and a run with and without a change."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_differences_are_of_the_same_seed_and_bounded():
 def test_a_run_stops_at_its_target_and_a_change_changes_it(tmp_path):
     def of(target, **changes):
         run = Run("surrogate", 0, Candidate(**changes), target, tmp_path, tmp_path, "tiny")
-        return cost(run)
+        return cost(pickle.loads(pickle.dumps(run)))  # as a process of the pool gets it
 
     whole = of(1e-30)  # missed: twice the horizon
     reached = of(0.5)
