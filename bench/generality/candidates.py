@@ -6,7 +6,7 @@ that d was not made from. Solves measure both in any case.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -145,7 +145,7 @@ class Trial:
 def trying(candidate: Candidate) -> Iterator[Trial]:
     """Have the next optimizer that is made adapt as the candidate does."""
     trial = Trial(candidate)
-    step, record, forward = KroneckerMLHF._step, Solver._record, StepNetwork.forward
+    step, record, plain = KroneckerMLHF._step, Solver._record, StepNetwork.factors
 
     def stepping(self: KroneckerMLHF, *args: Any, **kwargs: Any) -> Any:
         trial.step(self)
@@ -157,13 +157,14 @@ def trying(candidate: Candidate) -> Iterator[Trial]:
         record(self, loss, model, c, residual)
         trial.record(model, float(c[0]), residual)
 
-    def factors(self: StepNetwork, features: Tensor) -> Tensor:
-        return forward(self, features) + torch.tensor([0.0, trial.length, 0.0])
+    def factors(self: StepNetwork, features: Sequence[float]) -> list[float]:
+        on_diagonal, on_step, on_momentum = plain(self, features)
+        return [on_diagonal, on_step * math.exp(trial.length), on_momentum]
 
     patches: list[tuple[type, str, Callable[..., Any]]] = [
         (KroneckerMLHF, "_step", stepping),
         (Solver, "_record", recording),
-        (StepNetwork, "forward", factors),
+        (StepNetwork, "factors", factors),
     ]
     if candidate.own_length:
         patches.append((StepExtension, "see", lambda self, model: None))

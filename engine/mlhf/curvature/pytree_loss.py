@@ -5,8 +5,7 @@ the outputs' own dtypes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +26,7 @@ from mlhf.curvature.uses import leaves_of
 from mlhf.curvature.vectors import upcast
 
 
-@dataclass(frozen=True)
-class PytreeLossAt:
+class PytreeLossAt(NamedTuple):
     """A loss at a model's outputs z = (z₁ … z_k), those that have a graph.
 
     Attributes:

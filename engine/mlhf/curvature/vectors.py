@@ -9,18 +9,21 @@ from functools import reduce
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+_SMALL = 2**16  # elements below which a second copy costs less than finding out how to save it
 
 
 def flatten(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     """Return the elements of all tensors as one vector (n,), written to ``out`` if given."""
     parts = [upcast(t) for t in tensors]
-    if (
-        out is not None
-        or all(t.is_contiguous() for t in parts)
-        or len({t.dtype for t in parts}) > 1
-    ):
+    if out is not None or len(parts) == 1:  # of a single one it would be a view
         return torch.cat([t.reshape(-1) for t in parts], out=out)
-    result = parts[0].new_empty(sum(t.numel() for t in parts))
+    size = sum([t.numel() for t in parts])
+    if size < _SMALL or all(t.is_contiguous() for t in parts) or len({t.dtype for t in parts}) > 1:
+        flat: Tensor = _flatten_dense_tensors(parts)
+        return flat
+    result = parts[0].new_empty(size)
     torch._foreach_copy_(unflatten(result, parts), parts)
     return result
 
@@ -30,12 +33,11 @@ def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
     They are views of it where the dtype is the same.
     """
-    # These two calls have half the overhead of ``split`` and ``view(shape)``, which shows in
-    # small steps.
-    segments = torch.split_with_sizes(vector, [t.numel() for t in like])
+    # One call for all, which shows in small steps. It loses the shapes of empty tensors.
+    dtype = vector.dtype
     return [
-        segment.view_as(t) if segment.dtype is t.dtype else segment.view_as(t).to(t.dtype)
-        for segment, t in zip(segments, like, strict=True)
+        part if t.dtype is dtype and t.numel() else part.view(t.shape).to(t.dtype)
+        for part, t in zip(_unflatten_dense_tensors(vector, like), like, strict=True)
     ]
 
 

@@ -43,6 +43,7 @@ class TrainedModel:
 
     Attributes:
         parameters: Those, in the order given or that of ``model.parameters()``.
+        ids: Theirs.
 
     Raises:
         CurvatureError: where steps on this model, or of these parameters, would be wrong.
@@ -63,6 +64,7 @@ class TrainedModel:
             )
         _refuse_kinds(model, self.parameters)
         self._placed = _placement(self.parameters)
+        self.ids = frozenset(map(id, self.parameters))
 
     def check(self, optimizer: Stateful) -> None:
         """Check that the model has the parameters it had; move the state where they moved to.
@@ -79,9 +81,14 @@ class TrainedModel:
                 "a step is taken within a function that torch.compile compiles, which it cannot "
                 "be: compile the model alone, and call step() outside"
             )
-        now = {id(p) for p in self._model.parameters() if p.requires_grad}
-        before = {id(p) for p in self.parameters}
-        if not before <= now if self._chosen else before != now:
+        # Half the time of ``parameters()``, which makes each one's name.
+        now = {
+            id(p)
+            for module in self._model.modules()
+            for p in module._parameters.values()
+            if p is not None and p.requires_grad
+        }
+        if not self.ids <= now if self._chosen else self.ids != now:
             self._refuse_change()
         placed = _placement(self.parameters)
         if placed != self._placed:

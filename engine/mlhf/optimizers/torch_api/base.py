@@ -20,6 +20,7 @@ from mlhf.optimizers.state import tensors_copied
 from mlhf.optimizers.torch_api import param_groups
 from mlhf.optimizers.torch_api.gradients import Gradients, gradients_of, pass_weights
 from mlhf.optimizers.torch_api.recorder import Pass, Recorder
+from mlhf.optimizers.torch_api.step_hooks import hooked
 
 # What a copy or a pickle of an optimizer leaves out, beside torch's hooks: graphs of passes, and
 # what schedulers and trainers put on the instance.
@@ -127,6 +128,7 @@ class TorchOptimizer(torch.optim.Optimizer):
     @overload
     def step(self, closure: None = ...) -> StepResult: ...
 
+    @hooked
     def step(
         self,
         *args: Any,
@@ -322,7 +324,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         """Refuse a step that would be lost or wrong."""
         self._refuse_eval_mode("a step")
         grouped = {id(p) for group in self.param_groups for p in group["params"]}
-        if grouped != {id(p) for p in self._parameters}:
+        if grouped != self._trained.ids:
             raise CurvatureError(
                 "param_groups has other parameters than the optimizer was made for: use "
                 "add_param_group, or make a new optimizer"

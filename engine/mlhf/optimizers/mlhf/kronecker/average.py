@@ -41,9 +41,9 @@ class RunningAverage:
     def add(self, steps: int) -> None:
         """Include θ after the given number of steps, counted from 1."""
         # In the parameters' own precision, where that is low, the mean would stop moving.
-        theta = [upcast(p.detach()) for p in self._parameters]
+        theta = [upcast(p) for p in self._parameters]
         if self._mean is None:
-            self._mean = [t.clone() for t in theta]
+            self._mean = [t.detach().clone() for t in theta]
         else:
             torch._foreach_lerp_(self._mean, theta, 1 / (1 + self._fraction * steps))
 

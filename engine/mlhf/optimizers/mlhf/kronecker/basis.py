@@ -105,8 +105,12 @@ class Basis:
         self._squares = RunningMean(decay)  # G's diagonal of the parameters without a block
         self._output_square = RunningMean(decay)  # of the loss's gradient at a row of outputs
         self._generator = torch.Generator().manual_seed(seed)
+        self._loss_scale: Tensor | None = None
         self._diagonal: Tensor | None = None
         self._rows = ResidualRows(model, self._parameters) if isinstance(model, Residuals) else None
+        blocks = [*self._layers, *(matrix for _, matrix in self._matrices)]
+        self._sizes = [block.size for block in blocks]
+        self._sizes += [self._parameters[i].numel() for i in self._unrotated]
         self.segments = self._find_segments()
 
     @property
@@ -141,9 +145,11 @@ class Basis:
         It is in the loss's units: what is multiplied by it does not depend on the loss's scale.
         Cross-entropy begins at about 1. Never quite 0.
         """
-        assert self._output_square.values is not None
-        (square,) = self._output_square.values
-        return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+        if self._loss_scale is None:  # kept from one update to the next
+            assert self._output_square.values is not None
+            (square,) = self._output_square.values
+            self._loss_scale = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+        return self._loss_scale
 
     @property
     def layers(self) -> list[LayerCalls]:
@@ -196,6 +202,7 @@ class Basis:
         if multiple != 1:
             weight, square = weight * multiple**0.5, square * multiple**2
         self._output_square.add([square * rows])
+        self._loss_scale = None
         drawn = None
         if self._rows is not None and x is not None:
             drawn = self._rows.draw(ggn.loss_function, x, self._generator)
@@ -287,19 +294,15 @@ class Basis:
     def rotate_back(self, vector: Tensor) -> list[Tensor]:
         """Invert ``rotate``: return tensors like the parameters, of a vector (n,)."""
         result: list[Tensor] = [vector] * len(self._parameters)
-        at = 0
+        parts = iter(torch.split_with_sizes(vector, self._sizes))
         for block, indices in zip(self._layers, self._indices, strict=True):
-            tensors = block.rotate_back(vector[at : at + block.size].view(block.shape))
+            tensors = block.rotate_back(next(parts).view(block.shape))
             for i, tensor in zip(indices, tensors, strict=True):
                 result[i] = tensor
-            at += block.size
         for i, matrix in self._matrices:
-            (result[i],) = matrix.rotate_back(vector[at : at + matrix.size].view(matrix.shape))
-            at += matrix.size
+            (result[i],) = matrix.rotate_back(next(parts).view(matrix.shape))
         for i in self._unrotated:
-            size = self._parameters[i].numel()
-            result[i] = vector[at : at + size].view(self._parameters[i].shape)
-            at += size
+            result[i] = next(parts).view(self._parameters[i].shape)
         return result
 
     def state_dict(self) -> State:
@@ -326,6 +329,7 @@ class Basis:
         output_square = state.get("output_square") or [like.new_ones(())]
         output = {"values": output_square, "count": state["count"]}
         self._output_square.load_state_dict(output, like)
+        self._loss_scale = None
         self._diagonal = restored(state["diagonal"], like)
         self.segments = self._find_segments()
         self._generator.set_state(state["generator"].cpu())

@@ -95,7 +95,8 @@ class Block:
         """Return U_Lᵀ V U_R, in this shape, for V given as tensors shaped like the parameters."""
         if len(tensors) == 1:
             return self._rotated(tensors[0].reshape(self.shape), there=True)
-        parts = [tensors[0].flatten(1), tensors[1].unsqueeze(1)]
+        weight, bias = tensors
+        parts = [weight if weight.ndim == 2 else weight.flatten(1), bias.unsqueeze(1)]
         if self.size < _LARGE:
             matrix = torch.cat(parts, 1)
         else:
@@ -135,8 +136,9 @@ class Block:
         matrix = self._rotated(matrix, there=False, overwrite=large)
         if len(self.parameters) == 1:
             return [matrix.reshape(self.parameters[0].shape)]
-        weight, bias = self.parameters
-        return [matrix[:, :-1].reshape(weight.shape), matrix[:, -1].reshape(bias.shape)]
+        weight, bias = matrix.split_with_sizes([self.shape[1] - 1, 1], 1)
+        shape = self.parameters[0].shape
+        return [weight if len(shape) == 2 else weight.reshape(shape), bias.squeeze(1)]
 
     def refresh(self) -> Tensor:
         """Move the bases to the factors' eigenvectors; return G's diagonal there."""

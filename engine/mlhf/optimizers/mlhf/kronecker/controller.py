@@ -8,10 +8,11 @@ factors are 1: learning starts there, and this is the control that it has to bea
 
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mlhf.optimizers.learned.kinds import KINDS
 from mlhf.optimizers.protocol import State
@@ -26,20 +27,29 @@ _FLOOR = 1e-12  # of the first loss: lower ones count as that
 _TINY = sys.float_info.min
 
 
-class DampingNetwork(nn.Module):
-    """From features (F,) to the logarithm of the damping's factor for each kind, (6,)."""
+class FactorNetwork(nn.Module):
+    """From features (F,) to factors, in Python's numbers: calls into torch would take longer."""
+
+    def factors(self, features: Sequence[float]) -> list[float]:
+        """Return the factors."""
+        raise NotImplementedError
+
+
+class DampingNetwork(FactorNetwork):
+    """From features (F,) to the damping's factor for each kind of parameters, (6,)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(FEATURES))
         self.kinds = nn.Parameter(torch.zeros(len(KINDS)))
 
-    def forward(self, features: Tensor) -> Tensor:
-        return _DAMPING_RANGE * torch.tanh(self.kinds + self.weight @ features)
+    def factors(self, features: Sequence[float]) -> list[float]:
+        common = _dot(self.weight.tolist(), features)
+        return [_factor(_DAMPING_RANGE, common + kind) for kind in self.kinds.tolist()]
 
 
-class StepNetwork(nn.Module):
-    """From features (F,) to the logarithms of three factors, (3,).
+class StepNetwork(FactorNetwork):
+    """From features (F,) to three factors.
 
     They multiply G's diagonal in the preconditioner, the whole step, and the coefficient of
     the last step.
@@ -49,12 +59,21 @@ class StepNetwork(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3, FEATURES))
 
-    def forward(self, features: Tensor) -> Tensor:
-        return features.new_tensor(_STEP_RANGES) * torch.tanh(self.weight @ features)
+    def factors(self, features: Sequence[float]) -> list[float]:
+        rows = zip(_STEP_RANGES, self.weight.tolist(), strict=True)
+        return [_factor(bound, _dot(row, features)) for bound, row in rows]
 
 
-@dataclass(frozen=True)
-class StepStats:
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _factor(bound: float, x: float) -> float:
+    """Return a factor whose logarithm is x while small, and at most the bound."""
+    return math.exp(bound * math.tanh(x))
+
+
+class StepStats(NamedTuple):
     """What a step measured; None where it did not.
 
     Attributes:

@@ -15,12 +15,12 @@ class Damped(NamedTuple):
 
     Attributes:
         damping: s.
-        inverse: P = 1 / (D + s).
+        diagonal: D + s; P is 1 over it.
         direction: Pb.
     """
 
     damping: Tensor
-    inverse: Tensor
+    diagonal: Tensor
     direction: Tensor
 
 
@@ -64,13 +64,12 @@ class Damping:
         v = self.second_moment = torch.mul(before, _BETA2)
         v.addcmul_(b, b, value=(1 - _BETA2) * fraction)
         correction = (1 - _BETA2 ** (steps + 1)) ** -0.5
-        s = v.sqrt().mul_(correction).add_(_EPS * loss_scale)
+        s = v.sqrt().add_(loss_scale * (_EPS / correction))
         sizes, factors = zip(*segments, strict=True)
-        torch._foreach_mul_(torch.split_with_sizes(s, sizes), factors)
+        torch._foreach_mul_(torch.split_with_sizes(s, sizes), [correction * f for f in factors])
         if decay:
             s.add_(decay)
-        inverse = torch.add(s, diagonal, alpha=on_diagonal)
+        damped = torch.add(s, diagonal, alpha=on_diagonal)
         if decays is not None:
-            inverse.add_(decays)
-        inverse.reciprocal_()
-        return Damped(s, inverse, inverse * b)
+            damped.add_(decays)
+        return Damped(s, damped, b / damped)

@@ -134,8 +134,9 @@ class Eigenbasis:
         if self._vectors is None:
             return matrix
         vectors = self._vectors.mT if transposed else self._vectors
-        result: Tensor = vectors @ matrix if left else matrix @ vectors
-        return result
+        pair = (vectors, matrix) if left else (matrix, vectors)
+        # ``matmul`` calls it in the end.
+        return torch.mm(*pair) if matrix.ndim == 2 else torch.matmul(*pair)
 
     def numbers(self, size: int) -> int:
         return 2 * size**2

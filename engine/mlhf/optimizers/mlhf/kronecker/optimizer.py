@@ -44,7 +44,12 @@ from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.batch_sizes import BatchSizes
-from mlhf.optimizers.mlhf.kronecker.controller import DampingNetwork, FeatureEMA, StepNetwork
+from mlhf.optimizers.mlhf.kronecker.controller import (
+    DampingNetwork,
+    FactorNetwork,
+    FeatureEMA,
+    StepNetwork,
+)
 from mlhf.optimizers.mlhf.kronecker.damping import Damping
 from mlhf.optimizers.mlhf.kronecker.exact_steps import ExactSteps
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
@@ -77,7 +82,7 @@ _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _STATE = ("steps", "average", "moment", "last", "solver", "basis", "networks")
 
 
-def fresh_networks() -> dict[str, nn.Module]:
+def fresh_networks() -> dict[str, FactorNetwork]:
     """Return untrained networks: all weights are zero, all factors 1."""
     return {"damping": DampingNetwork(), "step": StepNetwork()}
 
@@ -134,7 +139,7 @@ class KroneckerMLHF(AveragingMLHF):
         ValueError: for an unknown loss, or an option out of range.
     """
 
-    networks: dict[str, nn.Module]
+    networks: dict[str, FactorNetwork]
 
     def __init__(
         self,
@@ -384,11 +389,11 @@ class KroneckerMLHF(AveragingMLHF):
         b = basis.rotate(ggn.gradient)
         decays = add_gradient(b, decay, self._parameters, basis)
         penalized = penalty(decay, self._parameters)
-        features = torch.tensor(self._features.features())
-        by_kind = self.networks["damping"](features).exp().tolist()
-        on_diagonal, on_step, on_momentum = self.networks["step"](features).exp().tolist()
+        features = self._features.features()
+        by_kind = self.networks["damping"].factors(features)
+        on_diagonal, on_step, on_momentum = self.networks["step"].factors(features)
         scale = self._scale(judged=reevaluated is not None)
-        s, inverse, first = self._damping.step(
+        s, damped, first = self._damping.step(
             *(b, basis.diagonal, self._segments(scale, by_kind)),
             steps=self._steps,
             loss_scale=basis.loss_scale,
@@ -400,7 +405,7 @@ class KroneckerMLHF(AveragingMLHF):
 
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
         solved = self._solver.solve(
-            *(ggn, b, s, inverse, first, last, penalized, self._steps, decays)
+            *(ggn, b, s, damped, first, last, penalized, self._steps, decays)
         )
         if solved is None or not np.isfinite(solved[1]).all():
             check(ggn.loss, {"gradient": ggn.gradient})
@@ -431,7 +436,9 @@ class KroneckerMLHF(AveragingMLHF):
         if before is not None:
             assert reevaluated is not None
             assert self._judge is not None
-            change = ggn.loss + penalized - reevaluated() - penalty(decay, self._parameters)
+            change = ggn.loss - reevaluated()
+            if penalized is not None:
+                change = change + penalized - penalty(decay, self._parameters)
             if not self._judge.accepts(float(change), model.reduction(coefficients)):
                 torch._foreach_copy_(self._parameters, before)
                 self._last_step = None

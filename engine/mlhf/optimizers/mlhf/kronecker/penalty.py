@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlhf.curvature.vectors import flatten, unflatten, vector_like
+from mlhf.curvature.vectors import flatten, unflatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.torch_api.param_groups import flat
 
 Decay = float | list[float]  # one for all, or one for each parameter
 
 
-def penalty(decay: Decay, parameters: Sequence[Tensor]) -> Tensor:
-    """Return ½ Σ decay θ², a scalar."""
-    if not isinstance(decay, list) and not decay:
-        return vector_like(parameters).new_zeros(())
+def penalty(decay: Decay, parameters: Sequence[Tensor]) -> Tensor | None:
+    """Return ½ Σ decay θ², a scalar; None where there is no decay."""
+    if not decay:
+        return None
     theta = flatten(parameters)
     if isinstance(decay, list):
         return 0.5 * torch.dot(flat(decay, parameters) * theta, theta)

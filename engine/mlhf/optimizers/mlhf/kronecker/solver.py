@@ -64,10 +64,10 @@ class Solver:
         ggn: FactoredCurvature,
         b: Tensor,
         s: Tensor,
-        inverse: Tensor,
+        damped: Tensor,
         first: Tensor,
         last: Direction,
-        penalty: Tensor,
+        penalty: Tensor | None,
         step: int,
         decays: Tensor | None = None,
     ) -> tuple[list[Direction], Array, QuadraticModel] | None:
@@ -79,21 +79,23 @@ class Solver:
             ggn: G.
             b: The gradient, (n,), in the basis as s and P are.
             s: The damping, (n,).
-            inverse: P, (n,).
+            damped: D + s, (n,).
             first: Pb, (n,).
             last: d'.
-            penalty: What is minimised beside the loss, a scalar.
+            penalty: What is minimised beside the loss, a scalar, if anything is.
             step: How many steps were taken before this one.
             decays: The weight decay of each flattened parameter, (n,), where it is not in s.
         """
         model = QuadraticModel(ggn, self._basis, b, s, decays)
         q = self._direction(first)
-        numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), penalty, torch.dot(b, b)]
+        numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), torch.dot(b, b)]
+        if penalty is not None:
+            numbers.append(penalty)
         on_host: list[float] = torch.stack(numbers).tolist()
         if not all(map(math.isfinite, on_host)):
             return None
-        loss, norm, penalty_value, _ = on_host
-        objective = loss + penalty_value
+        loss, norm, _, *penalties = on_host
+        objective = loss + sum(penalties)
         outlier = self._is_outlier(norm)
         self._seen_negative = self._seen_negative or loss < 0
         self._since_solve += 1
@@ -124,7 +126,7 @@ class Solver:
             self._keep(bounded, _SOLVE_WEIGHT if loss_is_high else 1.0)
         residual_step = float(model.linear_term[1] / max(model.gram[1, 1], _TINY))
         for _ in range(self._iterations - 1):
-            model.add(self._direction(inverse * model.residual()))
+            model.add(self._direction(model.residual() / damped))
         self._record(loss, model, coefficients, residual_step)
         coefficients = model.coefficients * self._polyak_scale(objective, model)
         return model.directions, coefficients, model
