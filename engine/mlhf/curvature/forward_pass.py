@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mlhf.curvature.errors import CurvatureError
+from mlhf.curvature.kernels import working
 from mlhf.curvature.switches import NOTHING, eager
 
 
@@ -140,13 +141,13 @@ def evaluated(model: nn.Module, x: Any) -> Any:
     """
     if model not in _NEED_GRADIENTS:
         try:
-            with torch.no_grad(), eager():
+            with torch.no_grad(), eager(), working(model):
                 return model(usable(x))
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
         _NEED_GRADIENTS.add(model)
-    with torch.enable_grad(), eager():
+    with torch.enable_grad(), eager(), working(model):
         return detached(model(usable(x)))
 
 

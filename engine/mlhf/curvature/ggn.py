@@ -90,7 +90,7 @@ class GGN:
         indefinite: Indefinite = "positive_part",
         edges: Callable[[Any], Sequence[GradientEdge]] | None = None,
     ) -> None:
-        self._configure(model, loss, parameters, indefinite)
+        self._configure(model, loss, parameters, indefinite, autocast)
         before = hook_count()
         kernels = self._kernels.of_pass(self._device)
         z = forward_pass(model, x, self.parameters, autocast, kernels=kernels)
@@ -163,6 +163,7 @@ class GGN:
         loss: Loss,
         parameters: Sequence[Tensor] | None,
         indefinite: Indefinite,
+        autocast: torch.dtype | None = None,
     ) -> None:
         if indefinite not in get_args(Indefinite):
             raise ValueError(
@@ -171,7 +172,7 @@ class GGN:
             )
         self.parameters = select_parameters(model, parameters)
         self._device = self.parameters[0].device
-        self._kernels = Kernels.of(model)
+        self._kernels = Kernels.of(model, autocast)
         self.loss_function = loss
         self._indefinite = indefinite
         self._output_hessian: Product | None = None

@@ -43,7 +43,6 @@ class TrainedModel:
 
     Attributes:
         parameters: Those, in the order given or that of ``model.parameters()``.
-        ids: Theirs.
 
     Raises:
         CurvatureError: where steps on this model, or of these parameters, would be wrong.
@@ -64,7 +63,6 @@ class TrainedModel:
             )
         _refuse_kinds(model, self.parameters)
         self._placed = _placement(self.parameters)
-        self.ids = frozenset(map(id, self.parameters))
 
     def check(self, optimizer: Stateful) -> None:
         """Check that the model has the parameters it had; move the state where they moved to.
@@ -88,7 +86,8 @@ class TrainedModel:
             for p in module._parameters.values()
             if p is not None and p.requires_grad
         }
-        if not self.ids <= now if self._chosen else self.ids != now:
+        before = {id(p) for p in self.parameters}
+        if not before <= now if self._chosen else before != now:
             self._refuse_change()
         placed = _placement(self.parameters)
         if placed != self._placed:

@@ -149,7 +149,7 @@ class _Snapshot:
         self._cuda_rng = None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
         self._attributes = [
             # No isinstance, which torch's metaclass answers in Python.
-            (item, item.get_state() if type(item) is torch.Generator else dict(vars(item)))
+            (item, item.get_state() if type(item) is torch.Generator else item.__dict__.copy())
             for item in state
         ]
 
@@ -239,7 +239,7 @@ def add(
         NotFinite: with θ as it was.
     """
     tensors = list(parameters)
-    small = all(abs(factor) * size < 0.1 * _unit(p.dtype) for p in tensors)
+    small = all(abs(factor) * size < 0.1 * _unit(dtype) for dtype in {p.dtype for p in tensors})
     before = None if small else [p.detach().clone() for p in tensors]
     torch._foreach_add_(tensors, list(update), alpha=factor)
     if before is not None and not all_finite(tensors):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from mlhf.curvature import kernels
 from mlhf.curvature.fisher import EmpiricalFisher
+from mlhf.curvature.forward_pass import evaluated
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.hessian import Hessian
 from mlhf.curvature.microbatches import MicrobatchCurvature
@@ -43,6 +45,25 @@ def test_products_are_near_those_of_float32(name):
     quadratic = low.quadratic(v)
     assert quadratic.dtype == torch.float32
     assert abs(quadratic - full.quadratic(v)) < 0.1 * full.quadratic(v)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", [GGN, EmpiricalFisher, Hessian, MicrobatchCurvature])
+def test_an_lstm_runs_where_the_cpu_has_no_kernel_for_it(kind, known, monkeypatch):
+    """Torch itself fails there; ``known``: whether we know, or ask this CPU."""
+    if known:
+        monkeypatch.setattr(kernels, "has_lstm", lambda dtype: False)
+    model, x, y = _single("lstm")
+    full = kind(model, "cross_entropy", x, y)
+    v = [torch.randn_like(p) for p in model.parameters()]
+    expected = flat(full.product(v))
+    low = kind(model, "cross_entropy", x, y, autocast=LOW)
+    with torch.autocast("cpu", dtype=LOW):
+        around = kind(model, "cross_entropy", x, y)
+        z = evaluated(model, x)
+    for each in (low, around):
+        assert (flat(each.product(v)) - expected).norm() < 0.1 * expected.norm()
+    assert z.dtype == LOW
 
 
 @pytest.mark.parametrize("kind", [GGN, EmpiricalFisher, Hessian, MicrobatchCurvature])

@@ -324,7 +324,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         """Refuse a step that would be lost or wrong."""
         self._refuse_eval_mode("a step")
         grouped = {id(p) for group in self.param_groups for p in group["params"]}
-        if grouped != self._trained.ids:
+        if grouped != {id(p) for p in self._parameters}:
             raise CurvatureError(
                 "param_groups has other parameters than the optimizer was made for: use "
                 "add_param_group, or make a new optimizer"

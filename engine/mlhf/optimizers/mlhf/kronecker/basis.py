@@ -367,6 +367,7 @@ def rows_of(loss: Loss, output: Any) -> int:
 
     Of several outputs the first that is no scalar is looked at.
     """
-    leaves = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor)]
+    every = [output] if isinstance(output, Tensor) else pytree.tree_leaves(output)
+    leaves = [t for t in every if isinstance(t, Tensor)]
     floating = (t for t in leaves if t.is_floating_point() or t.is_complex())
     return next((fisher.rows_of(loss, t) for t in floating if t.ndim), 1)

@@ -66,7 +66,11 @@ class Damping:
         correction = (1 - _BETA2 ** (steps + 1)) ** -0.5
         s = v.sqrt().add_(loss_scale * (_EPS / correction))
         sizes, factors = zip(*segments, strict=True)
-        torch._foreach_mul_(torch.split_with_sizes(s, sizes), [correction * f for f in factors])
+        if len(set(factors)) == 1:
+            s.mul_(correction * factors[0])
+        else:
+            parts = torch.split_with_sizes(s, sizes)
+            torch._foreach_mul_(parts, [correction * factor for factor in factors])
         if decay:
             s.add_(decay)
         damped = torch.add(s, diagonal, alpha=on_diagonal)

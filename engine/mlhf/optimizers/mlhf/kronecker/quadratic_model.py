@@ -39,6 +39,11 @@ def combine(coefficients: Sequence[float] | Array, directions: Sequence[Directio
     return Direction(*(combined(coefficients, vectors) for vectors in both))
 
 
+def _stacked(vectors: Sequence[Tensor]) -> Tensor:
+    """Return vectors (n,) as rows (m, n); of a single one a view."""
+    return vectors[0].unsqueeze(0) if len(vectors) == 1 else torch.stack(list(vectors))
+
+
 def combined(coefficients: Sequence[float] | Array, vectors: Sequence[Tensor]) -> Tensor:
     """Return the linear combination of vectors (n,) with coefficients (m,)."""
     result = vectors[0] * float(coefficients[0])
@@ -58,6 +63,7 @@ class QuadraticModel:
         basis: The basis that b, s and the directions' ``in_eigenbasis`` are in.
         b: The gradient, (n,).
         s: The diagonal of S, (n,).
+        diagonal: D, by which the curvature is predicted, (n,).
         decays: What S has beside, a diagonal in the flattened parameters, (n,).
 
     Attributes:
@@ -74,9 +80,11 @@ class QuadraticModel:
         basis: Basis,
         b: Tensor,
         s: Tensor,
+        diagonal: Tensor,
         decays: Tensor | None = None,
     ) -> None:
         self._ggn, self._basis, self._b, self._s, self._decays = ggn, basis, b, s, decays
+        self._diagonal = diagonal
         self._tangents: list[list[Tensor]] = []  # Jq of each direction, one tensor an output
         self._hvps: list[list[Tensor]] = []  # HJq
         self.directions: list[Direction] = []
@@ -88,32 +96,34 @@ class QuadraticModel:
         self.directions += directions
         self._tangents += tangents
         self._hvps += [self._ggn.output_hessian(u) for u in tangents]
-        stacked = torch.stack([q.in_eigenbasis for q in self.directions])
+        stacked = _stacked([q.in_eigenbasis for q in self.directions])
+        transposed = stacked.mT
         gram = gram_matrix(self._tangents, self._hvps).to(stacked)
-        damping = (stacked * self._s) @ stacked.T
+        damping = torch.mm(stacked * self._s, transposed)
         if self._decays is not None:
-            flat = torch.stack([q.in_parameters for q in self.directions])
-            damping += (flat * self._decays) @ flat.T
-        linear_term = (stacked @ self._b).unsqueeze(1)
-        on_host = np.array(torch.cat([gram, damping, linear_term], 1).tolist())
+            flat = _stacked([q.in_parameters for q in self.directions])
+            damping += torch.mm(flat * self._decays, flat.mT)
+        predicted = torch.mm(stacked * self._diagonal, transposed)
+        linear_term = torch.mv(stacked, self._b).unsqueeze(1)
+        on_host = np.array(torch.cat([gram, damping, predicted, linear_term], 1).tolist())
         m = len(on_host)
-        self.gram, self.linear_term = semidefinite(on_host[:, :m]), on_host[:, -1]
-        self.damped_gram = self.gram + on_host[:, m:-1]
+        gram_on_host, damping_on_host, self._predicted, linear = np.split(
+            on_host, [m, 2 * m, 3 * m], 1
+        )
+        self.gram, self.linear_term = semidefinite(gram_on_host), linear[:, 0]
+        self.damped_gram = self.gram + damping_on_host
         self.coefficients = minimum(self.damped_gram, self.linear_term)
 
-    def curvatures(self, diagonal: Tensor) -> tuple[float, float, float]:
+    def curvatures(self) -> tuple[float, float, float]:
         """Return dᵀGd, dᵀ(G + S)d and the predicted curvature dᵀDd at the minimum d.
 
-        All are positive. Waits for the device.
-
-        Args:
-            diagonal: D, (n,).
+        All are positive.
         """
         c = self.coefficients
-        d = combined(c, [q.in_eigenbasis for q in self.directions])
-        undamped, damped = (bilinear(c, m, c) for m in (self.gram, self.damped_gram))
-        predicted = float(torch.dot(d * diagonal, d))
-        return max(undamped, _TINY), max(damped, _TINY), max(predicted, _TINY)
+        undamped, damped, predicted = (
+            max(bilinear(c, m, c), _TINY) for m in (self.gram, self.damped_gram, self._predicted)
+        )
+        return undamped, damped, predicted
 
     @property
     def predicted_reduction(self) -> float:

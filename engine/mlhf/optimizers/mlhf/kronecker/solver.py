@@ -86,7 +86,7 @@ class Solver:
             step: How many steps were taken before this one.
             decays: The weight decay of each flattened parameter, (n,), where it is not in s.
         """
-        model = QuadraticModel(ggn, self._basis, b, s, decays)
+        model = QuadraticModel(ggn, self._basis, b, s, self._basis.diagonal, decays)
         q = self._direction(first)
         numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), torch.dot(b, b)]
         if penalty is not None:
@@ -189,7 +189,7 @@ class Solver:
         coefficients: Array,
         residual_step: float | None,
     ) -> None:
-        undamped, damped, predicted = model.curvatures(self._basis.diagonal)
+        undamped, damped, predicted = model.curvatures()
         alpha, momentum = coefficients.tolist()
         self._features.add(
             StepStats(

@@ -166,13 +166,12 @@ def test_the_damping_is_its_formula_and_lower_for_small_positions(lowered):
     x = torch.randint(0, 5, (6, 4))
     optimizer.step(x, x)
     optimizer._steps, optimizer._damping.second_moment = 0, None
-    optimizer._basis._output_square.values = [torch.tensor(9.0).double()]
     b = torch.randn(sum(p.numel() for p in model.parameters())).double()
     # All of these count as dense kernels, the third kind.
     segments = optimizer._segments(optimizer._scale(judged=False), [1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     basis = optimizer._basis
     s = optimizer._damping.step(
-        b, basis.diagonal, segments, steps=0, loss_scale=basis.loss_scale
+        b, basis.diagonal, segments, steps=0, loss_scale=torch.tensor(3.0).double()
     ).damping
     fraction = torch.ones_like(b)
     if lowered:  # layers come first, then matrices in the parameters' order
