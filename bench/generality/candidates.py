@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from unittest import mock
 
-import torch
-from torch import Tensor
-
 from mlhf.optimizers.mlhf.kronecker.controller import StepNetwork
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF
 from mlhf.optimizers.mlhf.kronecker.quadratic_model import QuadraticModel

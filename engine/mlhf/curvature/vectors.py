@@ -9,8 +9,8 @@ from functools import reduce
 
 import torch
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
+_dense = torch._C._nn
 _SMALL = 2**16  # elements below which a second copy costs less than finding out how to save it
 
 
@@ -21,7 +21,7 @@ def flatten(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
         return torch.cat([t.reshape(-1) for t in parts], out=out)
     size = sum([t.numel() for t in parts])
     if size < _SMALL or all(t.is_contiguous() for t in parts) or len({t.dtype for t in parts}) > 1:
-        flat: Tensor = _flatten_dense_tensors(parts)
+        flat: Tensor = _dense.flatten_dense_tensors(parts)
         return flat
     result = parts[0].new_empty(size)
     torch._foreach_copy_(unflatten(result, parts), parts)
@@ -37,7 +37,7 @@ def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     dtype = vector.dtype
     return [
         part if t.dtype is dtype and t.numel() else part.view(t.shape).to(t.dtype)
-        for part, t in zip(_unflatten_dense_tensors(vector, like), like, strict=True)
+        for part, t in zip(_dense.unflatten_dense_tensors(vector, list(like)), like, strict=True)
     ]
 
 

@@ -436,9 +436,9 @@ class KroneckerMLHF(AveragingMLHF):
         if before is not None:
             assert reevaluated is not None
             assert self._judge is not None
-            change = ggn.loss - reevaluated()
-            if penalized is not None:
-                change = change + penalized - penalty(decay, self._parameters)
+            change, penalty_after = ggn.loss - reevaluated(), penalty(decay, self._parameters)
+            if penalized is not None and penalty_after is not None:
+                change = change + penalized - penalty_after
             if not self._judge.accepts(float(change), model.reduction(coefficients)):
                 torch._foreach_copy_(self._parameters, before)
                 self._last_step = None

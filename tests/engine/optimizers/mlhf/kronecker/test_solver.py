@@ -257,7 +257,7 @@ def test_an_interval_grows_to_its_most():
 @pytest.mark.parametrize("predicted", [float("inf"), float("nan"), 1e-300])
 def test_a_diagonal_that_overflows_is_no_error(monkeypatch, predicted):
     optimizer, _ = _late(monkeypatch, solve_every=6)
-    model = SimpleNamespace(curvatures=lambda _: (1.0, 1.0, predicted), predicted_reduction=0.1)
+    model = SimpleNamespace(curvatures=lambda: (1.0, 1.0, predicted), predicted_reduction=0.1)
     optimizer._solver._record(1.0, model, np.array([0.5, 0.1]), None)
     assert len(optimizer._features.features()) == 10
 
