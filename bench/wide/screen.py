@@ -1,6 +1,7 @@
 """Compare changes of `mlhf` on the development versions, in pairs of runs with the same seed.
 
     python -m bench.wide.screen change solver._UNMEASURED=0 blocks._FEW_ROWS=1e9 --seeds 23 24
+    python -m bench.wide.screen change schedule._GROWTH=20,3
     python -m bench.wide.screen weights --seeds 11 12 13 14 15 16
 
 ``change`` sets module constants of the Kronecker form. ``weights`` moves all weights of the learned
@@ -53,11 +54,12 @@ _STEP = 0.12  # by which weights are moved
 class Candidate:
     """What is changed: module constants by dotted name, and weights by theirs."""
 
-    constants: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
     move: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return " ".join(f"{k}={v:g}" for k, v in self.constants.items()) or "as it is"
+        each = (f"{k}={','.join(f'{v:g}' for v in vs)}" for k, vs in self.constants.items())
+        return " ".join(each) or "as it is"
 
 
 class Cost(NamedTuple):
@@ -129,10 +131,17 @@ def _changed(candidate: Candidate) -> Iterator[None]:
         for place, value in candidate.constants.items():
             module, _, name = place.partition(".")
             owner = importlib.import_module(f"{_PACKAGE}.{module}")
-            kind = type(getattr(owner, name))
-            stack.enter_context(patch.object(owner, name, kind(value)))
+            stack.enter_context(patch.object(owner, name, _like(getattr(owner, name), value)))
         stack.enter_context(patch.object(optimizer, "load_weights", moved))
         yield
+
+
+def _like(constant: Any, values: Sequence[float]) -> Any:
+    """Return the values in the form of a constant: a number, or a tuple of them."""
+    if not isinstance(constant, tuple):
+        (value,) = values
+        return type(constant)(value)
+    return tuple(type(old)(new) for old, new in zip(constant, values, strict=True))
 
 
 def differences(costs: Costs, a: int, b: int, which: int) -> dict[str, list[float]]:
@@ -160,11 +169,15 @@ def _error(values: Sequence[float]) -> float:
 
 def _compare(options: argparse.Namespace, targets: Mapping[str, float]) -> None:
     changes = [change.split("=") for change in options.changes]
-    candidates = [Candidate(), *(Candidate({k: float(v)}) for k, v in changes)]
+    candidates = [Candidate(), *(Candidate({k: _numbers(v)}) for k, v in changes)]
     costs = _costs(options, targets, [(c, options.seeds) for c in candidates])
     for at, candidate in enumerate(candidates[1:], 1):
         for which, name in enumerate(Cost._fields):
             print(f"{candidate}, log {name} {told(differences(costs, at, 0, which))}")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(v) for v in text.split(",")]
 
 
 def _move_all(options: argparse.Namespace, targets: Mapping[str, float]) -> None:

@@ -73,10 +73,13 @@ class KroneckerLayer:
             calls: As for ``factors``; gradients are not looked at.
             stride: Along each dimension of positions, every so many is used.
         """
+        bias = len(self.parameters) == 2
+        small = self._small_rows([x for x, _ in calls], stride, bias)
+        if small is not None:
+            return small.mT.mm(small).div_(len(small))
         a: Tensor | None = None
         total: Tensor | None = None  # of the inputs: the bias's column of A
         count = 0
-        bias = len(self.parameters) == 2
         for x, _ in calls:
             for columns in self._inputs(x, stride):
                 a = self._add_second_moment(columns, a, bias)
@@ -89,6 +92,9 @@ class KroneckerLayer:
 
     def output_factor(self, calls: Sequence[Call], rows: int, *, diagonal: bool = False) -> Tensor:
         """Return G, or its diagonal."""
+        small = None if diagonal else self._small_rows([g for _, own in calls for g in own])
+        if small is not None:
+            return small.mT.mm(small).div_(rows)
         g: Tensor | None = None
         for _, gradients in calls:
             for gradient in gradients:
@@ -128,6 +134,28 @@ class KroneckerLayer:
         if len(gradient) == 1:
             return [matrix.view_as(gradient[0])]
         return [matrix[:, :-1].reshape(gradient[0].shape), matrix[:, -1]]
+
+    def _small_rows(
+        self, tensors: Sequence[Tensor], stride: int = 1, bias: bool = False
+    ) -> Tensor | None:
+        """Return the rows (N, D) of which a factor is the sum of outer products, if few.
+
+        For a linear layer that was called once: then calls into torch are most of the time.
+
+        Args:
+            tensors: The inputs or gradients of the layer's calls.
+            stride: As of ``input_factor``.
+            bias: Whether to append a column of ones.
+        """
+        if len(tensors) != 1 or not isinstance(self._module, nn.Linear):
+            return None
+        x = self.batched(tensors[0])
+        size = x.shape[-1]
+        if size + bias > self._max or x.numel() * size >= LARGE:
+            return None
+        if x.ndim > 2:
+            x = (x if stride == 1 else x[:, ::stride]).reshape(-1, size)
+        return torch.cat([x, x.new_ones(len(x), 1)], 1) if bias else x
 
     def _add_second_moment(
         self,

@@ -188,6 +188,34 @@ def test_inputs_may_be_taken_at_every_so_many_positions(stride):
     torch.testing.assert_close(strided, ones @ ones.T / ones.shape[1])
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("shape", "stride"), [((3,), 1), ((5, 3), 1), ((2, 7, 3), 2)])
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_linear_layers_factors_are_its_rows_second_moments(
+    shape, stride, bias, calls, large, monkeypatch
+):
+    from mlhf.optimizers.kfac import layers as module
+
+    if large:  # the way of wide layers
+        monkeypatch.setattr(module, "LARGE", 1)
+    linear = nn.Linear(3, 2, bias=bias).double()
+    inputs = [torch.randn(shape).double() for _ in range(calls)]
+    gradients = [torch.randn(*shape[:-1], 2).double() for _ in range(calls)]
+    pairs = [(x, [g]) for x, g in zip(inputs, gradients, strict=True)]
+    seen = [x[:, ::stride] if x.ndim == 3 else x for x in inputs]
+    rows = torch.cat([x.reshape(-1, 3) for x in seen])
+    if bias:
+        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
+    layer = KroneckerLayer(linear, 99)
+    found = layer.input_factor(pairs, stride)
+    torch.testing.assert_close(found, rows.T @ rows / len(rows))
+    out = torch.cat([g.reshape(-1, 2) for g in gradients])
+    torch.testing.assert_close(layer.output_factor(pairs, 4), out.T @ out / 4)
+    diagonal = KroneckerLayer(linear, 1)
+    torch.testing.assert_close(diagonal.input_factor(pairs, stride), found.diagonal())
+
+
 def test_products_side_by_side_are_those_one_after_the_other(monkeypatch):
     from mlhf.optimizers.kfac import layers as module
 

@@ -209,16 +209,18 @@ class Basis:
         if drawn is not None and multiple != 1:
             drawn = [t * multiple**0.5 for t in drawn]
         chosen = functools.cache(self._choose)  # the same in all layers
+        weight_square = weight.square()
         at = 0
         for block, indices in zip(self._layers, self._indices, strict=True):
             if drawn is not None:
                 block.update_by_rows([drawn[i] for i in indices], self._decay)
                 continue
             calls = len(block.calls.edges)
-            gradients, factor = ggn.edge_gradients[at : at + calls], weight
+            gradients = ggn.edge_gradients[at : at + calls]
+            factor: Tensor | float = weight_square
             if block.independent:
                 gradients = ggn.diagonal_root_at(block.calls.edges)
-                factor = multiple**0.5 / rows**0.5
+                factor = multiple / rows
             block.update(gradients, factor, rows, chosen, self._decay)
             at += calls
         self._observe(ggn, rows)

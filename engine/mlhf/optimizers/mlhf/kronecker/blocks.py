@@ -271,7 +271,7 @@ class LayerBlock(Block):
     def update(
         self,
         gradients: Sequence[Tensor | None],
-        weight: Tensor | float,
+        square: Tensor | float,
         rows: int,
         chosen: Chosen,
         decay: float,
@@ -280,7 +280,7 @@ class LayerBlock(Block):
 
         Args:
             gradients: Of a mean loss, one for each call; None where the loss does not reach.
-            weight: Factor of the gradients.
+            square: Factor of the gradients' squares.
             rows: Over how many rows of the network's output the loss is a mean.
             chosen: Tells which samples are used.
             decay: Of the running means.
@@ -308,7 +308,7 @@ class LayerBlock(Block):
             self._limit(positions * seen)
             self._limit_leading(positions * seen)
             interval = _INPUT_INTERVAL if positions > 1 and self._count >= _DENSE_UPDATES else 1
-            scale = weight**2 * (rows**2 / fraction)
+            scale = square * (rows**2 / fraction)
             left, left_rows = self._left(calls, rows, scale)
             right, right_rows = None, None
             if self._count % interval == 0:
