@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_KERNELS = "mlhf/optimizers/mlhf/paper/kernels"
+_KERNELS = "mlhf/optimizers/mlhf/kernels"
 
 
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]

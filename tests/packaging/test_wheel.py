@@ -31,10 +31,10 @@ def test_it_holds_both_packages_and_what_they_read(wheel):
         "mlhf/optimizers/learned/checkpoints/default.safetensors",
         "mlhf/optimizers/learned/checkpoints/l2l.safetensors",
         "mlhf/optimizers/learned/checkpoints/paper.safetensors",
-        "mlhf/optimizers/mlhf/paper/kernels/kernels.cpp",
-        "mlhf/optimizers/mlhf/paper/kernels/coordinate.h",
-        "mlhf/optimizers/mlhf/paper/kernels/lanes.h",
-        "mlhf/optimizers/mlhf/paper/kernels/vectors.h",
+        "mlhf/optimizers/mlhf/kernels/kernels.cpp",
+        "mlhf/optimizers/mlhf/kernels/coordinate.h",
+        "mlhf/optimizers/mlhf/kernels/lanes.h",
+        "mlhf/optimizers/mlhf/kernels/vectors.h",
         "mlhf_service/py.typed",
         "mlhf_service/migrations/env.py",
         "mlhf_service/migrations/script.py.mako",
@@ -80,7 +80,7 @@ def test_operators_are_built_ahead_where_that_can_be(tmp_path):
     assert "-py3-none-" in wheel.name
     assert not wheel.name.endswith("-any.whl")
     libraries = [name for name in names(wheel) if name.endswith(".so")]
-    assert "mlhf/optimizers/mlhf/paper/kernels/built/kernels-default.so" in libraries
+    assert "mlhf/optimizers/mlhf/kernels/built/kernels-default.so" in libraries
 
 
 def test_without_a_compiler_the_wheel_is_for_every_platform(tmp_path):

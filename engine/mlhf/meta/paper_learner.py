@@ -21,7 +21,7 @@ from mlhf.meta.inner_state import InnerState
 from mlhf.meta.learner import Batch, UnrollResult, with_value
 from mlhf.meta.solve import product, solve
 from mlhf.meta.task_models import TaskModels
-from mlhf.optimizers.mlhf.paper.kernels.choose import Wanted
+from mlhf.optimizers.mlhf.kernels.choose import Wanted
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.optimizer import FLOOR, fresh_networks
 

@@ -20,7 +20,7 @@ from mlhf.optimizers.torch_api.base import TorchOptimizer
 from mlhf.optimizers.torch_api.param_groups import Parameters
 
 if TYPE_CHECKING:
-    from mlhf.optimizers.mlhf.paper.kernels.choose import Wanted
+    from mlhf.optimizers.mlhf.kernels.choose import Wanted
 
 Variant = Literal["kronecker", "paper"]
 Source = str | Path | MetaCheckpoint | None

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +16,12 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.curvature.ggn import GGN
 from mlhf.curvature.protocol import Loss
 from mlhf.curvature.residuals import Residuals
-from mlhf.curvature.vectors import flatten, upcast, vector_like
+from mlhf.curvature.vectors import flatten, unflatten, upcast, vector_like
 from mlhf.optimizers.kfac import fisher
 from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.learned.kinds import KINDS, kind_of
+from mlhf.optimizers.mlhf.kernels import steps
+from mlhf.optimizers.mlhf.kernels.steps import Rotations
 from mlhf.optimizers.mlhf.kronecker.blocks import layer_blocks
 from mlhf.optimizers.mlhf.kronecker.matrix_block import MatrixBlock
 from mlhf.optimizers.mlhf.kronecker.residual_rows import ResidualRows
@@ -26,6 +29,7 @@ from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored
 
+_LONGEST = 128  # side of a block whose rotations are not left to a library
 _DENSE_KERNEL = KINDS.index("dense_kernel")
 
 
@@ -106,6 +110,8 @@ class Basis:
         self._output_square = RunningMean(decay)  # of the loss's gradient at a row of outputs
         self._generator = torch.Generator().manual_seed(seed)
         self._loss_scale: Tensor | None = None
+        self._rotations: Rotations | None = None
+        self._has_rotations = False
         self._diagonal: Tensor | None = None
         self._rows = ResidualRows(model, self._parameters) if isinstance(model, Residuals) else None
         blocks = [*self._layers, *(matrix for _, matrix in self._matrices)]
@@ -248,8 +254,45 @@ class Basis:
         if any(found):
             self.segments = self._find_segments()
 
+    @property
+    def rotations(self) -> Rotations | None:
+        """All rotations as one operator takes them; None where they are too large, or not so kept.
+
+        Kept from one ``refresh`` to the next.
+        """
+        if not self._has_rotations:
+            self._rotations, self._has_rotations = self._find_rotations(), True
+        return self._rotations
+
+    def _find_rotations(self) -> Rotations | None:
+        blocks = [*self._layers, *(matrix for _, matrix in self._matrices)]
+        shapes = [block.shape for block in blocks]
+        if any(len(shape) != 2 or max(shape) > _LONGEST for shape in shapes):
+            return None
+        if self._diagonal is None or not steps.fits(self._diagonal):
+            return None
+        starts = [0, *accumulate(p.numel() for p in self._parameters)]
+        members = [*self._indices, *([i] for i, _ in self._matrices)]
+        bases: list[Tensor] = []
+        layout: list[int] = []
+        for block, own in zip(blocks, members, strict=True):
+            sides = block.sides
+            if sides is None:
+                return None
+            left, right = sides
+            bases += [] if left is None else [left]
+            bases += [] if right is None else [right, right.mT.contiguous()]
+            has_bias = len(own) == 2
+            layout += [*block.shape, has_bias, left is not None, right is not None]
+            layout += [starts[own[0]], starts[own[-1]] if has_bias else 0]
+        for i in self._unrotated:
+            layout += [self._parameters[i].numel(), 1, 0, 0, 0, starts[i], 0]
+        order = [i for own in members for i in own] + self._unrotated
+        return Rotations(bases, layout, order)
+
     def refresh(self) -> None:
         """Move the basis to the running means' eigenvectors, and compute G's diagonal there."""
+        self._has_rotations = False
         assert self._squares.values is not None
         diagonals = [b.refresh() for b in self._layers]
         diagonals += [b.refresh() for _, b in self._matrices]
@@ -293,6 +336,15 @@ class Basis:
             result[i] = matrix.cleared(result[i])
         return result
 
+    def clear_flat(self, flat: Tensor) -> Tensor:
+        """Clear entries that never had a gradient, in place, in the flattened parameters."""
+        if any(matrix.clears for _, matrix in self._matrices):
+            parts = unflatten(flat, self._parameters)
+            for i, matrix in self._matrices:
+                if matrix.clears:
+                    parts[i].copy_(matrix.cleared(parts[i]))
+        return flat
+
     def rotate_back(self, vector: Tensor) -> list[Tensor]:
         """Invert ``rotate``: return tensors like the parameters, of a vector (n,)."""
         result: list[Tensor] = [vector] * len(self._parameters)
@@ -320,6 +372,7 @@ class Basis:
 
     def load_state_dict(self, state: State) -> None:
         _refuse_partly_double(self._parameters)
+        self._has_rotations = False
         like = vector_like(self._parameters)
         for block, saved in zip(self._layers, state["layers"], strict=True):
             block.load_state_dict(saved, like)

@@ -16,6 +16,7 @@ from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.kfac.layers import Call, KroneckerLayer, layers_of
 from mlhf.optimizers.mlhf.kronecker.factor_basis import (
     MIN_TRACKED,
+    Eigenbasis,
     IdentityBasis,
     LeadingEigenbasis,
     Stack,
@@ -90,6 +91,19 @@ class Block:
         each = zip(self._bases, self.shape[-2:], strict=True)
         # Bases of a stack in one object have as many as there are matrices.
         return sum(b.numbers(n) * (1 if isinstance(b, Stack) else stack) for b, n in each)
+
+    @property
+    def sides(self) -> tuple[Tensor | None, Tensor | None] | None:
+        """U_L and U_R, None for the identity; None in all where they are not kept as matrices."""
+        found = []
+        for basis in self._bases:
+            if isinstance(basis, Eigenbasis):
+                found.append(basis.vectors)
+            elif isinstance(basis, IdentityBasis):
+                found.append(None)
+            else:
+                return None
+        return (found[0], found[1]) if len(self.shape) == 2 else None
 
     def rotate(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return U_Lᵀ V U_R, in this shape, for V given as tensors shaped like the parameters."""

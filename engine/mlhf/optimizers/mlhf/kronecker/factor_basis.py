@@ -123,6 +123,11 @@ class Eigenbasis:
     def __init__(self) -> None:
         self._vectors: Tensor | None = None
 
+    @property
+    def vectors(self) -> Tensor | None:
+        """U, (n, n), contiguous; None while it is the identity."""
+        return self._vectors
+
     def refresh(self, factor: Tensor) -> Tensor:
         values, vectors = eigenvectors(factor)
         self._vectors = vectors.contiguous()

@@ -55,6 +55,11 @@ class MatrixBlock(Block):
             whole = gradient.add(self.parameters[0], alpha=weight_decay)
             self._dead.see(whole.reshape(self.shape))
 
+    @property
+    def clears(self) -> bool:
+        """Whether ``cleared`` has anything to do."""
+        return self._dead.mask is not None
+
     def cleared(self, direction: Tensor) -> Tensor:
         """Return a direction like the parameter without entries that never had a gradient."""
         mask = self._dead.mask

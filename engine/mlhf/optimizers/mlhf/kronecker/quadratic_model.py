@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mlhf.curvature.protocol import FactoredCurvature
-from mlhf.curvature.vectors import unflatten
+from mlhf.curvature.vectors import flatten, unflatten
+from mlhf.optimizers.mlhf.kernels import steps
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.subspace import (
     Array,
@@ -33,15 +34,18 @@ class Direction(NamedTuple):
     in_parameters: Tensor
 
 
+def direction(basis: Basis, in_eigenbasis: Tensor) -> Direction:
+    """Return a direction by its coordinates in the basis, (n,)."""
+    return Direction(in_eigenbasis, flatten(basis.direction(in_eigenbasis)))
+
+
 def combine(coefficients: Sequence[float] | Array, directions: Sequence[Direction]) -> Direction:
     """Return the linear combination of the directions with coefficients (m,)."""
-    both = [list(vectors) for vectors in zip(*directions, strict=True)]
-    return Direction(*(combined(coefficients, vectors) for vectors in both))
-
-
-def _stacked(vectors: Sequence[Tensor]) -> Tensor:
-    """Return vectors (n,) as rows (m, n); of a single one a view."""
-    return vectors[0].unsqueeze(0) if len(vectors) == 1 else torch.stack(list(vectors))
+    in_eigenbasis, in_parameters = ([d[which] for d in directions] for which in (0, 1))
+    if steps.fits(in_eigenbasis[0]):
+        factors = [float(c) for c in coefficients]
+        return Direction(*steps.combine(factors, in_eigenbasis, in_parameters))
+    return Direction(combined(coefficients, in_eigenbasis), combined(coefficients, in_parameters))
 
 
 def combined(coefficients: Sequence[float] | Array, vectors: Sequence[Tensor]) -> Tensor:
@@ -96,16 +100,9 @@ class QuadraticModel:
         self.directions += directions
         self._tangents += tangents
         self._hvps += [self._ggn.output_hessian(u) for u in tangents]
-        stacked = _stacked([q.in_eigenbasis for q in self.directions])
-        transposed = stacked.mT
-        gram = gram_matrix(self._tangents, self._hvps).to(stacked)
-        damping = torch.mm(stacked * self._s, transposed)
-        if self._decays is not None:
-            flat = _stacked([q.in_parameters for q in self.directions])
-            damping += torch.mm(flat * self._decays, flat.mT)
-        predicted = torch.mm(stacked * self._diagonal, transposed)
-        linear_term = torch.mv(stacked, self._b).unsqueeze(1)
-        on_host = np.array(torch.cat([gram, damping, predicted, linear_term], 1).tolist())
+        products = self._products([q.in_eigenbasis for q in self.directions])
+        gram = gram_matrix(self._tangents, self._hvps).to(products)
+        on_host = np.array(torch.cat([gram, products], 1).tolist())
         m = len(on_host)
         gram_on_host, damping_on_host, self._predicted, linear = np.split(
             on_host, [m, 2 * m, 3 * m], 1
@@ -113,6 +110,19 @@ class QuadraticModel:
         self.gram, self.linear_term = semidefinite(gram_on_host), linear[:, 0]
         self.damped_gram = self.gram + damping_on_host
         self.coefficients = minimum(self.damped_gram, self.linear_term)
+
+    def _products(self, vectors: list[Tensor]) -> Tensor:
+        """Return ⟨q_i, Sq_j⟩, ⟨q_i, Dq_j⟩ and ⟨q_i, b⟩, side by side: (m, 2m + 1)."""
+        if self._decays is None and steps.fits(self._b):
+            return steps.products(vectors, self._s, self._diagonal, self._b)
+        stacked = torch.stack(vectors)
+        damping = torch.mm(stacked * self._s, stacked.mT)
+        if self._decays is not None:
+            flat = torch.stack([q.in_parameters for q in self.directions])
+            damping += torch.mm(flat * self._decays, flat.mT)
+        predicted = torch.mm(stacked * self._diagonal, stacked.mT)
+        linear_term = torch.mv(stacked, self._b).unsqueeze(1)
+        return torch.cat([damping, predicted, linear_term], 1)
 
     def curvatures(self) -> tuple[float, float, float]:
         """Return dᵀGd, dᵀ(G + S)d and the predicted curvature dᵀDd at the minimum d.

@@ -1,16 +1,22 @@
 """When a step solves its quadratic model, and when it reuses what an earlier step found."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mlhf.curvature.protocol import FactoredCurvature
-from mlhf.curvature.vectors import flatten
 from mlhf.optimizers.mlhf.kronecker.basis import Basis
 from mlhf.optimizers.mlhf.kronecker.controller import FeatureEMA, StepStats
-from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, QuadraticModel, combine
+from mlhf.optimizers.mlhf.kronecker.damping import Damped
+from mlhf.optimizers.mlhf.kronecker.quadratic_model import (
+    Direction,
+    QuadraticModel,
+    combine,
+    direction,
+)
 from mlhf.optimizers.mlhf.kronecker.subspace import Array
 from mlhf.optimizers.protocol import State
 
@@ -63,9 +69,8 @@ class Solver:
         self,
         ggn: FactoredCurvature,
         b: Tensor,
-        s: Tensor,
-        damped: Tensor,
-        first: Tensor,
+        damped: Damped,
+        first: Direction,
         last: Direction,
         penalty: Tensor | None,
         step: int,
@@ -77,24 +82,22 @@ class Solver:
 
         Args:
             ggn: G.
-            b: The gradient, (n,), in the basis as s and P are.
-            s: The damping, (n,).
-            damped: D + s, (n,).
-            first: Pb, (n,).
+            b: The gradient, (n,), in the basis.
+            damped: The damping, and what is made of it.
+            first: Pb.
             last: d'.
             penalty: What is minimised beside the loss, a scalar, if anything is.
             step: How many steps were taken before this one.
             decays: The weight decay of each flattened parameter, (n,), where it is not in s.
         """
-        model = QuadraticModel(ggn, self._basis, b, s, self._basis.diagonal, decays)
-        q = self._direction(first)
-        numbers = [ggn.loss.to(b), torch.dot(q.in_eigenbasis, b), torch.dot(b, b)]
-        if penalty is not None:
-            numbers.append(penalty)
-        on_host: list[float] = torch.stack(numbers).tolist()
+        model = QuadraticModel(ggn, self._basis, b, damped.damping, self._basis.diagonal, decays)
+        numbers = (
+            [damped.products, ggn.loss] if penalty is None else [damped.products, ggn.loss, penalty]
+        )
+        on_host = to_host(numbers)
         if not all(map(math.isfinite, on_host)):
             return None
-        loss, norm, _, *penalties = on_host
+        norm, _, loss, *penalties = on_host
         objective = loss + sum(penalties)
         outlier = self._is_outlier(norm)
         self._seen_negative = self._seen_negative or loss < 0
@@ -112,13 +115,13 @@ class Solver:
                 self._features.add(StepStats(loss, *coefficients.tolist()))
             else:
                 self._unmeasured = 0
-                model.add(combine(coefficients, [q, last]))
+                model.add(combine(coefficients, [first, last]))
                 coefficients = coefficients * model.coefficients
                 self._record(loss, model, coefficients, None)
                 coefficients = coefficients * self._polyak_scale(objective, model)
                 self._keep(coefficients)
-            return [q, last], coefficients, model
-        model.add(q, last)
+            return [first, last], coefficients, model
+        model.add(first, last)
         coefficients = model.coefficients
         if due:  # an outlier's coefficients are used for that batch only
             self._since_solve = 0
@@ -126,7 +129,7 @@ class Solver:
             self._keep(bounded, _SOLVE_WEIGHT if loss_is_high else 1.0)
         residual_step = float(model.linear_term[1] / max(model.gram[1, 1], _TINY))
         for _ in range(self._iterations - 1):
-            model.add(self._direction(model.residual() / damped))
+            model.add(direction(self._basis, model.residual() / damped.diagonal))
         self._record(loss, model, coefficients, residual_step)
         coefficients = model.coefficients * self._polyak_scale(objective, model)
         return model.directions, coefficients, model
@@ -204,9 +207,6 @@ class Solver:
             )
         )
 
-    def _direction(self, in_eigenbasis: Tensor) -> Direction:
-        return Direction(in_eigenbasis, flatten(self._basis.direction(in_eigenbasis)))
-
     def state_dict(self) -> State:
         return {
             "parts": None if self._coefficients is None else self._coefficients.tolist(),
@@ -227,6 +227,14 @@ class Solver:
         mean_alpha = state.get("mean_alpha")  # older states have neither
         self._mean_alpha = None if mean_alpha is None else float(mean_alpha)
         self._unmeasured = int(state.get("unmeasured", 0))
+
+
+def to_host(numbers: Sequence[Tensor]) -> list[float]:
+    """Return all numbers of a few small tensors; waits for the device once."""
+    if all(t.is_cpu for t in numbers):
+        return [number for t in numbers for number in t.reshape(-1).tolist()]
+    found: list[float] = torch.cat([t.to(numbers[0]).reshape(-1) for t in numbers]).tolist()
+    return found
 
 
 def reusable(alpha: float, momentum: float) -> bool:

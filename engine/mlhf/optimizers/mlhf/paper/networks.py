@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlhf.optimizers.learned.kinds import Segment
-from mlhf.optimizers.mlhf.paper.kernels import operators
-from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, Wanted, choose
+from mlhf.optimizers.mlhf.kernels import operators
+from mlhf.optimizers.mlhf.kernels.choose import Choice, Wanted, choose
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights, Unpacked
 
 

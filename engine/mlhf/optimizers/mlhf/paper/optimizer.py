@@ -24,8 +24,8 @@ from mlhf.curvature.vectors import unflatten, vector_like
 from mlhf.optimizers.learned.families import PAPER
 from mlhf.optimizers.learned.kinds import by_kind
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
+from mlhf.optimizers.mlhf.kernels.choose import Choice, Wanted
 from mlhf.optimizers.mlhf.paper.compiled import CompiledSteps, Execution, Settings
-from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, Wanted
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.solve import (
     FLOOR,

@@ -11,7 +11,7 @@ from mlhf.curvature.ggn import GGN, Indefinite
 from mlhf.curvature.pcg import MakesVectors, TorchVectors, Workspace, pcg
 from mlhf.curvature.protocol import Curvature
 from mlhf.curvature.vectors import flatten, unflatten
-from mlhf.optimizers.mlhf.paper.kernels.vectors import FusedVectors
+from mlhf.optimizers.mlhf.kernels.vectors import FusedVectors
 
 FLOOR = 2e-5  # λ₀, added to the learned damping
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlhf.optimizers.learned.kinds import segments
+from mlhf.optimizers.mlhf.kernels import library
+from mlhf.optimizers.mlhf.kernels.choose import Choice
 from mlhf.optimizers.mlhf.paper import reference
-from mlhf.optimizers.mlhf.paper.kernels import library
-from mlhf.optimizers.mlhf.paper.kernels.choose import Choice
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from tests.engine.optimizers.mlhf.conftest import loud
@@ -178,7 +178,7 @@ def test_triton_kernel_in_its_interpreter():
     pytest.importorskip("triton")
     code = """
 import torch
-from mlhf.optimizers.mlhf.paper.kernels import triton_kernel
+from mlhf.optimizers.mlhf.kernels import triton_kernel
 from mlhf.optimizers.learned.kinds import segments
 from mlhf.optimizers.mlhf.paper.networks import CoordinateNetwork
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
@@ -205,7 +205,7 @@ def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there():
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mlhf.optimizers.mlhf.paper.kernels.triton_kernel import _BLOCK, _network
+    from mlhf.optimizers.mlhf.kernels.triton_kernel import _BLOCK, _network
 
     types = {"BLOCK": "constexpr", "offset": "fp32"} | dict.fromkeys(("n", "start", "end"), "i32")
     signature = {name: types.get(name, "*fp32") for name in _network.arg_names}

@@ -11,7 +11,7 @@ from mlhf.core.errors import DataError
 from mlhf.curvature.errors import CurvatureError
 from mlhf.optimizers.learned.kinds import by_kind
 from mlhf.optimizers.learned.meta_checkpoint import load_meta_checkpoint
-from mlhf.optimizers.mlhf.paper.kernels.vectors import FusedVectors
+from mlhf.optimizers.mlhf.kernels.vectors import FusedVectors
 from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF, fresh_networks
 from mlhf.training import checkpoint
 from tests.engine.curvature.cases import Custom, SineCut

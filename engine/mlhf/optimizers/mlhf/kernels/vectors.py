@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mlhf.curvature.pcg import ratio
-from mlhf.optimizers.mlhf.paper.kernels import library, operators  # noqa: F401
+from mlhf.optimizers.mlhf.kernels import library, operators  # noqa: F401
 
 
 class FusedVectors:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import library as registration
 
-from mlhf.optimizers.mlhf.paper.kernels import build, library, operators
-from mlhf.optimizers.mlhf.paper.kernels.build import NoCompiler
+from mlhf.optimizers.mlhf.kernels import build, library, operators
+from mlhf.optimizers.mlhf.kernels.build import NoCompiler
 
 INSTRUCTIONS = torch.backends.cpu.get_cpu_capability()
 
@@ -96,7 +96,7 @@ def test_of_several_at_once_one_compiles(fake_compiler, cache):
 
 
 def test_a_process_killed_while_it_compiles_stops_no_other(fake_compiler, cache):
-    code = "from mlhf.optimizers.mlhf.paper.kernels import library; library.compiled('DEFAULT')"
+    code = "from mlhf.optimizers.mlhf.kernels import library; library.compiled('DEFAULT')"
     killed = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -33,6 +33,20 @@ for _schema in (
     "pcg_move(Tensor(x!) x, Tensor(r!) r, Tensor p, Tensor ap, Tensor inverse, Tensor alpha) "
     "-> Tensor",
     "pcg_direction(Tensor(p!) p, Tensor r, Tensor inverse, Tensor beta) -> ()",
+    # A step's damping: the second moment, s, D + s, Pb, and ⟨Pb, b⟩, ⟨b, b⟩. ``numbers`` are β₂,
+    # what b² is multiplied by, ε, the correction of √v, D's factor, and the weight decay.
+    "kronecker_damp(Tensor b, Tensor? moment, Tensor diagonal, Tensor scale, int[] sizes, "
+    "float[] factors, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    # From gradients, in the order of blocks, to the preconditioned one: b, the first four of
+    # those, Pb as the flattened parameters have it, and the products. ``layout`` has out, inner,
+    # whether there are a bias, a left and a right basis, and where weight and bias are.
+    "kronecker_direction(Tensor[] gradients, Tensor[] bases, int[] layout, Tensor? moment, "
+    "Tensor diagonal, Tensor scale, float[] factors, float[] numbers) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    # ⟨q_i, s q_j⟩, ⟨q_i, d q_j⟩ and ⟨q_i, b⟩ of m vectors, side by side: (m, 2m + 1).
+    "kronecker_products(Tensor[] vectors, Tensor s, Tensor d, Tensor b) -> Tensor",
+    # Two linear combinations by the same factors.
+    "kronecker_combine(Tensor[] first, Tensor[] second, float[] factors) -> (Tensor, Tensor)",
 ):
     _registered.define(_schema)  # type: ignore[no-untyped-call]
 _ops = torch.ops.mlhf
@@ -68,7 +82,7 @@ def _step_on_cuda(
     segments: list[int],
     offset: float,
 ) -> Tensor:
-    from mlhf.optimizers.mlhf.paper.kernels import triton_kernel
+    from mlhf.optimizers.mlhf.kernels import triton_kernel
 
     out = torch.empty_like(a)
     inputs = [v.contiguous() for v in (a, b, c)]

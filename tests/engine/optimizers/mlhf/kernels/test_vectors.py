@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlhf.curvature.pcg import pcg
-from mlhf.optimizers.mlhf.paper.kernels.vectors import FusedVectors
+from mlhf.optimizers.mlhf.kernels.vectors import FusedVectors
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 1041, 70_003])

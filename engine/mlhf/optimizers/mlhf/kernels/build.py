@@ -15,7 +15,10 @@ from pathlib import Path
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("kernels.cpp", "coordinate.h", "vectors.h", "lanes.h")
+    for name in (
+        *("kernels.cpp", "coordinate.h", "kronecker.h"),
+        *("product.h", "vectors.h", "lanes.h"),
+    )
 )
 AHEAD = "built"  # the folder beside this file where the wheel has the libraries
 # The oldest torch whose stable ABI the library asks for.

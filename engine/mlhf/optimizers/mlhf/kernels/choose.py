@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mlhf.optimizers.mlhf.paper.kernels import library
+from mlhf.optimizers.mlhf.kernels import library
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 
 Path = Literal["cpp", "triton", "torch"]

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from mlhf.optimizers.mlhf.paper.kernels import build
-from mlhf.optimizers.mlhf.paper.kernels.build import NoCompiler
+from mlhf.optimizers.mlhf.kernels import build
+from mlhf.optimizers.mlhf.kernels.build import NoCompiler
 
 _log = logging.getLogger(__name__)
 BUILT_AHEAD = Path(__file__).with_name(build.AHEAD)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mlhf.optimizers.mlhf.paper.kernels import choose as choosing
-from mlhf.optimizers.mlhf.paper.kernels import library
-from mlhf.optimizers.mlhf.paper.kernels.choose import Choice, choose
+from mlhf.optimizers.mlhf.kernels import choose as choosing
+from mlhf.optimizers.mlhf.kernels import library
+from mlhf.optimizers.mlhf.kernels.choose import Choice, choose
 from mlhf.optimizers.mlhf.paper.optimizer import PaperMLHF
 from mlhf.optimizers.mlhf.paper.weights import NetworkWeights
 from tests.engine.optimizers.mlhf.conftest import Tanh
