@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     with importing():
         for module in MODULES:
             import_module(module)
+        import_module("mlhf.optimizers.mlhf.kernels.steps").load()
     with socket.socket(fileno=os.dup(0)) as requests:
         while True:
             message, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 2)

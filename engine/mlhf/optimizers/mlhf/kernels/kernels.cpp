@@ -419,6 +419,35 @@ std::tuple<Tensor, Tensor> kronecker_combine(std::vector<Tensor> first, std::vec
   return {combined(first, c), combined(second, c)};
 }
 
+// The two combinations; of the second, a step, factor times it is added to the parameters, which
+// are then included in their means.
+std::tuple<Tensor, Tensor> kronecker_advance(std::vector<Tensor> first, std::vector<Tensor> second,
+                                             std::vector<double> factors,
+                                             std::vector<Tensor> parameters,
+                                             std::vector<Tensor> means, double factor,
+                                             double weight) {
+  auto [moved, step] = kronecker_combine(first, second, factors);
+  STD_TORCH_CHECK(parameters.size() == means.size(), "one mean for each parameter");
+  int64_t total = 0;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const int64_t n = parameters[i].numel();
+    check(parameters[i], "a parameter", n), check(means[i], "a mean", n);
+    total += n;
+  }
+  STD_TORCH_CHECK(total == step.numel(), "parameters have ", total, " elements, the step ",
+                  step.numel());
+  const float* from = read(step);
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const int64_t n = parameters[i].numel();
+    float *theta = write(parameters[i]), *mean = write(means[i]);
+    for_each_chunk(n, CHUNK, [=](int64_t, int64_t begin, int64_t end) {
+      advance_chunk(theta, mean, from, (float)factor, (float)weight, begin, end);
+    });
+    from += n;
+  }
+  return {moved, step};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(mlhf, CPU, m) {
@@ -432,4 +461,5 @@ STABLE_TORCH_LIBRARY_IMPL(mlhf, CPU, m) {
   m.impl("kronecker_direction", TORCH_BOX(&kronecker_direction));
   m.impl("kronecker_products", TORCH_BOX(&kronecker_products));
   m.impl("kronecker_combine", TORCH_BOX(&kronecker_combine));
+  m.impl("kronecker_advance", TORCH_BOX(&kronecker_advance));
 }

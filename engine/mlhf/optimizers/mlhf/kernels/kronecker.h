@@ -102,4 +102,25 @@ inline void combine_chunk(const float* const* vectors, const float* c, int64_t c
       [] {});
 }
 
+// theta += factor step; mean += weight (theta - mean), which is exactly theta at weight 1.
+inline void advance_chunk(float* theta, float* mean, const float* step, float factor, float weight,
+                          int64_t begin, int64_t end) {
+  const bool near = weight < 0.5f;
+  const float rest = 1.0f - weight;
+  sweep(
+      begin, end,
+      [&](int64_t k) {
+        const V moved = load(theta + k) + factor * load(step + k), old = load(mean + k);
+        const V apart = moved - old;
+        store(theta + k, moved);
+        store(mean + k, near ? old + weight * apart : moved - rest * apart);
+      },
+      [&](int64_t k) {
+        const float moved = theta[k] + factor * step[k], apart = moved - mean[k];
+        theta[k] = moved;
+        mean[k] = near ? mean[k] + weight * apart : moved - rest * apart;
+      },
+      [] {});
+}
+
 }  // namespace

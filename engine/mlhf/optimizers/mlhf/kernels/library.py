@@ -31,7 +31,7 @@ def obstacle() -> str:
     except (NoCompiler, OSError) as error:
         # A machine without a compiler is nothing to warn of; one whose compiler fails is.
         level = logging.INFO if type(error) is NoCompiler else logging.WARNING
-        _log.log(level, "MLHF's networks run in plain torch, without C++ operators: %s", error)
+        _log.log(level, "MLHF runs in plain torch, without C++ operators: %s", error)
         return str(error)
     return ""
 

@@ -47,6 +47,9 @@ for _schema in (
     "kronecker_products(Tensor[] vectors, Tensor s, Tensor d, Tensor b) -> Tensor",
     # Two linear combinations by the same factors.
     "kronecker_combine(Tensor[] first, Tensor[] second, float[] factors) -> (Tensor, Tensor)",
+    # The same; factor times the second is added to the parameters, and they to their means.
+    "kronecker_advance(Tensor[] first, Tensor[] second, float[] factors, Tensor(p!)[] parameters, "
+    "Tensor(m!)[] means, float factor, float weight) -> (Tensor, Tensor)",
 ):
     _registered.define(_schema)  # type: ignore[no-untyped-call]
 _ops = torch.ops.mlhf

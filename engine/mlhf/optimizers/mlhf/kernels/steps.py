@@ -54,6 +54,11 @@ def fits(like: Tensor) -> bool:
     return like.is_cpu and like.dtype is torch.float32 and not _obstacle()
 
 
+def load() -> None:
+    """Have the operators ready, which may take a compiler some seconds, once for a machine."""
+    _obstacle()
+
+
 @functools.cache
 def _obstacle() -> str:
     from mlhf.optimizers.mlhf.kernels import operators  # noqa: F401  # what they are called
@@ -126,4 +131,31 @@ def combine(
 ) -> tuple[Tensor, Tensor]:
     """Return the linear combinations of two lists of vectors, by the same factors."""
     found: Any = torch.ops.mlhf.kronecker_combine.default(first, second, factors)
+    return found[0], found[1]
+
+
+def advance(
+    factors: Sequence[float],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    means: Sequence[Tensor],
+    factor: float,
+    weight: float,
+) -> tuple[Tensor, Tensor]:
+    """Combine as ``combine`` does; move the parameters by the second, and their means to them.
+
+    Args:
+        factors: Of the vectors.
+        first: Vectors (n,).
+        second: Vectors (n,) as the flattened parameters have them.
+        parameters: θ, to which ``factor`` times their combination is added.
+        means: θ̄, one like each parameter.
+        factor: Of the step.
+        weight: θ̄ moves by this part of its distance to the new θ.
+    """
+    found: Any = torch.ops.mlhf.kronecker_advance.default(
+        first, second, factors, parameters, means, factor, weight
+    )
+    torch.autograd.graph.increment_version(list(parameters))
     return found[0], found[1]

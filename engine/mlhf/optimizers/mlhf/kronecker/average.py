@@ -37,6 +37,15 @@ class RunningAverage:
         """Whether θ̄ is in the model: between ``swap_in`` and ``swap_out``."""
         return self._current is not None
 
+    @property
+    def mean(self) -> list[Tensor] | None:
+        """θ̄, to be moved in place by ``weight``; None before the first step."""
+        return self._mean
+
+    def weight(self, steps: int) -> float:
+        """Return by what part of its distance to θ the mean moves after so many steps."""
+        return 1 / (1 + self._fraction * steps)
+
     @torch.no_grad()
     def add(self, steps: int) -> None:
         """Include θ after the given number of steps, counted from 1."""
@@ -45,7 +54,7 @@ class RunningAverage:
         if self._mean is None:
             self._mean = [t.detach().clone() for t in theta]
         else:
-            torch._foreach_lerp_(self._mean, theta, 1 / (1 + self._fraction * steps))
+            torch._foreach_lerp_(self._mean, theta, self.weight(steps))
 
     @torch.no_grad()
     def swap_in(self) -> None:

@@ -142,7 +142,8 @@ class Basis:
         """How many numbers are kept beside vectors of the parameters' size, at most."""
         blocks = (*self._layers, *(matrix for _, matrix in self._matrices))
         unrotated = sum(self._parameters[i].numel() for i in self._unrotated)
-        return unrotated + sum(block.numbers for block in blocks)
+        transposed = sum(b.shape[-1] ** 2 for b in blocks if max(b.shape) <= _LONGEST)
+        return unrotated + transposed + sum(block.numbers for block in blocks)
 
     @property
     def loss_scale(self) -> Tensor:
@@ -270,6 +271,8 @@ class Basis:
         if any(len(shape) != 2 or max(shape) > _LONGEST for shape in shapes):
             return None
         if self._diagonal is None or not steps.fits(self._diagonal):
+            return None
+        if any(p.dtype is not torch.float32 for p in self._parameters):
             return None
         starts = [0, *accumulate(p.numel() for p in self._parameters)]
         members = [*self._indices, *([i] for i, _ in self._matrices)]

@@ -41,6 +41,7 @@ from mlhf.optimizers.gauss_newton.memory_plan import MEMORY_BYTES
 from mlhf.optimizers.kfac.calls import LayerCalls
 from mlhf.optimizers.learned.families import KRONECKER
 from mlhf.optimizers.learned.meta_checkpoint import MetaCheckpoint, load_weights
+from mlhf.optimizers.mlhf.kronecker.advance import advance
 from mlhf.optimizers.mlhf.kronecker.average import RunningAverage
 from mlhf.optimizers.mlhf.kronecker.basis import Basis, rows_of
 from mlhf.optimizers.mlhf.kronecker.batch_sizes import BatchSizes
@@ -77,6 +78,7 @@ from mlhf.optimizers.torch_api.param_groups import Parameters
 from mlhf.optimizers.torch_api.recorder import Pass
 
 _NOISELESS_ITERATIONS = 12  # at least, where a batch's own minimum is worth reaching
+_USUAL_LR = 1e3  # with a smaller one no step of usual coefficients makes parameters infinite
 _VECTORS = 5  # of the parameters' size, in the state
 _FIXED_BYTES = 8192  # of it: the networks, a generator's state, means
 _STATE = ("steps", "average", "moment", "last", "solver", "basis", "networks")
@@ -431,9 +433,17 @@ class KroneckerMLHF(AveragingMLHF):
         coefficients = coefficients * (on_step * fraction)
         self._extension.applied = on_step * fraction
         coefficients[1] *= on_momentum
+        large = not np.abs(coefficients).max() < large_number(b.dtype)
+        self._steps += 1
+        if not large and reevaluated is None and not isinstance(lr, list) and lr < _USUAL_LR:
+            moved = advance(
+                *(self._parameters, self._average, coefficients, directions, lr, self._steps)
+            )
+            if moved is not None:
+                self._last_step = moved
+                return StepResult(ggn.loss, stats)
         self._last_step = combine(coefficients, directions)
         step = unflatten(self._last_step.in_parameters, self._parameters)
-        large = not np.abs(coefficients).max() < large_number(b.dtype)
         size = norm(step) if large else 1.0  # next to nothing, then, for ``add``
         if isinstance(lr, list):
             step, size, lr = list(torch._foreach_mul(step, lr)), size * max(lr), 1.0
@@ -448,7 +458,6 @@ class KroneckerMLHF(AveragingMLHF):
             if not self._judge.accepts(float(change), model.reduction(coefficients)):
                 torch._foreach_copy_(self._parameters, before)
                 self._last_step = None
-        self._steps += 1
         self._average.add(self._steps)
         return StepResult(ggn.loss, stats)
 

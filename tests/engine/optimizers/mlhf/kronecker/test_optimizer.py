@@ -11,6 +11,7 @@ from mlhf.curvature.errors import CurvatureError
 from mlhf.models.layers import PositionEmbedding
 from mlhf.optimizers.mlhf.kronecker import factor_basis
 from mlhf.optimizers.mlhf.kronecker.controller import FEATURES, FeatureEMA, StepStats
+from mlhf.optimizers.mlhf.kronecker.damping import Scales
 from mlhf.optimizers.mlhf.kronecker.optimizer import KroneckerMLHF, fresh_networks
 from tests.engine.optimizers.mlhf.dense import flat_function, gradient_and_matrix
 from tests.engine.optimizers.mlhf.kronecker.small import batches as _batches
@@ -170,9 +171,8 @@ def test_the_damping_is_its_formula_and_lower_for_small_positions(lowered):
     # All of these count as dense kernels, the third kind.
     segments = optimizer._segments(optimizer._scale(judged=False), [1.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     basis = optimizer._basis
-    s = optimizer._damping.step(
-        b, basis.diagonal, segments, steps=0, loss_scale=torch.tensor(3.0).double()
-    ).damping
+    scales = Scales(0, torch.tensor(3.0).double())
+    s = optimizer._damping.step(b, basis.diagonal, segments, scales).damping
     fraction = torch.ones_like(b)
     if lowered:  # layers come first, then matrices in the parameters' order
         fraction[-12:] = 0.25

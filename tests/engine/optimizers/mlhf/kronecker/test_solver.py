@@ -110,9 +110,9 @@ def _solutions(monkeypatch):
     seen = []
     whole = module.Solver.solve
 
-    def solve(self, ggn, b, s, inverse, first, *rest):
-        found = whole(self, ggn, b, s, inverse, first, *rest)
-        seen.append((float(first @ b), float(ggn.loss), found[1].copy()))
+    def solve(self, ggn, b, damped, first, *rest):
+        found = whole(self, ggn, b, damped, first, *rest)
+        seen.append((float(first.in_eigenbasis @ b), float(ggn.loss), found[1].copy()))
         return found
 
     monkeypatch.setattr(module.Solver, "solve", solve)
