@@ -116,9 +116,9 @@ def test_the_kronecker_model_holds_the_groups_decay_exactly(iterations):
     captured = {}
     solve = optimizer._solver.solve
 
-    def spy(ggn, b, s, inverse, first, last, penalty, step, decays):
-        found = solve(ggn, b, s, inverse, first, last, penalty, step, decays)
-        captured.update(b=b, s=s, found=found, decays=decays, penalty=penalty)
+    def spy(ggn, b, damped, first, last, penalty, step, decays):
+        found = solve(ggn, b, damped, first, last, penalty, step, decays)
+        captured.update(b=b, s=damped.damping, found=found, decays=decays, penalty=penalty)
         return found
 
     optimizer._solver.solve = spy

@@ -22,7 +22,7 @@ from mlhf.optimizers.kfac.calls import LayerCalls, recording
 from mlhf.optimizers.learned.kinds import KINDS, kind_of
 from mlhf.optimizers.mlhf.kernels import steps
 from mlhf.optimizers.mlhf.kernels.steps import Rotations
-from mlhf.optimizers.mlhf.kronecker.blocks import layer_blocks
+from mlhf.optimizers.mlhf.kronecker.blocks import Block, layer_blocks
 from mlhf.optimizers.mlhf.kronecker.matrix_block import MatrixBlock
 from mlhf.optimizers.mlhf.kronecker.residual_rows import ResidualRows
 from mlhf.optimizers.protocol import State
@@ -114,8 +114,7 @@ class Basis:
         self._has_rotations = False
         self._diagonal: Tensor | None = None
         self._rows = ResidualRows(model, self._parameters) if isinstance(model, Residuals) else None
-        blocks = [*self._layers, *(matrix for _, matrix in self._matrices)]
-        self._sizes = [block.size for block in blocks]
+        self._sizes = [block.size for block in self._blocks]
         self._sizes += [self._parameters[i].numel() for i in self._unrotated]
         self.segments = self._find_segments()
 
@@ -128,22 +127,20 @@ class Basis:
     @property
     def state(self) -> list[object]:
         """The objects whose attributes are its state, and its generator."""
-        blocks = [*self._layers, *(block for _, block in self._matrices)]
-        within = [item for block in blocks for item in block.state]
+        within = [item for block in self._blocks for item in block.state]
         return [self, self._squares, self._output_square, self._generator, *within]
 
     @property
     def is_tracked(self) -> bool:
         """Whether any factor is kept as a sketch."""
-        return any(b.is_tracked for b in (*self._layers, *(m for _, m in self._matrices)))
+        return any(block.is_tracked for block in self._blocks)
 
     @property
     def numbers(self) -> int:
         """How many numbers are kept beside vectors of the parameters' size, at most."""
-        blocks = (*self._layers, *(matrix for _, matrix in self._matrices))
         unrotated = sum(self._parameters[i].numel() for i in self._unrotated)
-        transposed = sum(b.shape[-1] ** 2 for b in blocks if max(b.shape) <= _LONGEST)
-        return unrotated + transposed + sum(block.numbers for block in blocks)
+        transposed = sum(b.shape[-1] ** 2 for b in self._blocks) if self._is_small else 0
+        return unrotated + transposed + sum(block.numbers for block in self._blocks)
 
     @property
     def loss_scale(self) -> Tensor:
@@ -256,6 +253,15 @@ class Basis:
             self.segments = self._find_segments()
 
     @property
+    def _blocks(self) -> list[Block]:
+        return [*self._layers, *(matrix for _, matrix in self._matrices)]
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether the rotations of all blocks are for one operator."""
+        return all(len(b.shape) == 2 and max(b.shape) <= _LONGEST for b in self._blocks)
+
+    @property
     def rotations(self) -> Rotations | None:
         """All rotations as one operator takes them; None where they are too large, or not so kept.
 
@@ -266,9 +272,7 @@ class Basis:
         return self._rotations
 
     def _find_rotations(self) -> Rotations | None:
-        blocks = [*self._layers, *(matrix for _, matrix in self._matrices)]
-        shapes = [block.shape for block in blocks]
-        if any(len(shape) != 2 or max(shape) > _LONGEST for shape in shapes):
+        if not self._is_small:
             return None
         if self._diagonal is None or not steps.fits(self._diagonal):
             return None
@@ -278,7 +282,7 @@ class Basis:
         members = [*self._indices, *([i] for i, _ in self._matrices)]
         bases: list[Tensor] = []
         layout: list[int] = []
-        for block, own in zip(blocks, members, strict=True):
+        for block, own in zip(self._blocks, members, strict=True):
             sides = block.sides
             if sides is None:
                 return None
