@@ -404,3 +404,29 @@ def test_schedule_free_refuses_steps_and_states_in_eval_mode():
         optimizer.state_dict()
     optimizer.train_mode()
     optimizer.step(*batch())
+
+
+class WithEmptyParameters(nn.Module):
+    """Some parameters have no element, as of experts or heads that a configuration leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.nothing = nn.Parameter(torch.zeros(0))
+        self.rows, self.stack = nn.Parameter(torch.zeros(0, 3)), nn.Parameter(torch.zeros(2, 0, 3))
+        self.without_outputs = nn.Linear(5, 0)
+        self.unused = nn.Embedding(0, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(self.first(x))
+        return self.last(h) + self.without_outputs(h).sum() + self.rows.sum() + self.nothing.sum()
+
+
+@every
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_parameters_without_elements_are_no_obstacle(make):
+    torch.manual_seed(0)
+    found = losses(
+        make(WithEmptyParameters()), torch.randn(12, 6), torch.randint(3, (12,)), steps=6
+    )
+    assert found[-1] < found[0]

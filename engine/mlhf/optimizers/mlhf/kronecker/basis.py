@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -25,11 +24,11 @@ from mlhf.optimizers.mlhf.kernels.steps import Rotations
 from mlhf.optimizers.mlhf.kronecker.blocks import Block, layer_blocks
 from mlhf.optimizers.mlhf.kronecker.matrix_block import MatrixBlock
 from mlhf.optimizers.mlhf.kronecker.residual_rows import ResidualRows
+from mlhf.optimizers.mlhf.kronecker.rotations import are_small, rotations
 from mlhf.optimizers.protocol import State
 from mlhf.optimizers.running_mean import RunningMean
 from mlhf.optimizers.state import restored
 
-_LONGEST = 128  # side of a block whose rotations are not left to a library
 _DENSE_KERNEL = KINDS.index("dense_kernel")
 
 
@@ -100,6 +99,7 @@ class Basis:
             (i, MatrixBlock(parameters[i], max_dimension, id(parameters[i]) in kernels or None))
             for i in rest
             if parameters[i].ndim > 1
+            and parameters[i].numel()
             and id(parameters[i]) not in unrotated
             and min(*parameters[i].flatten(1).shape, *parameters[i].shape[-2:]) <= max_dimension
         ]
@@ -139,7 +139,7 @@ class Basis:
     def numbers(self) -> int:
         """How many numbers are kept beside vectors of the parameters' size, at most."""
         unrotated = sum(self._parameters[i].numel() for i in self._unrotated)
-        transposed = sum(b.shape[-1] ** 2 for b in self._blocks) if self._is_small else 0
+        transposed = sum(b.shape[-1] ** 2 for b in self._blocks) if are_small(self._blocks) else 0
         return unrotated + transposed + sum(block.numbers for block in self._blocks)
 
     @property
@@ -257,45 +257,19 @@ class Basis:
         return [*self._layers, *(matrix for _, matrix in self._matrices)]
 
     @property
-    def _is_small(self) -> bool:
-        """Whether the rotations of all blocks are for one operator."""
-        return all(len(b.shape) == 2 and max(b.shape) <= _LONGEST for b in self._blocks)
-
-    @property
     def rotations(self) -> Rotations | None:
-        """All rotations as one operator takes them; None where they are too large, or not so kept.
+        """All rotations as one operator takes them; None where it does not.
 
         Kept from one ``refresh`` to the next.
         """
         if not self._has_rotations:
-            self._rotations, self._has_rotations = self._find_rotations(), True
+            self._has_rotations, self._rotations = True, None
+            if self._diagonal is not None and steps.fits(self._diagonal):
+                members = [*self._indices, *([i] for i, _ in self._matrices)]
+                self._rotations = rotations(
+                    self._blocks, members, self._unrotated, self._parameters
+                )
         return self._rotations
-
-    def _find_rotations(self) -> Rotations | None:
-        if not self._is_small:
-            return None
-        if self._diagonal is None or not steps.fits(self._diagonal):
-            return None
-        if any(p.dtype is not torch.float32 for p in self._parameters):
-            return None
-        starts = [0, *accumulate(p.numel() for p in self._parameters)]
-        members = [*self._indices, *([i] for i, _ in self._matrices)]
-        bases: list[Tensor] = []
-        layout: list[int] = []
-        for block, own in zip(self._blocks, members, strict=True):
-            sides = block.sides
-            if sides is None:
-                return None
-            left, right = sides
-            bases += [] if left is None else [left]
-            bases += [] if right is None else [right, right.mT.contiguous()]
-            has_bias = len(own) == 2
-            layout += [*block.shape, has_bias, left is not None, right is not None]
-            layout += [starts[own[0]], starts[own[-1]] if has_bias else 0]
-        for i in self._unrotated:
-            layout += [self._parameters[i].numel(), 1, 0, 0, 0, starts[i], 0]
-        order = [i for own in members for i in own] + self._unrotated
-        return Rotations(bases, layout, order)
 
     def refresh(self) -> None:
         """Move the basis to the running means' eigenvectors, and compute G's diagonal there."""

@@ -400,9 +400,9 @@ def _subsampling(positions: int, dimensions: int, samples: int) -> tuple[int, in
 
 
 def layer_blocks(model: nn.Module, max_dimension: int) -> list[LayerBlock]:
-    """Return a block for each linear layer and convolution that shares no parameter."""
+    """Return a block for each linear layer and convolution that shares no parameter, nor is empty."""
     return [
         LayerBlock(module, layer, max_dimension)
         for module, layer in layers_of(model, max_dimension)
-        if isinstance(layer, KroneckerLayer)
+        if isinstance(layer, KroneckerLayer) and all(p.numel() for p in layer.parameters)
     ]
