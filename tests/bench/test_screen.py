@@ -51,6 +51,6 @@ def test_a_run_stops_at_its_target_and_a_change_changes_it(tmp_path):
     reached = of(0.5)
     assert 0 < reached.samples < whole.samples / 2
     assert of(0.5).samples == reached.samples
-    assert of(0.5, constants={"schedule._GROWTH": [1.0, 1.0]}).samples != reached.samples
+    assert of(0.5, constants={"controller._STEP_RANGES": [0.1, 2, 2]}).samples != reached.samples
     assert of(0.5, constants={"damping._BETA2": [0.5]}).samples != reached.samples
     assert of(0.5, move={"step.weight.1.0": -0.9}).samples != reached.samples

@@ -400,7 +400,7 @@ def _subsampling(positions: int, dimensions: int, samples: int) -> tuple[int, in
 
 
 def layer_blocks(model: nn.Module, max_dimension: int) -> list[LayerBlock]:
-    """Return a block for each linear layer and convolution that shares no parameter, nor is empty."""
+    """Return blocks of linear layers and convolutions that share no parameter, nor are empty."""
     return [
         LayerBlock(module, layer, max_dimension)
         for module, layer in layers_of(model, max_dimension)
