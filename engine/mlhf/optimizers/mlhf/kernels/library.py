@@ -36,6 +36,14 @@ def obstacle() -> str:
     return ""
 
 
+def is_built() -> bool:
+    """Whether the library is there already, in the wheel or the cache."""
+    try:
+        return _ahead() is not None or _in_cache(_instructions())[0].exists()
+    except NoCompiler:
+        return False
+
+
 def find() -> Path:
     """Return the library for this processor: the wheel's, the cache's, or freshly compiled.
 
@@ -44,11 +52,17 @@ def find() -> Path:
     Raises:
         NoCompiler: where it is in neither and cannot be compiled.
     """
-    instructions = torch.backends.cpu.get_cpu_capability()
-    if instructions not in build.instruction_sets():
-        instructions = "DEFAULT"
-    ahead = BUILT_AHEAD / build.file_name(instructions)
-    return ahead if ahead.is_file() else compiled(instructions)
+    return _ahead() or compiled(_instructions())
+
+
+def _instructions() -> str:
+    found: str = torch.backends.cpu.get_cpu_capability()
+    return found if found in build.instruction_sets() else "DEFAULT"
+
+
+def _ahead() -> Path | None:
+    ahead = BUILT_AHEAD / build.file_name(_instructions())
+    return ahead if ahead.is_file() else None
 
 
 def compiled(instructions: str) -> Path:
@@ -57,14 +71,7 @@ def compiled(instructions: str) -> Path:
     Raises:
         NoCompiler: where there is no compiler or it fails.
     """
-    compiler = build.find_compiler()
-    command = build.command(compiler, instructions)
-    version = build.run([*compiler, "--version"])
-    settings = repr((version, build.flags(instructions), torch.__version__)).encode()
-    sources = (source.read_bytes() for source in build.SOURCES)
-    key = hashlib.sha256(b"\0".join([settings, *sources]))
-    folder = _cache()
-    target = folder / f"kernels-{key.hexdigest()[:32]}.so"
+    target, command = _in_cache(instructions)
     if target.exists():
         return target
     try:
@@ -72,8 +79,23 @@ def compiled(instructions: str) -> Path:
             if not target.exists():
                 _compile(command, target)
     except OSError as error:
-        raise NoCompiler(f"nothing can be kept in {folder}: {error}") from error
+        raise NoCompiler(f"nothing can be kept in {target.parent}: {error}") from error
     return target
+
+
+def _in_cache(instructions: str) -> tuple[Path, list[str]]:
+    """Return the library's place in the cache, and the command that makes it, but for ``-o``.
+
+    Raises:
+        NoCompiler: where there is none.
+    """
+    compiler = build.find_compiler()
+    command = build.command(compiler, instructions)
+    version = build.run([*compiler, "--version"])
+    settings = repr((version, build.flags(instructions), torch.__version__)).encode()
+    sources = (source.read_bytes() for source in build.SOURCES)
+    key = hashlib.sha256(b"\0".join([settings, *sources]))
+    return _cache() / f"kernels-{key.hexdigest()[:32]}.so", command
 
 
 def _compile(command: list[str], target: Path) -> None:

@@ -55,8 +55,9 @@ def fits(like: Tensor) -> bool:
 
 
 def load() -> None:
-    """Have the operators ready, which may take a compiler some seconds, once for a machine."""
-    _obstacle()
+    """Have the operators ready where they are built already: a compiler may take seconds."""
+    if library.is_built():
+        _obstacle()
 
 
 @functools.cache

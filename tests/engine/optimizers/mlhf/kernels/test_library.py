@@ -183,3 +183,15 @@ def test_a_fake_and_a_traced_call_agree_with_a_real_one():
         torch.ops.mlhf.coordinate_network_step.default,
         (*(v.detach() for v in inputs), state.detach(), packed, [0, 5, 0, 5, 8, 1], 0.1),
     )
+
+
+def test_whether_it_is_built_is_told_without_building(cache, fake_compiler, monkeypatch):
+    assert not library.is_built()
+    assert not fake_compiler.exists()
+    target = library.find()
+    assert library.is_built()
+    assert fake_compiler.read_text() == "call\n"
+    target.unlink()
+    assert not library.is_built()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not library.is_built()
