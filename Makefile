@@ -34,19 +34,25 @@ $(VENV)/.installed-docs: pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs,service]'
 	@touch $@
 
-demo: $(VENV)/.installed  ## Compare optimizers through a service of its own.
+# Compiled once; where there is no compiler, that is said, and all goes on without.
+OPERATORS = engine/mlhf/optimizers/mlhf/kernels
+$(VENV)/.operators: pyproject.toml $(wildcard $(OPERATORS)/*.h $(OPERATORS)/*.cpp) $(OPERATORS)/build.py
+	@$(BIN)/python -m mlhf.optimizers.mlhf.kernels.library >$@.log
+	@mv $@.log $@
+
+demo: $(VENV)/.installed $(VENV)/.operators  ## Compare optimizers through a service of its own.
 	@$(BIN)/mlhf demo --data-dir $(DATA_DIR)/demo
 
-serve: $(VENV)/.installed  ## Keep the service running on PORT, its state in DATA_DIR.
+serve: $(VENV)/.installed $(VENV)/.operators  ## Keep the service running on PORT, its state in DATA_DIR.
 	@$(BIN)/mlhf serve --port $(PORT) --data-dir $(DATA_DIR)
 
-test: $(VENV)/.installed-dev  ## Run the tests, but for the longest: under ten minutes on two cores.
+test: $(VENV)/.installed-dev $(VENV)/.operators  ## Run the tests, but for the longest: under ten minutes on two cores.
 	@$(PYTEST) $(SPREAD) -m 'not long'
 
-test-long: $(VENV)/.installed-dev  ## Run those: a two-hundredth of the tests, a third of the time.
+test-long: $(VENV)/.installed-dev $(VENV)/.operators  ## Run those: a two-hundredth of the tests, a third of the time.
 	@$(PYTEST) $(SPREAD) -m long
 
-test-quick: $(VENV)/.installed-dev  ## Run the tests that need neither much time nor a service.
+test-quick: $(VENV)/.installed-dev $(VENV)/.operators  ## Run the tests that need neither much time nor a service.
 	@$(PYTEST) $(SPREAD) -m 'not slow and not long and not services'
 
 # As on a machine without data sets, servers, a browser, and packages that only tests need: all
@@ -63,13 +69,13 @@ JOURNAL ?= faults-$(SEED).jsonl
 CASES ?= 10000
 UPLOADS ?= 10000
 WALKS ?= 200
-faults: $(VENV)/.installed-dev  ## Kill and stop every process of the service; count what was lost.
+faults: $(VENV)/.installed-dev $(VENV)/.operators  ## Kill and stop every process of the service; count what was lost.
 	@$(BIN)/python -m bench.faults --kills $(KILLS) --minutes $(MINUTES) --seed $(SEED) --journal $(JOURNAL)
 
-fuzz: $(VENV)/.installed-dev  ## Send 10,000 cases and 10,000 damaged uploads to the whole API.
+fuzz: $(VENV)/.installed-dev $(VENV)/.operators  ## Send 10,000 cases and 10,000 damaged uploads to the whole API.
 	@$(BIN)/python -m bench.fuzz --cases $(CASES) --uploads $(UPLOADS) --walks $(WALKS) --seed $(SEED)
 
-coverage: $(VENV)/.installed-dev  ## Run all tests, and print how much of the code they run.
+coverage: $(VENV)/.installed-dev $(VENV)/.operators  ## Run all tests, and print how much of the code they run.
 	@$(PYTEST) $(SPREAD) --cov
 
 lint: $(VENV)/.installed-dev  ## Check format, lint and types.

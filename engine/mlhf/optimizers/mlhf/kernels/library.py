@@ -1,4 +1,8 @@
-"""Loads the C++ operators: those built ahead with the wheel, or compiled here once and kept.
+"""Loads the C++ operators: those built ahead, or compiled here once and kept.
+
+    python -m mlhf.optimizers.mlhf.kernels.library
+
+compiles them into this Python environment, for all who use it; a wheel may have them already.
 
 Not by ``torch.utils.cpp_extension.load``: that needs ninja, imports setuptools, and its lock
 outlives a process that is killed while it builds, after which every other waits for ever.
@@ -10,6 +14,7 @@ import functools
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +25,7 @@ from mlhf.optimizers.mlhf.kernels import build
 from mlhf.optimizers.mlhf.kernels.build import NoCompiler
 
 _log = logging.getLogger(__name__)
+_ENVIRONMENT = Path(sys.prefix) / "share" / "mlhf"
 BUILT_AHEAD = Path(__file__).with_name(build.AHEAD)
 
 
@@ -45,7 +51,7 @@ def is_built() -> bool:
 
 
 def find() -> Path:
-    """Return the library for this processor: the wheel's, the cache's, or freshly compiled.
+    """Return the library for this processor: from wheel, environment or cache, or compiled now.
 
     ``MLHF_CACHE_DIR`` names the cache (default: ``~/.cache/mlhf``), ``CXX`` the compiler.
 
@@ -72,8 +78,11 @@ def compiled(instructions: str) -> Path:
         NoCompiler: where there is no compiler or it fails.
     """
     target, command = _in_cache(instructions)
-    if target.exists():
-        return target
+    return target if target.exists() else _made(target, command)
+
+
+def _made(target: Path, command: list[str]) -> Path:
+    """Return the target, which is compiled unless somebody else has done it meanwhile."""
     try:
         with _locked(target.with_suffix(".lock")):
             if not target.exists():
@@ -84,7 +93,9 @@ def compiled(instructions: str) -> Path:
 
 
 def _in_cache(instructions: str) -> tuple[Path, list[str]]:
-    """Return the library's place in the cache, and the command that makes it, but for ``-o``.
+    """Return the library's place, and the command that makes it, but for ``-o``.
+
+    It is in the environment where it was compiled into that, and in the cache otherwise.
 
     Raises:
         NoCompiler: where there is none.
@@ -95,7 +106,9 @@ def _in_cache(instructions: str) -> tuple[Path, list[str]]:
     settings = repr((version, build.flags(instructions), torch.__version__)).encode()
     sources = (source.read_bytes() for source in build.SOURCES)
     key = hashlib.sha256(b"\0".join([settings, *sources]))
-    return _cache() / f"kernels-{key.hexdigest()[:32]}.so", command
+    name = f"kernels-{key.hexdigest()[:32]}.so"
+    in_environment = _ENVIRONMENT / name
+    return in_environment if in_environment.exists() else _cache() / name, command
 
 
 def _compile(command: list[str], target: Path) -> None:
@@ -140,3 +153,23 @@ def _cache() -> Path:
 def _temporary() -> "tempfile.TemporaryDirectory[str]":
     """A folder for this process: builds anew each time, but is safe."""
     return tempfile.TemporaryDirectory(prefix="mlhf-kernels-")
+
+
+def main() -> int:
+    """Compile the library into the environment; print where it is, or why there is none."""
+    try:
+        found = _ahead()
+        if found is None:
+            cached, command = _in_cache(_instructions())
+            found = _ENVIRONMENT / cached.name
+            if not found.exists():
+                _ENVIRONMENT.mkdir(parents=True, exist_ok=True)
+                _made(found, command)
+        sys.stdout.write(f"{found}\n")
+    except (NoCompiler, OSError) as error:
+        sys.stdout.write(f"MLHF will run in plain torch, without C++ operators: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,6 +21,7 @@ INSTRUCTIONS = torch.backends.cpu.get_cpu_capability()
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("MLHF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(library, "_ENVIRONMENT", tmp_path / "environment")
     return tmp_path / "cache"
 
 
@@ -195,3 +196,19 @@ def test_whether_it_is_built_is_told_without_building(cache, fake_compiler, monk
     assert not library.is_built()
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not library.is_built()
+
+
+def test_compiled_into_the_environment_it_is_found_there(cache, fake_compiler, capsys):
+    assert library.main() == 0
+    made = capsys.readouterr().out.strip()
+    assert made.startswith(str(cache.with_name("environment")))
+    assert str(library.find()) == made
+    assert library.main() == 0
+    assert fake_compiler.read_text() == "call\n"
+    assert not list(cache.glob("*.so"))
+
+
+def test_where_it_cannot_be_compiled_that_is_said(cache, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert library.main() == 0
+    assert "without C++ operators: CXX names no program" in capsys.readouterr().out
