@@ -1,1 +1,4 @@
-"""Fused kernels for the coordinatewise networks; ``choose.py`` says which one runs."""
+"""Fused kernels: of the coordinatewise networks (``choose.py``) and of the Kronecker form's step.
+
+``steps.py`` has the latter.
+"""

@@ -16,8 +16,8 @@ from pathlib import Path
 SOURCES = tuple(
     Path(__file__).with_name(name)
     for name in (
-        *("kernels.cpp", "coordinate.h", "kronecker.h"),
-        *("product.h", "vectors.h", "lanes.h"),
+        *("kernels.cpp", "chunks.h", "coordinate.h", "kronecker_operators.h"),
+        *("kronecker.h", "product.h", "vectors.h", "lanes.h"),
     )
 )
 AHEAD = "built"  # the folder beside this file where the wheel has the libraries
