@@ -264,3 +264,30 @@ def test_steps_are_those_of_torch_alone(kind, weight_decay, monkeypatch):
         assert (ours - theirs).norm() < 2e-3 * theirs.norm()
     if unused is not None and not weight_decay:  # rows without a gradient do not move
         assert torch.equal(model.embedding.weight[20:], unused)
+
+
+class Masked(nn.Module):
+    """A matrix without a layer, of which the forward pass leaves single entries out."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(8, 6) / 3)
+        self.register_buffer("mask", (torch.rand(8, 6) > 0.4).float())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(x @ (self.matrix * self.mask).T))
+
+
+def test_entries_without_a_gradient_do_not_move():
+    torch.manual_seed(0)
+    model = Masked()
+    before = model.matrix.detach().clone()
+    optimizer = MLHF(model)
+    for _ in range(6):
+        x = torch.randn(16, 6)
+        optimizer.step(x, x[:, :3].argmax(-1))
+    assert optimizer._basis.rotations is not None
+    left_out = model.mask == 0
+    assert torch.equal(model.matrix[left_out], before[left_out])
+    assert not torch.equal(model.matrix, before)
