@@ -37,7 +37,7 @@ $(VENV)/.installed-docs: pyproject.toml
 # Compiled once; where there is no compiler, that is said, and all goes on without.
 OPERATORS = engine/mlhf/optimizers/mlhf/kernels
 $(VENV)/.operators: pyproject.toml $(wildcard $(OPERATORS)/*.h $(OPERATORS)/*.cpp) $(OPERATORS)/build.py
-	@$(BIN)/python -m mlhf.optimizers.mlhf.kernels.library >$@.log
+	@$(BIN)/python -m mlhf.optimizers.mlhf.kernels >$@.log
 	@mv $@.log $@
 
 demo: $(VENV)/.installed $(VENV)/.operators  ## Compare optimizers through a service of its own.

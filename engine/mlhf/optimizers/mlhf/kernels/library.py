@@ -1,9 +1,5 @@
 """Loads the C++ operators: those built ahead, or compiled here once and kept.
 
-    python -m mlhf.optimizers.mlhf.kernels.library
-
-compiles them into this Python environment, for all who use it; a wheel may have them already.
-
 Not by ``torch.utils.cpp_extension.load``: that needs ninja, imports setuptools, and its lock
 outlives a process that is killed while it builds, after which every other waits for ever.
 """
@@ -155,21 +151,18 @@ def _temporary() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="mlhf-kernels-")
 
 
-def main() -> int:
-    """Compile the library into the environment; print where it is, or why there is none."""
-    try:
-        found = _ahead()
-        if found is None:
-            cached, command = _in_cache(_instructions())
-            found = _ENVIRONMENT / cached.name
-            if not found.exists():
-                _ENVIRONMENT.mkdir(parents=True, exist_ok=True)
-                _made(found, command)
-        sys.stdout.write(f"{found}\n")
-    except (NoCompiler, OSError) as error:
-        sys.stdout.write(f"MLHF will run in plain torch, without C++ operators: {error}\n")
-    return 0
+def install() -> Path:
+    """Return the library, which is compiled into the environment unless it is there.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        NoCompiler: where it cannot be compiled.
+        OSError: where nothing can be written there.
+    """
+    found = _ahead()
+    if found is None:
+        cached, command = _in_cache(_instructions())
+        found = _ENVIRONMENT / cached.name
+        if not found.exists():
+            _ENVIRONMENT.mkdir(parents=True, exist_ok=True)
+            _made(found, command)
+    return found

@@ -54,8 +54,9 @@ from mlhf.optimizers.mlhf.kronecker.controller import (
 from mlhf.optimizers.mlhf.kronecker.damping import Damping, Scales
 from mlhf.optimizers.mlhf.kronecker.exact_steps import ExactSteps
 from mlhf.optimizers.mlhf.kronecker.judge import StepJudge
-from mlhf.optimizers.mlhf.kronecker.penalty import add_gradient, penalty
-from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine, direction
+from mlhf.optimizers.mlhf.kronecker.penalty import penalty
+from mlhf.optimizers.mlhf.kronecker.preconditioning import precondition
+from mlhf.optimizers.mlhf.kronecker.quadratic_model import Direction, combine
 from mlhf.optimizers.mlhf.kronecker.schedule import Schedule
 from mlhf.optimizers.mlhf.kronecker.solver import LOW_LOSS, Solver
 from mlhf.optimizers.mlhf.kronecker.step_extension import StepExtension
@@ -393,26 +394,14 @@ class KroneckerMLHF(AveragingMLHF):
         by_kind = self.networks["damping"].factors(features)
         on_diagonal, on_step, on_momentum = self.networks["step"].factors(features)
         scale = self._scale(judged=reevaluated is not None)
-        segments = self._segments(scale, by_kind)
         scales = Scales(
             *(self._steps, basis.loss_scale, fraction, on_diagonal),
             decay=0.0 if isinstance(decay, list) else decay,
         )
-        rotations = None if decay else basis.rotations
-        decays = None
-        if rotations is not None:
-            factors = [factor for _, factor in segments]
-            b, damped, flat = self._damping.from_gradients(
-                ggn.gradient, rotations, basis.diagonal, factors, scales
-            )
-            first = Direction(damped.direction, basis.clear_flat(flat))
-        else:
-            b = basis.rotate(ggn.gradient)
-            decays = add_gradient(b, decay, self._parameters, basis)
-            spread = basis.spread(decay) if isinstance(decay, list) else None
-            damped = self._damping.step(b, basis.diagonal, segments, scales, spread)
-            first = direction(basis, damped.direction)
-
+        b, damped, first, decays = precondition(
+            *(basis, self._damping, ggn.gradient, self._parameters, decay),
+            *(self._segments(scale, by_kind), scales),
+        )
         last = self._last_step or Direction(torch.zeros_like(b), torch.zeros_like(b))
         solved = self._solver.solve(*(ggn, b, damped, first, last, penalized, self._steps, decays))
         if solved is None or not np.isfinite(solved[1]).all():

@@ -91,14 +91,12 @@ class Solver:
             decays: The weight decay of each flattened parameter, (n,), where it is not in s.
         """
         model = QuadraticModel(ggn, self._basis, b, damped.damping, self._basis.diagonal, decays)
-        numbers = (
-            [damped.products, ggn.loss] if penalty is None else [damped.products, ggn.loss, penalty]
-        )
-        on_host = to_host(numbers)
+        penalties = [] if penalty is None else [penalty]
+        on_host = to_host([damped.products, ggn.loss, *penalties])
         if not all(map(math.isfinite, on_host)):
             return None
-        norm, _, loss, *penalties = on_host
-        objective = loss + sum(penalties)
+        norm, _, loss, *added = on_host
+        objective = loss + sum(added)
         outlier = self._is_outlier(norm)
         self._seen_negative = self._seen_negative or loss < 0
         self._since_solve += 1
